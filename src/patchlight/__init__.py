@@ -1,0 +1,44 @@
+"""Patchlight trains, evaluates and looks inside Vision Transformers on small-image data sets.
+
+Names are loaded when they are first used, so that `import patchlight` and the command line's help are instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# name: the module that defines it
+_EXPORTS = {
+    "Config": "patchlight.config",
+    "load_recipe": "patchlight.config",
+    "recipe_names": "patchlight.config",
+    "PatchlightError": "patchlight.errors",
+    "UsageError": "patchlight.errors",
+    "Run": "patchlight.runs",
+    "ImageSet": "patchlight.data.images",
+    "load_source": "patchlight.data.sources",
+    "load_splits": "patchlight.data.splits",
+    "MODELS": "patchlight.models",
+    "VisionTransformer": "patchlight.models",
+    "create_model": "patchlight.models",
+    "load_model": "patchlight.models",
+    "save_model": "patchlight.models",
+    "record_attention": "patchlight.explain.capture",
+    "train": "patchlight.verbs",
+    "evaluate": "patchlight.verbs",
+    "predict": "patchlight.verbs",
+    "compare": "patchlight.verbs",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'patchlight' has no attribute '{name}'")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

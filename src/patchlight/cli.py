@@ -1,0 +1,297 @@
+"""The command line: words in, `verbs` called, text or JSON out.
+
+A verb imports what it needs when it runs, so that help and usage errors are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from patchlight.config import RECIPES, apply_overrides, describe_fields, load_recipe, recipe_names
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+EXAMPLES = """examples:
+  patchlight train quickstart                           a ViT on digits, in about a minute
+  patchlight train cifar10-cpu --train.epochs 5         any setting can be changed
+  patchlight train cifar10-cpu --data.source my_images  an image folder: my_images/CLASS/*.png
+  patchlight predict runs/quickstart photo.jpg          what is on it?
+  patchlight compare runs/*                             which run is best, and what differs
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except UsageError as error:
+        return _complain(error, USAGE)
+    except PatchlightError as error:
+        if type(error).__name__ == "Interrupted":
+            return _complain(
+                f"{error}; the checkpoint is saved: repeat the command with --resume to go on", INTERRUPTED
+            )
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _complain(message: object, code: int) -> int:
+    print(f"patchlight: {message}", file=sys.stderr)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    parser = build_parser()
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise UsageError(f"no command '{words[0]}'; {did_you_mean(words[0], VERBS)}")
+    words, settings = split_settings(words)
+    args, rest = parser.parse_known_args(words)
+    if args.verb is None:
+        parser.print_help()
+        return OK
+    if rest:
+        raise UsageError(f"unknown argument '{rest[0]}'; {_nearest_argument(rest[0], args)}")
+    if settings and args.verb not in TAKES_SETTINGS:
+        raise UsageError(f"`patchlight {args.verb}` takes no settings; remove --{next(iter(settings))}")
+    args.settings = settings
+    VERBS[args.verb](args)
+    return OK
+
+
+def split_settings(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take `--section.field VALUE`, `--section.field=VALUE` and the lone `--section.switch` (true) out of the words."""
+    others: list[str] = []
+    settings: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in key:
+            others.append(word)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        settings[key] = value
+    return others, settings
+
+
+def _nearest_argument(word: str, args: argparse.Namespace) -> str:
+    """The verb's own options, and the settings where it takes them: `--epochs` is `--train.epochs`."""
+    known = [option for action in args.parser._actions for option in action.option_strings]
+    if args.verb in TAKES_SETTINGS:
+        keys = [f"--{info.key}" for info in describe_fields()]
+        same_field = [key for key in keys if key.split(".")[1] == word.removeprefix("--").replace("-", "_")]
+        if same_field:
+            return f"did you mean '{same_field[0]}'?"
+        known += keys
+    return did_you_mean(word, known)
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="patchlight", description="Train, evaluate and look inside Vision Transformers on small-image data sets.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"patchlight {_version()}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
+
+    def add(name: str, summary: str, example: str) -> Parser:
+        verb = verbs.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False,
+            epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        verb.set_defaults(parser=verb)
+        return verb
+
+    train = add("train", "train by a recipe, evaluate on the test images, write the report",
+                "patchlight train cifar10-cpu --data.source my_images --train.epochs 20 --out runs/mine\n\n"
+                "`patchlight recipes --fields` lists every --section.field with its meaning")  # fmt: skip
+    train.add_argument("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file")
+    train.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
+    train.add_argument("--resume", action="store_true", help="go on with the run that is there")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    train.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    train.usage = "patchlight train RECIPE [--section.field VALUE ...] [--out DIR] [--resume | --overwrite] [--json]"
+
+    evaluate = add("eval", "measure a finished run on its own data or another source",
+                   "patchlight eval runs/quickstart --split test --json")  # fmt: skip
+    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("--data", metavar="SOURCE", help="another source with the same classes")
+    evaluate.add_argument("--split", choices=["train", "val", "test"], default="test")
+
+    predict = add("predict", "say what is on image files of any size and mode",
+                  "patchlight predict runs/quickstart photo.jpg scan.png --top 3")  # fmt: skip
+    predict.add_argument("run", type=Path)
+    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    predict.add_argument("--top", type=int, default=5, metavar="N", help="so many classes (default: 5)")
+    for verb in (evaluate, predict):
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+        verb.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+
+    report = add("report", "rebuild report.html and figures/ from a run folder", "patchlight report runs/quickstart")
+    report.add_argument("run", type=Path)
+
+    compare = add("compare", "put runs side by side, and list what differs in their settings",
+                  "patchlight compare runs/vit-tiny runs/resnet18-cifar10")  # fmt: skip
+    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path)
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+
+    recipes = add("recipes", "list the recipes, or print one", "patchlight recipes cifar10-cpu")
+    recipes.add_argument("recipe", nargs="?", help="print this recipe")
+    recipes.add_argument("--fields", action="store_true", help="every setting, its default and its meaning")
+
+    models = add("models", "list the models, or describe one layer by layer",
+                 "patchlight models vit-tiny --model.patch_size 8")  # fmt: skip
+    models.add_argument("name", nargs="?", help="describe this model")
+    models.add_argument("--img-size", type=int, default=32, metavar="PIXELS")
+    models.add_argument("--classes", type=int, default=10, metavar="N")
+
+    data = add("data", "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
+               "patchlight data my_images --augment.policy randaugment")  # fmt: skip
+    data.add_argument("source", help="digits, cifar10, cifar100, hf:owner/name, or a path")
+    data.add_argument("--recipe", default="cifar10-cpu", help="whose augmentation is shown (default: cifar10-cpu)")
+    data.add_argument("--out", type=Path, help="where the pictures go (default: runs/data-NAME)")
+    data.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
+    data.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("patchlight")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, allow_nan=False))
+
+
+def _train(args: argparse.Namespace) -> None:
+    config = load_recipe(args.recipe, args.settings)
+    if args.resume and args.overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    from patchlight import verbs
+    from patchlight.cli_text import result_line
+
+    run = verbs.train(config, out=args.out, resume=args.resume, overwrite=args.overwrite, command=_command(args))
+    result = run.read_json("eval.json")
+    if args.json:
+        _print_json({"run": str(run.path), **result})
+    else:
+        print(result_line(result))
+        print(f"report  {run.path / 'report.html'}\nmodel   {run.path / 'model'}")
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What to type to get this run again, whatever --resume or --overwrite it took this time."""
+    words = ["patchlight", "train", args.recipe]
+    for key, value in args.settings.items():
+        words += [f"--{key}", value]
+    return shlex.join([*words, "--out", str(args.out)] if args.out else words)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from patchlight import verbs
+    from patchlight.cli_text import result_table
+
+    result = verbs.evaluate(args.run, data=args.data, split=args.split, device=args.device)
+    _print_json(result) if args.json else print(result_table(result))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    if args.top < 1:
+        raise UsageError(f"--top must be at least 1, not {args.top}")
+    from patchlight import verbs
+    from patchlight.cli_text import prediction_table
+
+    answers = verbs.predict(args.run, args.images, top=args.top, device=args.device)
+    _print_json({"predictions": answers}) if args.json else print(prediction_table(answers))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from patchlight import verbs
+
+    print(verbs.report(args.run))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from patchlight import verbs
+    from patchlight.cli_text import comparison_table
+
+    result = verbs.compare(args.runs)
+    _print_json(result) if args.json else print(comparison_table(result))
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from patchlight.cli_text import field_table, recipe_table
+
+    if args.fields:
+        print(field_table(describe_fields()))
+    elif args.recipe:
+        load_recipe(args.recipe)  # for its errors
+        path = Path(args.recipe) if args.recipe.endswith(".toml") else RECIPES / f"{args.recipe}.toml"
+        print(path.read_text(encoding="utf-8"), end="")
+    else:
+        print(recipe_table([load_recipe(name).about for name in recipe_names()]))
+
+
+def _models(args: argparse.Namespace) -> None:
+    from patchlight import verbs
+    from patchlight.cli_text import layer_table, model_table
+
+    for option, value in (("--img-size", args.img_size), ("--classes", args.classes)):
+        if value < 1:
+            raise UsageError(f"{option} must be at least 1, not {value}")
+    if args.name is None:
+        print(model_table(verbs.models(args.img_size, args.classes)))
+        return
+    config = apply_overrides(_model_config(args.name), args.settings).model
+    print(layer_table(verbs.describe_model(config, args.img_size, args.classes)))
+
+
+def _model_config(name: str) -> Any:
+    from patchlight.config import Config, ModelConfig
+
+    return Config(model=ModelConfig(name=name))
+
+
+def _data(args: argparse.Namespace) -> None:
+    config = load_recipe(args.recipe, {**args.settings, "data.source": args.source})
+    from patchlight import verbs
+    from patchlight.cli_text import audit_text
+
+    result = verbs.data(config, out=args.out, overwrite=args.overwrite)
+    _print_json(result) if args.json else print(audit_text(result))
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "report": _report,
+    "compare": _compare,
+    "recipes": _recipes,
+    "models": _models,
+    "data": _data,
+}
+TAKES_SETTINGS = ("train", "models", "data")

@@ -1,0 +1,183 @@
+"""What the verbs' plain data look like as text in a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from patchlight.config import About, FieldInfo
+from patchlight.progress import duration
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
+    """Aligned columns, the first `left` of them to the left and the others to the right."""
+    lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        .rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def short(number: float) -> str:
+    """1234567 as `1.23 M`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g}"
+
+
+def percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f} %"
+
+
+def result_line(result: dict[str, Any]) -> str:
+    low, high = result["top1_ci95"]
+    return (
+        f"{result['split']} accuracy {percent(result['top1'])} "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images)"
+    )
+
+
+def result_table(result: dict[str, Any]) -> str:
+    facts = [
+        ("top-5 accuracy", percent(result["top5"])),
+        ("loss", f"{result['loss']:.4f}"),
+        ("calibration error (ECE)", percent(result["ece"])),
+    ]
+    counts = [sum(row) for row in result["confusion"]]
+    classes = [
+        (name, percent(rate), str(n)) for (name, rate), n in zip(result["per_class"].items(), counts, strict=True)
+    ]
+    return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
+
+
+def prediction_table(answers: list[dict[str, Any]]) -> str:
+    blocks = []
+    for answer in answers:
+        rows = [("  " + c["class"], percent(c["probability"])) for c in answer["classes"]]
+        blocks.append(f"{answer['image']}\n{table(rows)}")
+    return "\n".join(blocks)
+
+
+def comparison_table(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            run["run"], run["model"], f"{100 * run['top1']:.2f}",
+            f"{100 * run['top1_ci95'][0]:.2f}-{100 * run['top1_ci95'][1]:.2f}", f"{run['n']:,}", short(run["params"]),
+            short(run["flops_per_image"]), f"{run['images_per_s']:,.0f}", duration(run["train_wall_s"]),
+        )
+        for run in result["runs"]
+    ]  # fmt: skip
+    header = ("run", "model", "accuracy %", "95 % interval", "n", "params", "FLOPs", "images/s", "time")
+    text = table(rows, header, left=2)
+    if len({(run["data"], run["n"]) for run in result["runs"]}) > 1:
+        text += "\n\nthese runs were tested on different images; their accuracies cannot be compared"
+    if result["differences"]:
+        shown = [(key, *(_cell(value) for value in values)) for key, values in result["differences"].items()]
+        names = [run["run"] for run in result["runs"]]
+        text += "\n\n" + table(shown, ("setting", *names), left=1)
+    return text
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def recipe_table(abouts: list[About]) -> str:
+    blocks = []
+    for about in abouts:
+        facts = [("what", about.title), ("from", about.source), ("cost", about.cost), ("expect", about.expect)]
+        lines = [
+            textwrap.fill(text, 100, initial_indent=f"  {word:<8}", subsequent_indent=" " * 10) for word, text in facts
+        ]
+        blocks.append("\n".join([about.name, *lines]))
+    return "\n\n".join(blocks)
+
+
+def field_table(fields: list[FieldInfo]) -> str:
+    rows = []
+    for info in fields:
+        if isinstance(info.default, tuple):
+            default = ", ".join(f"{v:g}" for v in info.default)
+        else:
+            default = (
+                "unset"
+                if info.default is None
+                else str(info.default).lower()
+                if info.kind == "bool"
+                else str(info.default)
+            )
+        rows.append((info.key, default, info.meaning + (f" ({info.kind})" if "|" in info.kind else "")))
+    return table(rows, ("setting", "default", "meaning"), left=3)
+
+
+def model_table(models: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            m["name"],
+            f"{m['params']:,}",
+            short(m["flops_per_image"]),
+            str(m["tokens"] or "-"),
+            str(m["patch_size"] or "-"),
+        )
+        for m in models
+    ]
+    return table(rows, ("model", "parameters", "FLOPs/image", "tokens", "patch"))
+
+
+def layer_table(model: dict[str, Any]) -> str:
+    rows = [(row["layer"], row["kind"], row["shape"], f"{row['params']:,}") for row in model["layers"]]
+    facts = [
+        ("parameters", f"{model['params']:,}"),
+        ("trainable", f"{model['trainable']:,}"),
+        ("FLOPs per image", f"{model['flops_per_image']:,} (a multiply-add is two)"),
+        ("image", f"{model['img_size']}x{model['img_size']}"),
+    ]
+    if model["tokens"]:
+        side = model["img_size"] // model["patch_size"]
+        prefix = model["tokens"] - side * side
+        facts.append(
+            ("tokens", f"{model['tokens']} = {side} x {side} patches of {model['patch_size']} pixels + {prefix} prefix")
+        )
+    return f"{table(rows, ('layer', 'kind', 'output', 'parameters'), left=3)}\n\n{table(facts, left=2)}"
+
+
+def audit_text(audit: dict[str, Any]) -> str:
+    trained = audit["trained_on"]
+    shown = trained or audit["splits"]
+    names = [name for name in shown if name in ("train", "val", "test") and shown[name]]
+    rows = [(cls, *(str(shown[name]["per_class"][cls]) for name in names)) for cls in audit["classes"]]
+    rows.append(("all", *(f"{shown[name]['images']:,}" for name in names)))
+    blocks = [table(rows, ("class", *names))]
+    facts = [
+        ("sizes", _counts(audit["sizes"])),
+        ("modes", _counts(audit["modes"])),
+        ("bad files", str(len(audit["bad_files"]))),
+        ("duplicates", f"{audit['duplicates']['extra']} in {audit['duplicates']['groups']} groups"),
+    ]
+    if trained:
+        batch = trained["batch"]
+        numbers = [", ".join(f"{v:.4f}" for v in trained[key]) for key in ("mean", "std")]
+        shape = " x ".join(map(str, batch["shape"]))
+        facts += [("mean", numbers[0]), ("std", numbers[1])]
+        facts.append(("a batch", f"{shape} {batch['dtype']}, {batch['min']} to {batch['max']}"))
+    blocks.append(table(facts, left=2))
+    blocks += ["\n".join(f"bad: {bad['name']}: {bad['reason']}" for bad in audit["bad_files"][:20])]
+    groups = [group for group in audit["duplicates"]["listed"] if group["across_splits"] or group["label_conflict"]]
+    blocks += ["\n".join(_group(group) for group in groups[:20])]
+    blocks += ["\n".join([*audit["notes"], *(f"problem: {problem}" for problem in audit["problems"])])]
+    blocks += ["\n".join(audit["figures"])]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    most = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(most) - 5} more" if len(most) > 5 else ""
+    return ", ".join(f"{name} ({n:,})" for name, n in most[:5]) + more
+
+
+def _group(group: dict[str, Any]) -> str:
+    return "same pixels: " + ", ".join(f"{i['split']}/{i['name']} ({i['label']})" for i in group["images"])

@@ -1,0 +1,379 @@
+"""A recipe as typed data: what every setting is called, means and may be, and the way from TOML to it and back.
+
+Defaults < recipe < command line. Nothing here imports torch, so that the command line can check a recipe at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values a number may take: low <= value <= high, or low < value with `above`."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if self.high == float("inf") else f"{low} and at most {self.high:g}"
+
+
+POSITIVE = Range(0, above=True)
+COUNT = Range(1)
+NOT_NEGATIVE = Range(0)
+RATE = Range(0, 1)
+PROPER_RATE = Range(0, 0.999)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of a recipe. Building one checks every field against its annotation."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            object.__setattr__(self, name, _checked(getattr(self, name), hint, name))
+
+
+@dataclass(frozen=True)
+class About(Section):
+    name: Annotated[str, "the recipe's name; a run is called so unless --out says otherwise"] = "run"
+    title: Annotated[str, "what it trains, in a line"] = ""
+    source: Annotated[str, "where the settings come from"] = ""
+    command: Annotated[str, "how to run it"] = ""
+    cost: Annotated[str, "time and hardware"] = ""
+    expect: Annotated[str, "the result to expect, and who measured it"] = ""
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    source: Annotated[str, "digits, cifar10, cifar100, hf:owner/name, or the path of a folder or archive"] = "digits"
+    image_size: Annotated[int | None, "pixels a side; unset keeps the source's own size", COUNT] = None
+    train_per_class: Annotated[int | None, "training images of each class; unset takes all", COUNT] = None
+    val_per_class: Annotated[int | None, "validation images of each class; unset goes by val_fraction", COUNT] = None
+    test_per_class: Annotated[int | None, "test images of each class; unset takes all", COUNT] = None
+    val_fraction: Annotated[float, "share of train cut off where the source has no validation split", PROPER_RATE] = 0.1
+    split_seed: Annotated[int, "seed of the stratified splits, apart from train.seed", NOT_NEGATIVE] = 0
+    mean: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
+    std: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
+    memory_limit_mb: Annotated[int, "larger sets are decoded once, into a memory-mapped cache file", NOT_NEGATIVE] = 64
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Section):
+    crop_padding: Annotated[int, "pixels of padding before a random crop; 0 is off", NOT_NEGATIVE] = 0
+    crop_mode: Annotated[Literal["zero", "reflect"], "what the padding is filled with"] = "zero"
+    flip: Annotated[Literal["none", "random", "alternating"], "mirroring; alternating shows each side in turn"] = "none"
+    resized_crop_scale: Annotated[tuple[float, ...] | None, "least and greatest area share of a resized crop"] = None
+    resized_crop_ratio: Annotated[tuple[float, ...], "least and greatest aspect ratio of a resized crop"] = (
+        0.75,
+        4 / 3,
+    )
+    policy: Annotated[
+        Literal["none", "randaugment", "autoaugment", "trivialaugment"], "colour and shape policy, per image"
+    ] = "none"
+    randaugment_ops: Annotated[int, "operations per image", COUNT] = 2
+    randaugment_magnitude: Annotated[int, "strength on torchvision's scale of 31 bins", Range(0, 30)] = 9
+    erasing_prob: Annotated[float, "share of images that lose a random rectangle", RATE] = 0.0
+    mixup_alpha: Annotated[float, "mixup's Beta parameter; 0 is off", NOT_NEGATIVE] = 0.0
+    cutmix_alpha: Annotated[float, "CutMix's Beta parameter; 0 is off", NOT_NEGATIVE] = 0.0
+    mix_prob: Annotated[float, "share of images (or batches) that are mixed", RATE] = 1.0
+    cutmix_share: Annotated[float, "of the mixed ones, the share that gets CutMix where both are on", RATE] = 0.5
+    mix_mode: Annotated[Literal["image", "batch"], "draw the mix for each image, or once for a batch"] = "image"
+    strong_until: Annotated[float, "share of training after which policy, erasing and mixing stop", RATE] = 1.0
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """Which model, and what to change of it. An unset field keeps the variant's own value."""
+
+    name: Annotated[str, "a row of `patchlight models`"] = "vit-tiny"
+    patch_size: Annotated[int | None, "pixels a side of a patch", COUNT] = None
+    embed_dim: Annotated[int | None, "width of a token", COUNT] = None
+    depth: Annotated[int | None, "number of blocks", COUNT] = None
+    num_heads: Annotated[int | None, "attention heads; they divide embed_dim", COUNT] = None
+    mlp_ratio: Annotated[float | None, "hidden width of the MLP over embed_dim", POSITIVE] = None
+    stem: Annotated[Literal["patch", "conv"] | None, "one strided convolution, or a small stack of them"] = None
+    stem_channels: Annotated[tuple[int, ...] | None, "widths of the conv stem, one per halving; patch_size = 2^n"] = (
+        None
+    )
+    global_pool: Annotated[Literal["token", "avg", "seq"] | None, "CLS token, mean, or attention over tokens"] = None
+    pos_embed: Annotated[Literal["learn", "sincos1d", "sincos2d", "none"] | None, "position embedding"] = None
+    reg_tokens: Annotated[int | None, "register tokens", NOT_NEGATIVE] = None
+    init_values: Annotated[float | None, "LayerScale's first value; 0 is without", NOT_NEGATIVE] = None
+    qk_norm: Annotated[bool | None, "normalise queries and keys"] = None
+    drop_rate: Annotated[float | None, "dropout before the head", PROPER_RATE] = None
+    pos_drop_rate: Annotated[float | None, "dropout after the position embedding", PROPER_RATE] = None
+    proj_drop_rate: Annotated[float | None, "dropout in the MLP and after attention's projection", PROPER_RATE] = None
+    attn_drop_rate: Annotated[float | None, "dropout of attention weights", PROPER_RATE] = None
+    drop_path_rate: Annotated[float | None, "stochastic depth of the last block, rising from 0", PROPER_RATE] = None
+    fused_attn: Annotated[bool | None, "attention through scaled_dot_product_attention"] = None
+    grad_checkpointing: Annotated[bool | None, "recompute blocks in the backward pass to save memory"] = None
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    name: Annotated[Literal["adamw", "sgd", "muon"], "muon: for the matrices of the blocks, adamw for the rest"] = (
+        "adamw"
+    )
+    lr: Annotated[float, "peak learning rate", POSITIVE] = 1e-3
+    weight_decay: Annotated[float, "decoupled; not on norms, biases, tokens and positions", NOT_NEGATIVE] = 0.05
+    beta1: Annotated[float, "adamw", PROPER_RATE] = 0.9
+    beta2: Annotated[float, "adamw", Range(0, 0.999999)] = 0.999
+    momentum: Annotated[float, "sgd and muon", PROPER_RATE] = 0.9
+    nesterov: Annotated[bool, "sgd and muon"] = True
+    muon_lr: Annotated[float, "peak learning rate of the matrices under muon", POSITIVE] = 0.02
+    grad_clip: Annotated[float, "greatest norm of the gradient; 0 is off", NOT_NEGATIVE] = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Section):
+    name: Annotated[
+        Literal["constant", "linear", "cosine", "cosine_restarts", "onecycle"], "what follows the warm-up"
+    ] = "cosine"
+    warmup_epochs: Annotated[float, "linear warm-up from 0", NOT_NEGATIVE] = 0.0
+    warmup_steps: Annotated[int | None, "the same in steps; wins over warmup_epochs", NOT_NEGATIVE] = None
+    min_lr: Annotated[float, "where linear and cosine end", NOT_NEGATIVE] = 0.0
+    cycles: Annotated[int, "of cosine_restarts", COUNT] = 1
+    pct_start: Annotated[float, "share of onecycle spent rising", Range(0.001, 0.999)] = 0.3
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    epochs: Annotated[int, "passes over the training images", COUNT] = 10
+    batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
+    micro_batch_size: Annotated[
+        int | None, "process a batch in pieces of this size: less memory, same result", COUNT
+    ] = None
+    label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
+    ema_decay: Annotated[
+        float, "moving average of the weights, used for validation and kept; 0 is off", PROPER_RATE
+    ] = 0.0
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where the hardware is good at it"] = (
+        "auto"
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], "auto: cuda, else mps, else cpu"] = "auto"
+    threads: Annotated[int | None, "CPU threads; unset is torch's choice", COUNT] = None
+    compile: Annotated[bool, "torch.compile the model"] = False
+    seed: Annotated[int, "of weights, order and augmentation", NOT_NEGATIVE] = 0
+    select: Annotated[Literal["best", "last"], "which weights are kept: best by validation top-1, or the last"] = "best"
+    early_stop_epochs: Annotated[
+        int, "stop after so many epochs without a better validation; 0 is off", NOT_NEGATIVE
+    ] = 0
+    checkpoint_every: Annotated[int, "keep a checkpoint every so many epochs; 0 keeps only the last", NOT_NEGATIVE] = 0
+    debug: Annotated[bool, "two steps an epoch and two epochs: does it all run?"] = False
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    batch_size: Annotated[int, "images at a time", COUNT] = 500
+    gallery: Annotated[int, "right and wrong predictions kept for the report, each", COUNT] = 12
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole recipe."""
+
+    about: About = field(default_factory=About)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain data for TOML or JSON: unset fields are left out and tuples are lists."""
+        return {
+            section: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+            for section, values in dataclasses.asdict(self).items()
+        }
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML text; `load_recipe` reads it back equal."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "about": About,
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "optim": OptimConfig,
+    "schedule": ScheduleConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+}
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One setting, for help texts: `train.epochs`, `int`, 10, what it means."""
+
+    key: str
+    kind: str
+    default: Any
+    meaning: str
+
+
+def describe_fields() -> list[FieldInfo]:
+    """Every setting a recipe can have, in the order of the sections."""
+    infos = []
+    for section, cls in SECTIONS.items():
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for f in dataclasses.fields(cls):
+            hint, meaning, _ = _parts(hints[f.name])
+            infos.append(FieldInfo(f"{section}.{f.name}", _kind(hint), f.default, meaning))
+    return infos
+
+
+def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
+    """Check plain data (as read from TOML) and build a Config.
+
+    Raises UsageError, naming `origin`, the key and the nearest known one.
+    """
+    sections: dict[str, Section] = {}
+    for name, values in data.items():
+        if name not in SECTIONS:
+            raise UsageError(f"{origin}: unknown section [{name}]; {did_you_mean(name, SECTIONS)}")
+        if not isinstance(values, dict):
+            raise UsageError(f"{origin}: '{name}' is a section; write [{name}] with its fields below")
+        known = {f.name for f in dataclasses.fields(SECTIONS[name])}
+        for key in values:
+            if key not in known:
+                raise UsageError(f"{origin}: unknown field '{name}.{key}'; {did_you_mean(key, known)}")
+        try:
+            sections[name] = SECTIONS[name](**values)
+        except UsageError as error:
+            raise UsageError(f"{origin}: {name}.{error}") from None
+    return Config(**sections)  # type: ignore[arg-type]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with Patchlight."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> Config:
+    """A recipe by name or by path, with `{"train.epochs": "5"}` laid over it.
+
+    Raises UsageError for an unknown recipe, a file that is no TOML, or a field that is wrong.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+        if not path.is_file():
+            raise UsageError(f"no recipe '{name_or_path}'; {did_you_mean(name_or_path, recipe_names())}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no file '{path}'; give a recipe's name or an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
+    data.setdefault("about", {}).setdefault("name", path.stem)
+    return apply_overrides(config_from_dict(data, path.name), overrides or {})
+
+
+def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
+    """`{"section.field": text}` from a command line, laid over `config`; "none" unsets an optional field."""
+    data = config.to_dict()
+    for key, text in overrides.items():
+        section, _, name = key.partition(".")
+        if section not in SECTIONS or not name:
+            raise UsageError(f"unknown setting '{key}'; {did_you_mean(key, [info.key for info in describe_fields()])}")
+        hints = typing.get_type_hints(SECTIONS[section], include_extras=True)
+        if name not in hints:
+            raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
+        hint, _, _ = _parts(hints[name])
+        if text.lower() == "none" and _is_optional(hint):
+            data[section].pop(name, None)
+        else:
+            data[section][name] = _parse(text, hint)
+    return config_from_dict(data, "command line")
+
+
+def _parts(hint: Any) -> tuple[Any, str, Range | None]:
+    """The bare type, the meaning and the range of an annotation."""
+    if get_origin(hint) is not Annotated:
+        return hint, "", None
+    bare, *notes = get_args(hint)
+    meaning = next((n for n in notes if isinstance(n, str)), "")
+    return bare, meaning, next((n for n in notes if isinstance(n, Range)), None)
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (typing.Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _required(hint: Any) -> Any:
+    """`int` of `int | None`."""
+    return next(arg for arg in get_args(hint) if arg is not type(None)) if _is_optional(hint) else hint
+
+
+def _kind(hint: Any) -> str:
+    bare = _required(hint)
+    if get_origin(bare) is Literal:
+        return "|".join(get_args(bare))
+    return "numbers" if get_origin(bare) is tuple else bare.__name__
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """A command-line word as the value a TOML file would have held; what does not parse is left for the check."""
+    bare = _required(hint)
+    if bare is str or get_origin(bare) is Literal:
+        return text
+    if get_origin(bare) is tuple:
+        text = text if text.startswith("[") else f"[{text}]"
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """The value in its field's type, or a UsageError that begins with the field's name."""
+    bare, _, allowed = _parts(hint)
+    if value is None and _is_optional(bare):
+        return None
+    bare = _required(bare)
+    if get_origin(bare) is Literal:
+        if value not in get_args(bare):
+            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), get_args(bare))}")
+        return value
+    if get_origin(bare) is tuple:
+        item = get_args(bare)[0]
+        if not isinstance(value, (list, tuple)) or not all(_is_number(v) and item(v) == v for v in value):
+            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {value!r}")
+        return tuple(item(v) for v in value)
+    if bare is float and _is_number(value):
+        value = float(value)
+    if not isinstance(value, bare) or (bare is int and isinstance(value, bool)):
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UsageError(f"{name} must be {kinds[bare]}, not {value!r}")
+    if allowed is not None and value not in allowed:
+        raise UsageError(f"{name} must be {allowed}, not {value!r}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

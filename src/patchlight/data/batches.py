@@ -1,0 +1,57 @@
+"""The training batches of an epoch, as a pure function of (seed, epoch, step).
+
+Shapes: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from patchlight import runtime
+from patchlight.config import AugmentConfig
+from patchlight.data.augment import augment
+from patchlight.data.images import ImageSet
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor  # (B, C, H, W) uint8, augmented, on the training device
+    targets: Tensor  # (B,) int64
+    generator: torch.Generator  # where the draws of this batch go on, for mixing
+
+
+class TrainBatches:
+    """The batches of every epoch. Nothing is kept between two calls of `batch`, so any step can be made again.
+
+    The pixels are moved to `device` once where they fit its memory, so that augmentation runs where training does.
+    """
+
+    def __init__(
+        self, images: ImageSet, batch_size: int, config: AugmentConfig, *, seed: int, fill: Tensor, device: torch.device
+    ) -> None:
+        self.images, self.config, self.seed, self.device = images, config, seed, device
+        self.batch_size = min(batch_size, len(images))
+        self.fill = fill  # (C,) uint8, what random erasing writes
+        self.steps_per_epoch = len(images) // self.batch_size  # what is left over comes up in another epoch's order
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation of the set in this epoch, (N,)."""
+        if self._order[0] != epoch:
+            draw = runtime.generator(self.seed, "order", epoch)
+            self._order = epoch, torch.randperm(len(self.images), generator=draw)
+        return self._order[1]
+
+    def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
+        """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
+        indices = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        images, targets = self.images.gather(indices)
+        draw = runtime.generator(self.seed, "augment", epoch, step)
+        pixels = augment(
+            images.to(self.device), indices, self.config,
+            seed=self.seed, epoch=epoch, generator=draw, strong=strong, fill=self.fill,
+        )  # fmt: skip
+        return Batch(pixels, targets.to(self.device), draw)

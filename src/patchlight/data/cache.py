@@ -1,0 +1,150 @@
+"""Decoded pixels of sets that are too large for memory, in files that are checked before they are believed.
+
+A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, which says what they are
+and holds their checksum. KEY is a hash of everything the pixels depend on. Both are written under another name and
+moved into place when complete, the JSON last, so that a crash leaves at most a file nobody looks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchlight.errors import PatchlightError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+READ_BYTES = 2**24
+STALE_SECONDS = 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Where decoded sets are kept: $PATCHLIGHT_CACHE, else $XDG_CACHE_HOME/patchlight, else ~/.cache/patchlight."""
+    if own := os.environ.get("PATCHLIGHT_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "patchlight"
+    return Path.home() / ".cache" / "patchlight"
+
+
+def cached_pixels(key: str, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> Tensor:
+    """A memory-mapped tensor of this shape, uint8, taken from the cache or written there first.
+
+    `key` stands for everything the pixels depend on. `chunks` walks the pixels along the first axis;
+    it is called when they are not in the cache, or with a logged warning when what is there is damaged. Writing to the
+    tensor changes nothing on disk. Raises PatchlightError where the cache folder is full or cannot be written to, and
+    whatever `chunks` raises.
+    """
+    name = hashlib.blake2b(f"{FORMAT} {key}".encode(), digest_size=16).hexdigest()
+    pixels, sidecar = cache_folder() / f"{name}.pixels", cache_folder() / f"{name}.json"
+    if sidecar.is_file():
+        damage = _damage(pixels, sidecar, shape)
+        if damage is None:
+            return _mapped(pixels, shape)
+        log.warning("the cached images %s are damaged (%s) and are made again", pixels, damage)
+    try:
+        _write(pixels, sidecar, shape, chunks)
+    except OSError as error:
+        raise PatchlightError(
+            f"cannot write decoded images to {pixels.parent}: {error.strerror or error}; PATCHLIGHT_CACHE chooses "
+            "another folder, and a higher data.memory_limit_mb keeps them in memory"
+        ) from error
+    return _mapped(pixels, shape)
+
+
+def _damage(pixels: Path, sidecar: Path, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with a cached set, or None."""
+    try:
+        about = json.loads(sidecar.read_text(encoding="utf-8"))
+        if about["shape"] != list(shape) or about["format"] != FORMAT:
+            return "the description does not fit"
+        if pixels.stat().st_size != math.prod(shape):
+            return "the size is wrong"
+        return None if _checksum(pixels) == about["blake2b"] else "the checksum is wrong"
+    except FileNotFoundError:
+        return "the pixels are missing"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the description cannot be read"
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write(pixels: Path, sidecar: Path, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> None:
+    folder = pixels.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    needed, free = math.prod(shape), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"{needed / 2**20:,.0f} MB are needed and {free / 2**20:,.0f} MB are free")
+    digest, written = hashlib.blake2b(), 0
+    with _Temporary(pixels) as file:
+        for chunk in chunks():
+            data = np.ascontiguousarray(chunk).data.cast("B")
+            file.write(data)
+            digest.update(data)
+            written += len(data)
+        if written != needed:
+            raise PatchlightError(f"the source gave {written} bytes of pixels where {needed} were announced")
+    about = {"format": FORMAT, "shape": list(shape), "dtype": "uint8", "blake2b": digest.hexdigest()}
+    with _Temporary(sidecar) as file:
+        file.write(json.dumps(about, indent=1).encode())
+
+
+class _Temporary:
+    """A file that takes its place when the block ends well and leaves nothing behind when it does not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        self.file = tempfile.NamedTemporaryFile(
+            dir=self.path.parent, prefix=f".{self.path.name}-", suffix=".tmp", delete=False
+        )
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        temporary = Path(self.file.name)
+        try:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+            self.file.close()
+            if kind is None:
+                temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Delete what a killed process left behind. A day is longer than any process writes without touching its file."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
+        except OSError:
+            continue  # another process was faster
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    # Mode "c": changes stay in memory. Torch warns of arrays that cannot be written to at all.
+    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))

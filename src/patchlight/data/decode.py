@@ -1,0 +1,166 @@
+"""One image, whatever its file, mode and size, as RGB pixels.
+
+The rules, the same for training sets and for a single file given to `predict`:
+
+- The EXIF orientation is applied.
+- Transparent pixels show white behind them.
+- 16-bit grey is divided by 257, so that 0..65535 becomes 0..255.
+- Modes without a fixed range (32-bit integers, floats) are spread so that their least value becomes 0 and their
+  greatest 255; a flat image becomes black, and one with values that are no finite numbers is refused.
+- Every other mode (1, L, P, CMYK, YCbCr, HSV, LAB) goes through Pillow's own conversion.
+- Of an animation or a document with pages, the first is taken.
+- To fit a square, the shorter side is resized (bicubic, antialiased) and the middle is cut out.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from patchlight.errors import PatchlightError
+
+# Below Pillow's own limit, where it begins to warn of decompression bombs.
+MAX_PIXELS = 64_000_000
+
+ORIENTATION = 0x0112  # the EXIF tag
+
+# What a source hands out for an image: a file's bytes, its path, or pixels (3, H, W) uint8.
+Encoded = bytes | Path | np.ndarray
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode RGB, turned as its EXIF data ask, by the rules at the top of this module.
+
+    Raises PatchlightError for a mode that cannot be turned into RGB or for values that are not finite.
+    """
+    if image.getexif().get(ORIENTATION, 1) != 1:  # asked here because exif_transpose copies an image it need not turn
+        image = ImageOps.exif_transpose(image)
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return image
+    if mode.startswith("I;16"):
+        return _grey(np.asarray(image).astype(np.float64) / 257)
+    if mode in ("I", "F"):
+        return _grey(_spread(np.asarray(image).astype(np.float64)))
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+        assert converted is not None  # it is None only where the image is changed in place
+        return converted
+    if image.has_transparency_data:
+        image = (image.convert("LA") if mode == "La" else image).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise PatchlightError(f"images of mode {mode} cannot be turned into RGB") from error
+
+
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle of the image, `size` x `size` pixels: the shorter side is resized to `size` and the rest cut off."""
+    if image.size == (size, size):
+        return image
+    image = _without_far_ends(image)
+    width, height = image.size
+    short = min(width, height)
+    width, height = max(size, width * size // short), max(size, height * size // short)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def open_image(encoded: Encoded, name: str) -> Image.Image:
+    """The image as its file has it, pixels read: mode and size are the file's own.
+
+    Raises PatchlightError, beginning with `name`, where it is missing, damaged, cut off, huge or no image.
+    """
+    try:
+        if isinstance(encoded, np.ndarray):
+            return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise PatchlightError(f"{image.width} x {image.height} pixels are more than an image may have")
+            image.load()
+            return image
+    except PatchlightError as error:
+        raise PatchlightError(f"{name}: {error}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PatchlightError(f"{name}: it has more pixels than an image may have") from None
+    except Image.UnidentifiedImageError:
+        raise PatchlightError(f"{name}: it is not an image file that Pillow can read") from None
+    except FileNotFoundError:
+        raise PatchlightError(f"{name}: there is no such file") from None
+    # A damaged file makes Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError, EOFError ...
+    except Exception as error:
+        raise PatchlightError(f"{name}: it cannot be read: {_first_line(error)}") from error
+
+
+def decode_image(encoded: Encoded, size: int | None = None, name: str | None = None) -> np.ndarray:
+    """The RGB pixels of an image, (H, W, 3) uint8; fitted to (size, size, 3) unless `size` is None.
+
+    `name` is what an error calls it; a path names itself. Raises as `open_image` and `to_rgb` do.
+    """
+    if name is None:
+        name = str(encoded) if isinstance(encoded, Path) else "image"
+    return rgb_pixels(open_image(encoded, name), size, name)
+
+
+def rgb_pixels(image: Image.Image, size: int | None, name: str) -> np.ndarray:
+    """What `decode_image` gives, of an image that is open already."""
+    try:
+        image = to_rgb(image)
+    except PatchlightError as error:
+        raise PatchlightError(f"{name}: {error}") from error
+    except Exception as error:  # damaged EXIF data and palettes, see open_image
+        raise PatchlightError(f"{name}: it cannot be turned into RGB: {_first_line(error)}") from error
+    return np.asarray(image if size is None else fit_square(image, size))
+
+
+def load_image(path: str | Path, size: int) -> Tensor:
+    """An image file as a model's input before normalisation: (3, size, size) uint8.
+
+    Raises PatchlightError, beginning with the path, where the file is missing or no image.
+    """
+    pixels = decode_image(Path(path).expanduser(), size)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def image_dimensions(encoded: Encoded, name: str) -> tuple[int, int]:
+    """Height and width after the EXIF orientation. Raises as `decode_image` does."""
+    if isinstance(encoded, np.ndarray):
+        return int(encoded.shape[1]), int(encoded.shape[2])
+    height, width, _ = decode_image(encoded, None, name).shape
+    return height, width
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    """(H, W) numbers in 0..255 as an RGB image, rounded."""
+    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """(H, W) numbers of any range, moved and stretched to 0..255."""
+    if not np.isfinite(values).all():
+        raise PatchlightError("some of its values are not finite numbers")
+    low, high = values.min(), values.max()
+    return np.zeros_like(values) if low == high else (values - low) * (255 / (high - low))
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of a very long image. What is cut off could not be seen, and resizing it could fill the memory."""
+    width, height = image.size
+    reach = 5 * min(width, height)
+    if max(width, height) <= 2 * reach:
+        return image
+    left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
+    return image.crop((left, top, min(width, left + reach), min(height, top + reach)))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,159 @@
+"""A split of labelled images as one uint8 tensor, selections of it that copy nothing, and what can be counted in it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchlight.errors import PatchlightError
+
+# Images looked at together where a whole set is read: 48 MB of 224 x 224 pixels, and less than that in the common case.
+CHUNK = 320
+
+Indices = Tensor | np.ndarray | Sequence[int] | range
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one size.
+
+    `images` is (M, 3, H, W) uint8, in memory or memory-mapped, and may be shared by several sets; `rows` (N,) int64
+    says which of its images are this set's, in order, and None says all of them (N = M). `labels` is (N,) int64, this
+    set's own. Read pixels through `gather`, which knows about `rows`. `notes` are sentences about what was done to the
+    source that a reader of results should know.
+
+    Raises PatchlightError where a tensor has a wrong type or shape, or a label or a row is out of range.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    rows: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+        _check_index_tensor(self.labels, "labels", len(self.class_names), f"{len(self.class_names)} class names")
+        if self.rows is not None:
+            _check_index_tensor(self.rows, "rows", len(self.images), f"{len(self.images)} images")
+        count = len(self.images) if self.rows is None else len(self.rows)
+        if len(self.labels) != count:
+            raise PatchlightError(f"an image set has {count} images and {len(self.labels)} labels")
+        if len(set(self.class_names)) != len(self.class_names):
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise PatchlightError(f"the class name {twice!r} stands twice in an image set")
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def gather(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """The images (B, 3, H, W) uint8 and labels (B,) int64 of these items, as new tensors in the given order.
+
+        `indices` are B whole numbers in 0..N-1. Raises PatchlightError for one outside.
+        """
+        chosen = self._checked(indices)
+        rows = chosen if self.rows is None else self.rows[chosen]
+        return self.images.index_select(0, rows), self.labels.index_select(0, chosen)
+
+    def select(self, indices: Indices) -> ImageSet:
+        """These items, in the given order, as a set that shares this one's pixels. Raises as `gather` does."""
+        chosen = self._checked(indices)
+        rows = chosen.clone() if self.rows is None else self.rows[chosen]
+        return replace(self, labels=self.labels[chosen], rows=rows)
+
+    def class_counts(self) -> Tensor:
+        """(K,) int64: how many images each class has."""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Tensor]:
+        """All pixels in order, (at most `size`, 3, H, W) uint8 at a time."""
+        for start in range(0, len(self), size):
+            yield self.gather(range(start, min(start + size, len(self))))[0]
+
+    def _checked(self, indices: Indices) -> Tensor:
+        if isinstance(indices, range):
+            indices = torch.arange(indices.start, indices.stop, indices.step)
+        chosen = torch.as_tensor(np.asarray(indices) if not isinstance(indices, Tensor) else indices, device="cpu")
+        if chosen.numel() == 0:
+            chosen = chosen.to(torch.int64).reshape(0)
+        if chosen.dim() != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
+            raise PatchlightError(f"items are chosen by a row of whole numbers, not by {chosen.dtype} {_shape(chosen)}")
+        chosen = chosen.to(torch.int64)
+        _check_index_tensor(chosen, "indices", len(self), f"{len(self)} images")
+        return chosen
+
+
+def channel_stats(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and (population) standard deviation of each channel, of pixels in 0..1.
+
+    Exact but for one rounding at the end: pixels are counted by value, and sums of whole numbers lose nothing. A
+    channel that is one flat colour has the deviation 0. Raises PatchlightError for an empty set.
+    """
+    if len(images) == 0:
+        raise PatchlightError("an image set without images has no mean and standard deviation")
+    counts = torch.zeros(3, 256, dtype=torch.int64)
+    for chunk in images.chunks():
+        for channel in range(3):
+            counts[channel] += torch.bincount(chunk[:, channel].reshape(-1), minlength=256)
+    mean, std = [], []
+    for histogram in counts.tolist():
+        n = sum(histogram)
+        total = sum(value * count for value, count in enumerate(histogram))
+        squares = sum(value * value * count for value, count in enumerate(histogram))
+        mean.append(total / (n * 255))
+        std.append(math.sqrt(n * squares - total * total) / (n * 255))
+    return tuple(mean), tuple(std)
+
+
+def content_hash(pixels: np.ndarray) -> bytes:
+    """16 bytes that two images share only when their shape and every pixel are the same. `pixels`: uint8, any shape."""
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def content_hashes(images: ImageSet) -> list[bytes]:
+    """`content_hash` of every image, in order."""
+    return [content_hash(image) for chunk in images.chunks() for image in chunk.numpy()]
+
+
+def overlap(a: ImageSet, b: ImageSet) -> list[tuple[int, int]]:
+    """Pairs (item of `a`, item of `b`) whose pixels are exactly the same: each item of `b` with its first twin in `a`.
+
+    Empty where the sets share no image: what training, validation and test sets should be.
+    """
+    first: dict[bytes, int] = {}
+    for index, key in enumerate(content_hashes(a)):
+        first.setdefault(key, index)
+    return [(first[key], index) for index, key in enumerate(content_hashes(b)) if key in first]
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.device.type != "cpu":
+        raise PatchlightError(f"images are a uint8 tensor on the CPU, not {images.dtype} on {images.device}")
+    if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise PatchlightError(f"images have the shape (N, 3, height, width), not {_shape(images)}")
+
+
+def _check_index_tensor(values: Tensor, name: str, limit: int, of_what: str) -> None:
+    if values.dtype != torch.int64 or values.dim() != 1:
+        raise PatchlightError(f"{name} are a row of int64 numbers, not {values.dtype} {_shape(values)}")
+    if len(values) and (int(values.min()) < 0 or int(values.max()) >= limit):
+        wrong = int(values.min()) if int(values.min()) < 0 else int(values.max())
+        raise PatchlightError(f"{name}: {wrong} is out of range; there are {of_what}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

@@ -1,0 +1,248 @@
+"""A source before decoding, and the way from there to `ImageSet`s in memory or in the cache.
+
+Every kind of source ends in a `Listing`; what follows is the same for all of them. A listing is cheap: it knows labels
+and names, and hands out files one after the other, so that a set larger than memory can be decoded as it streams by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchlight.data.cache import cached_pixels
+from patchlight.data.decode import Encoded, decode_image, image_dimensions
+from patchlight.data.images import ImageSet
+from patchlight.errors import PatchlightError
+
+# The size that images of mixed or non-square sizes are fitted to when nothing else is asked for.
+FALLBACK_SIZE = 32
+
+# What splits are called in folders, file names and on the hub.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+# Pillow lets go of Python's lock while it decodes. For small images taking the lock back costs more than is won
+# (measured: 32 x 32 a third slower with two threads, 256 x 256 twice as fast), so they are decoded without threads.
+THREADS_FROM_PIXELS = 192 * 192
+
+# Images decoded together: few enough that their files, and their pixels, stay small beside the set.
+CHUNK_IMAGES = 128
+CHUNK_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split: labels (N,) int64, and a function that walks its N images as (name, encoded image), in order."""
+
+    labels: np.ndarray
+    items: Callable[[], Iterator[tuple[str, Encoded]]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A source's splits ("train", "val", "test"; at least one), not decoded yet.
+
+    `fingerprint` is called only when the cache is used, and changes whenever the files do. `size` is what the images
+    are fitted to unless `image_size` asks for another; None keeps a common square size.
+    """
+
+    splits: dict[str, RawSplit]
+    class_names: tuple[str, ...]
+    fingerprint: Callable[[], str]
+    size: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def hash_of(facts: Any) -> str:
+    """A short name for JSON data: equal data, equal name."""
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def file_facts(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Full name, size and time of change (ns) of files: what changes when they do."""
+    return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def match_splits(names: Iterable[str], where: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Which of a source's own split names is "train", "val" and "test", and notes on those left out.
+
+    A split that is alone is "train" whatever its name. Raises PatchlightError where two names mean the same split or
+    none is known.
+    """
+    found: dict[str, str] = {}
+    left_out: list[str] = []
+    own = list(names)
+    for name in own:
+        ours = SPLIT_NAMES.get(name.lower())
+        if ours is None:
+            left_out.append(name)
+        elif ours in found:
+            raise PatchlightError(f"{where} has two splits for '{ours}': '{found[ours]}' and '{name}'; remove one")
+        else:
+            found[ours] = name
+    if not found and len(own) == 1:
+        return {"train": own[0]}, ()
+    if not found:
+        raise PatchlightError(f"{where} has no split called train, val or test, but {', '.join(own) or 'none at all'}")
+    ordered = {key: found[key] for key in dict.fromkeys(SPLIT_NAMES.values()) if key in found}
+    return ordered, (f"left out of {where}: {', '.join(left_out)}",) if left_out else ()
+
+
+@dataclass
+class BadFiles:
+    """What could not be decoded, kept while the walk goes on so that an error can say how many there are."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def raise_if_any(self, total: int, source: str) -> None:
+        if not self.reasons:
+            return
+        count, first = len(self.reasons), self.reasons[0]
+        more = f"; {count} of {total} images are bad" if count > 1 else ""
+        raise PatchlightError(f"{first}{more} (`patchlight data {source}` lists them)")
+
+
+class _MixedSizesError(Exception):
+    """Images that were taken to have one size have not. Its text names the first that differs."""
+
+
+def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:
+    """A split that is in memory already: pixels (N, 3, H, W) uint8."""
+
+    def items() -> Iterator[tuple[str, Encoded]]:
+        return ((f"{name}[{index}]", image) for index, image in enumerate(pixels))
+
+    return RawSplit(np.asarray(labels, dtype=np.int64), items)
+
+
+def decode_listing(listing: Listing, source: str, image_size: int | None, memory_limit_mb: int) -> dict[str, ImageSet]:
+    """The listing's splits as image sets: in memory up to `memory_limit_mb` (2^20 bytes each), else in the cache.
+
+    The size is `image_size`, else the listing's own, else the square size that all images share, else FALLBACK_SIZE,
+    which a note on the sets reports. Raises PatchlightError for images that cannot be decoded, naming the first and
+    counting them.
+    """
+    wanted = image_size or listing.size
+    if wanted is not None:
+        return _decoded(listing, source, wanted, False, memory_limit_mb)
+    height, width, name = first_dimensions(listing)
+    if not name:  # not one can be read: decoding them says so
+        return _decoded(listing, source, FALLBACK_SIZE, False, memory_limit_mb)
+    if height == width:
+        try:
+            return _decoded(listing, source, height, True, memory_limit_mb)
+        except _MixedSizesError as error:
+            why = f"the images have different sizes ({name} is {width} x {height}, {error})"
+    else:
+        why = f"the images are not square ({name} is {width} x {height})"
+    note = f"{why}: all are fitted to {FALLBACK_SIZE} x {FALLBACK_SIZE}; data.image_size chooses another size"
+    sets = _decoded(listing, source, FALLBACK_SIZE, False, memory_limit_mb)
+    return {key: _with_note(images, note) for key, images in sets.items()}
+
+
+def first_dimensions(listing: Listing) -> tuple[int, int, str]:
+    """Height, width and name of the first image that can be read (0, 0 and "" where none can)."""
+    for name, encoded in chain.from_iterable(split.items() for split in listing.splits.values()):
+        try:
+            return *image_dimensions(encoded, name), name
+        except PatchlightError:
+            continue
+    return 0, 0, ""
+
+
+def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iterator[np.ndarray]:
+    """The pixels of all splits, one after the other: (up to CHUNK_IMAGES, 3, size, size) uint8 at a time.
+
+    With `strict`, images are taken as they are and one of another size stops the walk with _MixedSizesError. Bad files
+    raise PatchlightError at the end of the walk.
+    """
+    total = sum(len(split.labels) for split in listing.splits.values())
+    step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (3 * size * size)))
+    bad = BadFiles()
+    height, width, _ = first_dimensions(listing)
+    threads = min(8, os.cpu_count() or 1) if height * width >= THREADS_FROM_PIXELS else 1
+    items = chain.from_iterable(split.items() for split in listing.splits.values())
+    with ThreadPoolExecutor(threads) as pool:
+        while chunk := list(islice(items, step)):
+            results = _decode_each(pool if threads > 1 else None, chunk, None if strict else size)
+            out = np.empty((len(chunk), 3, size, size), dtype=np.uint8)
+            for index, pixels in enumerate(results):
+                if isinstance(pixels, PatchlightError):
+                    bad.reasons.append(str(pixels))
+                elif pixels.shape != (3, size, size):
+                    raise _MixedSizesError(f"{chunk[index][0]} is {pixels.shape[2]} x {pixels.shape[1]}")
+                else:
+                    out[index] = pixels
+            yield out
+    bad.raise_if_any(total, source)
+
+
+def _decode_each(
+    pool: ThreadPoolExecutor | None, chunk: list[tuple[str, Encoded]], size: int | None
+) -> Iterable[np.ndarray | PatchlightError]:
+    def work(item: tuple[str, Encoded]) -> np.ndarray | PatchlightError:
+        name, encoded = item
+        if (
+            isinstance(encoded, np.ndarray)
+            and size in (None, encoded.shape[1])
+            and encoded.shape[1] == encoded.shape[2]
+        ):
+            return encoded
+        try:
+            return decode_image(encoded, size, name).transpose(2, 0, 1)
+        except PatchlightError as error:
+            return error
+
+    return pool.map(work, chunk) if pool is not None else map(work, chunk)
+
+
+def _decoded(listing: Listing, source: str, size: int, strict: bool, memory_limit_mb: int) -> dict[str, ImageSet]:
+    count = sum(len(split.labels) for split in listing.splits.values())
+    shape = (count, 3, size, size)
+
+    def chunks() -> Iterator[np.ndarray]:
+        return pixel_chunks(listing, source, size, strict)
+
+    if count * 3 * size * size > memory_limit_mb * 2**20:
+        parts = [(name, hash_of(split.labels.tolist())) for name, split in listing.splits.items()]
+        key = hash_of([listing.fingerprint(), listing.class_names, parts, size, strict])
+        pixels = cached_pixels(key, shape, chunks)
+    else:
+        pixels = torch.empty(shape, dtype=torch.uint8)
+        at = 0
+        for chunk in chunks():
+            pixels[at : at + len(chunk)] = torch.from_numpy(chunk)
+            at += len(chunk)
+    return _cut(listing, pixels)
+
+
+def _cut(listing: Listing, pixels: torch.Tensor) -> dict[str, ImageSet]:
+    """The pixels of all splits in a row, as a set for each."""
+    sets, at = {}, 0
+    for key, split in listing.splits.items():
+        part = pixels[at : at + len(split.labels)]
+        sets[key] = ImageSet(part, torch.from_numpy(split.labels), listing.class_names, notes=listing.notes)
+        at += len(split.labels)
+    return sets
+
+
+def _with_note(images: ImageSet, note: str) -> ImageSet:
+    return ImageSet(images.images, images.labels, images.class_names, images.rows, (*images.notes, note))

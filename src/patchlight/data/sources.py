@@ -1,0 +1,119 @@
+"""What a recipe's `data.source` may be, and the way from it to image sets.
+
+SOURCES are the names, PATH_KINDS what is found at a path, in the order it is looked for. `hf:owner/name` is any data
+set of the Hugging Face hub. A name wins over a folder that is called the same; `./digits` is the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from patchlight.data.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
+from patchlight.data.folders import list_image_folder
+from patchlight.data.images import ImageSet
+from patchlight.data.listing import Listing, decode_listing, from_arrays, hash_of
+from patchlight.data.stratify import cut_off
+from patchlight.data.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+
+# The test split of `digits` is the same for everyone, whatever data.split_seed says.
+DIGITS_TEST_SHARE = 0.2
+DIGITS_SEED = 0
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    about: str
+    listing: Callable[[], Listing]
+
+
+@dataclass(frozen=True)
+class PathKind:
+    about: str
+    matches: Callable[[Path], bool]
+    listing: Callable[[Path], Listing]
+
+
+def list_digits() -> Listing:
+    """scikit-learn's 1,797 digits, 8 x 8 grey of 0..16, as RGB of 0..255; a fifth of each class is the test split."""
+    import sklearn
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    grey = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    pixels = np.repeat(grey[:, None], 3, axis=1)
+    labels = found.target.astype(np.int64)
+    train, test = cut_off(labels, DIGITS_TEST_SHARE, DIGITS_SEED)
+    splits = {
+        "train": from_arrays(pixels[train], labels[train], "digits train"),
+        "test": from_arrays(pixels[test], labels[test], "digits test"),
+    }
+    names = tuple(str(name) for name in found.target_names)
+    return Listing(splits, names, lambda: hash_of(["digits", sklearn.__version__]), size=32)
+
+
+SOURCES: dict[str, NamedSource] = {
+    "digits": NamedSource("1,797 handwritten digits that come with scikit-learn, at 32 x 32", list_digits),
+    "cifar10": NamedSource("CIFAR-10 from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar10")),
+    "cifar100": NamedSource("CIFAR-100, fine labels, from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar100")),
+}
+
+PATH_KINDS: tuple[PathKind, ...] = (
+    PathKind(
+        "the official CIFAR archive (.tar.gz)",
+        lambda path: path.is_file() and path.suffix in (".gz", ".tgz", ".tar"),
+        list_cifar_archive,
+    ),
+    PathKind("the official CIFAR folder", lambda path: find_cifar_folder(path) is not None, list_cifar_folder),
+    PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path: list_hub(str(path))),
+    PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
+    PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
+)
+
+
+def list_source(source: str) -> Listing:
+    """A source's splits, classes and labels, nothing decoded.
+
+    Raises UsageError for a source that is neither a known name nor an existing path, and PatchlightError for one that
+    cannot be used.
+    """
+    if source in SOURCES:
+        return SOURCES[source].listing()
+    if source.startswith("hf:"):
+        return list_hub(source.removeprefix("hf:"))
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise UsageError(_unknown(source))
+    try:
+        for kind in PATH_KINDS:
+            if kind.matches(path):
+                return kind.listing(path)
+    except OSError as error:
+        raise PatchlightError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    raise UsageError(f"{path} is a file that is no data source; known are {', '.join(k.about for k in PATH_KINDS)}")
+
+
+def load_source(source: str, *, image_size: int | None = None, memory_limit_mb: int = 1024) -> dict[str, ImageSet]:
+    """The splits that a source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
+
+    `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to 32
+    otherwise, which the sets' notes report. Sets that take more than `memory_limit_mb` decoded are memory-mapped from
+    the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be decoded, naming the first
+    and counting them.
+    """
+    return decode_listing(list_source(source), source, image_size, memory_limit_mb)
+
+
+def _unknown(source: str) -> str:
+    looks_like_path = (
+        source.startswith((".", "~")) or any(sep in source for sep in ("/", os.sep)) or Path(source).suffix
+    )
+    if looks_like_path:
+        return f"there is no folder or file '{source}' (a data set of the Hugging Face hub is written hf:owner/name)"
+    return f"unknown data source '{source}'; {did_you_mean(source, SOURCES)} Else give hf:owner/name or a path"

@@ -1,0 +1,121 @@
+"""The three sets of a run: train, validation and test, cut as the recipe says and never sharing a row.
+
+- A split that the source has is used; `..._per_class` takes exactly so many of each class.
+- Without a test split, 20 % of every training class is set aside as test before anything else, by a fixed seed, so that
+  no setting can move an image between training and test. A note says so.
+- Without a validation split, one is cut from train: `val_per_class` of each class, else `val_fraction` of each class
+  (rounded, at least one where a class has two). With `val_fraction = 0` there is no validation set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from patchlight.config import DataConfig
+from patchlight.data.images import ImageSet
+from patchlight.data.sources import load_source
+from patchlight.data.stratify import class_orders, cut_off, merged, share_of
+from patchlight.errors import PatchlightError
+
+TEST_SHARE = 0.2
+TEST_SEED = 0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The sets of a run. `val` is None where the recipe wants none. `notes` are sentences for the user."""
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet
+    notes: tuple[str, ...] = ()
+
+
+def load_splits(config: DataConfig) -> Splits:
+    """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do."""
+    sets = load_source(config.source, image_size=config.image_size, memory_limit_mb=config.memory_limit_mb)
+    return make_splits(sets, config)
+
+
+def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
+    """Cut a source's sets ("train" and perhaps "val" and "test") by `config`, stratified and by `config.split_seed`.
+
+    The images keep the source's order. Raises PatchlightError where there is no training split, or a class has fewer
+    images than a setting asks for.
+    """
+    if "train" not in sets:
+        raise PatchlightError(f"'{config.source}' has no training split, only {' and '.join(sets) or 'nothing'}")
+    train, val, test = sets["train"], sets.get("val"), sets.get("test")
+    notes = [*dict.fromkeys(note for images in sets.values() for note in images.notes)]
+    if test is None:
+        train, test = _cut_test(train)
+        notes.append(
+            f"'{config.source}' has no test split: {len(test)} images, {TEST_SHARE:.0%} of each class, are set aside "
+            f"from train as test (fixed seed {TEST_SEED})"
+        )
+    if val is None:
+        train, val = _cut_val(train, config)
+        if val is None:
+            notes.append("there is no validation set (data.val_fraction is 0): nothing can be selected by it")
+    else:
+        train = _take(train, config.train_per_class, config.split_seed, "training", "train_per_class")
+        val = _take(val, config.val_per_class, config.split_seed, "validation", "val_per_class")
+    test = _take(test, config.test_per_class, config.split_seed, "test", "test_per_class")
+    absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
+    if absent:
+        notes.append(f"no training image shows {', '.join(absent)}")
+    return Splits(train, val, test, tuple(notes))
+
+
+def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:
+    kept, cut = cut_off(train.labels.numpy(), TEST_SHARE, TEST_SEED)
+    if len(cut) == 0:
+        raise PatchlightError("there is no test split and every class has one image, so none can be set aside as test")
+    return train.select(kept), train.select(cut)
+
+
+def _cut_val(train: ImageSet, config: DataConfig) -> tuple[ImageSet, ImageSet | None]:
+    """Training images from the front of each class's order and validation images from its back."""
+    front, back = [], []
+    for name, rows in zip(train.class_names, _orders(train, config.split_seed), strict=True):
+        held = config.val_per_class if config.val_per_class is not None else share_of(len(rows), config.val_fraction)
+        taken = config.train_per_class if config.train_per_class is not None else len(rows) - held
+        if taken + held > len(rows) or taken < 0:
+            raise PatchlightError(_too_few(name, len(rows), taken, held, config))
+        front.append(rows[:taken])
+        back.append(rows[len(rows) - held :])
+    val = merged(back)
+    if len(val) == 0 and config.val_per_class is None and config.val_fraction > 0:
+        raise PatchlightError("every class has one training image, so none can be set aside as validation")
+    return train.select(merged(front)), train.select(val) if len(val) else None
+
+
+def _too_few(name: str, there: int, taken: int, held: int, config: DataConfig) -> str:
+    asked = []
+    if config.train_per_class is not None:
+        asked.append(f"data.train_per_class = {taken}")
+    if config.val_per_class is not None:
+        asked.append(f"data.val_per_class = {held}")
+    else:
+        asked.append(f"data.val_fraction = {config.val_fraction:g} (here {held})")
+    return f"the class '{name}' has {there} training images, too few for {' and '.join(asked)}"
+
+
+def _take(images: ImageSet, per_class: int | None, seed: int, what: str, field: str) -> ImageSet:
+    """`per_class` images of every class, or all."""
+    if per_class is None:
+        return images
+    orders = _orders(images, seed)
+    for name, rows in zip(images.class_names, orders, strict=True):
+        if len(rows) < per_class:
+            raise PatchlightError(
+                f"the class '{name}' has {len(rows)} {what} images, too few for data.{field} = {per_class}"
+            )
+    return images.select(merged([rows[:per_class] for rows in orders]))
+
+
+def _orders(images: ImageSet, seed: int) -> list[np.ndarray]:
+    return class_orders(images.labels.numpy(), seed, len(images.class_names))

@@ -1,0 +1,24 @@
+"""The errors a user can mend: one sentence each, naming what is wrong and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PatchlightError(ValueError):
+    """Something the user can put right. The command line prints its message alone and exits with 1."""
+
+
+class UsageError(PatchlightError):
+    """A wrong name, setting or argument. The command line exits with 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A clause for the end of an error message: the nearest known name, or the list of them (the first twelve)."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"known: {', '.join(names[:12])}{more}"

@@ -1,0 +1,98 @@
+"""A model's predictions on an ImageSet, and what they are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from patchlight import runtime
+from patchlight.data.images import ImageSet
+from patchlight.errors import PatchlightError
+from patchlight.evaluation.metrics import classification_metrics
+from patchlight.models import ModelCard, pixels_to_input
+from patchlight.progress import Progress
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    card: ModelCard,
+    images: ImageSet,
+    *,
+    batch_size: int = 500,
+    precision: str = "fp32",
+    label: str = "",
+) -> np.ndarray:
+    """Logits (N, K) float32 in the set's order, from the model in evaluation mode; `label` shows progress."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    logits = []
+    starts = range(0, len(images), batch_size)
+    with Progress(len(starts), label) as progress:
+        for start in starts:
+            pixels, _ = images.gather(torch.arange(start, min(start + batch_size, len(images))))
+            inputs = pixels_to_input(pixels.to(device), card.mean, card.std)
+            with runtime.autocast(precision, device):
+                logits.append(model(inputs).float().cpu())
+            progress.advance()
+            if label and progress.due():
+                progress.show("")
+    model.train(was_training)
+    return torch.cat(logits).numpy()
+
+
+def evaluate(
+    model: nn.Module, card: ModelCard, images: ImageSet, *, split: str, batch_size: int = 500, precision: str = "fp32"
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The metrics of `eval.json` and the logits (N, K).
+
+    Raises PatchlightError where the images are not of the model's classes or size.
+    """
+    check_compatible(card, images)
+    logits = predict_logits(
+        model, card, images, batch_size=batch_size, precision=precision, label=f"evaluating {split}"
+    )
+    if not np.isfinite(logits).all():
+        raise PatchlightError(
+            "the model's outputs are not finite; its training diverged: lower optim.lr and train again"
+        )
+    metrics = classification_metrics(logits, images.labels.numpy(), card.class_names)
+    return {"split": split, **metrics}, logits
+
+
+def check_compatible(card: ModelCard, images: ImageSet) -> None:
+    """Raises PatchlightError where `images` cannot be what the model was trained for."""
+    if images.class_names != card.class_names:
+        raise PatchlightError(
+            f"the data has {_names(images.class_names)}, but the model was trained for {_names(card.class_names)}"
+        )
+    if images.image_size != (card.img_size, card.img_size):
+        height, width = images.image_size
+        raise PatchlightError(
+            f"the images are {height}x{width} pixels, but the model takes {card.img_size}x{card.img_size}"
+        )
+
+
+def align_classes(images: ImageSet, card: ModelCard) -> ImageSet:
+    """The same images with labels in the model's order, where every class of theirs is one of the model's.
+
+    Raises PatchlightError where one is not.
+    """
+    unknown = [name for name in images.class_names if name not in card.class_names]
+    if unknown:
+        raise PatchlightError(
+            f"the model does not know {_names(unknown)}; it was trained for {_names(card.class_names)}"
+        )
+    order = torch.tensor([card.class_names.index(name) for name in images.class_names])
+    return dataclasses.replace(images, labels=order[images.labels], class_names=card.class_names)
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"the classes {shown} and {len(names) - 5} more" if len(names) > 5 else f"the classes {shown}"

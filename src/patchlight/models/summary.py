@@ -1,0 +1,73 @@
+"""How large a model is, and what it is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count(model: nn.Module, img_size: int) -> dict[str, Any]:
+    """Parameters, trainable parameters, FLOPs of one image (a multiply-add is two; products, convolutions and attention),
+    and for a ViT its tokens and patch size."""
+    device = next(model.parameters()).device
+    image = torch.zeros(1, 3, img_size, img_size, device=device)
+    training = model.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(image)
+    model.train(training)
+    patch_size = getattr(model, "patch_size", None)
+    return {
+        "params": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "flops_per_image": counter.get_total_flops(),
+        "img_size": img_size,
+        "patch_size": patch_size,
+        "tokens": (img_size // patch_size) ** 2 + model.num_prefix_tokens if patch_size else None,
+    }
+
+
+def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
+    """A row per layer in the order of the forward pass: name, kind, output shape for a batch B, parameters inside.
+
+    Blocks are one row each; parameters that are no module's (tokens, positions) come first.
+    """
+    rows = [
+        {"layer": name, "kind": "parameter", "shape": _shape(p, batch=False), "params": p.numel()}
+        for name, p in model.named_parameters(recurse=False)
+    ]
+    handles = []
+    for name, module in _layers(model):
+
+        def hook(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+            size = sum(p.numel() for p in layer.parameters())
+            rows.append({"layer": name, "kind": type(layer).__name__, "shape": _shape(output), "params": size})
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, img_size, img_size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children, and those of a plain sequence one by one; what does nothing is left out."""
+    layers: list[tuple[str, nn.Module]] = []
+    for name, child in model.named_children():
+        inner = child.named_children() if isinstance(child, nn.Sequential) else ()
+        layers += [(f"{name}.{key}", module) for key, module in inner] or [(name, child)]
+    return [(name, m) for name, m in layers if not isinstance(m, nn.Identity) and not _is_off(m)]
+
+
+def _is_off(module: nn.Module) -> bool:
+    return isinstance(module, nn.Dropout) and module.p == 0
+
+
+def _shape(tensor: Tensor, batch: bool = True) -> str:
+    sizes = ["B", *map(str, tensor.shape[1:])] if batch else list(map(str, tensor.shape))
+    return " x ".join(sizes)

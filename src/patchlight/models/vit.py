@@ -1,0 +1,154 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021), with the options that small images ask for.
+
+Shapes: B batch, C channels, H W pixels, N patch tokens, T = prefix tokens + N, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from patchlight.errors import UsageError
+from patchlight.models.layers import EPS, Block, ConvStem, PatchEmbed, SequencePool, sincos_1d, sincos_2d
+
+
+class VisionTransformer(nn.Module):
+    """(B, C, H, W) -> logits (B, K). Arguments and state-dict keys are timm's where timm has them.
+
+    stem: "patch", one convolution with stride `patch_size`, or "conv", a ConvStem of `stem_channels`.
+    global_pool: "token" reads the CLS token, "avg" the mean patch token, "seq" a learned average of them.
+    pos_embed: "learn", "sincos1d", "sincos2d" or "none".
+    init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1.
+    """
+
+    def __init__(
+        self, *, img_size: int = 32, patch_size: int = 4, in_chans: int = 3, num_classes: int = 10,
+        embed_dim: int = 192, depth: int = 12, num_heads: int = 3, mlp_ratio: float = 4.0,
+        stem: str = "patch", stem_channels: tuple[int, ...] | None = None,
+        global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
+        init_values: float = 0.0, qk_norm: bool = False,
+        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, fused_attn: bool = True, grad_checkpointing: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_shape(img_size, patch_size, embed_dim, num_heads, pos_embed)
+        class_token = global_pool == "token"
+        self.img_size, self.patch_size, self.num_classes = img_size, patch_size, num_classes
+        self.global_pool = global_pool
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        self.num_prefix_tokens = int(class_token) + reg_tokens
+        self.grad_checkpointing = grad_checkpointing
+
+        self.patch_embed: nn.Module
+        if stem == "conv":
+            channels = stem_channels or default_stem_channels(patch_size, embed_dim)
+            check_stem(channels, patch_size)
+            self.patch_embed = ConvStem(tuple(channels), in_chans, embed_dim)
+        else:
+            self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
+        self._add_positions(pos_embed, embed_dim)
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()  # the deeper, the more often dropped
+        self.blocks = nn.Sequential(*[
+            Block(
+                embed_dim, num_heads, mlp_ratio=mlp_ratio, qk_norm=qk_norm, init_values=init_values,
+                proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate, fused_attn=fused_attn,
+            )
+            for rate in rates
+        ])  # fmt: skip
+
+        # As in timm, the last norm stands before the pooling of a CLS token and after that of a mean.
+        self.norm = nn.Identity() if global_pool == "avg" else nn.LayerNorm(embed_dim, EPS)
+        self.attn_pool = SequencePool(embed_dim) if global_pool == "seq" else None
+        self.fc_norm = nn.LayerNorm(embed_dim, EPS) if global_pool == "avg" else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self._init_weights()
+
+    def _add_positions(self, kind: str, dim: int) -> None:
+        """A learned parameter, a fixed buffer that is not saved, or None: (1, T, D)."""
+        num_patches = self.grid_size[0] * self.grid_size[1]
+        if kind == "learn":
+            self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + num_patches, dim))
+        elif kind == "none":
+            self.register_buffer("pos_embed", None)
+        else:
+            table = sincos_2d(self.grid_size, dim) if kind == "sincos2d" else sincos_1d(torch.arange(num_patches), dim)
+            prefix = torch.zeros(self.num_prefix_tokens, dim)
+            self.register_buffer("pos_embed", torch.cat([prefix, table])[None], persistent=False)
+
+    def _init_weights(self) -> None:
+        """timm's: truncated normal of 0.02 for linear maps and positions, nearly zero for the prefix tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        if isinstance(self.pos_embed, nn.Parameter):
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, T, D): patches, the prefix before them, positions added."""
+        x = self.patch_embed(x)
+        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        x = torch.cat([*prefix, x], dim=1) if prefix else x
+        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens after the last block (B, T, D)."""
+        x = self.embed(x)
+        for block in self.blocks:
+            recompute = self.grad_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return self.norm(x)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) -> (B, D)."""
+        if self.global_pool == "token":
+            return x[:, 0]
+        patches = x[:, self.num_prefix_tokens :]
+        return patches.mean(dim=1) if self.attn_pool is None else self.attn_pool(patches)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) -> logits (B, K)."""
+        return self.head(self.head_drop(self.fc_norm(self.pool(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def default_stem_channels(patch_size: int, embed_dim: int) -> tuple[int, ...]:
+    """Widths that double with each halving of the resolution and end at `embed_dim`."""
+    groups = patch_size.bit_length() - 1
+    return tuple(embed_dim // 2**i for i in reversed(range(groups)))
+
+
+def check_shape(img_size: int, patch_size: int, embed_dim: int, num_heads: int, pos_embed: str) -> None:
+    if img_size % patch_size:
+        fits = [p for p in range(1, img_size + 1) if img_size % p == 0]
+        raise UsageError(
+            f"model.patch_size {patch_size} does not divide the image size {img_size}; "
+            f"choose one of {', '.join(map(str, fits))}, or change data.image_size"
+        )
+    if embed_dim % num_heads:
+        raise UsageError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
+    if (pos_embed == "sincos2d" and embed_dim % 4) or (pos_embed == "sincos1d" and embed_dim % 2):
+        raise UsageError(f"model.pos_embed {pos_embed} needs an embed_dim that 4 divides, not {embed_dim}")
+
+
+def check_stem(channels: tuple[int, ...], patch_size: int) -> None:
+    if patch_size < 2 or patch_size & (patch_size - 1):
+        raise UsageError(
+            f"model.stem 'conv' halves the image, so patch_size must be a power of two above 1, not {patch_size}"
+        )
+    if 2 ** len(channels) != patch_size:
+        raise UsageError(
+            f"model.stem_channels needs one width per halving, {patch_size.bit_length() - 1} for patch_size {patch_size}, "
+            f"not {len(channels)}"
+        )

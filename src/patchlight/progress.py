@@ -1,0 +1,66 @@
+"""What long work shows: a bar on a terminal, plain lines elsewhere. Always on standard error, so that results stay clean."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 30.0
+BAR_EVERY_S = 0.5
+
+
+def say(text: str) -> None:
+    """One line for the person watching, above the bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
+class Progress:
+    """Counts steps towards `total`; ask `due()` before computing anything only to show it."""
+
+    def __init__(self, total: int, label: str, done: int = 0) -> None:
+        self.total, self.label, self.done = total, label, done
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=done, desc=label, leave=False, dynamic_ncols=True, file=sys.stderr,
+                        disable=not self.terminal, mininterval=0.2)  # fmt: skip
+        self.started = self.shown = time.monotonic()
+        self.first = done
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.close()
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        self.bar.update(steps)
+
+    def due(self) -> bool:
+        """True when it is time to `show`."""
+        return time.monotonic() - self.shown >= (BAR_EVERY_S if self.terminal else LINE_EVERY_S)
+
+    def show(self, text: str) -> None:
+        """What stands behind the bar, or a line with the time left."""
+        self.shown = time.monotonic()
+        if self.terminal:
+            self.bar.set_postfix_str(text, refresh=False)
+        else:
+            say(f"{self.label} {self.done}/{self.total}  {text}  {duration(self.left_s())} left")
+
+    def left_s(self) -> float:
+        """Seconds until `total` at the pace so far; infinite before the first step."""
+        steps = self.done - self.first
+        pace = steps / (time.monotonic() - self.started) if steps else 0.0
+        return (self.total - self.done) / pace if pace else float("inf")
+
+
+def duration(seconds: float) -> str:
+    """`0:05`, `12:30`, `3:02:09`; `?` for an infinite one."""
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,209 @@
+"""What a report is told from: the files of a run folder, read and checked, and numbers put into words.
+
+A file that is not there yet (a run that was interrupted) is None or empty; one that is damaged is a PatchlightError
+that names it and the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchlight.config import Config, load_recipe
+from patchlight.errors import PatchlightError
+from patchlight.report.figures import best_epoch
+from patchlight.report.style import SPACE
+
+Result = dict[str, Any]
+Samples = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its folder tells it."""
+
+    run: Path
+    config: Config
+    environment: dict[str, Any]
+    rows: list[dict[str, Any]]
+    result: Result | None
+    samples: Samples | None
+
+    def about(self, *keys: str) -> Any:
+        """A value of environment.json such as `about("model", "params")`; None where any part of the way is missing."""
+        value: Any = self.environment
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def number(self, *keys: str) -> float | None:
+        value = self.about(*keys)
+        return value if is_number(value) else None
+
+    @property
+    def selected(self) -> dict[str, Any] | None:
+        """The row of the epoch whose weights were kept."""
+        best = best_epoch(self.rows) if self.config.train.select == "best" else None
+        chosen = [row for row in self.rows if row["epoch"] == best] or self.rows
+        return chosen[-1] if chosen else None
+
+    @property
+    def class_names(self) -> list[str]:
+        """From the test result; numbers where there is none."""
+        if self.result is not None:
+            return list(self.result["per_class"])
+        return [str(i) for i in range(self.samples["probs"].shape[1])] if self.samples is not None else []
+
+
+def read_facts(run: Path) -> Facts:
+    """Read a run folder.
+
+    Raises PatchlightError where it is none, or where one of its files is not what it should be.
+    """
+    if not (run / "config.toml").is_file():
+        raise PatchlightError(f"{run} is not a run folder (it has no config.toml); `patchlight train` makes one")
+    result = _json(run / "eval.json", mend_by_resuming(run), _is_result)
+    samples = _samples(run / "samples.npz", None if result is None else len(result["per_class"]))
+    return Facts(
+        run=run,
+        config=load_recipe(str(run / "config.toml")),
+        environment=_json(run / "environment.json", "remove it; the report does without", lambda _: True) or {},
+        rows=_rows(run / "metrics.jsonl"),
+        result=result,
+        samples=samples,
+    )
+
+
+def resume_command(run: Path) -> str:
+    """What goes on with a run, and writes the result of one whose training is over."""
+    return f"patchlight train {shlex.quote(str(run / 'config.toml'))} --out {shlex.quote(str(run))} --resume"
+
+
+def mend_by_resuming(run: Path) -> str:
+    return f"write it anew with `{resume_command(run)}`"
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise PatchlightError(f"{path} is not text in UTF-8; restore it or remove it") from None
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+
+
+def _json(path: Path, mend: str, is_right: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PatchlightError(f"{path} is not valid JSON (line {error.lineno}); {mend}") from None
+    if not isinstance(data, dict) or not is_right(data):
+        raise PatchlightError(f"{path} does not hold what docs/design.md says it should; {mend}")
+    return data
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate((_text(path) or "").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict) or not is_number(row.get("epoch")):
+            raise PatchlightError(f"{path}, line {number}, is not the record of an epoch; remove the line")
+        # What is no number (null under mixing, nan of a diverged run) is no value.
+        rows.append({key: value if is_number(value) or value is True else None for key, value in row.items()})
+    return rows
+
+
+def _is_result(data: dict[str, Any]) -> bool:
+    """Whether everything that the page shows of eval.json has its shape."""
+    rates, table = data.get("per_class"), data.get("reliability")
+    if not isinstance(rates, dict) or not isinstance(table, dict) or not isinstance(data.get("confusion"), list):
+        return False
+    k, interval, mistakes = len(rates), data.get("top1_ci95"), data.get("mistakes", [])
+    numbers = all(is_number(data.get(key)) for key in ("n", "loss", "top1", "top5", "ece"))
+    interval_fits = isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
+    rates_fit = k > 0 and all(rate is None or is_number(rate) for rate in rates.values())
+    confusion_fits = len(data["confusion"]) == k and all(
+        isinstance(row, list) and len(row) == k and all(isinstance(n, int) and n >= 0 for n in row)
+        for row in data["confusion"]
+    )
+    columns = [table.get(key) for key in ("edges", "confidence", "accuracy", "count")]
+    if not all(isinstance(column, list) for column in columns):
+        return False
+    bins = len(columns[3])  # type: ignore[arg-type]
+    table_fits = [len(column) for column in columns] == [bins + 1, bins, bins, bins] and all(  # type: ignore[arg-type]
+        value is None or is_number(value) for column in columns for value in column or []
+    )
+    return numbers and interval_fits and rates_fit and confusion_fits and table_fits and isinstance(mistakes, list)
+
+
+def _samples(path: Path, classes: int | None) -> Samples | None:
+    mend = mend_by_resuming(path.parent)
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            data = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        raise PatchlightError(f"{path} cannot be read as an .npz of plain arrays; {mend}") from None
+    if not _are_samples(data, classes):
+        raise PatchlightError(f"{path} does not hold what docs/design.md says it should; {mend}")
+    return data
+
+
+def _are_samples(data: Samples, classes: int | None) -> bool:
+    if not {"images", "labels", "probs", "kind"} <= set(data):
+        return False
+    images, labels, probs, maps = data["images"], data["labels"], data["probs"], data.get("maps")
+    count = len(images) if images.ndim else -1
+    return bool(
+        images.ndim == 4
+        and images.shape[3] == 3
+        and images.dtype == np.uint8
+        and labels.shape == data["kind"].shape == (count,)
+        and probs.ndim == 2
+        and probs.shape[0] == count
+        and probs.shape[1] == (classes or probs.shape[1])
+        and np.issubdtype(labels.dtype, np.integer)
+        and np.all((labels >= 0) & (labels < probs.shape[1]))
+        and (maps is None or (maps.ndim == 3 and len(maps) == count and np.isfinite(maps).all()))
+    )
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A large number in few digits: 912, 2.69 M, 1.2 G."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
+        if abs(value) >= 0.9995 * size and abs(value) >= 9995:
+            return f"{value / size:.{digits}g}{SPACE}{letter}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """61.2 as "1 min 1 s"; the two largest units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

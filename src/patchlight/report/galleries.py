@@ -1,0 +1,218 @@
+"""The pictures of the report: images, patches and attention as matplotlib figures. Pixels stay crisp.
+
+Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `figures.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from patchlight.report.style import Style, Theme, percent, plain, styled
+
+Pixels = NDArray[np.uint8]
+HEAT = "inferno"
+BY = "\N{MULTIPLICATION SIGN}"
+
+
+def heat(values: ArrayLike) -> Pixels:
+    """Values in 0..1 as colours, (..., 3) uint8: the colour scale of every attention map."""
+    return np.asarray(mpl.colormaps[HEAT](np.asarray(values, dtype=float), bytes=True)[..., :3])
+
+
+def overlay(image: ArrayLike, weights: ArrayLike, side: int = 128, strength: float = 0.6) -> Pixels:
+    """A map laid over its image, (h, w, 3) uint8 with the longer side at least `side`.
+
+    image (H, W, 3) uint8, enlarged crisply and shown in grey; weights (h, w) of any scale, stretched to 0..1 from its
+    own least to its own greatest value and enlarged smoothly. A map that is the same everywhere becomes 0.5.
+    """
+    picture, weight = np.asarray(image, dtype=np.uint8), np.asarray(weights, dtype=np.float32)
+    factor = max(1, -(-side // max(picture.shape[:2])))
+    large = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    low, high = float(weight.min()), float(weight.max())
+    weight = (weight - low) / (high - low) if high > low else np.full_like(weight, 0.5)
+    smooth = Image.fromarray(weight).resize((large.shape[1], large.shape[0]), Image.Resampling.BICUBIC)
+    grey = (large @ np.array([0.299, 0.587, 0.114]))[..., None]
+    mixed = (1 - strength) * grey + strength * heat(np.clip(np.asarray(smooth), 0, 1))
+    return np.asarray(mixed.round().clip(0, 255), dtype=np.uint8)
+
+
+def gallery(
+    images: ArrayLike,
+    labels: Sequence[int],
+    probs: ArrayLike,
+    class_names: Sequence[str],
+    theme: Theme = "light",
+    columns: int = 6,
+) -> Figure:
+    """Tiles with what the model said, how sure it was, and (where it was wrong) what was true.
+
+    images (S, H, W, 3) uint8, labels (S,), probs (S, K) of rows that sum to 1. A wrong one has a cross, a dashed frame
+    and another colour.
+    """
+    pictures, p = np.asarray(images), np.asarray(probs)
+    with styled(theme) as s:
+        figure, places = _tiles(len(pictures), columns, text=0.42)
+        for axes, picture, label, row in zip(places, pictures, labels, p, strict=False):
+            pred = int(row.argmax())
+            wrong = pred != int(label)
+            _show(axes, picture)
+            _frame(axes, s.orange if wrong else s.green, "--" if wrong else "-")
+            said = f"{'✗' if wrong else '✓'} {plain(class_names[pred], 13)} · {percent(row[pred])}"
+            below = f"true: {plain(class_names[label], 13)}" if wrong else ""
+            axes.set_title(f"{said}\n{below}", fontsize=8, fontweight="normal", color=s.ink, pad=4)
+    return figure
+
+
+def sample_grid(
+    images: ArrayLike, labels: ArrayLike, class_names: Sequence[str], theme: Theme = "light", columns: int = 10
+) -> Figure:
+    """Images (S, H, W, 3) uint8 with their class's name above."""
+    with styled(theme) as s:
+        figure, places = _tiles(len(np.asarray(images)), columns, text=0.22, side=1.05)
+        for axes, picture, label in zip(places, np.asarray(images), np.asarray(labels), strict=False):
+            _show(axes, picture)
+            axes.set_title(plain(class_names[label], 14), fontsize=8, fontweight="normal", color=s.ink, pad=3)
+    return figure
+
+
+def augmentation_preview(originals: ArrayLike, variants: ArrayLike, theme: Theme = "light") -> Figure:
+    """Each image at the left and beside it what training sees of it.
+
+    originals (N, H, W, 3) uint8, variants (N, V, H, W, 3) uint8.
+    """
+    before, after = np.asarray(originals), np.asarray(variants)
+    columns = 1 + after.shape[1]
+    with styled(theme) as s:
+        figure, places = _tiles(len(before) * columns, columns, text=0.02, side=1.05)
+        for row in range(len(before)):
+            for column, picture in enumerate([before[row], *after[row]]):
+                axes = places[row * columns + column]
+                _show(axes, picture)
+                if column == 0:
+                    _frame(axes, s.ink, "-")
+                if row == 0 and column < 2:
+                    axes.set_title("original" if column == 0 else "as trained on", fontsize=8, color=s.ink, pad=4)
+    return figure
+
+
+def patches(image: ArrayLike, patch_size: int, theme: Theme = "light") -> Figure:
+    """The image, and the image cut into patches that are numbered in reading order: the tokens a ViT sees.
+
+    image (H, W, 3) uint8. Up to 100 patches are all numbered, of more the first of each row and the last.
+    Raises ValueError where patch_size does not divide H and W.
+    """
+    picture = np.asarray(image, dtype=np.uint8)
+    height, width = picture.shape[:2]
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(f"patches of {patch_size} pixels do not tile an image of {height} x {width}")
+    rows, columns = height // patch_size, width // patch_size
+    with styled(theme) as s:
+        figure = Figure(figsize=(7.6, 3.9 * min(1.6, height / width)))
+        whole, cut = figure.subplots(1, 2)
+        _show(whole, picture)
+        _frame(whole, s.quiet, "-", width=0.3)
+        whole.set_title(f"{height} {BY} {width} pixels", fontsize=9, fontweight="normal")
+        _cut(cut, picture, patch_size, s)
+        words = f"{rows} {BY} {columns} = {rows * columns} patches of {patch_size} {BY} {patch_size} pixels"
+        cut.set_title(words if rows * columns > 1 else "one patch", fontsize=9, fontweight="normal")
+    return figure
+
+
+def _cut(axes: Axes, picture: Pixels, size: int, s: Style) -> None:
+    height, width = picture.shape[:2]
+    rows, columns = height // size, width // size
+    # One picture with clear lanes between the patches; a lane is a fifth of a patch, whatever the patch's size.
+    scale = -(-5 // size) if size < 5 else 1
+    side = size * scale
+    lane = max(1, side // 5)
+    pitch = side + lane
+    boxes = []
+    apart = np.zeros((rows * pitch - lane, columns * pitch - lane, 4), np.uint8)
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    for i in range(rows * columns):
+        row, column = divmod(i, columns)
+        place = np.s_[row * pitch : row * pitch + side, column * pitch : column * pitch + side]
+        apart[place][..., :3] = large[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        apart[place][..., 3] = 255
+        boxes.append(Rectangle((column * pitch - 0.5, row * pitch - 0.5), side, side))
+        if rows * columns <= 100 or column == 0 or i == rows * columns - 1:
+            corner = (column * pitch - 0.5, row * pitch - 0.5)
+            plate = {"facecolor": s.paper, "edgecolor": "none", "alpha": 0.85, "pad": 1}
+            size_of_number = float(np.clip(56 / max(rows, columns), 4, 8))
+            axes.text(*corner, str(i + 1), fontsize=size_of_number, ha="left", va="top", color=s.ink, bbox=plate)
+    axes.imshow(apart, interpolation="none")
+    if len(boxes) <= 256:  # white patches on white paper need an edge to be seen; very many would be all edges
+        axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=s.quiet, linewidth=0.3))
+    axes.set_axis_off()
+
+
+def attention(
+    images: ArrayLike,
+    maps: ArrayLike,
+    title: str,
+    theme: Theme = "light",
+    captions: Sequence[str] = (),
+    columns: int = 4,
+) -> Figure:
+    """Every image beside its map, laid over it, with a colour scale below and a title that says what the map is.
+
+    images (S, H, W, 3) uint8; maps (S, h, w), each stretched from its own least to its own greatest value, so colours
+    compare places in an image, not images. captions: a line for each sample, or none.
+    """
+    pictures, weights = np.asarray(images), np.asarray(maps)
+    columns = max(1, min(columns, len(pictures)))
+    rows = -(-len(pictures) // columns)
+    with styled(theme) as s:
+        figure = Figure(figsize=(max(5.2, 2.75 * columns), 0.9 + 1.5 * rows))
+        figure.suptitle(plain(title, 110), fontsize=10, fontweight="bold", color=s.ink, x=0.01, ha="left")
+        # Three places for a sample: the image, its map, and a gap to the next.
+        places = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=[1, 1, 0.08] * columns)
+        for axes in places.flat:
+            axes.set_axis_off()
+        for i in range(len(pictures)):
+            left, right = places[i // columns, 3 * (i % columns) : 3 * (i % columns) + 2]
+            _show(left, pictures[i])
+            _show(right, overlay(pictures[i], weights[i]))
+            if i < len(captions):
+                left.set_title(plain(captions[i], 34), fontsize=8, fontweight="normal", color=s.ink, pad=3)
+        scale = mpl.cm.ScalarMappable(cmap=HEAT)
+        scale.set_clim(0, 1)
+        bar = figure.colorbar(scale, ax=places, location="bottom", ticks=[0, 1], aspect=50, shrink=0.35)
+        bar.ax.set_xticklabels(["least", "most"], fontsize=8)
+        bar.ax.tick_params(length=0)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[Figure, list[Axes]]:
+    """A grid of `count` places; `text` is the room in inches above each."""
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(max(2.4, columns * (side + 0.1)), rows * (side + text + 0.1)))
+    places = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in places:
+        axes.set_axis_off()
+    return figure, places[:count]
+
+
+def _show(axes: Axes, picture: NDArray[Any]) -> None:
+    # The pixel grid of a small image is shown as it is; "none" also keeps it unscaled inside an SVG.
+    axes.imshow(picture, interpolation="none" if max(picture.shape[:2]) <= 256 else "antialiased")
+    axes.set_axis_off()
+
+
+def _frame(axes: Axes, colour: str, dashes: str, width: float = 1.8) -> None:
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=colour, linewidth=width, linestyle=dashes)

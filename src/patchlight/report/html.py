@@ -1,0 +1,147 @@
+"""A run folder as one page: `report.html` with everything inside it, `figures/*.png` for slides, and `README.md`.
+
+Only the folder's files are read, so a report needs no model, no data and no network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tempfile
+from pathlib import Path
+
+import jinja2
+
+from patchlight.errors import PatchlightError
+from patchlight.report import parts
+from patchlight.report.facts import Facts, read_facts, resume_command
+from patchlight.report.style import SPACE, STYLES, png
+
+SLIDES = {
+    "curves": "loss, accuracy and learning rate over the epochs",
+    "per_class": "accuracy of each class",
+    "confusion": "who was taken for whom",
+    "reliability": "confidence against accuracy",
+    "gallery_wrong": "the most confident mistakes",
+    "gallery_right": "right answers",
+    "patches": "an image as the model sees it",
+    "attention": "where the model looked",
+}
+
+
+def build_report(run: Path) -> Path:
+    """Write `figures/*.png` and `report.html` of a run folder, and return the page's path.
+
+    What the run does not have (no test result yet, no attention) is left out. Raises PatchlightError where `run` is no
+    run folder, a file of it is damaged, or the page cannot be written.
+    """
+    facts = read_facts(run)
+    slides: dict[str, parts.Draw] = {}
+    tiles = parts.tiles(facts)
+    shown = {
+        "headline": parts.headline(facts),
+        "recipe": parts.recipe(facts),
+        "curves": parts.curves(facts, slides),
+        "classes": parts.classes(facts, slides),
+        "calibration": parts.calibration(facts, slides),
+        "galleries": parts.answers(facts, tiles, slides),
+        "patches": parts.patches(facts, tiles, slides),
+        "attention": parts.attention(facts, tiles, slides),
+        "environment": parts.environment(facts),
+    }
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("template.html")
+    html = page.render(facts=facts, light=STYLES["light"], dark=STYLES["dark"], **shown)
+    _write_slides(run / "figures", slides)
+    return _write(run / "report.html", html.encode("utf-8"))
+
+
+def build_readme(run: Path) -> Path:
+    """Write the run's README.md: what was trained, with what result, and how to use it. Returns its path.
+
+    Raises PatchlightError as `build_report` does.
+    """
+    facts = read_facts(run)
+    about = facts.config.about
+    headline = parts.headline(facts)
+    lines = [f"# {_md(about.name)}", ""]
+    lines += [_md(about.title) + ".", ""] if about.title else []
+    lines += [f"**{_result(headline)}**", ""]
+    rows = headline["facts"] + ([("Validation", headline["validation"])] if headline["validation"] else [])
+    rows += [(word, text) for word, text in parts.recipe(facts)["notes"]]
+    lines += ["| | |", "|---|---|"] + [f"| {word} | {_md(text)} |" for word, text in rows] + [""]
+    lines += ["## Use", "", "```sh", *_commands(facts), "```", ""]
+    lines += ["## Files", "", *_files(facts)]
+    text = "\n".join(lines).replace(SPACE, " ") + "\n"
+    return _write(run / "README.md", text.encode("utf-8"))
+
+
+def _result(headline: parts.Part) -> str:
+    if headline["top1"] is None:
+        return "No test result yet: the run is still training or was interrupted."
+    interval = f"95 % interval {headline['interval']}"
+    return f"{headline['top1']} {_md(headline['split'])} accuracy on {headline['n']} images ({interval})."
+
+
+def _commands(facts: Facts) -> list[str]:
+    run, recipe = shlex.quote(str(facts.run)), shlex.quote(str(facts.run / "config.toml"))
+    first = [f"{resume_command(facts.run)}    # go on with the training"] if facts.result is None else []
+    return [
+        *first,
+        f"patchlight eval {run}                # measure it again, or on other data: --data SOURCE",
+        f"patchlight predict {run} IMAGE...    # what is on images of your own",
+        f"patchlight report {run}              # report.html, figures/ and this file again",
+        f"patchlight train {recipe} --out NEW  # the same training once more",
+    ]
+
+
+def _files(facts: Facts) -> list[str]:
+    """The parts of the folder that are there."""
+    known = {
+        "report.html": "the result as a page: open it in a browser, send it, print it",
+        "figures": "its figures as PNG, for slides",
+        "model": "the kept weights (safetensors) and what is needed to build the model again",
+        "config.toml": "the recipe, every setting",
+        "environment.json": "versions, hardware, size of the model, time",
+        "metrics.jsonl": "a line for each epoch",
+        "eval.json": "the test result in numbers",
+        "samples.npz": "the images, predictions and attention maps that the report shows",
+        "checkpoints": "what training resumes from",
+    }
+    return [f"- `{name}`: {what}" for name, what in known.items() if (facts.run / name).exists()]
+
+
+def _md(text: str) -> str:
+    """Foreign text in Markdown: on one line, and no sign of it means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _write_slides(folder: Path, slides: dict[str, parts.Draw]) -> None:
+    for name in SLIDES:
+        if name in slides:
+            _write(folder / f"{name}.png", png(slides[name]("light"), "light"))
+        else:  # of an earlier report, about another result
+            (folder / f"{name}.png").unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """All of it or nothing: a reader never sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(part).chmod(0o644)
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise PatchlightError(
+            f"cannot write {path}: {error.strerror}; free some space or mend its permissions"
+        ) from None
+    return path

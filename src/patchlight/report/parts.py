@@ -1,0 +1,367 @@
+"""The parts of the page: small functions from `Facts` to what the template shows, or None where there is nothing.
+
+A part that draws also puts its figure into `slides`, by name, for `figures/*.png`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from patchlight.evaluation.metrics import wilson_interval
+from patchlight.report import figures, galleries
+from patchlight.report.facts import Facts, duration, resume_command, short
+from patchlight.report.style import SPACE, STYLES, Theme, cut, percent, svg
+
+BY = "\N{MULTIPLICATION SIGN}"
+EN = "\N{EN DASH}"
+TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
+NAME = 36  # signs of a class name under a picture
+Draw = Callable[[Theme], Figure]
+Part = dict[str, Any]
+
+
+def headline(facts: Facts) -> Part:
+    part: Part = {
+        "top1": None,
+        "validation": _validation(facts),
+        "facts": key_facts(facts),
+        "resume": resume_command(facts.run),
+    }
+    if facts.result is None:
+        return part
+    result = facts.result
+    low, high = result["top1_ci95"]
+    sizes = np.sum(result["confusion"], axis=1)
+    k = len(sizes)
+    return part | {
+        "top1": percent(result["top1"], 1 if result["n"] < 10000 else 2),
+        "interval": f"{100 * low:.1f} {EN} {percent(high, 1)}",
+        "n": f"{result['n']:,}",
+        "split": str(result.get("split") or "test"),
+        "chance": percent(sizes.max() / max(sizes.sum(), 1), 0 if k < 50 else 1),
+        "top5": percent(result["top5"], 1) if k > 5 else None,
+        "loss": f"{result['loss']:.3f}",
+    }
+
+
+def _validation(facts: Facts) -> str | None:
+    row = facts.selected
+    if row is None:
+        return None
+    score = row.get("val/top1")
+    words = f"epoch {row['epoch']} of {facts.config.train.epochs}"
+    return f"{percent(score, 1)} at {words}, the one kept" if score is not None else f"{words} was kept"
+
+
+def key_facts(facts: Facts) -> list[tuple[str, str]]:
+    """What was trained, on what, how long and where: pairs of a word and a line."""
+    model = [str(facts.about("model", "name") or facts.config.model.name)]
+    for key, word in (("params", "parameters"), ("flops_per_image", "FLOPs per image"), ("tokens", "tokens")):
+        value = facts.number("model", key)
+        model += [f"{short(value)}{SPACE}{word}"] if value is not None else []
+    data = [str(facts.about("data", "source") or facts.config.data.source)]
+    for key, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        value = facts.number("data", key)
+        data += [f"{value:,.0f}{SPACE}{word}"] if value else []
+    classes = facts.number("data", "classes") or len(facts.class_names)
+    data += [f"{classes:,.0f}{SPACE}classes"] if classes else []
+    wall, cpu, speed = (facts.number("time", key) for key in ("train_wall_s", "train_cpu_s", "images_per_s"))
+    time = [duration(wall)] if wall is not None else []
+    time += [f"{duration(cpu)} of CPU time"] if cpu is not None else []
+    time += [f"{short(speed)}{SPACE}images/s"] if speed is not None else []
+    lines = {"Model": model, "Data": data, "Training": time, "Hardware": hardware(facts)}
+    return [(word, " · ".join(line)) for word, line in lines.items() if line]
+
+
+def hardware(facts: Facts) -> list[str]:
+    words = []
+    for key in ("gpu", "cpu"):
+        if name := facts.about("hardware", key):
+            words.append(str(name))
+    cores, memory = facts.number("hardware", "cores"), facts.number("hardware", "memory_gb")
+    words += [f"{cores:,.0f}{SPACE}cores"] if cores is not None else []
+    words += [f"{memory:,.0f}{SPACE}GB"] if memory is not None else []
+    words += [f"on {facts.about('hardware', 'device')}"] if facts.about("hardware", "device") else []
+    words += [f"{facts.about('precision')} precision"] if facts.about("precision") else []
+    return words
+
+
+def recipe(facts: Facts) -> Part:
+    about = facts.config.about
+    again = f"patchlight train {shlex.quote(str(facts.run / 'config.toml'))} --out NEW"
+    return {
+        "notes": [
+            (word, text)
+            for word, text in (("Source", about.source), ("Cost", about.cost), ("Expected", about.expect))
+            if text
+        ],
+        "settings": _settings(facts),
+        "toml": facts.config.to_toml(),
+        "command": str(facts.about("command") or about.command or again),
+        "again": again,
+    }
+
+
+def _settings(facts: Facts) -> list[tuple[str, str]]:
+    """The settings that one asks for first; the rest stands in the whole recipe."""
+    c = facts.config
+    optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
+    warmup = f"{c.schedule.warmup_steps} steps" if c.schedule.warmup_steps else f"{c.schedule.warmup_epochs:g} epochs"
+    augment = [f"crop with {c.augment.crop_padding} pixels of padding"] if c.augment.crop_padding else []
+    augment += [f"{c.augment.flip} flip"] if c.augment.flip != "none" else []
+    augment += ["resized crop"] if c.augment.resized_crop_scale else []
+    augment += [c.augment.policy] if c.augment.policy != "none" else []
+    for name, value in (
+        ("erasing", c.augment.erasing_prob),
+        ("mixup", c.augment.mixup_alpha),
+        ("CutMix", c.augment.cutmix_alpha),
+    ):
+        augment += [f"{name} {value:g}"] if value else []
+    regular = [f"label smoothing {c.train.label_smoothing:g}"] if c.train.label_smoothing else []
+    regular += [f"drop path {c.model.drop_path_rate:g}"] if c.model.drop_path_rate else []
+    regular += [f"averaged weights (EMA {c.train.ema_decay:g})"] if c.train.ema_decay else []
+    changes = {k: v for k, v in c.to_dict()["model"].items() if k not in ("name", "drop_path_rate", "fused_attn")}
+    rows = [
+        ("Length", f"{c.train.epochs:,} epochs, {c.train.batch_size:,} images a step"),
+        ("Optimizer", optim + (f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else "")),
+        ("Schedule", c.schedule.name + (f" after {warmup} of warm-up" if not warmup.startswith("0 ") else "")),
+        ("Augmentation", ", ".join(augment) or "none"),
+        ("Regularisation", ", ".join(regular)),
+        ("Changed in the model", ", ".join(f"{key} {value}" for key, value in changes.items())),
+        ("Kept weights", "the best by validation" if c.train.select == "best" else "the last"),
+        ("Seed", str(c.train.seed)),
+    ]
+    return [(word, text) for word, text in rows if text]
+
+
+def curves(facts: Facts, slides: dict[str, Draw]) -> Part | None:
+    panels = [panel for panel in figures.PANELS if figures.has_panel(facts.rows, panel)]
+    if not panels or facts.selected is None:
+        return None
+    epoch = facts.selected["epoch"]
+    slides["curves"] = lambda theme: figures.curves(facts.rows, theme, epoch, panels)
+    charts = [
+        _chart(lambda theme, p=panel: figures.curves(facts.rows, theme, epoch, [p]), _curve_words(facts, panel))  # type: ignore[misc]
+        for panel in panels
+    ]
+    mixed = facts.config.augment.mixup_alpha > 0 or facts.config.augment.cutmix_alpha > 0
+    return {
+        "charts": charts,
+        "kept": epoch,
+        "validated": any(row.get("val/loss") is not None for row in facts.rows),
+        "harder": mixed or facts.config.augment.policy != "none" or facts.config.augment.crop_padding > 0,
+    }
+
+
+def _curve_words(facts: Facts, panel: str) -> str:
+    """A curve for who cannot see it: where it began and where it ended."""
+    title, keys = figures.PANELS[panel]
+    said = []
+    for key in keys:
+        values = [row[key] for row in facts.rows if row.get(key) is not None]
+        if values:
+            said.append(f"{key} from {values[0]:.3g} to {values[-1]:.3g}")
+    return f"{title} over {len(facts.rows)} epochs: {', '.join(said)}."
+
+
+def classes(facts: Facts, slides: dict[str, Draw]) -> Part | None:
+    if facts.result is None:
+        return None
+    result, names, matrix = facts.result, facts.class_names, np.array(facts.result["confusion"])
+    intervals = [wilson_interval(int(matrix[i, i]), int(matrix[i].sum())) for i in range(len(names))]
+    slides["per_class"] = lambda theme: figures.per_class(result["per_class"], intervals, theme, result["top1"])
+    slides["confusion"] = lambda theme: figures.confusion(matrix, names, theme)
+    known = {name: rate for name, rate in result["per_class"].items() if rate is not None}
+    worst, best = (min(known, key=known.__getitem__), max(known, key=known.__getitem__)) if known else ("", "")
+    words = f"Accuracy of each class, from {best} ({percent(known[best])}) to {worst} ({percent(known[worst])})."
+    return {
+        "bars": _chart(slides["per_class"], words),
+        "matrix": _chart(slides["confusion"], "Confusion matrix: true classes in rows, predicted ones in columns."),
+        "worst": (worst, percent(known[worst])) if len(known) > 1 else None,
+        "best": (best, percent(known[best])) if len(known) > 1 else None,
+        "confused": _most_confused(matrix, names),
+        "empty": len(names) - len(known),
+    }
+
+
+def _most_confused(matrix: np.ndarray, names: list[str]) -> list[Part]:
+    off = matrix * (1 - np.eye(len(matrix), dtype=int))
+    order = np.argsort(-off, axis=None, kind="stable")[:5]
+    pairs = [divmod(int(i), len(matrix)) for i in order]
+    return [
+        {"true": cut(names[r], NAME), "pred": cut(names[c], NAME), "times": int(off[r, c]), "of": int(matrix[r].sum())}
+        for r, c in pairs
+        if off[r, c]
+    ]
+
+
+def calibration(facts: Facts, slides: dict[str, Draw]) -> Part | None:
+    if facts.result is None:
+        return None
+    table, ece, top1 = facts.result["reliability"], facts.result["ece"], facts.result["top1"]
+    bins = [b for b in zip(table["count"], table["confidence"], table["accuracy"], strict=True) if b[0]]
+    if not bins or any(value is None for b in bins for value in b):
+        return None
+    slides["reliability"] = lambda theme: figures.reliability(table, ece, theme)
+    mean = sum(n * confidence for n, confidence, _ in bins) / sum(n for n, _, _ in bins)
+    # The example is a bin in the middle: nearly sure answers are most of them, and tell least about doubt.
+    doubtful = [b for b in bins if b[1] < 0.95 and b[0] >= 5]
+    example = max(doubtful or bins, key=lambda b: b[0])
+    low, high = facts.result["top1_ci95"]
+    verdict = f"{abs(100 * (mean - top1)):.1f} points {'over' if mean > top1 else 'under'}confident"
+    if low <= mean <= high:
+        verdict = "a difference that chance can explain"
+    return {
+        "chart": _chart(slides["reliability"], f"Reliability diagram; expected calibration error {percent(ece, 1)}."),
+        "example": {"says": percent(example[1]), "is": percent(example[2]), "n": f"{example[0]:,}"},
+        "mean": percent(mean, 1),
+        "top1": percent(top1, 1),
+        "verdict": verdict,
+        "ece": f"{100 * ece:.1f}",
+    }
+
+
+def answers(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> list[Part]:
+    """The most confident mistakes, then right answers."""
+    parts: list[Part] = []
+    for kind in ("wrong", "right"):
+        shown = [tile for tile in tiles if tile["kind"] == kind]
+        if facts.samples is not None and shown:
+            chosen = np.array([tile["index"] for tile in shown])
+            images, labels, probs = (facts.samples[key][chosen] for key in ("images", "labels", "probs"))
+            slides[f"gallery_{kind}"] = _gallery(images, labels, probs, facts.class_names)
+            parts.append({"kind": kind, "tiles": shown})
+    return parts
+
+
+def _gallery(images: np.ndarray, labels: np.ndarray, probs: np.ndarray, names: list[str]) -> Draw:
+    return lambda theme: galleries.gallery(images, labels.tolist(), probs, names, theme)
+
+
+def tiles(facts: Facts) -> list[Part]:
+    """Every sample as the galleries show it: the picture, what was said and how surely, and what is true."""
+    if facts.samples is None:
+        return []
+    found = []
+    for i, (image, label, probs) in enumerate(
+        zip(facts.samples["images"], facts.samples["labels"], facts.samples["probs"], strict=True)
+    ):
+        pred = int(probs.argmax())
+        found.append(
+            {
+                "index": i,
+                "kind": "right" if pred == label else "wrong",
+                "image": _picture(image),
+                "pred": cut(facts.class_names[pred], NAME),
+                "confidence": percent(float(probs[pred])),
+                "true": cut(facts.class_names[label], NAME),
+                "true_confidence": percent(float(probs[label])),
+            }
+        )
+    return found
+
+
+def patches(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part | None:
+    if facts.samples is None or not len(facts.samples["images"]):
+        return None
+    given = facts.samples.get("patch_size", np.zeros(0)).ravel()
+    p = int(given[0]) if len(given) else int(facts.number("model", "patch_size") or 0)
+    if p < 1:
+        return None
+    # A right one, if there is: the least odd of the pictures.
+    first = next((t["index"] for t in tiles if t["kind"] == "right"), 0)
+    image = facts.samples["images"][first]
+    height, width = image.shape[:2]
+    if height % p or width % p:
+        return None
+    slides["patches"] = lambda theme: galleries.patches(image, p, theme)
+    count = (height // p) * (width // p)
+    tokens = facts.number("model", "tokens")
+    return {
+        "chart": _chart(slides["patches"], f"An image of {height} {BY} {width} pixels and its {count} patches."),
+        "sum": f"{height} {BY} {width} / {p}² = {count:,}",
+        "numbers": f"{p} {BY} {p} {BY} 3 = {3 * p * p:,}",
+        "tokens": f"{tokens:,.0f}" if tokens else None,
+        "more": int(tokens - count) if tokens and tokens > count else 0,
+    }
+
+
+def attention(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part | None:
+    if facts.samples is None or "maps" not in facts.samples or not len(facts.samples["maps"]):
+        return None
+    images, maps = facts.samples["images"], facts.samples["maps"]
+    title = str(facts.samples.get("map_title", "attention")).strip() or "attention"
+    title = title[0].upper() + title[1:]
+    captions = [f"{'✓' if t['kind'] == 'right' else '✗'} {t['pred']} · {t['confidence']}" for t in tiles]
+    slides["attention"] = lambda theme: galleries.attention(images, maps, title, theme, captions)
+    pairs = [
+        {**tile, "map": _overlay(image, weights)} for tile, image, weights in zip(tiles, images, maps, strict=True)
+    ]
+    scale = galleries.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0))
+    return {
+        "title": title,
+        "tiles": pairs,
+        "scale": _data_uri("png", _encode(scale, "png")),
+        "layer": "layer" in title.lower(),
+    }
+
+
+def environment(facts: Facts) -> list[tuple[str, str]]:
+    rows = [("Patchlight", facts.about("patchlight")), ("Started", facts.about("started"))]
+    rows += [("Git commit", facts.about("git_commit")), ("Threads", facts.about("threads"))]
+    rows += [("Hardware", ", ".join(hardware(facts)))]
+    versions = facts.about("versions")
+    rows += list(versions.items()) if isinstance(versions, dict) else []
+    return [(str(word), str(value)) for word, value in rows if value]
+
+
+def _chart(draw: Draw, words: str) -> Part:
+    """A chart for the page: the same figure for light and for dark, its width in CSS pixels, and a text for the ear."""
+    uris: Part = {theme: _data_uri("svg+xml", svg(draw(theme), theme).encode()) for theme in STYLES}
+    width, height = draw("light").get_size_inches() * 96
+    return {**uris, "alt": words, "width": round(width), "height": round(height)}
+
+
+def _picture(image: np.ndarray) -> Part:
+    """An image for the page. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
+    small = _small(image)
+    crisp = small is image
+    uri = _data_uri("png", _encode(image, "png")) if crisp else _data_uri("jpeg", _encode(small, "jpeg"))
+    return {"uri": uri, "crisp": crisp, "width": small.shape[1], "height": small.shape[0]}
+
+
+def _overlay(image: np.ndarray, weights: np.ndarray) -> Part:
+    mixed = galleries.overlay(_small(image), weights, side=96)
+    kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
+    return {
+        "uri": _data_uri(kind, _encode(mixed, kind)),
+        "crisp": False,
+        "width": mixed.shape[1],
+        "height": mixed.shape[0],
+    }
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    if max(image.shape[:2]) <= TILE:
+        return image
+    smaller = Image.fromarray(image)
+    smaller.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return np.asarray(smaller)
+
+
+def _encode(image: np.ndarray, kind: str) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, format=kind, optimize=True, quality=88)
+    return out.getvalue()
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,129 @@
+"""The one look of all figures: colours, type, and how a figure becomes SVG or PNG. Nothing of it stays set globally."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """The colours of a theme, after Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+    ink: str
+    quiet: str
+    line: str
+    paper: str
+    blue: str
+    orange: str
+    green: str
+    heat: str
+
+
+STYLES: dict[Theme, Style] = {
+    "light": Style("#1c2024", "#5f6770", "#d5d9de", "#ffffff", "#0072b2", "#c8500a", "#007a5a", "magma_r"),
+    "dark": Style("#e8eaed", "#a2aab4", "#3a4149", "#15181c", "#62b8ee", "#f0a13c", "#3fc79a", "magma"),
+}
+
+SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
+
+# Measured with whichever comes first here; a browser shows the SVG's text in the same list's first font that it has.
+FONTS = ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"]
+
+
+@contextmanager
+def styled(theme: Theme) -> Iterator[Style]:
+    """The shared look, for the time of drawing."""
+    s = STYLES[theme]
+    look: dict[Any, Any] = {
+        "font.family": ["sans-serif", "DejaVu Sans"],  # the second has the signs that the first may lack
+        "font.sans-serif": FONTS,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": s.line,
+        "axes.labelcolor": s.quiet,
+        "axes.titlecolor": s.ink,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "axes.unicode_minus": True,
+        "figure.facecolor": "none",
+        "figure.constrained_layout.use": True,
+        "hatch.linewidth": 0.7,
+        "grid.color": s.line,
+        "grid.linewidth": 0.6,
+        "legend.edgecolor": "none",
+        "legend.facecolor": s.paper,
+        "legend.frameon": False,
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "patchlight",  # the same figure gives the same bytes
+        "text.color": s.ink,
+        "text.usetex": False,
+        "xtick.color": s.line,
+        "ytick.color": s.line,
+        "xtick.labelcolor": s.quiet,
+        "ytick.labelcolor": s.quiet,
+    }
+    with mpl.rc_context(look):
+        yield s
+
+
+def cut(text: object, length: int) -> str:
+    """Foreign text, such as a class name, on one line of at most `length` signs, its end kept: names differ there."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    if len(line) <= length:
+        return line
+    end = (length - 1) // 3
+    return f"{line[: length - 1 - end].rstrip()}…{line[-end:].lstrip()}"
+
+
+def plain(text: object, length: int = 20) -> str:
+    """`cut` for a figure: no `$` in it starts a formula."""
+    return cut(text, length).replace("$", r"\$")
+
+
+def percent(rate: float, digits: int = 0) -> str:
+    """0.914 as "91 %"; what only rounds to none or to all is "<1 %" or ">99 %"."""
+    least = 10.0**-digits
+    text = f"{100 * rate:.{digits}f}"
+    if rate > 1e-9 and float(text) == 0:
+        return f"<{least:.{digits}f}{SPACE}%"
+    if rate < 1 - 1e-9 and float(text) == 100:
+        return f">{100 - least:.{digits}f}{SPACE}%"
+    return f"{text}{SPACE}%"
+
+
+def svg(figure: Figure, theme: Theme) -> str:
+    """The figure as an SVG document; its text stays text. Equal figures give equal documents."""
+    out = io.BytesIO()
+    _write(figure, theme, out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue().decode("utf-8")
+
+
+def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True) -> bytes:
+    """The figure as PNG, on the theme's paper or (opaque=False) on nothing."""
+    out = io.BytesIO()
+    paper = STYLES[theme].paper if opaque else "none"
+    _write(figure, theme, out, format="png", dpi=dpi, facecolor=paper, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _write(figure: Figure, theme: Theme, out: io.BytesIO, **options: Any) -> None:
+    with styled(theme), warnings.catch_warnings():
+        # A class name in a script that no installed font has: the browser will have one, and a PNG shows a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(out, **options)

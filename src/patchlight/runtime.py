@@ -1,0 +1,130 @@
+"""The machine under a run: device, precision, threads, seeds, and their description for the record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchlight.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What is drawn for a purpose never changes what is drawn for another.
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "samples": 4}
+
+
+def derive_seed(seed: int, stream: str, *counts: int) -> int:
+    """A 63-bit seed that depends on nothing but its arguments: `derive_seed(0, "augment", epoch, step)`."""
+    words = np.random.SeedSequence([seed, STREAMS[stream], *counts]).generate_state(2, np.uint32)
+    return (int(words[0]) << 31) ^ int(words[1])
+
+
+def generator(seed: int, stream: str, *counts: int) -> torch.Generator:
+    """A CPU generator with that derived seed."""
+    return torch.Generator().manual_seed(derive_seed(seed, stream, *counts))
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """auto: cuda, else mps, else cpu. Raises UsageError for a device that this machine lacks."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, here in present.items() if here)
+    if not present[name]:
+        raise UsageError(f"train.device '{name}' is not available here; use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """auto: bf16 on processors with bf16 matrix instructions and on GPUs that have them, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Forward passes inside run in `precision`: torch.autocast, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """That many CPU threads inside, as before outside; yields the number in force."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, for `environment.json`."""
+    packages = ["torch", "numpy", "pillow", "scikit-learn", "datasets", "safetensors", "matplotlib"]
+    return {
+        "patchlight": _version("patchlight"),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "git_commit": git_commit(),
+        "hardware": {
+            "os": f"{platform.system()} {platform.release()}",
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_gb": _memory_gb(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "device": device.type,
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of an editable install, "-dirty" behind it where files were changed; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        words = ["git", "-C", str(root)]
+        commit = subprocess.run([*words, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changed = subprocess.run(
+            [*words, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None

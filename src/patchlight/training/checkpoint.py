@@ -1,0 +1,103 @@
+"""Checkpoints: `checkpoints/step-NNNNNNNN/`, complete or absent, without pickle.
+
+model.safetensors      the weights in training
+ema.safetensors        their moving average, where one is kept
+optimizer.safetensors  every tensor of every optimizer's state, as "optimizer.parameter.name"
+state.json             where training stands: epoch, step, best result, clocks, loss scale
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from patchlight.errors import PatchlightError
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, ema: nn.Module | None, optimizers: list[Optimizer], state: dict[str, Any]
+) -> Path:
+    """Write `folder/step-NNNNNNNN` beside a temporary name and rename it when it is whole."""
+    final = folder / f"step-{step:08d}"
+    part = folder / f".{final.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file(_plain(model.state_dict()), part / "model.safetensors")
+    if ema is not None:
+        save_file(_plain(ema.state_dict()), part / "ema.safetensors")
+    save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
+    (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    for path in part.iterdir():
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    part.replace(final)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The whole ones, oldest first."""
+    return sorted(folder.glob("step-[0-9]*"))
+
+
+def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimizers: list[Optimizer]) -> dict[str, Any]:
+    """Put everything back as `save_checkpoint` found it and return its `state`.
+
+    Raises PatchlightError, naming the folder, where a file is missing, damaged or of another model.
+    """
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+        if ema is not None:
+            ema.load_state_dict(load_file(path / "ema.safetensors"))
+        _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
+        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise PatchlightError(
+            f"{path} cannot be resumed from ({reason}); delete it to resume from an older one"
+        ) from None
+
+
+def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:
+    """Delete all but `keep` and those whose step is in `steps_to_keep`."""
+    for path in list_checkpoints(folder):
+        if path != keep and int(path.name.removeprefix("step-")) not in steps_to_keep:
+            shutil.rmtree(path)
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share memory with nothing, on the CPU, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+
+
+def _optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    tensors = {}
+    for number, optimizer in enumerate(optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                if value is not None:
+                    tensors[f"{number}.{index}.{name}"] = torch.as_tensor(value)
+    return _plain(tensors)
+
+
+def _restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Rates and decay come from the recipe and the schedule; only what the optimizer has gathered is read back."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, tensor in tensors.items():
+        number, index, name = key.split(".", 2)
+        states[int(number)].setdefault(int(index), {})[name] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,247 @@
+"""The training loop: how a Vision Transformer is trained, from top to bottom.
+
+Shapes: B batch, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from patchlight import runtime
+from patchlight.config import Config
+from patchlight.data.batches import TrainBatches
+from patchlight.data.mix import mix
+from patchlight.data.splits import Splits
+from patchlight.errors import PatchlightError
+from patchlight.evaluation.evaluate import predict_logits
+from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
+from patchlight.models import ModelCard, pixels_to_input, save_model
+from patchlight.progress import Progress, duration, say
+from patchlight.runs import Run
+from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
+from patchlight.training.optim import build_optimizers
+from patchlight.training.schedule import learning_rate, warmup_steps
+from patchlight.training.state import Interrupted, StopSignal, Stopwatch, TrainState, stop_on_signal
+
+
+def fit(
+    model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run, *, resume: bool = False
+) -> TrainState:
+    """Train `model` by `config` on `data.train`; leave metrics, checkpoints and the selected weights in `run`.
+
+    After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in `model/`
+    if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a checkpoint
+    has been saved, and PatchlightError where the loss is no longer finite.
+    """
+    if data.val is None and config.train.select == "best":
+        raise PatchlightError(
+            "there are no validation images to select by; set data.val_fraction or train.select = 'last'"
+        )
+    with torch.random.fork_rng(), stop_on_signal() as stop:
+        trainer = Trainer(model, card, data, config, run)
+        state = trainer.resume() if resume else TrainState()
+        rows = run.metrics()[: state.epoch]
+        while state.epoch < trainer.epochs and not state.stopped_early:
+            trainer.train_epoch(state, stop)
+            if stop.requested:
+                trainer.save(state)
+                raise Interrupted(f"stopped by {stop.requested} in epoch {state.epoch + 1} after step {state.step}")
+            rows.append(trainer.finish_epoch(state))
+            run.write_metrics(rows)
+            trainer.save(state)
+            say(trainer.describe(rows[-1]))
+    return state
+
+
+class Trainer:
+    """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock."""
+
+    def __init__(self, model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run) -> None:
+        train = config.train
+        self.config, self.run, self.card, self.data = config, run, card, data
+        self.device = runtime.resolve_device(train.device)
+        self.precision = runtime.resolve_precision(train.precision, self.device)
+        self.model = model.to(self.device)
+        self.forward = torch.compile(self.model) if train.compile else self.model
+        self.optimizers = build_optimizers(self.model, config.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.ema: AveragedModel | None = None
+        if train.ema_decay:
+            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True)
+        fill = torch.tensor([round(255 * m) for m in card.mean], dtype=torch.uint8)
+        self.batches = TrainBatches(
+            data.train, train.batch_size, config.augment, seed=train.seed, fill=fill, device=self.device
+        )
+        self.epochs, self.steps_per_epoch = train.epochs, self.batches.steps_per_epoch
+        if train.debug:
+            self.epochs, self.steps_per_epoch = 2, min(2, self.steps_per_epoch)
+        self.total_steps = self.epochs * self.steps_per_epoch
+        self.warmup = warmup_steps(config.schedule, self.steps_per_epoch)
+        self.watch = Stopwatch()
+
+    def train_epoch(self, state: TrainState, stop: StopSignal) -> None:
+        """The steps of the epoch that are still to do, or those until `stop` is requested."""
+        self.model.train()
+        self.watch.lap(state)
+        loss_sum = torch.tensor(state.loss_sum, device=self.device)
+        correct = torch.tensor(state.correct, device=self.device)
+        done = state.epoch * self.steps_per_epoch + state.step
+        with Progress(self.total_steps, f"epoch {state.epoch + 1}/{self.epochs}", done) as progress:
+            while state.step < self.steps_per_epoch and not stop.requested:
+                loss, right = self.train_step(state.epoch, state.step)
+                loss_sum += loss * self.batches.batch_size
+                correct += right
+                state.step += 1
+                progress.advance()
+                if progress.due():  # reading the sums waits for the device, so not at every step
+                    state.loss_sum, state.correct = loss_sum.item(), correct.item()
+                    progress.show(self.describe_step(state, progress))
+        state.loss_sum, state.correct = loss_sum.item(), correct.item()
+        state.epoch_s += self.watch.lap(state)
+
+    def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, still on the device."""
+        train = self.config.train
+        torch.manual_seed(runtime.derive_seed(train.seed, "dropout", epoch, step))
+        images, targets, labels = self.make_inputs(epoch, step)
+
+        mean_loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        size = train.micro_batch_size or len(images)
+        for part, target, label in zip(images.split(size), targets.split(size), labels.split(size), strict=True):
+            with runtime.autocast(self.precision, self.device):
+                logits = self.forward(part)
+            loss = F.cross_entropy(logits.float(), target, label_smoothing=train.label_smoothing)
+            loss = loss * (len(part) / len(images))
+            self.scaler.scale(loss).backward()
+            mean_loss += loss.detach()
+            correct += (logits.detach().argmax(dim=1) == label).sum()
+
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        if self.config.optim.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.grad_clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr(epoch * self.steps_per_epoch + step, group["peak_lr"])
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return mean_loss, correct
+
+    def lr(self, step: int, peak: float) -> float:
+        return learning_rate(step, self.total_steps, peak, self.config.schedule, self.warmup)
+
+    def is_strong(self, epoch: int, step: int) -> bool:
+        """Policies, erasing and mixing are on."""
+        return epoch * self.steps_per_epoch + step < self.config.augment.strong_until * self.total_steps
+
+    def is_mixed(self, epoch: int, step: int) -> bool:
+        augment = self.config.augment
+        return self.is_strong(epoch, step) and bool(augment.mixup_alpha or augment.cutmix_alpha)
+
+    def make_inputs(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, C, H, W) float, targets (B,) or, where mixed, (B, K), and the images' own labels (B,)."""
+        batch = self.batches.batch(epoch, step, strong=self.is_strong(epoch, step))
+        images = pixels_to_input(batch.images, self.card.mean, self.card.std)
+        if not self.is_mixed(epoch, step):
+            return images, batch.targets, batch.targets
+        mixed, targets = mix(images, batch.targets, len(self.card.class_names), self.config.augment, batch.generator)
+        return mixed, targets, batch.targets
+
+    def finish_epoch(self, state: TrainState) -> dict[str, Any]:
+        """Validate, keep the weights if they are to be kept, go on to the next epoch; the line for `metrics.jsonl`."""
+        if not math.isfinite(state.loss_sum):
+            raise PatchlightError(
+                f"the loss became {state.loss_sum} in epoch {state.epoch + 1}; lower optim.lr, set optim.grad_clip = 1, "
+                "or use train.precision = 'fp32'"
+            )
+        train, images = self.config.train, self.steps_per_epoch * self.batches.batch_size
+        val_loss, val_top1 = self.validate()
+        row: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "step": (state.epoch + 1) * self.steps_per_epoch,
+            "lr": self.lr((state.epoch + 1) * self.steps_per_epoch - 1, self.config.optim.lr),
+            "train/loss": state.loss_sum / images,
+            # Of mixed images there is no one right answer to count.
+            "train/top1": None if self.is_mixed(state.epoch, 0) else state.correct / images,
+            "val/loss": val_loss,
+            "val/top1": val_top1,
+            "images_per_s": images / state.epoch_s,
+            "epoch_s": state.epoch_s,
+        }
+        state.epoch, state.step, state.loss_sum, state.correct, state.epoch_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        row["best"] = val_top1 is not None and val_loss is not None and state.improve(val_top1, val_loss)
+        if row["best"] or train.select == "last":
+            save_model(self.run.path / "model", self.selected_model, self.card)
+        patience = train.early_stop_epochs
+        state.stopped_early = bool(patience) and val_top1 is not None and state.epoch - state.best_epoch >= patience
+        self.watch.lap(state)
+        return {**row, "wall_s": state.wall_s}
+
+    @property
+    def selected_model(self) -> nn.Module:
+        """The weights that are validated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def validate(self) -> tuple[float | None, float | None]:
+        """Loss and top-1 of the selected weights on the validation images, if there are any."""
+        if self.data.val is None:
+            return None, None
+        logits = predict_logits(
+            self.selected_model, self.card, self.data.val,
+            batch_size=self.config.eval.batch_size, precision=self.precision, label="validating",
+        )  # fmt: skip
+        labels = self.data.val.labels.numpy()
+        return cross_entropy(logits, labels), topk_accuracy(logits, labels, 1)
+
+    def save(self, state: TrainState) -> None:
+        """The checkpoint from which training can go on; older ones are deleted, but for those of `checkpoint_every`."""
+        state.scaler = self.scaler.state_dict()
+        step = state.epoch * self.steps_per_epoch + state.step
+        folder = self.run.path / "checkpoints"
+        path = save_checkpoint(folder, step, self.model, self.ema, self.optimizers, asdict(state))
+        every = self.config.train.checkpoint_every
+        kept = {n * self.steps_per_epoch for n in range(every, self.epochs + 1, every)} if every else set()
+        prune_checkpoints(folder, path, kept)
+
+    def resume(self) -> TrainState:
+        """The state of the newest checkpoint, everything put back; a fresh one where there is none."""
+        found = list_checkpoints(self.run.path / "checkpoints")
+        if not found:
+            return TrainState()
+        state = TrainState(**load_checkpoint(found[-1], self.model, self.ema, self.optimizers))
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        say(f"resuming from {found[-1]}: {state.epoch} epochs and {state.step} steps are done")
+        return state
+
+    def describe_step(self, state: TrainState, progress: Progress) -> str:
+        seen = state.step * self.batches.batch_size
+        step = state.epoch * self.steps_per_epoch + state.step - 1
+        pace = self.batches.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
+        accuracy = "" if self.is_mixed(state.epoch, state.step) else f"acc {state.correct / seen:.1%}  "
+        lr = self.lr(step, self.config.optim.lr)
+        return f"loss {state.loss_sum / seen:.3f}  {accuracy}lr {lr:.1e}  {pace:,.0f} images/s"
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """An epoch in a line."""
+        parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train/loss']:.3f}"]
+        if row["train/top1"] is not None:
+            parts.append(f"acc {row['train/top1']:.1%}")
+        if row["val/top1"] is not None:
+            parts.append(
+                f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
+            )
+        left = row["wall_s"] / row["epoch"] * (self.epochs - row["epoch"])
+        parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{duration(left)} left"]
+        return "  ".join(parts)

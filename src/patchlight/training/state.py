@@ -1,0 +1,85 @@
+"""Where training stands, what time it took, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from patchlight.errors import PatchlightError
+
+
+class Interrupted(PatchlightError):
+    """Training was stopped by a signal, after a checkpoint was saved."""
+
+
+@dataclass
+class TrainState:
+    """All that changes between two steps beside tensors. It goes into `state.json`, so a resumed run is the same run."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the epoch under way
+    loss_sum: float = 0.0  # over the images of that epoch
+    correct: float = 0.0
+    epoch_s: float = 0.0  # training seconds of that epoch
+    wall_s: float = 0.0  # of all training and validation so far
+    cpu_s: float = 0.0  # processor seconds of the same
+    best_top1: float = -1.0
+    best_loss: float = 0.0  # of the epoch with best_top1
+    best_epoch: int = 0
+    stopped_early: bool = False
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    def improve(self, top1: float, loss: float) -> bool:
+        """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""
+        if (top1, -loss) <= (self.best_top1, -self.best_loss):
+            return False
+        self.best_top1, self.best_loss, self.best_epoch = top1, loss, self.epoch
+        return True
+
+
+class Stopwatch:
+    """Adds the time since the last lap to a state's clocks."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.monotonic(), time.process_time()
+
+    def lap(self, state: TrainState) -> float:
+        """Seconds since the last lap."""
+        wall, cpu = time.monotonic(), time.process_time()
+        passed = wall - self.wall
+        state.wall_s += passed
+        state.cpu_s += cpu - self.cpu
+        self.wall, self.cpu = wall, cpu
+        return passed
+
+
+class StopSignal:
+    """`requested` is the name of the signal that came, or empty."""
+
+    requested = ""
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:  # the second one does not wait for the step to end
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopSignal]:
+    """SIGINT and SIGTERM inside only raise the flag, so that a step is never cut in half. In a thread nothing is caught."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

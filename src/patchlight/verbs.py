@@ -1,0 +1,229 @@
+"""What the command line can do, as functions: each takes plain values, and returns plain data or a Run."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchlight import runtime
+from patchlight.config import Config, DataConfig, ModelConfig, load_recipe, recipe_names
+from patchlight.data.audit import audit_source
+from patchlight.data.decode import load_image
+from patchlight.data.images import ImageSet, channel_stats
+from patchlight.data.sources import load_source
+from patchlight.data.splits import Splits, load_splits
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.evaluation import evaluate as evaluation
+from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input
+from patchlight.models.summary import count, describe
+from patchlight.progress import say
+from patchlight.report.data_figures import write_data_figures
+from patchlight.report.html import build_readme, build_report
+from patchlight.report.samples import collect_samples
+from patchlight.runs import Run, config_differences
+from patchlight.training.loop import fit
+from patchlight.training.state import TrainState
+
+
+def train(
+    recipe: str | Config,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+) -> Run:
+    """Train by a recipe (a name, a path or a Config), evaluate once on the test images, and write the report.
+
+    The run folder is `out`, or `runs/NAME`. An existing one needs `resume` or `overwrite`.
+    """
+    config = recipe if isinstance(recipe, Config) else load_recipe(recipe)
+    device = runtime.resolve_device(config.train.device)
+    # Settings that cannot work are found before data are loaded or a folder is made.
+    model_args(config.model, img_size=config.data.image_size or 32, num_classes=2)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    command = command or f"patchlight train {config.about.name}"
+    with runtime.threads(config.train.threads) as threads:
+        data = load_splits(config.data)
+        for note in data.notes:
+            say(note)
+        model, card = build(config, data)
+        path = Path(out) if out else Path("runs") / config.about.name
+        run = Run.create(path, config, resume=resume, overwrite=overwrite)
+        size = count(model, card.img_size)
+        record = {
+            **runtime.describe(device),
+            "threads": threads,
+            "precision": runtime.resolve_precision(config.train.precision, device),
+            "model": {"name": config.model.name, **size},
+            "data": {
+                "source": config.data.source, "train": len(data.train), "val": len(data.val or ()),
+                "test": len(data.test), "classes": len(card.class_names),
+            },
+            "started": started,
+            "command": command,
+        }  # fmt: skip
+        run.write_json("environment.json", record)
+        say(
+            f"{config.model.name}: {size['params']:,} parameters, {size['flops_per_image'] / 1e6:,.0f} MFLOPs an image; "
+            f"{len(data.train):,} training, {len(data.val or ()):,} validation, {len(data.test):,} test images; "
+            f"{device.type}, {record['precision']}, {threads} threads"
+        )
+        state = fit(model, card, data, config, run, resume=resume)
+        finish(run, data, config, {**record, "time": time_of(run, state)})
+    return run
+
+
+def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
+    """A new model for the data, its weights drawn from the recipe's seed, and its card."""
+    names, (height, width) = data.train.class_names, data.train.image_size
+    assert height == width, "sources give square images"
+    if (config.data.mean is None) != (config.data.std is None):
+        raise UsageError("data.mean and data.std belong together; give both or neither")
+    if config.data.mean is not None and config.data.std is not None:
+        mean, std = config.data.mean, config.data.std
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
+    else:
+        mean, std = channel_stats(data.train)
+        std = tuple(deviation or 1.0 for deviation in std)  # a channel of one value stays that of zero
+    args = model_args(config.model, img_size=height, num_classes=len(names))
+    with torch.random.fork_rng():
+        torch.manual_seed(runtime.derive_seed(config.train.seed, "init"))
+        model = create_model(config.model, img_size=height, num_classes=len(names))
+    return model, ModelCard(config.model.name, args, names, mean, std)
+
+
+def time_of(run: Run, state: TrainState) -> dict[str, float]:
+    """What training took, for the record."""
+    pace = statistics.median(row["images_per_s"] for row in run.metrics())
+    return {"train_wall_s": state.wall_s, "train_cpu_s": state.cpu_s, "images_per_s": pace}
+
+
+def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) -> None:
+    """Read the test set, this once, with the selected weights; then write what people open."""
+    model, card = load_model(run.path, runtime.resolve_device(config.train.device))
+    metrics, logits = evaluation.evaluate(model, card, data.test, split="test", batch_size=config.eval.batch_size)
+    run.write_json("environment.json", environment)
+    run.write_json("eval.json", {"data": config.data.source, **metrics})
+    run.write_samples(collect_samples(model, card, data.test, logits, config.eval.gallery))
+    build_report(run.path)
+    build_readme(run.path)
+
+
+def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto") -> dict[str, Any]:
+    """The metrics of a finished run on a split of its own data, or of any source with the same classes."""
+    config = Run.open(run).config()
+    model, card = load_model(run, runtime.resolve_device(device))
+    images = own_split(config.data, split) if data is None else other_split(data, split, card)
+    metrics, _ = evaluation.evaluate(model, card, images, split=split, batch_size=config.eval.batch_size)
+    return {"data": data or config.data.source, **metrics}
+
+
+def own_split(config: DataConfig, split: str) -> ImageSet:
+    """train, val or test, cut as for training."""
+    splits = load_splits(config)
+    images = getattr(splits, split)
+    if images is None:
+        raise PatchlightError(f"the run has no '{split}' images; use --split train or --split test")
+    return images
+
+
+def other_split(source: str, split: str, card: ModelCard) -> ImageSet:
+    """The split of another source, its labels in the model's order. A source of one piece is taken whole."""
+    sets = load_source(source, image_size=card.img_size)
+    if split not in sets and len(sets) == 1:
+        only = next(iter(sets))
+        say(f"{source} has no '{split}' split; all its {len(sets[only]):,} images are used")
+        split = only
+    if split not in sets:
+        raise PatchlightError(f"{source} has no '{split}' split; it has {', '.join(sets)}")
+    return evaluation.align_classes(sets[split], card)
+
+
+def predict(
+    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto"
+) -> list[dict[str, Any]]:
+    """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, the likeliest first."""
+    model, card = load_model(run, runtime.resolve_device(device))
+    answers = []
+    for path in images:
+        pixels = load_image(path, card.img_size)[None].to(next(model.parameters()).device)
+        with torch.inference_mode():
+            probs = model(pixels_to_input(pixels, card.mean, card.std)).float().softmax(dim=1)[0]
+        best = probs.topk(min(top, len(card.class_names)))
+        classes = [
+            {"class": card.class_names[i], "probability": p}
+            for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        answers.append({"image": str(path), "classes": classes})
+    return answers
+
+
+def report(run: str | Path) -> Path:
+    """Rebuild `report.html`, `figures/` and `README.md` from the run folder alone."""
+    path = build_report(Run.open(run).path)
+    build_readme(Path(run))
+    return path
+
+
+def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
+    """`{"runs": [...], "differences": {setting: [value of each run]}}`."""
+    opened = [Run.open(run) for run in runs]
+    rows = [_summary(run) for run in opened]
+    configs = [run.config() for run in opened]
+    keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
+    values = [config.to_dict() for config in configs]
+    differences = {key: [v[key.split(".")[0]].get(key.split(".")[1]) for v in values] for key in sorted(keys)}
+    return {"runs": rows, "differences": differences}
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    metrics, environment = run.read_json("eval.json"), run.read_json("environment.json")
+    model, time = environment["model"], environment["time"]
+    return {
+        "run": str(run.path), "model": model["name"], "data": metrics["data"], "n": metrics["n"],
+        "top1": metrics["top1"], "top1_ci95": metrics["top1_ci95"],
+        "params": model["params"], "flops_per_image": model["flops_per_image"],
+        "images_per_s": time["images_per_s"], "train_wall_s": time["train_wall_s"],
+    }  # fmt: skip
+
+
+def recipes() -> list[dict[str, str]]:
+    """The recipes that come with Patchlight, and what each says of itself."""
+    return [dataclasses.asdict(load_recipe(name).about) for name in recipe_names()]
+
+
+def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:
+    """Every model with its size."""
+    return [
+        {"name": name, **count(create_model(name, img_size=img_size, num_classes=num_classes), img_size)}
+        for name in MODELS
+    ]
+
+
+def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 10) -> dict[str, Any]:
+    """One model's size and its layers."""
+    model = create_model(config, img_size=img_size, num_classes=num_classes)
+    return {"name": config.name, **count(model, img_size), "layers": describe(model, img_size)}
+
+
+def data(config: Config, *, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Audit the recipe's data source and write three pictures; their paths stand under `figures`, if it can be trained on."""
+    source = config.data.source
+    folder = Path(out) if out else Path("runs") / f"data-{re.sub(r'[^A-Za-z0-9]+', '-', source).strip('-')}"
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
+    result = audit_source(source, config.data)
+    paths = []
+    if result["trained_on"] is not None:
+        paths = write_data_figures(folder, load_splits(config.data), config.augment)
+    return {**result, "figures": [str(path) for path in paths]}

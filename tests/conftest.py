@@ -1,0 +1,19 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def cifar10_parquet() -> Path:
+    """The folder of the real CIFAR-10 beside the checkout, where a machine has it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
+    return folder

@@ -1,0 +1,89 @@
+"""Folders of image files: layouts, suffixes, strays, and files that are bad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from source_files import chw, picture, write_folder
+
+from patchlight.data.cache import cache_folder
+from patchlight.data.sources import load_source
+from patchlight.errors import PatchlightError
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "JPG", "webp", "bmp", "tif", "tiff", "gif", "ppm"])
+def test_every_image_suffix(suffix: str, tmp_path: Path) -> None:
+    train = load_source(str(write_folder(tmp_path, ["b", "a"], suffix=suffix)))["train"]
+    assert train.class_names == ("a", "b")
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    if suffix in ("png", "webp", "bmp", "ppm"):
+        with Image.open(tmp_path / "a" / f"0.{suffix}") as first:
+            assert torch.equal(train.images[0], chw(first.convert("RGB")))
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_splits_of_folders_share_their_classes(val: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", ["a", "c"])
+    write_folder(tmp_path / val, ["c", "b"])
+    write_folder(tmp_path / "test", ["a"])
+    (tmp_path / "train" / "b").mkdir()
+    (tmp_path / "scripts").mkdir()
+    sets = load_source(str(tmp_path))
+    assert list(sets) == ["train", "val", "test"]
+    assert {images.class_names for images in sets.values()} == {("a", "b", "c")}
+    assert [images.labels.tolist() for images in sets.values()] == [[0, 0, 2, 2], [1, 1, 2, 2], [0, 0]]
+    assert any("scripts" in note for note in sets["train"].notes)
+
+
+def test_hidden_and_other_files_are_ignored_and_strays_noted(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["a", "b"])
+    write_folder(tmp_path, [".hidden"])
+    (tmp_path / "a" / ".0.png").write_bytes(b"")
+    (tmp_path / "a" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("")
+    picture(0).save(tmp_path / "stray.png")
+    train = load_source(str(tmp_path))["train"]
+    assert len(train) == 4
+    assert train.class_names == ("a", "b")
+    assert len(train.notes) == 1
+    assert "1 images outside class folders, such as stray.png" in train.notes[0]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    train = load_source(str(write_folder(tmp_path, ["bus", "train"])))["train"]
+    assert train.class_names == ("bus", "train")
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(PatchlightError, match="no class folders"):
+        load_source(str(tmp_path))
+    write_folder(tmp_path / "empty", ["a", "b"])
+    (tmp_path / "empty" / "c" / "deep").mkdir(parents=True)
+    picture(0).save(tmp_path / "empty" / "c" / "deep" / "0.png")
+    with pytest.raises(PatchlightError, match=r"class folder 'c' in .* holds no image"):
+        load_source(str(tmp_path / "empty"))
+    write_folder(tmp_path / "twice" / "val", ["a"])
+    write_folder(tmp_path / "twice" / "valid", ["a"])
+    with pytest.raises(PatchlightError, match="two splits for 'val': 'val' and 'valid'"):
+        load_source(str(tmp_path / "twice"))
+
+
+def test_bad_files_are_named_and_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["a", "b"], per_class=4)
+    (tmp_path / "a" / "1.png").write_bytes(b"nothing")
+    expected = rf"a/1\.png: it is not an image file that Pillow can read \(`patchlight data {tmp_path}` lists them\)$"
+    with pytest.raises(PatchlightError, match=expected):
+        load_source(str(tmp_path))
+    (tmp_path / "a" / "0.png").write_bytes(b"")
+    (tmp_path / "b" / "3.png").write_bytes((tmp_path / "b" / "2.png").read_bytes()[:60])
+    for limit in (1024, 0):
+        with pytest.raises(PatchlightError, match=r"a/0\.png: .*; 3 of 8 images are bad"):
+            load_source(str(tmp_path), memory_limit_mb=limit)
+    assert list(cache_folder().iterdir()) == []
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(PatchlightError, match="8 of 8 images are bad"):
+        load_source(str(tmp_path))

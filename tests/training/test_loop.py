@@ -1,0 +1,278 @@
+"""The loop: the same run however it is cut, what it writes, and what each setting does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from small import make_images, small_config
+
+from patchlight.config import Config
+from patchlight.data.splits import Splits
+from patchlight.errors import PatchlightError
+from patchlight.models import load_model
+from patchlight.models import pixels_to_input as to_input
+from patchlight.runs import Run
+from patchlight.training.checkpoint import list_checkpoints
+from patchlight.training.loop import Trainer, fit
+from patchlight.training.state import Interrupted, StopSignal, TrainState
+from patchlight.verbs import build
+
+DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
+EVERYTHING = {"crop_padding": 2, "flip": "random", "policy": "randaugment", "mixup_alpha": 0.5, "cutmix_alpha": 1.0}
+
+
+def splits() -> Splits:
+    images = make_images(n=72)
+    return Splits(images.select(range(48)), images.select(range(48, 60)), images.select(range(60, 72)))
+
+
+def start(tmp_path, name="run", **sections) -> tuple[Trainer, Splits, Config, Run]:
+    sections.setdefault("train", {}).setdefault("batch_size", 16)
+    config = small_config(**sections)
+    run = Run.create(tmp_path / name, config)
+    data = splits()
+    return Trainer(*build(config, data), data, config, run), data, config, run
+
+
+def run_fit(tmp_path, name="run", resume=False, **sections) -> tuple[TrainState, Run]:
+    sections.setdefault("train", {}).setdefault("batch_size", 16)
+    config = small_config(**sections)
+    run = Run.create(tmp_path / name, config, resume=resume)
+    data = splits()
+    return fit(*build(config, data), data, config, run, resume=resume), run
+
+
+def clockless(run: Run) -> list[dict]:
+    """The epochs without their times."""
+    clocks = ("images_per_s", "epoch_s", "wall_s")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in run.metrics()]
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_model(run.path)[0].state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+class StopAfter(StopSignal):
+    """A signal that comes after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def requested(self) -> str:  # type: ignore[override]
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else ""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_a_run_stopped_anywhere_and_resumed_is_the_same_run(tmp_path, monkeypatch, optimizer, steps):
+    sections = {
+        "model": DROPOUTS,
+        "augment": EVERYTHING,
+        "optim": {"name": optimizer, "grad_clip": 1.0},
+        "train": {"epochs": 3, "ema_decay": 0.9},
+        "schedule": {"warmup_epochs": 1},
+    }
+    _, whole = run_fit(tmp_path, "whole", **sections)
+
+    import patchlight.training.loop as loop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_on_signal", lambda: _context(StopAfter(steps)))
+        with pytest.raises(Interrupted, match="stopped by SIGTERM in epoch"):
+            run_fit(tmp_path, "cut", **sections)
+    state, cut = run_fit(tmp_path, "cut", resume=True, **sections)
+    assert state.epoch == 3
+    assert clockless(cut) == clockless(whole)
+    assert_same(weights(cut), weights(whole))
+
+
+class _context:
+    def __init__(self, value):
+        self.value = value
+
+    def __enter__(self):
+        return self.value
+
+    def __exit__(self, *error):
+        return False
+
+
+def test_a_real_signal_saves_and_stops(tmp_path, monkeypatch):
+    """SIGINT from outside, in the middle of a step."""
+    step = Trainer.train_step
+
+    def interrupted(self, epoch, number):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, epoch, number)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="SIGINT in epoch 1 after step 1"):
+        run_fit(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
+
+
+def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path):
+    _, a = run_fit(tmp_path, "a", augment=EVERYTHING, model=DROPOUTS)
+    _, b = run_fit(tmp_path, "b", augment=EVERYTHING, model=DROPOUTS)
+    _, c = run_fit(tmp_path, "c", augment=EVERYTHING, model=DROPOUTS, train={"seed": 1})
+    assert_same(weights(a), weights(b))
+    assert clockless(a) == clockless(b) != clockless(c)
+
+
+def test_it_learns(tmp_path):
+    state, run = run_fit(tmp_path, train={"epochs": 12})
+    rows = run.metrics()
+    assert state.best_top1 > 0.9
+    assert rows[-1]["train/loss"] < 0.5 * rows[0]["train/loss"]
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["step"] == 36
+    assert all(math.isfinite(row["images_per_s"]) for row in rows)
+
+
+def test_one_step_is_the_textbooks(tmp_path):
+    """Forward, smoothed cross-entropy, AdamW, by hand on the same batch."""
+    trainer, *_ = start(tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, optim={"weight_decay": 0.1})
+    reference = type(trainer.model)(**trainer.card.args)
+    reference.load_state_dict(trainer.model.state_dict())
+    batch = trainer.batches.batch(0, 0)
+    decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
+    rest = [p for n, p in reference.named_parameters() if not (n.endswith("weight") and p.ndim > 1)]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], 3e-3
+    )
+    logits = reference(to_input(batch.images, trainer.card.mean, trainer.card.std))
+    loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
+    loss.backward()
+    optimizer.step()
+    mean_loss, correct = trainer.train_step(0, 0)
+    assert mean_loss.item() == pytest.approx(loss.item())
+    assert correct.item() == (logits.argmax(1) == batch.targets).sum().item()
+    for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_pieces_of_a_batch_give_the_same_step(tmp_path):
+    whole, *_ = start(tmp_path, "whole", augment={"mixup_alpha": 0.5})
+    pieces, *_ = start(tmp_path, "pieces", augment={"mixup_alpha": 0.5}, train={"micro_batch_size": 5})
+    a, b = whole.train_step(0, 0), pieces.train_step(0, 0)
+    torch.testing.assert_close(a, b)
+    for p, q in zip(whole.model.parameters(), pieces.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_stays_close_to_fp32(tmp_path, precision):
+    exact, *_ = start(tmp_path, "exact")
+    low, *_ = start(tmp_path, "low", train={"precision": precision})
+    for step in range(3):
+        a, b = exact.train_step(0, step)[0], low.train_step(0, step)[0]
+        assert b.item() == pytest.approx(a.item(), rel=0.02)
+    assert all(p.dtype == torch.float32 for p in low.model.parameters())
+
+
+def test_compile_gives_the_same_step(tmp_path):
+    plain, *_ = start(tmp_path, "plain")
+    compiled, *_ = start(tmp_path, "compiled", train={"compile": True})
+    torch.testing.assert_close(plain.train_step(0, 0), compiled.train_step(0, 0))
+
+
+def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
+    trainer, *_ = start(tmp_path, optim={"grad_clip": 0.01})
+    norms = []
+    adamw = trainer.optimizers[0]
+    step = adamw.step
+
+    def watched(*args, **kwargs):
+        norms.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item())
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(adamw, "step", watched)
+    trainer.train_step(0, 0)
+    assert norms == [pytest.approx(0.01, rel=1e-3)]
+
+
+def test_the_average_is_validated_and_kept(tmp_path):
+    trainer, *_ = start(tmp_path, train={"ema_decay": 0.5})
+    trainer.train_step(0, 0)
+    first = trainer.model.head.weight.detach().clone()  # the first update copies
+    trainer.train_step(0, 1)
+    torch.testing.assert_close(trainer.selected_model.head.weight, 0.5 * first + 0.5 * trainer.model.head.weight)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path, monkeypatch):
+    scores = iter([(1.0, 0.5), (0.9, 0.7), (0.8, 0.7), (0.9, 0.6), (0.9, 0.6), (0.9, 0.9)])
+    kept = {}
+
+    def scored(self):
+        kept[len(kept) + 1] = {k: v.clone() for k, v in self.model.state_dict().items()}
+        return next(scores)
+
+    monkeypatch.setattr(Trainer, "validate", scored)
+    state, run = run_fit(tmp_path, train={"epochs": 9, "early_stop_epochs": 2})
+    assert (state.epoch, state.best_epoch, state.stopped_early) == (5, 3, True)  # the loss decided between 2 and 3
+    assert [row["best"] for row in run.metrics()] == [True, True, True, False, False]
+    assert_same(weights(run), kept[3])
+
+
+def test_the_last_can_be_kept_instead(tmp_path):
+    _, run = run_fit(tmp_path, train={"select": "last", "epochs": 3})
+    last = list_checkpoints(run.path / "checkpoints")[-1]
+    assert_same(weights(run), load_file(last / "model.safetensors"))
+
+
+def test_every_nth_checkpoint_stays(tmp_path):
+    _, run = run_fit(tmp_path, train={"epochs": 5, "checkpoint_every": 2})
+    assert [p.name for p in list_checkpoints(run.path / "checkpoints")] == [
+        "step-00000006", "step-00000012", "step-00000015",
+    ]  # fmt: skip
+
+
+def test_mixing_stops_when_it_is_told_to(tmp_path):
+    trainer, *_ = start(tmp_path, augment={"mixup_alpha": 1.0, "strong_until": 0.5}, train={"epochs": 4})
+    assert trainer.total_steps == 12
+    assert [trainer.is_mixed(epoch, step) for epoch in range(4) for step in range(3)] == [True] * 6 + [False] * 6
+    assert trainer.make_inputs(0, 0)[1].shape == (16, 3)
+    assert trainer.make_inputs(3, 0)[1].shape == (16,)
+    _, run = run_fit(tmp_path, "mixed", augment={"mixup_alpha": 1.0, "strong_until": 0.5})
+    assert [row["train/top1"] is None for row in run.metrics()] == [True, False]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(PatchlightError, match=r"the loss became (nan|inf) in epoch \d; lower optim.lr"):
+        run_fit(tmp_path, optim={"name": "sgd", "lr": 1e12, "nesterov": False}, train={"epochs": 4})
+
+
+def test_selection_needs_validation_images(tmp_path):
+    data = dataclasses.replace(splits(), val=None)
+    config = small_config(train={"batch_size": 16})
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(PatchlightError, match=r"set data.val_fraction or train.select = 'last'"):
+        fit(*build(config, data), data, config, run)
+    config = small_config(train={"batch_size": 16, "select": "last"})
+    fit(*build(config, data), data, config, run)
+    assert [row["val/top1"] for row in run.metrics()] == [None, None]
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    run_fit(tmp_path, model=DROPOUTS, augment=EVERYTHING)
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,69 @@
+"""Which parameters decay, which go to Muon, and that every row of the table lowers a loss."""
+
+from __future__ import annotations
+
+import pytest
+import timm.optim
+import torch
+
+from patchlight.config import OptimConfig
+from patchlight.models import VisionTransformer, create_model
+from patchlight.training.optim import OPTIMIZERS, build_optimizers, decays, is_hidden_matrix
+
+SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+
+
+def test_decay_is_timms():
+    model = timm.models.VisionTransformer(**SMALL, reg_tokens=2, init_values=0.1, qk_norm=True)
+    groups = timm.optim.param_groups_weight_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert {n for n, p in model.named_parameters() if decays(n, p)} == {
+        n for n, p in model.named_parameters() if id(p) in decayed
+    }
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("model", ["vit", "resnet18"])
+def test_every_parameter_is_held_once(name, model):
+    net = VisionTransformer(**SMALL, reg_tokens=1, stem="conv") if model == "vit" else create_model("resnet18")
+    groups = [g for o in build_optimizers(net, OptimConfig(name=name)) for g in o.param_groups]
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in net.parameters())
+    assert all(group["peak_lr"] == group["lr"] for group in groups)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns(name):
+    torch.manual_seed(0)
+    model = VisionTransformer(**SMALL)
+    labels = torch.arange(32) % 5
+    images = torch.randn(32, 3, 16, 16) + labels[:, None, None, None]
+    optimizers = build_optimizers(model, OptimConfig(name=name, lr=0.03 if name == "sgd" else 0.01))
+    losses = []
+    for _ in range(25):
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        losses.append(loss.item())
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_muon_takes_the_matrices_of_the_blocks():
+    model = VisionTransformer(**SMALL)
+    matrices, rest = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr=0.02))
+    names = {id(p): n for n, p in model.named_parameters()}
+    chosen = sorted(names[id(p)] for g in matrices.param_groups for p in g["params"])
+    parts = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert chosen == sorted(f"blocks.{i}.{part}.weight" for i in range(2) for part in parts)
+    assert {g["peak_lr"] for g in matrices.param_groups} == {0.02}
+    assert {g["peak_lr"] for g in rest.param_groups} == {1e-3}
+    assert not is_hidden_matrix("head.weight", model.head.weight)
+
+
+def test_frozen_parameters_are_left_out():
+    model = VisionTransformer(**SMALL)
+    model.patch_embed.requires_grad_(False)
+    held = {id(p) for o in build_optimizers(model, OptimConfig()) for g in o.param_groups for p in g["params"]}
+    assert not held & {id(p) for p in model.patch_embed.parameters()}

@@ -1,0 +1,77 @@
+"""Schedules against torch's and Hugging Face's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import transformers
+
+from patchlight.config import ScheduleConfig
+from patchlight.training.schedule import SHAPES, learning_rate, warmup_steps
+
+TOTAL, WARMUP, PEAK = 50, 7, 3e-3
+
+
+def rates(name: str, warmup: int = WARMUP, **fields) -> list[float]:
+    config = ScheduleConfig(name=name, **fields)
+    return [learning_rate(step, TOTAL, PEAK, config, warmup) for step in range(TOTAL)]
+
+
+def rates_of(make) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler, found = make(optimizer), []
+    for _ in range(TOTAL):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "make"),
+    [
+        ("linear", {}, lambda o: transformers.get_linear_schedule_with_warmup(o, WARMUP, TOTAL)),
+        ("cosine", {}, lambda o: transformers.get_cosine_schedule_with_warmup(o, WARMUP, TOTAL)),
+        ("constant", {}, lambda o: transformers.get_constant_schedule_with_warmup(o, WARMUP)),
+        (
+            "cosine_restarts",
+            {"cycles": 3},
+            lambda o: transformers.get_cosine_with_hard_restarts_schedule_with_warmup(o, WARMUP, TOTAL, 3),
+        ),
+    ],
+)
+def test_against_hugging_face(name, fields, make):
+    assert rates(name, **fields) == pytest.approx(rates_of(make), abs=1e-12)
+
+
+@pytest.mark.parametrize("pct_start", [0.1, 0.3, 0.75])
+def test_onecycle_against_torch(pct_start):
+    def make(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, PEAK, total_steps=TOTAL + 1, pct_start=pct_start, cycle_momentum=False
+        )
+
+    config = ScheduleConfig(name="onecycle", pct_start=pct_start)
+    ours = [learning_rate(step, TOTAL + 1, PEAK, config) for step in range(TOTAL)]
+    assert ours == pytest.approx(rates_of(make), abs=1e-12)
+
+
+def test_cosine_to_a_floor_against_torch():
+    make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, TOTAL, eta_min=1e-4)  # noqa: E731
+    assert rates("cosine", warmup=0, min_lr=1e-4) == pytest.approx(rates_of(make), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [*SHAPES, "onecycle"])
+def test_every_schedule_stays_between_zero_and_the_peak(name):
+    found = rates(name)
+    assert all(0 <= lr <= PEAK for lr in found)
+    assert max(found) == pytest.approx(PEAK, rel=0.01)
+    assert not math.isnan(sum(found))
+
+
+def test_warmup_in_epochs_or_steps():
+    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5), 100) == 150
+    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5, warmup_steps=500), 100) == 500
+    assert warmup_steps(ScheduleConfig(warmup_steps=0), 100) == 0
