@@ -14,11 +14,14 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int =
     """Aligned columns, the first `left` of them to the left and the others to the right."""
     lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
-        .rstrip()
+    aligned = [
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         for line in lines
-    )  # fmt: skip
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
 def short(number: float) -> str:

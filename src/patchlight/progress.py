@@ -1,4 +1,4 @@
-"""What long work shows: a bar on a terminal, plain lines elsewhere. Always on standard error, so that results stay clean."""
+"""What long work shows: a bar on a terminal, plain lines elsewhere; always on standard error, beside the results."""
 
 from __future__ import annotations
 

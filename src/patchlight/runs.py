@@ -1,4 +1,4 @@
-"""The run folder: what its files are called, and writing them so that a crash leaves the old or the new one, never half."""
+"""The run folder: what its files are called, and writing them so that a crash never leaves half a file."""
 
 from __future__ import annotations
 

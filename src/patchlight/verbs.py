@@ -49,6 +49,7 @@ def train(
     device = runtime.resolve_device(config.train.device)
     # Settings that cannot work are found before data are loaded or a folder is made.
     model_args(config.model, img_size=config.data.image_size or 32, num_classes=2)
+    runtime.reuse_memory()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     command = command or f"patchlight train {config.about.name}"
     with runtime.threads(config.train.threads) as threads:
@@ -73,7 +74,7 @@ def train(
         }  # fmt: skip
         run.write_json("environment.json", record)
         say(
-            f"{config.model.name}: {size['params']:,} parameters, {size['flops_per_image'] / 1e6:,.0f} MFLOPs an image; "
+            f"{config.model.name}: {size['params']:,} parameters, {size['flops_per_image'] / 1e6:,.0f} MFLOPs/image; "
             f"{len(data.train):,} training, {len(data.val or ()):,} validation, {len(data.test):,} test images; "
             f"{device.type}, {record['precision']}, {threads} threads"
         )
@@ -152,7 +153,7 @@ def other_split(source: str, split: str, card: ModelCard) -> ImageSet:
 def predict(
     run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto"
 ) -> list[dict[str, Any]]:
-    """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, the likeliest first."""
+    """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first."""
     model, card = load_model(run, runtime.resolve_device(device))
     answers = []
     for path in images:
@@ -217,7 +218,7 @@ def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 1
 
 
 def data(config: Config, *, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
-    """Audit the recipe's data source and write three pictures; their paths stand under `figures`, if it can be trained on."""
+    """Audit the recipe's data source and write three pictures, whose paths stand under `figures`."""
     source = config.data.source
     folder = Path(out) if out else Path("runs") / f"data-{re.sub(r'[^A-Za-z0-9]+', '-', source).strip('-')}"
     if not overwrite and folder.is_dir() and any(folder.iterdir()):

@@ -42,10 +42,16 @@ def test_recorded_weights_are_timms_own(fused):
 def test_recording_changes_nothing_and_leaves_nothing_behind():
     model, images = vit(), torch.randn(2, 3, 16, 16)
     before = model(images)
-    with pytest.raises(RuntimeError, match="on purpose"), record_attention(model, layers=[-1]) as recorded:
+    with record_attention(model, layers=[-1]) as recorded:
         assert torch.equal(model(images), before)
-        assert list(recorded) == [2]
-        raise RuntimeError("on purpose")
+    assert list(recorded) == [2]
+
+    def fail():
+        with record_attention(model):
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 

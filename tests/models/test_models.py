@@ -67,7 +67,7 @@ def test_tokens(patch_size, tokens):
 
 
 def test_flops_on_paper():
-    """A multiply-add is two: patch embedding, then per block qkv, two attention products, projection, MLP, then the head."""
+    """A multiply-add is two: patch embedding; per block qkv, two attention products, projection, MLP; the head."""
     n, d = 65, 192
     block = 2 * n * (3 * d * d + d * d + 8 * d * d) + 4 * n * n * d
     assert count(create_model("vit-tiny"), 32)["flops_per_image"] == 2 * 64 * 48 * d + 6 * block + 2 * d * 10

@@ -24,7 +24,7 @@ class AttentionMap:
 def last_layer_attention(model: VisionTransformer, inputs: Tensor) -> AttentionMap:
     """How much each patch is read, for normalised images (B, 3, H, W).
 
-    token: the CLS token's row in the last block, mean over heads (Dosovitskiy et al. 2021, section 4.5, last layer only).
+    token: the CLS token's row in the last block, mean over heads.
     seq: the pooling's own weights. avg: every patch pools alike, so the mean over the patches' rows and the heads.
     """
     prefix = model.num_prefix_tokens

@@ -17,7 +17,7 @@ from patchlight.models.layers import Attention
 
 @contextlib.contextmanager
 def record_attention(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
-    """Inside the `with`, each forward pass fills the yielded dict with layer -> attention (B, h, T, T), rows summing to 1.
+    """Inside the `with`, a forward pass fills the yielded dict with layer -> attention (B, h, T, T), rows summing to 1.
 
     The weights are computed beside the model's own pass, which is left as it is; the hooks are gone after the `with`,
     after an exception too. `layers` are block indices (negative ones count from the end); None is all of them.

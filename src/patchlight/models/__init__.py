@@ -77,13 +77,18 @@ def _arguments(name: str) -> set[str]:
 
 
 def create_model(name: str | ModelConfig, *, img_size: int = 32, num_classes: int = 10, **overrides: Any) -> nn.Module:
-    """A new model with random weights: `create_model("vit-tiny", patch_size=8)`.
+    """A new model with random weights: `create_model("vit-tiny", patch_size=8)`. Its convolutions are channels-last.
 
     Raises UsageError for an unknown name or argument, or shapes that do not fit together.
     """
     config = name if isinstance(name, ModelConfig) else _as_config(name, overrides)
     args = model_args(config, img_size=img_size, num_classes=num_classes)
-    return MODELS[config.name][0](**args)
+    return build_model(config.name, args)
+
+
+def build_model(name: str, args: dict[str, Any]) -> nn.Module:
+    """The model with exactly these arguments; convolutions are channels-last, which CPUs and GPUs do faster."""
+    return MODELS[name][0](**args).to(memory_format=torch.channels_last)
 
 
 def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
@@ -95,11 +100,12 @@ def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
 
 
 def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 pixels (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation per channel."""
+    """uint8 pixels (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation, channels-last."""
     # (x / 255 - mean) / std as one multiplication and one addition.
     scale = 1 / (255 * torch.tensor(std, device=images.device))
     shift = -torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
-    return images * scale[:, None, None] + shift[:, None, None]
+    inputs = images * scale[:, None, None] + shift[:, None, None]
+    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
@@ -122,7 +128,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     folder = Path(folder)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     card = _read_card(folder / "config.json")
-    model = MODELS[card.name][0](**card.args)
+    model = build_model(card.name, card.args)
     weights = folder / "model.safetensors"
     try:
         model.load_state_dict(load_file(weights))

@@ -76,7 +76,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): drops the whole residual branch of an image, and scales up the kept ones."""
+    """Stochastic depth (Huang et al. 2016): drops the residual branch of whole images and scales up the kept ones."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -126,11 +126,11 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Patch embedding by a small convolutional network (after Xiao et al. 2021, "Early Convolutions"; the groups are those
-    of Keller Jordan's airbench), (B, C, H, W) -> (B, N, D).
+    """Patch embedding by a small convolutional network, (B, C, H, W) -> (B, N, D).
 
-    A group halves the resolution: convolution, max-pool, then a second convolution, each with batch norm and GELU. There
-    are log2(patch_size) groups, so a token still stands for a patch of `patch_size` pixels, though it sees beyond it.
+    After Xiao et al. 2021 ("Early Convolutions"), with the groups of Keller Jordan's airbench: convolution, max-pool
+    that halves the resolution, second convolution, each followed by batch norm and GELU. There are log2(patch_size)
+    groups, so a token still stands for a patch of `patch_size` pixels, though it sees beyond it.
     """
 
     def __init__(self, channels: tuple[int, ...], in_chans: int, embed_dim: int) -> None:
@@ -165,7 +165,7 @@ class SequencePool(nn.Module):
 
 
 def sincos_1d(positions: Tensor, dim: int) -> Tensor:
-    """Fixed sinusoidal embedding (Vaswani et al. 2017, section 3.5) of positions (N,) as (N, dim): sines, then cosines."""
+    """Fixed sinusoidal embedding (Vaswani et al. 2017, section 3.5) of positions (N,), (N, dim): sines, cosines."""
     rates = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angles = positions.double()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()

@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count(model: nn.Module, img_size: int) -> dict[str, Any]:
-    """Parameters, trainable parameters, FLOPs of one image (a multiply-add is two; products, convolutions and attention),
-    and for a ViT its tokens and patch size."""
+    """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens and patch size.
+
+    A multiply-add is two FLOPs; matrix products, convolutions and attention count, as in torch's FlopCounterMode.
+    """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, img_size, img_size, device=device)
     training = model.training

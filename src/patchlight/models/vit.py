@@ -149,6 +149,6 @@ def check_stem(channels: tuple[int, ...], patch_size: int) -> None:
         )
     if 2 ** len(channels) != patch_size:
         raise UsageError(
-            f"model.stem_channels needs one width per halving, {patch_size.bit_length() - 1} for patch_size {patch_size}, "
-            f"not {len(channels)}"
+            f"model.stem_channels needs a width per halving, {patch_size.bit_length() - 1} for patch_size {patch_size}"
+            f", not {len(channels)}"
         )

@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimiz
             ema.load_state_dict(load_file(path / "ema.safetensors"))
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
         return json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise PatchlightError(
             f"{path} cannot be resumed from ({reason}); delete it to resume from an older one"
@@ -90,9 +90,13 @@ def _optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
 
 def _restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
     """Rates and decay come from the recipe and the schedule; only what the optimizer has gathered is read back."""
+    params = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, tensor in tensors.items():
         number, index, name = key.split(".", 2)
+        param = params[int(number)][int(index)]
+        if tensor.shape == param.shape:  # a fused optimizer takes it for granted that the strides are equal, too
+            tensor = torch.empty_like(param).copy_(tensor)
         states[int(number)].setdefault(int(index), {})[name] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

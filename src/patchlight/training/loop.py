@@ -37,9 +37,9 @@ def fit(
 ) -> TrainState:
     """Train `model` by `config` on `data.train`; leave metrics, checkpoints and the selected weights in `run`.
 
-    After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in `model/`
-    if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a checkpoint
-    has been saved, and PatchlightError where the loss is no longer finite.
+    After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in
+    `model/` if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a
+    checkpoint has been saved, and PatchlightError where the loss is no longer finite.
     """
     if data.val is None and config.train.select == "best":
         raise PatchlightError(
@@ -108,7 +108,7 @@ class Trainer:
         state.epoch_s += self.watch.lap(state)
 
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, still on the device."""
+        """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
         train = self.config.train
         torch.manual_seed(runtime.derive_seed(train.seed, "dropout", epoch, step))
         images, targets, labels = self.make_inputs(epoch, step)
@@ -162,7 +162,7 @@ class Trainer:
         """Validate, keep the weights if they are to be kept, go on to the next epoch; the line for `metrics.jsonl`."""
         if not math.isfinite(state.loss_sum):
             raise PatchlightError(
-                f"the loss became {state.loss_sum} in epoch {state.epoch + 1}; lower optim.lr, set optim.grad_clip = 1, "
+                f"the loss became {state.loss_sum} in epoch {state.epoch + 1}; lower optim.lr, set optim.grad_clip = 1 "
                 "or use train.precision = 'fp32'"
             )
         train, images = self.config.train, self.steps_per_epoch * self.batches.batch_size

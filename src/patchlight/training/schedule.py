@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the step.
 
-A shape maps (progress after warm-up in 0..1, config) to the share of the way from `min_lr` to the peak. The rates of the
-first step and of all others agree with torch's and Hugging Face's schedulers, which the tests hold beside these.
+A shape maps (progress after warm-up in 0..1, config) to the share of the way from `min_lr` to the peak. The rates of
+every step are those of torch's and Hugging Face's schedulers, which the tests hold beside these.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def warmup_steps(config: ScheduleConfig, steps_per_epoch: int) -> int:
 def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig, warmup: int = 0) -> float:
     """The rate of step 0 .. total - 1.
 
-    Linear warm-up from 0 at step 0 to `peak` at step `warmup`, then the shape, down to `min_lr` at step `total`. onecycle
-    (Smith & Topin 2018) has its own rise, `pct_start` of all steps long, and ends in step total - 1, as torch's does.
+    Linear warm-up from 0 at step 0 to `peak` at step `warmup`, then the shape, down to `min_lr` at step `total`.
+    onecycle (Smith & Topin 2018) has its own rise, `pct_start` of all steps long, and ends in step total - 1, as
+    torch's does.
     """
     if config.name == "onecycle":
         return _onecycle(step, total, peak, config)

@@ -20,7 +20,7 @@ class Interrupted(PatchlightError):
 
 @dataclass
 class TrainState:
-    """All that changes between two steps beside tensors. It goes into `state.json`, so a resumed run is the same run."""
+    """All that changes between two steps beside tensors. It goes into `state.json`: a resumed run is the same run."""
 
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished in the epoch under way
@@ -72,7 +72,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopSignal]:
-    """SIGINT and SIGTERM inside only raise the flag, so that a step is never cut in half. In a thread nothing is caught."""
+    """SIGINT and SIGTERM inside only raise the flag: no step is cut in half. In a thread nothing is caught."""
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,0 +1,344 @@
+"""The command line as a user meets it: one small run, and everything that can be done with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import small_config
+
+from patchlight import verbs
+from patchlight.cli import VERBS, main, split_settings
+from patchlight.config import load_recipe, recipe_names
+from patchlight.models import MODELS
+
+SMALL = [
+    *("--data.image_size", "16", "--data.train_per_class", "12", "--data.val_per_class", "4"),
+    *("--data.test_per_class", "6", "--model.embed_dim", "24", "--model.depth", "2", "--model.num_heads", "2"),
+    *("--train.batch_size", "32", "--train.epochs", "2", "--train.device", "cpu", "--train.precision", "fp32"),
+    *("--eval.gallery", "4"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run; tests read it and change copies."""
+    path = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["train", "quickstart", *SMALL, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(path: Path, size: tuple[int, int] = (37, 50), mode: str = "RGB") -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def test_a_run_folder_holds_what_is_promised(run):
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    promised = {
+        "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "report.html", "README.md",
+        "model/model.safetensors", "model/config.json",
+    }  # fmt: skip
+    assert promised <= names
+    assert any(name.startswith("figures/") and name.endswith(".png") for name in names)
+    assert any(re.match(r"checkpoints/step-\d{8}/model\.safetensors", name) for name in names)
+    assert not [name for name in names if ".part" in name]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["time"]["train_wall_s"] > 0
+    assert environment["data"] == {"source": "digits", "train": 120, "val": 40, "test": 60, "classes": 10}
+
+
+def test_eval_prints_one_json_object_that_agrees_with_training(run, capsys):
+    assert main(["eval", str(run), "--json"]) == 0
+    out = capsys.readouterr().out
+    result = json.loads(out)
+    assert out.count("\n") == 1
+    needed = ["split", "n", "loss", "top1", "top1_ci95", "top5", "per_class", "confusion", "ece"]
+    assert set(needed) <= set(result)
+    assert result == json.loads((run / "eval.json").read_text())
+    low, high = result["top1_ci95"]
+    assert 0 <= low <= result["top1"] <= result["top5"] <= 1
+    assert result["top1"] <= high <= 1
+    assert sum(map(sum, result["confusion"])) == result["n"] == 60
+
+
+def test_eval_on_other_splits_and_sources(run, here, capsys):
+    assert main(["eval", str(run), "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 40
+    for name in ("7", "3"):  # a folder with some of the classes, in its own order
+        (here / "mine" / name).mkdir(parents=True)
+        for i in range(3):
+            picture(here / "mine" / name / f"{i}.png")
+    assert main(["eval", str(run), "--data", "mine", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["n"] == 6
+    assert [sum(row) for row in result["confusion"]] == [0, 0, 0, 3, 0, 0, 0, 3, 0, 0]
+    assert result["per_class"]["0"] is None
+    assert "all its 6 images are used" in captured.err
+    assert main(["eval", str(run)]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_eval_refuses_classes_that_the_model_does_not_know(run, here, capsys):
+    (here / "mine" / "cat").mkdir(parents=True)
+    picture(here / "mine" / "cat" / "a.png")
+    assert main(["eval", str(run), "--data", "mine"]) == 1
+    assert "the model does not know the classes cat; it was trained for the classes 0, 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_predict_takes_any_mode(run, here, capsys, mode):
+    path = picture(here / f"a.{'tif' if mode == 'CMYK' else 'png'}", mode=mode)
+    assert main(["predict", str(run), str(path), "--json", "--top", "3"]) == 0
+    answer = json.loads(capsys.readouterr().out)["predictions"][0]
+    assert answer["image"] == str(path)
+    shares = [c["probability"] for c in answer["classes"]]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_predict_agrees_with_eval(run, here):
+    """The digits written as files get the classes that the evaluation gave them."""
+    images = verbs.own_split(load_recipe(str(run / "config.toml")).data, "test")
+    pixels, _ = images.gather(range(8))
+    paths = []
+    for i, image in enumerate(pixels):
+        paths.append(here / f"{i}.png")
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(paths[-1])
+    answers = verbs.predict(run, paths, top=99)
+    model, card = verbs.load_model(run)
+    probs = model(verbs.pixels_to_input(pixels, card.mean, card.std)).softmax(1)
+    for answer, row in zip(answers, probs, strict=True):
+        assert len(answer["classes"]) == 10
+        assert answer["classes"][0]["class"] == card.class_names[int(row.argmax())]
+        assert answer["classes"][0]["probability"] == pytest.approx(row.max().item(), abs=1e-5)
+
+
+def test_predict_in_words(run, here, capsys):
+    assert main(["predict", str(run), str(picture(here / "a.png")), str(picture(here / "b.png"))]) == 0
+    out = capsys.readouterr().out
+    assert out.count("%") == 10
+    assert str(here / "b.png") in out
+
+
+def test_the_report_is_rebuilt_without_the_model(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    before = (copy / "report.html").read_text()
+    shutil.rmtree(copy / "model")
+    shutil.rmtree(copy / "checkpoints")
+    shutil.rmtree(copy / "figures")
+    (copy / "report.html").unlink()
+    assert main(["report", str(copy)]) == 0
+    assert capsys.readouterr().out.strip() == str(copy / "report.html")
+    assert len((copy / "report.html").read_text()) == pytest.approx(len(before), rel=0.05)
+    assert list((copy / "figures").glob("*.png"))
+
+
+def test_compare_shows_results_and_what_differs(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["train", "quickstart", *SMALL, "--out", str(other), "--optim.lr", "0.01"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in result["runs"]] == [str(run), str(other)]
+    assert result["differences"] == {"optim.lr": [0.002, 0.01]}
+    wanted = {"top1", "top1_ci95", "params", "flops_per_image", "images_per_s", "train_wall_s"}
+    assert wanted <= set(result["runs"][0])
+    assert main(["compare", str(run), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "optim.lr" in out
+    assert "95 % interval" in out
+
+
+def test_an_existing_run_is_safe(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    words = ["train", "quickstart", *SMALL, "--out", str(copy)]
+    assert main(words) == 2
+    assert "exists; continue it with --resume, replace it with --overwrite" in capsys.readouterr().err
+    (copy / "report.html").unlink()
+    (copy / "eval.json").unlink()
+    assert main([*words, "--resume"]) == 0  # finished already: evaluated and reported again
+    assert json.loads((copy / "eval.json").read_text()) == json.loads((run / "eval.json").read_text())
+    assert (copy / "report.html").exists()
+    assert main([*words, "--resume", "--overwrite"]) == 2
+    assert main([*words, "--resume", "--train.seed", "1"]) == 2
+    assert "was started with train.seed = 0, not 1" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(copy)
+
+
+def test_a_saved_config_is_a_recipe(run, tmp_path):
+    again = tmp_path / "again"
+    assert main(["train", str(run / "config.toml"), "--out", str(again)]) == 0
+    a, b = (json.loads((path / "eval.json").read_text()) for path in (run, again))
+    assert a == b
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_two_steps(name, tmp_path):
+    """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's."""
+    words = [
+        "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug", "--train.device", "cpu",
+        "--data.test_per_class", "2", "--data.val_per_class", "2", "--data.train_per_class", "6",
+        "--train.batch_size", "20", "--eval.gallery", "2",
+    ]  # fmt: skip
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from patchlight.training.state import Interrupted
+
+    def stop(*args, **kwargs):
+        raise Interrupted("stopped by SIGINT in epoch 1 after step 3")
+
+    monkeypatch.setattr(verbs, "fit", stop)
+    assert main(["train", "quickstart", *SMALL, "--out", str(tmp_path / "run")]) == 130
+    assert "stopped by SIGINT in epoch 1 after step 3; the checkpoint is saved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["trian"], 2, "no command 'trian'; did you mean 'train'?"),
+        (["train"], 2, "the following arguments are required: recipe; see `patchlight train --help`"),
+        (["train", "quikstart"], 2, "no recipe 'quikstart'; did you mean 'quickstart'?"),
+        (["train", "quickstart", "--epochs", "3"], 2, "unknown argument '--epochs'; did you mean '--train.epochs'?"),
+        (["train", "quickstart", "--train.epoch", "3"], 2, "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        (["train", "quickstart", "--overwrit"], 2, "unknown argument '--overwrit'; did you mean '--overwrite'?"),
+        (["train", "quickstart", "--model.name", "vit-tinny"], 2, "no model 'vit-tinny'; did you mean 'vit-tiny'?"),
+        (["train", "quickstart", "--model.patch_size", "5"], 2, "patch_size 5 does not divide the image size 32"),
+        (["train", "quickstart", "--data.source", "digit"], 2, "did you mean 'digits'?"),
+        (["train", "quickstart", "--data.mean", "0.5"], 2, "data.mean and data.std belong together"),
+        (["train", "none.toml"], 2, "no file 'none.toml'"),
+        (["eval", "nowhere"], 1, "nowhere is not a run folder"),
+        (["eval", "nowhere", "--split", "best"], 2, "invalid choice: 'best'"),
+        (["eval", "nowhere", "--train.epochs", "3"], 2, "`patchlight eval` takes no settings"),
+        (["report", "nowhere"], 1, "nowhere is not a run folder"),
+        (["compare", "nowhere"], 1, "nowhere is not a run folder"),
+        (["models", "vit-tin"], 2, "no model 'vit-tin'; did you mean 'vit-tiny'?"),
+        (["models", "--img-size", "0"], 2, "--img-size must be at least 1, not 0"),
+        (["recipes", "quick"], 2, "no recipe 'quick'; did you mean 'quickstart'?"),
+        (["data", "nowhere/at/all"], 2, "nowhere/at/all"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_a_code(here, capsys, words, code, message):
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.startswith("patchlight: ")
+    assert captured.err.count("\n") == 1
+    assert not list(here.iterdir())
+
+
+def test_bad_images_are_named(run, here, capsys):
+    (here / "broken.png").write_bytes(b"not a picture")
+    for name in ("broken.png", "missing.png"):
+        assert main(["predict", str(run), name]) == 1
+        err = capsys.readouterr().err
+        assert name in err
+        assert err.count("\n") == 1
+    assert main(["predict", str(run), "broken.png", "--top", "0"]) == 2
+
+
+def test_data_shows_a_folder_with_its_faults(here, capsys):
+    for name in ("cat", "dog"):
+        (here / "pets" / name).mkdir(parents=True)
+        for i in range(12):
+            picture(here / "pets" / name / f"{i}.png", size=(20 + i, 30))
+    (here / "pets" / "dog" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    assert main(["data", "pets", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [Path(bad["name"]).name for bad in result["bad_files"]] == ["broken.jpg"]
+    assert result["duplicates"]["label_conflicts"] == 12
+    assert result["figures"] == []
+    (here / "pets" / "dog" / "broken.jpg").unlink()
+    assert main(["data", "pets", "--augment.policy", "randaugment"]) == 0
+    captured = capsys.readouterr()
+    figures = sorted(Path("runs/data-pets").glob("*.png"))
+    assert [f.name for f in figures] == ["augmentation.png", "class_balance.png", "samples.png"]
+    assert all(str(figure) in captured.out for figure in figures)
+    assert main(["data", "pets"]) == 2
+    assert "replace its pictures with --overwrite" in capsys.readouterr().err
+    assert main(["data", "pets", "--overwrite"]) == 0
+
+
+def test_lists(capsys):
+    assert main(["recipes"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in recipe_names())
+    assert main(["recipes", "quickstart"]) == 0
+    assert "[about]" in capsys.readouterr().out
+    assert main(["recipes", "--fields"]) == 0
+    assert "train.batch_size" in capsys.readouterr().out
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in MODELS)
+    assert main(["models", "vit-tiny", "--model.patch_size", "8", "--img-size", "64"]) == 0
+    assert "65 = 8 x 8 patches of 8 pixels + 1 prefix" in capsys.readouterr().out
+
+
+def test_settings_stand_anywhere():
+    words, settings = split_settings(
+        ["--train.epochs", "5", "quickstart", "--optim.lr=-1", "--train.compile", "--json"]
+    )
+    assert words == ["quickstart", "--json"]
+    assert settings == {"train.epochs": "5", "optim.lr": "-1", "train.compile": "true"}
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_has_an_example_and_loads_nothing_heavy(verb):
+    code = (
+        "import sys\nfrom patchlight.cli import main\n"
+        f"try:\n    main({[verb, '--help'] if verb else ['--help']!r})\n"
+        "finally:\n    heavy = {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\n    assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "example" in done.stdout
+    assert f"patchlight {verb}".strip() in done.stdout
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "patchlight", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert re.fullmatch(r"patchlight \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m patchlight recipes --fields | head -n 1", shell=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("setting")
+
+
+def test_the_library_trains_too(tmp_path):
+    import patchlight
+
+    run = patchlight.train(small_config(), out=tmp_path / "run")
+    assert patchlight.evaluate(run.path)["n"] == 50
+    assert set(patchlight.__all__) <= set(dir(patchlight))
+    assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'bogus'"):
+        _ = patchlight.bogus

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from small import small_config
+
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.runs import Run, config_differences
+
+
+def test_a_run_is_never_overwritten_silently(tmp_path):
+    config = small_config()
+    run = Run.create(tmp_path / "run", config)
+    run.write_text("eval.json", "{}")
+    assert run.config() == config
+    with pytest.raises(UsageError, match=r"exists; continue it with --resume, replace it with --overwrite"):
+        Run.create(tmp_path / "run", config)
+    assert (run.path / "eval.json").exists()
+    Run.create(tmp_path / "run", config, overwrite=True)
+    assert not (run.path / "eval.json").exists()
+
+
+def test_what_is_no_run_is_never_deleted(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(UsageError, match="is not a run folder; choose another place with --out"):
+            Run.create(path, small_config(), overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resuming_needs_the_same_settings(tmp_path):
+    run = Run.create(tmp_path / "run", small_config())
+    with pytest.raises(UsageError, match=r"was started with train.epochs = 2, not 3; resume it with the same"):
+        Run.create(run.path, small_config(train={"epochs": 3}), resume=True)
+    assert Run.create(run.path, small_config(about={"title": "other words"}), resume=True) == run
+    with pytest.raises(UsageError, match="there is no run at .*/none to resume"):
+        Run.create(tmp_path / "none", small_config(), resume=True)
+
+
+def test_opening_what_is_no_run_names_those_beside_it(tmp_path):
+    Run.create(tmp_path / "vit", small_config())
+    with pytest.raises(PatchlightError, match=r"vti is not a run folder .*; runs there: vit"):
+        Run.open(tmp_path / "vti")
+
+
+def test_damaged_files_are_named(tmp_path):
+    run = Run.create(tmp_path / "run", small_config())
+    with pytest.raises(PatchlightError, match=r"eval\.json is missing; is the run finished"):
+        run.read_json("eval.json")
+    (run.path / "eval.json").write_text("{")
+    with pytest.raises(PatchlightError, match=r"eval\.json is not valid JSON"):
+        run.read_json("eval.json")
+    run.write_metrics([{"epoch": 1}])
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2')
+    with pytest.raises(PatchlightError, match=r"metrics\.jsonl, line 2, is not JSON"):
+        run.metrics()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PatchlightError, match="cannot make .*; choose another place with --out"):
+        Run.create(tmp_path / "file" / "run", small_config())
+
+
+def test_differences_leave_out_descriptions():
+    a = small_config(about={"title": "a"})
+    b = small_config(about={"title": "b"}, optim={"lr": 0.5}, data={"mean": [0.5, 0.5, 0.5]})
+    assert config_differences(a, b) == {"optim.lr": (3e-3, 0.5), "data.mean": (None, [0.5, 0.5, 0.5])}

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+
+from patchlight import runtime
+from patchlight.errors import UsageError
+
+
+def test_seeds_depend_on_their_arguments_alone():
+    seeds = [
+        runtime.derive_seed(seed, stream, epoch, step)
+        for seed in (0, 1)
+        for stream in runtime.STREAMS
+        for epoch in range(3)
+        for step in range(3)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert runtime.derive_seed(0, "order", 5) == runtime.derive_seed(0, "order", 5)
+    # Pinned: a run must be the same after an update of NumPy.
+    assert runtime.derive_seed(0, "order", 5) == 7532623731273203193
+
+
+def test_devices_that_are_not_there():
+    assert runtime.resolve_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="train.device 'cuda' is not available here; use 'auto' or 'cpu'"):
+            runtime.resolve_device("cuda")
+
+
+def test_precision_is_what_is_asked_for_or_what_the_machine_is_good_at():
+    cpu = torch.device("cpu")
+    assert runtime.resolve_precision("fp16", cpu) == "fp16"
+    assert runtime.resolve_precision("auto", cpu) in ("fp32", "bf16")
+    with runtime.autocast("bf16", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with runtime.autocast("fp32", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with runtime.threads(1) as count:
+        assert count == torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_description_names_versions_hardware_and_commit():
+    facts = runtime.describe(torch.device("cpu"))
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["hardware"]["cores"] >= 1
+    assert facts["hardware"]["cpu"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=runtime.__file__[:-10])
+    if head.returncode == 0:
+        assert facts["git_commit"].startswith(head.stdout.strip())
