@@ -9,7 +9,7 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # The longest matching prefix decides.
 LEVELS = {
-    "errors": 0, "config": 0, "runtime": 0, "progress": 0, "evaluation.metrics": 0, "report.figures": 0,
+    "errors": 0, "config": 0, "runtime": 0, "progress": 0, "units": 0, "evaluation.metrics": 0, "report.figures": 0,
     "report.galleries": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explain": 2, "training": 2,
@@ -29,6 +29,7 @@ NO_TORCH = {
     "errors",
     "config",
     "progress",
+    "units",
     "evaluation.metrics",
     "report.figures",
     "report.galleries",

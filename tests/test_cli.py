@@ -196,7 +196,8 @@ def test_a_saved_config_is_a_recipe(run, tmp_path):
 def test_every_recipe_trains_two_steps(name, tmp_path):
     """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's."""
     words = [
-        "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug", "--train.device", "cpu",
+        "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug",
+        "--train.device", "cpu",
         "--data.test_per_class", "2", "--data.val_per_class", "2", "--data.train_per_class", "6",
         "--train.batch_size", "20", "--eval.gallery", "2",
     ]  # fmt: skip

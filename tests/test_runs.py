@@ -32,7 +32,7 @@ def test_resuming_needs_the_same_settings(tmp_path):
     with pytest.raises(UsageError, match=r"was started with train.epochs = 2, not 3; resume it with the same"):
         Run.create(run.path, small_config(train={"epochs": 3}), resume=True)
     assert Run.create(run.path, small_config(about={"title": "other words"}), resume=True) == run
-    with pytest.raises(UsageError, match="there is no run at .*/none to resume"):
+    with pytest.raises(UsageError, match=r"there is no run at .*/none to resume"):
         Run.create(tmp_path / "none", small_config(), resume=True)
 
 
@@ -58,7 +58,7 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PatchlightError, match="cannot make .*; choose another place with --out"):
+    with pytest.raises(PatchlightError, match=r"cannot make .*; choose another place with --out"):
         Run.create(tmp_path / "file" / "run", small_config())
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from patchlight.config import RECIPES, apply_overrides, describe_fields, load_recipe, recipe_names
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.units import SPACE
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -186,6 +187,10 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, allow_nan=False))
 
 
+def _print(text: str) -> None:
+    print(text.replace(SPACE, " "))
+
+
 def _train(args: argparse.Namespace) -> None:
     config = load_recipe(args.recipe, args.settings)
     if args.resume and args.overwrite:
@@ -198,7 +203,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.json:
         _print_json({"run": str(run.path), **result})
     else:
-        print(result_line(result))
+        _print(result_line(result))
         print(f"report  {run.path / 'report.html'}\nmodel   {run.path / 'model'}")
 
 
@@ -215,7 +220,7 @@ def _eval(args: argparse.Namespace) -> None:
     from patchlight.cli_text import result_table
 
     result = verbs.evaluate(args.run, data=args.data, split=args.split, device=args.device)
-    _print_json(result) if args.json else print(result_table(result))
+    _print_json(result) if args.json else _print(result_table(result))
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -225,7 +230,7 @@ def _predict(args: argparse.Namespace) -> None:
     from patchlight.cli_text import prediction_table
 
     answers = verbs.predict(args.run, args.images, top=args.top, device=args.device)
-    _print_json({"predictions": answers}) if args.json else print(prediction_table(answers))
+    _print_json({"predictions": answers}) if args.json else _print(prediction_table(answers))
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -239,20 +244,20 @@ def _compare(args: argparse.Namespace) -> None:
     from patchlight.cli_text import comparison_table
 
     result = verbs.compare(args.runs)
-    _print_json(result) if args.json else print(comparison_table(result))
+    _print_json(result) if args.json else _print(comparison_table(result))
 
 
 def _recipes(args: argparse.Namespace) -> None:
     from patchlight.cli_text import field_table, recipe_table
 
     if args.fields:
-        print(field_table(describe_fields()))
+        _print(field_table(describe_fields()))
     elif args.recipe:
         load_recipe(args.recipe)  # for its errors
         path = Path(args.recipe) if args.recipe.endswith(".toml") else RECIPES / f"{args.recipe}.toml"
         print(path.read_text(encoding="utf-8"), end="")
     else:
-        print(recipe_table([load_recipe(name).about for name in recipe_names()]))
+        _print(recipe_table([load_recipe(name).about for name in recipe_names()]))
 
 
 def _models(args: argparse.Namespace) -> None:
@@ -263,10 +268,10 @@ def _models(args: argparse.Namespace) -> None:
         if value < 1:
             raise UsageError(f"{option} must be at least 1, not {value}")
     if args.name is None:
-        print(model_table(verbs.models(args.img_size, args.classes)))
+        _print(model_table(verbs.models(args.img_size, args.classes)))
         return
     config = apply_overrides(_model_config(args.name), args.settings).model
-    print(layer_table(verbs.describe_model(config, args.img_size, args.classes)))
+    _print(layer_table(verbs.describe_model(config, args.img_size, args.classes)))
 
 
 def _model_config(name: str) -> Any:
@@ -281,7 +286,7 @@ def _data(args: argparse.Namespace) -> None:
     from patchlight.cli_text import audit_text
 
     result = verbs.data(config, out=args.out, overwrite=args.overwrite)
-    _print_json(result) if args.json else print(audit_text(result))
+    _print_json(result) if args.json else _print(audit_text(result))
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from patchlight.config import About, FieldInfo
-from patchlight.progress import duration
+from patchlight.units import clock, percent, short
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -24,43 +24,34 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int =
     return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
-def short(number: float) -> str:
-    """1234567 as `1.23 M`."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g}"
-
-
-def percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f} %"
+def share(value: float | None) -> str:
+    """In percent; a dash where there is none."""
+    return "-" if value is None else percent(value, 2)
 
 
 def result_line(result: dict[str, Any]) -> str:
     low, high = result["top1_ci95"]
     return (
-        f"{result['split']} accuracy {percent(result['top1'])} "
+        f"{result['split']} accuracy {share(result['top1'])} "
         f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images)"
     )
 
 
 def result_table(result: dict[str, Any]) -> str:
     facts = [
-        ("top-5 accuracy", percent(result["top5"])),
+        ("top-5 accuracy", share(result["top5"])),
         ("loss", f"{result['loss']:.4f}"),
-        ("calibration error (ECE)", percent(result["ece"])),
+        ("calibration error (ECE)", share(result["ece"])),
     ]
     counts = [sum(row) for row in result["confusion"]]
-    classes = [
-        (name, percent(rate), str(n)) for (name, rate), n in zip(result["per_class"].items(), counts, strict=True)
-    ]
+    classes = [(name, share(rate), str(n)) for (name, rate), n in zip(result["per_class"].items(), counts, strict=True)]
     return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
 
 
 def prediction_table(answers: list[dict[str, Any]]) -> str:
     blocks = []
     for answer in answers:
-        rows = [("  " + c["class"], percent(c["probability"])) for c in answer["classes"]]
+        rows = [("  " + c["class"], share(c["probability"])) for c in answer["classes"]]
         blocks.append(f"{answer['image']}\n{table(rows)}")
     return "\n".join(blocks)
 
@@ -70,7 +61,7 @@ def comparison_table(result: dict[str, Any]) -> str:
         (
             run["run"], run["model"], f"{100 * run['top1']:.2f}",
             f"{100 * run['top1_ci95'][0]:.2f}-{100 * run['top1_ci95'][1]:.2f}", f"{run['n']:,}", short(run["params"]),
-            short(run["flops_per_image"]), f"{run['images_per_s']:,.0f}", duration(run["train_wall_s"]),
+            short(run["flops_per_image"]), f"{run['images_per_s']:,.0f}", clock(run["train_wall_s"]),
         )
         for run in result["runs"]
     ]  # fmt: skip

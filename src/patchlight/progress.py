@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from patchlight.units import clock
+
 LINE_EVERY_S = 30.0
 BAR_EVERY_S = 0.5
 
@@ -48,19 +50,10 @@ class Progress:
         if self.terminal:
             self.bar.set_postfix_str(text, refresh=False)
         else:
-            say(f"{self.label} {self.done}/{self.total}  {text}  {duration(self.left_s())} left")
+            say(f"{self.label} {self.done}/{self.total}  {text}  {clock(self.left_s())} left")
 
     def left_s(self) -> float:
         """Seconds until `total` at the pace so far; infinite before the first step."""
         steps = self.done - self.first
         pace = steps / (time.monotonic() - self.started) if steps else 0.0
         return (self.total - self.done) / pace if pace else float("inf")
-
-
-def duration(seconds: float) -> str:
-    """`0:05`, `12:30`, `3:02:09`; `?` for an infinite one."""
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

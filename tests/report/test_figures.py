@@ -17,7 +17,8 @@ from PIL import Image
 
 from patchlight.evaluation import metrics
 from patchlight.report import figures, galleries
-from patchlight.report.style import STYLES, cut, percent, plain, png, svg
+from patchlight.report.style import STYLES, cut, plain, png, svg
+from patchlight.units import percent
 
 THEMES = list(STYLES)
 
@@ -216,21 +217,6 @@ def test_cut_keeps_both_ends():
     assert cut("a class with a long name 7", 12) == "a class…e 7"
     assert cut("a class with a long name 7", 12) != cut("a class with a long name 8", 12)
     assert plain("$5") == r"\$5"
-
-
-@pytest.mark.parametrize(
-    ("rate", "digits", "text"),
-    [
-        (0.914, 0, "91 %"),
-        (1, 0, "100 %"),
-        (0, 1, "0.0 %"),
-        (0.9999, 0, ">99 %"),
-        (0.9999, 1, ">99.9 %"),
-        (0.001, 0, "<1 %"),
-    ],
-)
-def test_percent(rate, digits, text):
-    assert percent(rate, digits).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
 @pytest.mark.parametrize("theme", THEMES)

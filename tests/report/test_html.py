@@ -13,7 +13,7 @@ from PIL import Image
 from patchlight.config import config_from_dict
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
-from patchlight.report.facts import duration, read_facts, short
+from patchlight.report.facts import read_facts
 from patchlight.report.html import SLIDES, build_readme, build_report
 
 ENVIRONMENT = {
@@ -373,28 +373,3 @@ def test_readme(run, page):
         assert f"patchlight {verb} {run}" in text
     assert "checkpoints" not in text  # there are none
     assert "\N{NO-BREAK SPACE}" not in text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (912.4, "912"),
-        (1797, "1,797"),
-        (12345, "12.3 k"),
-        (2691594, "2.69 M"),
-        (999960, "1 M"),
-        (1.2e9, "1.2 G"),
-        (3.14159, "3.14"),
-        (0, "0"),
-    ],
-)
-def test_short(value, text):
-    assert short(value).replace("\N{NO-BREAK SPACE}", " ") == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(1.23, "1.2 s"), (59.4, "59 s"), (61.2, "1 min 1 s"), (3599.7, "1 h 0 min"), (7300, "2 h 1 min")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text

@@ -24,9 +24,9 @@ class Batch:
 
 
 class TrainBatches:
-    """The batches of every epoch. Nothing is kept between two calls of `batch`, so any step can be made again.
+    """The batches of every epoch. Nothing is consumed by `batch`, so any step can be made again.
 
-    The pixels are moved to `device` once where they fit its memory, so that augmentation runs where training does.
+    A batch is gathered from the set and moved to `device`, where it is augmented.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
         "flops_per_image": counter.get_total_flops(),
         "img_size": img_size,
         "patch_size": patch_size,
+        "stem": getattr(model, "stem", None),
         "tokens": (img_size // patch_size) ** 2 + model.num_prefix_tokens if patch_size else None,
     }
 

@@ -35,7 +35,7 @@ class VisionTransformer(nn.Module):
         check_shape(img_size, patch_size, embed_dim, num_heads, pos_embed)
         class_token = global_pool == "token"
         self.img_size, self.patch_size, self.num_classes = img_size, patch_size, num_classes
-        self.global_pool = global_pool
+        self.global_pool, self.stem = global_pool, stem
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_prefix_tokens = int(class_token) + reg_tokens
         self.grad_checkpointing = grad_checkpointing

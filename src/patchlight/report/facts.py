@@ -19,7 +19,6 @@ import numpy as np
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError
 from patchlight.report.figures import best_epoch
-from patchlight.report.style import SPACE
 
 Result = dict[str, Any]
 Samples = dict[str, np.ndarray]
@@ -186,24 +185,3 @@ def _are_samples(data: Samples, classes: int | None) -> bool:
         and np.all((labels >= 0) & (labels < probs.shape[1]))
         and (maps is None or (maps.ndim == 3 and len(maps) == count and np.isfinite(maps).all()))
     )
-
-
-def short(value: float, digits: int = 3) -> str:
-    """A large number in few digits: 912, 2.69 M, 1.2 G."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
-        if abs(value) >= 0.9995 * size and abs(value) >= 9995:
-            return f"{value / size:.{digits}g}{SPACE}{letter}"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.{digits}g}"
-
-
-def duration(seconds: float) -> str:
-    """61.2 as "1 min 1 s"; the two largest units at most."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

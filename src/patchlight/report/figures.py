@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from patchlight.report.style import Style, Theme, percent, plain, styled
+from patchlight.report.style import Style, Theme, plain, styled
+from patchlight.units import percent
 
 
 def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:

@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from patchlight.report.style import Style, Theme, percent, plain, styled
+from patchlight.report.style import Style, Theme, plain, styled
+from patchlight.units import percent
 
 Pixels = NDArray[np.uint8]
 HEAT = "inferno"

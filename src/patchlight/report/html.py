@@ -16,7 +16,8 @@ import jinja2
 from patchlight.errors import PatchlightError
 from patchlight.report import parts
 from patchlight.report.facts import Facts, read_facts, resume_command
-from patchlight.report.style import SPACE, STYLES, png
+from patchlight.report.style import STYLES, png
+from patchlight.units import SPACE
 
 SLIDES = {
     "curves": "loss, accuracy and learning rate over the epochs",

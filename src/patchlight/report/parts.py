@@ -17,8 +17,9 @@ from PIL import Image
 
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.report import figures, galleries
-from patchlight.report.facts import Facts, duration, resume_command, short
-from patchlight.report.style import SPACE, STYLES, Theme, cut, percent, svg
+from patchlight.report.facts import Facts, resume_command
+from patchlight.report.style import STYLES, Theme, cut, svg
+from patchlight.units import SPACE, duration, percent, short
 
 BY = "\N{MULTIPLICATION SIGN}"
 EN = "\N{EN DASH}"
@@ -291,6 +292,7 @@ def patches(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part | 
         "numbers": f"{p} {BY} {p} {BY} 3 = {3 * p * p:,}",
         "tokens": f"{tokens:,.0f}" if tokens else None,
         "more": int(tokens - count) if tokens and tokens > count else 0,
+        "stem": facts.about("model", "stem") == "conv",
     }
 
 

@@ -34,8 +34,6 @@ STYLES: dict[Theme, Style] = {
     "dark": Style("#e8eaed", "#a2aab4", "#3a4149", "#15181c", "#62b8ee", "#f0a13c", "#3fc79a", "magma"),
 }
 
-SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
-
 # Measured with whichever comes first here; a browser shows the SVG's text in the same list's first font that it has.
 FONTS = ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"]
 
@@ -94,17 +92,6 @@ def cut(text: object, length: int) -> str:
 def plain(text: object, length: int = 20) -> str:
     """`cut` for a figure: no `$` in it starts a formula."""
     return cut(text, length).replace("$", r"\$")
-
-
-def percent(rate: float, digits: int = 0) -> str:
-    """0.914 as "91 %"; what only rounds to none or to all is "<1 %" or ">99 %"."""
-    least = 10.0**-digits
-    text = f"{100 * rate:.{digits}f}"
-    if rate > 1e-9 and float(text) == 0:
-        return f"<{least:.{digits}f}{SPACE}%"
-    if rate < 1 - 1e-9 and float(text) == 100:
-        return f">{100 - least:.{digits}f}{SPACE}%"
-    return f"{text}{SPACE}%"
 
 
 def svg(figure: Figure, theme: Theme) -> str:

@@ -24,12 +24,13 @@ from patchlight.errors import PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
 from patchlight.models import ModelCard, pixels_to_input, save_model
-from patchlight.progress import Progress, duration, say
+from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.state import Interrupted, StopSignal, Stopwatch, TrainState, stop_on_signal
+from patchlight.units import clock
 
 
 def fit(
@@ -243,5 +244,5 @@ class Trainer:
                 f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
             )
         left = row["wall_s"] / row["epoch"] * (self.epochs - row["epoch"])
-        parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{duration(left)} left"]
+        parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)

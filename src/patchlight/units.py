@@ -1,0 +1,46 @@
+"""Numbers as people read them. A no-break space stands between a number and its unit."""
+
+from __future__ import annotations
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A large number in few digits: 912, 2.69 M, 1.2 G."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
+        if abs(value) >= 0.9995 * size and abs(value) >= 9995:
+            return f"{value / size:.{digits}g}{SPACE}{letter}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """61.2 as "1 min 1 s"; the two largest units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def clock(seconds: float) -> str:
+    """Time left or passed: 0:05, 12:30, 3:02:09; ? for an infinite one."""
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def percent(rate: float, digits: int = 0) -> str:
+    """0.914 as "91 %"; what only rounds to none or to all is "<1 %" or ">99 %"."""
+    least = 10.0**-digits
+    text = f"{100 * rate:.{digits}f}"
+    if rate > 1e-9 and float(text) == 0:
+        return f"<{least:.{digits}f}{SPACE}%"
+    if rate < 1 - 1e-9 and float(text) == 100:
+        return f">{100 - least:.{digits}f}{SPACE}%"
+    return f"{text}{SPACE}%"
