@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -63,6 +64,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def check_compile(device: torch.device) -> None:
+    """Raises UsageError where torch.compile cannot work: on a CPU it needs a C++ compiler."""
+    compilers = [os.environ.get("CXX", "g++"), "clang++"]
+    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+        raise UsageError("train.compile needs a C++ compiler on a CPU; install g++, or set train.compile = false")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -15,7 +16,7 @@ from small import make_images, small_config
 
 from patchlight.config import Config
 from patchlight.data.splits import Splits
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import load_model
 from patchlight.models import pixels_to_input as to_input
 from patchlight.runs import Run
@@ -187,10 +188,17 @@ def test_low_precision_stays_close_to_fp32(tmp_path, precision):
     assert all(p.dtype == torch.float32 for p in low.model.parameters())
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compile_gives_the_same_step(tmp_path):
     plain, *_ = start(tmp_path, "plain")
     compiled, *_ = start(tmp_path, "compiled", train={"compile": True})
     torch.testing.assert_close(plain.train_step(0, 0), compiled.train_step(0, 0))
+
+
+def test_compile_without_a_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"train\.compile needs a C\+\+ compiler"):
+        start(tmp_path, train={"compile": True})
 
 
 def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):

@@ -71,6 +71,8 @@ class Trainer:
         self.device = runtime.resolve_device(train.device)
         self.precision = runtime.resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
+        if train.compile:
+            runtime.check_compile(self.device)
         self.forward = torch.compile(self.model) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
