@@ -16,8 +16,9 @@ from small import small_config
 
 from patchlight import verbs
 from patchlight.cli import VERBS, main, split_settings
-from patchlight.config import load_recipe, recipe_names
+from patchlight.config import recipe_names
 from patchlight.models import MODELS
+from patchlight.runs import Run
 
 SMALL = [
     *("--data.image_size", "16", "--data.train_per_class", "12", "--data.val_per_class", "4"),
@@ -60,6 +61,8 @@ def test_a_run_folder_holds_what_is_promised(run):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     environment = json.loads((run / "environment.json").read_text())
     assert environment["time"]["train_wall_s"] > 0
+    digests = environment["data"].pop("digests")
+    assert set(digests) == {"train", "val", "test"}
     assert environment["data"] == {"source": "digits", "train": 120, "val": 40, "test": 60, "classes": 10}
 
 
@@ -90,9 +93,40 @@ def test_eval_on_other_splits_and_sources(run, here, capsys):
     assert result["n"] == 6
     assert [sum(row) for row in result["confusion"]] == [0, 0, 0, 3, 0, 0, 0, 3, 0, 0]
     assert result["per_class"]["0"] is None
-    assert "all its 6 images are used" in captured.err
+    assert result["split"] == "all"
     assert main(["eval", str(run)]) == 0
     assert "test accuracy" in capsys.readouterr().out
+
+
+def test_a_folder_that_changed_after_training_is_not_evaluated_as_if_it_had_not(here, capsys):
+    """Its splits are cut anew, so a "test" image may be one that was trained on."""
+    draw = np.random.default_rng(1)
+    for name in ("cat", "dog"):
+        (here / "pets" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / "pets" / name / f"{i}.png")
+    words = [
+        "train",
+        "quickstart",
+        "--data.source",
+        "pets",
+        "--out",
+        "runs/pets",
+        "--train.debug",
+        "--eval.gallery",
+        "2",
+    ]
+    assert main(words) == 0
+    assert main(["eval", "runs/pets", "--data", str(here / "pets"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["n"], result["split"]) == (8, "test")  # not all 40: those were trained on
+    picture(here / "pets" / "cat" / "00.png", size=(16, 16))  # all others move up a row
+    assert main(["eval", "runs/pets"]) == 1
+    assert "pets has changed since the run" in capsys.readouterr().err
+    (here / "runs" / "pets" / "eval.json").unlink()
+    assert main([*words, "--resume"]) == 1
+    assert "the images have changed since the run was started" in capsys.readouterr().err
 
 
 def test_eval_refuses_classes_that_the_model_does_not_know(run, here, capsys):
@@ -115,7 +149,7 @@ def test_predict_takes_any_mode(run, here, capsys, mode):
 
 def test_predict_agrees_with_eval(run, here):
     """The digits written as files get the classes that the evaluation gave them."""
-    images = verbs.own_split(load_recipe(str(run / "config.toml")).data, "test")
+    images = verbs.own_split(Run.open(run), "test")
     pixels, _ = images.gather(range(8))
     paths = []
     for i, image in enumerate(pixels):
@@ -174,8 +208,15 @@ def test_an_existing_run_is_safe(run, tmp_path, capsys):
     assert main(words) == 2
     assert "exists; continue it with --resume, replace it with --overwrite" in capsys.readouterr().err
     (copy / "report.html").unlink()
+    assert main([*words, "--resume"]) == 0
+    assert "is finished; its report is built again" in capsys.readouterr().err
+    assert (copy / "report.html").exists()
+    (copy / "report.html").unlink()
     (copy / "eval.json").unlink()
-    assert main([*words, "--resume"]) == 0  # finished already: evaluated and reported again
+    assert main([*words, "--resume"]) == 0  # as after a kill between training and evaluation
+    environment = json.loads((copy / "environment.json").read_text())
+    assert len(environment["resumed"]) == 1
+    assert environment["started"] == json.loads((run / "environment.json").read_text())["started"]
     assert json.loads((copy / "eval.json").read_text()) == json.loads((run / "eval.json").read_text())
     assert (copy / "report.html").exists()
     assert main([*words, "--resume", "--overwrite"]) == 2
@@ -207,14 +248,14 @@ def test_every_recipe_trains_two_steps(name, tmp_path):
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from patchlight.training.state import Interrupted
+    from patchlight.errors import Interrupted
 
     def stop(*args, **kwargs):
-        raise Interrupted("stopped by SIGINT in epoch 1 after step 3")
+        raise Interrupted("stopped by SIGINT after 0 epochs and 3 steps")
 
     monkeypatch.setattr(verbs, "fit", stop)
     assert main(["train", "quickstart", *SMALL, "--out", str(tmp_path / "run")]) == 130
-    assert "stopped by SIGINT in epoch 1 after step 3; the checkpoint is saved" in capsys.readouterr().err
+    assert "stopped by SIGINT after 0 epochs and 3 steps; the checkpoint is saved" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -276,7 +317,7 @@ def test_data_shows_a_folder_with_its_faults(here, capsys):
     (here / "pets" / "dog" / "broken.jpg").unlink()
     assert main(["data", "pets", "--augment.policy", "randaugment"]) == 0
     captured = capsys.readouterr()
-    figures = sorted(Path("runs/data-pets").glob("*.png"))
+    figures = sorted(Path("previews/pets").glob("*.png"))
     assert [f.name for f in figures] == ["augmentation.png", "class_balance.png", "samples.png"]
     assert all(str(figure) in captured.out for figure in figures)
     assert main(["data", "pets"]) == 2

@@ -91,6 +91,9 @@ def test_command_line_words_become_typed_values():
     assert (config.train.epochs, config.train.compile, config.optim.lr) == (7, True, 1e-4)
     assert (config.data.source, config.data.mean, config.data.image_size) == ("123", (0.1, 0.2, 0.3), 48)
     assert apply_overrides(config, {"data.image_size": "none"}).data.image_size is None
+    # "none" is a value of some settings.
+    assert apply_overrides(config, {"model.pos_embed": "none"}).model.pos_embed == "none"
+    assert apply_overrides(config, {"augment.flip": "none"}).augment.flip == "none"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,18 @@ def test_what_is_no_run_is_never_deleted(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_another_tools_folder_is_no_run(tmp_path):
+    (tmp_path / "config.toml").write_text('baseURL = "https://example.org"\n')
+    (tmp_path / "essay.md").write_text("years of work")
+    with pytest.raises(UsageError, match="is not a run folder"):
+        Run.create(tmp_path, small_config(), overwrite=True)
+    run = Run.create(tmp_path / "run", small_config())
+    (run.path / "notes.txt").write_text("mine")
+    run.write_metrics([{"epoch": 1}])
+    Run.create(run.path, small_config(), overwrite=True)
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "notes.txt"]
+
+
 def test_resuming_needs_the_same_settings(tmp_path):
     run = Run.create(tmp_path / "run", small_config())
     with pytest.raises(UsageError, match=r"was started with train.epochs = 2, not 3; resume it with the same"):

@@ -13,6 +13,7 @@ _EXPORTS = {
     "Config": "patchlight.config",
     "load_recipe": "patchlight.config",
     "recipe_names": "patchlight.config",
+    "recipes": "patchlight.config",
     "PatchlightError": "patchlight.errors",
     "UsageError": "patchlight.errors",
     "Run": "patchlight.runs",

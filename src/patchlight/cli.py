@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from patchlight.config import RECIPES, apply_overrides, describe_fields, load_recipe, recipe_names
+from patchlight.config import RECIPES, apply_overrides, describe_fields, load_recipe, recipes
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.units import SPACE
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:  # a full disk, a folder that may not be written
+        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}", FAILED)
 
 
 def _complain(message: object, code: int) -> int:
@@ -157,9 +159,9 @@ def build_parser() -> Parser:
     compare.add_argument("runs", nargs="+", metavar="RUN", type=Path)
     compare.add_argument("--json", action="store_true", help="print one JSON object")
 
-    recipes = add("recipes", "list the recipes, or print one", "patchlight recipes cifar10-cpu")
-    recipes.add_argument("recipe", nargs="?", help="print this recipe")
-    recipes.add_argument("--fields", action="store_true", help="every setting, its default and its meaning")
+    listing = add("recipes", "list the recipes, or print one", "patchlight recipes cifar10-cpu")
+    listing.add_argument("recipe", nargs="?", help="print this recipe")
+    listing.add_argument("--fields", action="store_true", help="every setting, its default and its meaning")
 
     models = add("models", "list the models, or describe one layer by layer",
                  "patchlight models vit-tiny --model.patch_size 8")  # fmt: skip
@@ -171,7 +173,7 @@ def build_parser() -> Parser:
                "patchlight data my_images --augment.policy randaugment")  # fmt: skip
     data.add_argument("source", help="digits, cifar10, cifar100, hf:owner/name, or a path")
     data.add_argument("--recipe", default="cifar10-cpu", help="whose augmentation is shown (default: cifar10-cpu)")
-    data.add_argument("--out", type=Path, help="where the pictures go (default: runs/data-NAME)")
+    data.add_argument("--out", type=Path, help="where the pictures go (default: previews/NAME)")
     data.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
     data.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -257,7 +259,7 @@ def _recipes(args: argparse.Namespace) -> None:
         path = Path(args.recipe) if args.recipe.endswith(".toml") else RECIPES / f"{args.recipe}.toml"
         print(path.read_text(encoding="utf-8"), end="")
     else:
-        _print(recipe_table([load_recipe(name).about for name in recipe_names()]))
+        _print(recipe_table(recipes()))
 
 
 def _models(args: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ def result_line(result: dict[str, Any]) -> str:
 
 def result_table(result: dict[str, Any]) -> str:
     facts = [
-        ("top-5 accuracy", share(result["top5"])),
+        *([("top-5 accuracy", share(result["top5"]))] if len(result["per_class"]) > 5 else []),
         ("loss", f"{result['loss']:.4f}"),
         ("calibration error (ECE)", share(result["ece"])),
     ]

@@ -39,6 +39,7 @@ COUNT = Range(1)
 NOT_NEGATIVE = Range(0)
 RATE = Range(0, 1)
 PROPER_RATE = Range(0, 0.999)
+NEARLY_ONE = Range(0, 0.999999)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class ModelConfig(Section):
     drop_rate: Annotated[float | None, "dropout before the head", PROPER_RATE] = None
     pos_drop_rate: Annotated[float | None, "dropout after the position embedding", PROPER_RATE] = None
     proj_drop_rate: Annotated[float | None, "dropout in the MLP and after attention's projection", PROPER_RATE] = None
+    mlp_drop_rate: Annotated[float | None, "dropout in the MLP; unset is proj_drop_rate", PROPER_RATE] = None
     attn_drop_rate: Annotated[float | None, "dropout of attention weights", PROPER_RATE] = None
     drop_path_rate: Annotated[float | None, "stochastic depth of the last block, rising from 0", PROPER_RATE] = None
     fused_attn: Annotated[bool | None, "attention through scaled_dot_product_attention"] = None
@@ -132,9 +134,11 @@ class OptimConfig(Section):
         "adamw"
     )
     lr: Annotated[float, "peak learning rate", POSITIVE] = 1e-3
-    weight_decay: Annotated[float, "decoupled; not on norms, biases, tokens and positions", NOT_NEGATIVE] = 0.05
+    weight_decay: Annotated[
+        float, "decoupled (coupled for sgd); not on norms, biases, tokens, positions", NOT_NEGATIVE
+    ] = 0.05
     beta1: Annotated[float, "adamw", PROPER_RATE] = 0.9
-    beta2: Annotated[float, "adamw", Range(0, 0.999999)] = 0.999
+    beta2: Annotated[float, "adamw", NEARLY_ONE] = 0.999
     momentum: Annotated[float, "sgd and muon", PROPER_RATE] = 0.9
     nesterov: Annotated[bool, "sgd and muon"] = True
     muon_lr: Annotated[float, "peak learning rate of the matrices under muon", POSITIVE] = 0.02
@@ -157,16 +161,14 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     epochs: Annotated[int, "passes over the training images", COUNT] = 10
     batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
-    micro_batch_size: Annotated[
-        int | None, "process a batch in pieces of this size: less memory, same result", COUNT
-    ] = None
+    micro_batch_size: Annotated[int | None, "process a batch in pieces of this size, to save memory", COUNT] = None
     label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
-    ema_decay: Annotated[
-        float, "moving average of the weights, used for validation and kept; 0 is off", PROPER_RATE
-    ] = 0.0
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where the hardware is good at it"] = (
-        "auto"
+    ema_decay: Annotated[float, "moving average of the weights, used for validation and kept; 0 is off", NEARLY_ONE] = (
+        0.0
     )
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where the hardware has it, fp16 on older GPUs"
+    ] = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], "auto: cuda, else mps, else cpu"] = "auto"
     threads: Annotated[int | None, "CPU threads; unset is torch's choice", COUNT] = None
     compile: Annotated[bool, "torch.compile the model"] = False
@@ -272,6 +274,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
+def recipes() -> list[About]:
+    """What each of them says of itself."""
+    return [load_recipe(name).about for name in recipe_names()]
+
+
 def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> Config:
     """A recipe by name or by path, with `{"train.epochs": "5"}` laid over it.
 
@@ -290,8 +297,10 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> C
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     except OSError as error:
         raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
-    data.setdefault("about", {}).setdefault("name", path.stem)
-    return apply_overrides(config_from_dict(data, path.name), overrides or {})
+    config = config_from_dict(data, path.name)
+    if "name" not in data.get("about", {}):
+        config = dataclasses.replace(config, about=dataclasses.replace(config.about, name=path.stem))
+    return apply_overrides(config, overrides or {})
 
 
 def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
@@ -305,7 +314,7 @@ def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
         if name not in hints:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
         hint, _, _ = _parts(hints[name])
-        if text.lower() == "none" and _is_optional(hint):
+        if text.lower() == "none" and _is_optional(hint) and "none" not in get_args(_required(hint)):
             data[section].pop(name, None)
         else:
             data[section][name] = _parse(text, hint)

@@ -14,6 +14,10 @@ class UsageError(PatchlightError):
     """A wrong name, setting or argument. The command line exits with 2."""
 
 
+class Interrupted(PatchlightError):
+    """Training was stopped by a signal, after a checkpoint was saved. The command line exits with 130."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause for the end of an error message: the nearest known name, or the list of them (the first twelve)."""
     names = sorted(known)

@@ -15,6 +15,11 @@ import numpy as np
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 
+CONTENTS = (
+    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "report.html", "README.md",
+    "figures", "model", "checkpoints",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,23 +35,46 @@ class Run:
         where a run to resume was started with other settings.
         """
         run = cls(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if not (path / "config.toml").is_file():
-                raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
-            if resume:
-                run._check_same(config)
-                return run
-            if not overwrite:
-                raise UsageError(f"{path} exists; continue it with --resume, replace it with --overwrite, or use --out")
-            shutil.rmtree(path)
-        elif resume:
-            raise UsageError(f"there is no run at {path} to resume; leave out --resume to start it")
+        run.check_free(config, resume=resume, overwrite=overwrite)
+        if resume:
+            return run
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PatchlightError(f"cannot make {path}: {error.strerror}; choose another place with --out") from None
+        run._clear()
         run.write_text("config.toml", config.to_toml())
         return run
+
+    def check_free(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Raises what `create` raises, and touches nothing."""
+        path = self.path
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not self._is_run():
+                raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
+            if resume:
+                self._check_same(config)
+            elif not overwrite:
+                raise UsageError(f"{path} exists; continue it with --resume, replace it with --overwrite, or use --out")
+        elif resume:
+            raise UsageError(f"there is no run at {path} to resume; leave out --resume to start it")
+
+    def _is_run(self) -> bool:
+        """Its config.toml is one of ours, not any other tool's."""
+        try:
+            self.config()
+        except PatchlightError:
+            return False
+        return True
+
+    def _clear(self) -> None:
+        """Delete what runs are made of, and nothing that somebody else put beside it."""
+        for name in CONTENTS:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path | str) -> Run:

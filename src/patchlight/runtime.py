@@ -44,16 +44,16 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(device for device, here in present.items() if here)
     if not present[name]:
-        raise UsageError(f"train.device '{name}' is not available here; use 'auto' or 'cpu'")
+        raise UsageError(f"the device '{name}' is not available here; use 'auto' or 'cpu'")
     return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """auto: bf16 on processors with bf16 matrix instructions and on GPUs that have them, else fp32."""
+    """auto: bf16 on processors and GPUs with bf16 instructions, fp16 on other CUDA GPUs, else fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu":
         return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
     return "fp32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
 import statistics
@@ -14,10 +13,11 @@ import torch
 from torch import nn
 
 from patchlight import runtime
-from patchlight.config import Config, DataConfig, ModelConfig, load_recipe, recipe_names
+from patchlight.config import Config, ModelConfig, load_recipe
 from patchlight.data.audit import audit_source
+from patchlight.data.augment import check_augment
 from patchlight.data.decode import load_image
-from patchlight.data.images import ImageSet, channel_stats
+from patchlight.data.images import ImageSet, channel_stats, digest
 from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
@@ -46,9 +46,16 @@ def train(
     The run folder is `out`, or `runs/NAME`. An existing one needs `resume` or `overwrite`.
     """
     config = recipe if isinstance(recipe, Config) else load_recipe(recipe)
+    path = Path(out) if out else Path("runs") / config.about.name
+    # What cannot work is found before data are loaded, as far as it can be.
+    Run(path).check_free(config, resume=resume, overwrite=overwrite)
     device = runtime.resolve_device(config.train.device)
-    # Settings that cannot work are found before data are loaded or a folder is made.
     model_args(config.model, img_size=config.data.image_size or 32, num_classes=2)
+    check_augment(config.augment)
+    if resume and (path / "eval.json").is_file():
+        say(f"{path} is finished; its report is built again")
+        report(path)
+        return Run.open(path)
     runtime.reuse_memory()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     command = command or f"patchlight train {config.about.name}"
@@ -57,7 +64,6 @@ def train(
         for note in data.notes:
             say(note)
         model, card = build(config, data)
-        path = Path(out) if out else Path("runs") / config.about.name
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
         size = count(model, card.img_size)
         record = {
@@ -67,11 +73,13 @@ def train(
             "model": {"name": config.model.name, **size},
             "data": {
                 "source": config.data.source, "train": len(data.train), "val": len(data.val or ()),
-                "test": len(data.test), "classes": len(card.class_names),
+                "test": len(data.test), "classes": len(card.class_names), "digests": digests(data),
             },
             "started": started,
             "command": command,
         }  # fmt: skip
+        if resume and (path / "environment.json").is_file():
+            record = continued(run.read_json("environment.json"), record)
         run.write_json("environment.json", record)
         say(
             f"{config.model.name}: {size['params']:,} parameters, {size['flops_per_image'] / 1e6:,.0f} MFLOPs/image; "
@@ -103,6 +111,23 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     return model, ModelCard(config.model.name, args, names, mean, std)
 
 
+def digests(data: Splits) -> dict[str, str]:
+    """What the images of each split are known by later."""
+    sets = {"train": data.train, "val": data.val, "test": data.test}
+    return {name: digest(images) for name, images in sets.items() if images is not None}
+
+
+def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on: as it was, and what it goes on with.
+
+    Raises PatchlightError where the images are not those that it was started with.
+    """
+    if before["data"].get("digests") != now["data"]["digests"]:
+        raise PatchlightError("the images have changed since the run was started; start a new one with --out")
+    later = {key: now[key] for key in ("started", "git_commit", "hardware", "threads", "precision")}
+    return {**before, "resumed": [*before.get("resumed", []), later]}
+
+
 def time_of(run: Run, state: TrainState) -> dict[str, float]:
     """What training took, for the record."""
     pace = statistics.median(row["images_per_s"] for row in run.metrics())
@@ -122,32 +147,48 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
 
 def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto") -> dict[str, Any]:
     """The metrics of a finished run on a split of its own data, or of any source with the same classes."""
-    config = Run.open(run).config()
+    opened = Run.open(run)
+    config = opened.config()
     model, card = load_model(run, runtime.resolve_device(device))
-    images = own_split(config.data, split) if data is None else other_split(data, split, card)
+    if data is None or is_same_source(data, config.data.source):
+        images = own_split(opened, split)
+    else:
+        images, split = other_split(data, split, card)
     metrics, _ = evaluation.evaluate(model, card, images, split=split, batch_size=config.eval.batch_size)
     return {"data": data or config.data.source, **metrics}
 
 
-def own_split(config: DataConfig, split: str) -> ImageSet:
-    """train, val or test, cut as for training."""
-    splits = load_splits(config)
-    images = getattr(splits, split)
+def is_same_source(a: str, b: str) -> bool:
+    """The run's own data, however they are named: their test images are then those that were set aside, no others."""
+    return a == b or (Path(a).exists() and Path(b).exists() and Path(a).samefile(b))
+
+
+def own_split(run: Run, split: str) -> ImageSet:
+    """train, val or test, cut as for training.
+
+    Raises PatchlightError where the run has no such images, or where they are not the same any more.
+    """
+    config = run.config().data
+    images = getattr(load_splits(config), split)
     if images is None:
         raise PatchlightError(f"the run has no '{split}' images; use --split train or --split test")
+    if digest(images) != run.read_json("environment.json")["data"]["digests"][split]:
+        raise PatchlightError(
+            f"{config.source} has changed since the run, so its '{split}' images are others now and may have been "
+            "trained on; restore it, or name a source that the model has not seen with --data"
+        )
     return images
 
 
-def other_split(source: str, split: str, card: ModelCard) -> ImageSet:
-    """The split of another source, its labels in the model's order. A source of one piece is taken whole."""
+def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str]:
+    """A split of another source with labels in the model's order, and its name. One without splits is taken whole."""
     sets = load_source(source, image_size=card.img_size)
     if split not in sets and len(sets) == 1:
-        only = next(iter(sets))
-        say(f"{source} has no '{split}' split; all its {len(sets[only]):,} images are used")
-        split = only
+        split = "all"
+        sets = {split: next(iter(sets.values()))}
     if split not in sets:
         raise PatchlightError(f"{source} has no '{split}' split; it has {', '.join(sets)}")
-    return evaluation.align_classes(sets[split], card)
+    return evaluation.align_classes(sets[split], card), split
 
 
 def predict(
@@ -179,6 +220,12 @@ def report(run: str | Path) -> Path:
 def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
     """`{"runs": [...], "differences": {setting: [value of each run]}}`."""
     opened = [Run.open(run) for run in runs]
+    unfinished = [run for run in opened if not (run.path / "eval.json").is_file()]
+    opened = [run for run in opened if run not in unfinished]
+    for run in unfinished:
+        say(f"{run.path} has no result yet and is left out")
+    if not opened:
+        raise PatchlightError("none of these runs has a result yet; finish one with `patchlight train ... --resume`")
     rows = [_summary(run) for run in opened]
     configs = [run.config() for run in opened]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
@@ -198,11 +245,6 @@ def _summary(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recipes() -> list[dict[str, str]]:
-    """The recipes that come with Patchlight, and what each says of itself."""
-    return [dataclasses.asdict(load_recipe(name).about) for name in recipe_names()]
-
-
 def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:
     """Every model with its size."""
     return [
@@ -220,7 +262,7 @@ def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 1
 def data(config: Config, *, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Audit the recipe's data source and write three pictures, whose paths stand under `figures`."""
     source = config.data.source
-    folder = Path(out) if out else Path("runs") / f"data-{re.sub(r'[^A-Za-z0-9]+', '-', source).strip('-')}"
+    folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
     result = audit_source(source, config.data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from patchlight.data.images import ImageSet, channel_stats, content_hash, content_hashes, overlap
+from patchlight.data.images import ImageSet, channel_stats, content_hash, content_hashes, digest, overlap
 from patchlight.errors import PatchlightError
 
 NAMES = ("a", "b", "c")
@@ -52,6 +54,16 @@ def test_gather_nothing() -> None:
     pixels, labels = make_set().gather([])
     assert pixels.shape == (0, 3, 4, 5)
     assert labels.shape == (0,)
+
+
+def test_a_digest_tells_sets_apart() -> None:
+    images = make_set()
+    assert digest(images) == digest(images.select(range(len(images))))
+    changed = images.images.clone()
+    changed[3, 1, 2, 2] ^= 1
+    others = [replace(images, images=changed), images.select(range(len(images) - 1)), images.select([1, 0])]
+    others.append(replace(images, labels=images.labels.flip(0)))
+    assert len({digest(other) for other in [images, *others]}) == 5
 
 
 @pytest.mark.parametrize("indices", [[30], [-1], [0.5], [[1, 2]], torch.tensor([True, False])])

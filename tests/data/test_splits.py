@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,18 @@ def test_no_validation_set_where_none_is_wanted() -> None:
 def test_notes_of_the_source_come_along_once() -> None:
     noted = make_set()
     noted = ImageSet(noted.images, noted.labels, noted.class_names, notes=("fitted",))
-    assert make_splits({"train": noted, "test": noted}, config()).notes == ("fitted",)
+    notes = make_splits({"train": noted, "test": noted}, config()).notes
+    assert notes.count("fitted") == 1
+
+
+def test_copies_across_splits_are_noted() -> None:
+    train, test = make_set(), make_set(offset=500)
+    assert make_splits({"train": train, "test": test}, config()).notes == ()
+    pixels = test.images.clone()
+    pixels[:2] = train.images[:2]
+    leaky = ImageSet(pixels, test.labels, test.class_names)
+    notes = " ".join(make_splits({"train": train, "test": leaky}, config()).notes)
+    assert sum(int(n) for n in re.findall(r"(\d+) test images? are exact copies", notes)) == 2
 
 
 def test_a_class_without_training_images_is_noted() -> None:

@@ -163,6 +163,8 @@ def test_rates_reach_their_places():
     )
     assert (model.head_drop.p, model.pos_drop.p) == (0.1, 0.2)
     assert [block.drop_path1.rate for block in model.blocks] == pytest.approx([0, 0.25, 0.5])
+    alone = VisionTransformer(**SMALL, proj_drop_rate=0.3, mlp_drop_rate=0.1)
+    assert all((b.mlp.drop.p, b.attn.proj_drop.p) == (0.1, 0.3) for b in alone.blocks)
     assert all(b.mlp.drop.p == b.attn.proj_drop.p == 0.3 and b.attn.attn_drop.p == 0.4 for b in model.blocks)
 
 
@@ -185,6 +187,7 @@ def test_checkpointing_changes_memory_and_not_gradients():
         ({"patch_size": 5}, "patch_size 5 does not divide the image size 16; choose one of 1, 2, 4, 8, 16"),
         ({"num_heads": 5}, "embed_dim 24 is not a multiple of model.num_heads 5"),
         ({"embed_dim": 18, "pos_embed": "sincos2d"}, "needs an embed_dim that 4 divides"),
+        ({"stem_channels": (8, 8)}, "stem_channels is for model.stem = 'conv'"),
         ({"stem": "conv", "stem_channels": (8,)}, "a width per halving"),
         ({"stem": "conv", "patch_size": 1}, "power of two"),
     ],

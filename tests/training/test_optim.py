@@ -7,6 +7,7 @@ import timm.optim
 import torch
 
 from patchlight.config import OptimConfig
+from patchlight.errors import UsageError
 from patchlight.models import VisionTransformer, create_model
 from patchlight.training.optim import OPTIMIZERS, build_optimizers, decays, is_hidden_matrix
 
@@ -22,8 +23,14 @@ def test_decay_is_timms():
     }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("model", ["vit", "resnet18"])
+def test_muon_needs_blocks():
+    with pytest.raises(UsageError, match="this model has none; use adamw"):
+        build_optimizers(create_model("resnet18"), OptimConfig(name="muon"))
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [*((name, "vit") for name in OPTIMIZERS), ("adamw", "resnet18"), ("sgd", "resnet18")]
+)
 def test_every_parameter_is_held_once(name, model):
     net = VisionTransformer(**SMALL, reg_tokens=1, stem="conv") if model == "vit" else create_model("resnet18")
     groups = [g for o in build_optimizers(net, OptimConfig(name=name)) for g in o.param_groups]

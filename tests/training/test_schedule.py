@@ -58,6 +58,13 @@ def test_onecycle_against_torch(pct_start):
     assert ours == pytest.approx(rates_of(make), abs=1e-12)
 
 
+def test_onecycle_of_any_length():
+    for total in range(1, 8):
+        for pct_start in (0.001, 0.25, 0.5, 0.999):
+            config = ScheduleConfig(name="onecycle", pct_start=pct_start)
+            assert all(0 < learning_rate(step, total, PEAK, config) <= PEAK for step in range(total))
+
+
 def test_cosine_to_a_floor_against_torch():
     make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, TOTAL, eta_min=1e-4)  # noqa: E731
     assert rates("cosine", warmup=0, min_lr=1e-4) == pytest.approx(rates_of(make), abs=1e-12)

@@ -99,7 +99,7 @@ def list_source(source: str) -> Listing:
     raise UsageError(f"{path} is a file that is no data source; known are {', '.join(k.about for k in PATH_KINDS)}")
 
 
-def load_source(source: str, *, image_size: int | None = None, memory_limit_mb: int = 1024) -> dict[str, ImageSet]:
+def load_source(source: str, *, image_size: int | None = None, memory_limit_mb: int = 64) -> dict[str, ImageSet]:
     """The splits that a source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
 
     `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to 32

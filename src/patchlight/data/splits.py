@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from patchlight.config import DataConfig
-from patchlight.data.images import ImageSet
+from patchlight.data.images import ImageSet, overlap
 from patchlight.data.sources import load_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
@@ -64,6 +64,10 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
         train = _take(train, config.train_per_class, config.split_seed, "training", "train_per_class")
         val = _take(val, config.val_per_class, config.split_seed, "validation", "val_per_class")
     test = _take(test, config.test_per_class, config.split_seed, "test", "test_per_class")
+    for name, other in (("validation", val), ("training", train)):
+        copies = len({row for row, _ in overlap(test, other)}) if other is not None else 0
+        if copies:
+            notes.append(f"{copies} test images are exact copies of {name} images: the test flatters the model")
     absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
     if absent:
         notes.append(f"no training image shows {', '.join(absent)}")

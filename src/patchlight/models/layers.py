@@ -95,7 +95,8 @@ class Block(nn.Module):
 
     def __init__(
         self, dim: int, num_heads: int, *, mlp_ratio: float = 4.0, qk_norm: bool = False, init_values: float = 0.0,
-        proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0, fused_attn: bool = True,
+        proj_drop: float = 0.0, mlp_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
+        fused_attn: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, EPS)
@@ -105,7 +106,7 @@ class Block(nn.Module):
         self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=mlp_drop)
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path2 = DropPath(drop_path)
 

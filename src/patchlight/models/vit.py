@@ -19,7 +19,8 @@ class VisionTransformer(nn.Module):
     stem: "patch", one convolution with stride `patch_size`, or "conv", a ConvStem of `stem_channels`.
     global_pool: "token" reads the CLS token, "avg" the mean patch token, "seq" a learned average of them.
     pos_embed: "learn", "sincos1d", "sincos2d" or "none".
-    init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1.
+    init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1;
+    mlp_drop_rate is timm's proj_drop_rate unless given.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class VisionTransformer(nn.Module):
         stem: str = "patch", stem_channels: tuple[int, ...] | None = None,
         global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
         init_values: float = 0.0, qk_norm: bool = False,
-        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0, fused_attn: bool = True, grad_checkpointing: bool = False,
+        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        mlp_drop_rate: float | None = None, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+        fused_attn: bool = True, grad_checkpointing: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_shape(img_size, patch_size, embed_dim, num_heads, pos_embed)
@@ -41,6 +43,8 @@ class VisionTransformer(nn.Module):
         self.grad_checkpointing = grad_checkpointing
 
         self.patch_embed: nn.Module
+        if stem_channels and stem != "conv":
+            raise UsageError("model.stem_channels is for model.stem = 'conv'; set that, or leave out stem_channels")
         if stem == "conv":
             channels = stem_channels or default_stem_channels(patch_size, embed_dim)
             check_stem(channels, patch_size)
@@ -56,7 +60,8 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.Sequential(*[
             Block(
                 embed_dim, num_heads, mlp_ratio=mlp_ratio, qk_norm=qk_norm, init_values=init_values,
-                proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate, fused_attn=fused_attn,
+                proj_drop=proj_drop_rate, mlp_drop=proj_drop_rate if mlp_drop_rate is None else mlp_drop_rate,
+                attn_drop=attn_drop_rate, drop_path=rate, fused_attn=fused_attn,
             )
             for rate in rates
         ])  # fmt: skip
@@ -138,8 +143,9 @@ def check_shape(img_size: int, patch_size: int, embed_dim: int, num_heads: int, 
         )
     if embed_dim % num_heads:
         raise UsageError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
-    if (pos_embed == "sincos2d" and embed_dim % 4) or (pos_embed == "sincos1d" and embed_dim % 2):
-        raise UsageError(f"model.pos_embed {pos_embed} needs an embed_dim that 4 divides, not {embed_dim}")
+    divisor = {"sincos1d": 2, "sincos2d": 4}.get(pos_embed, 1)
+    if embed_dim % divisor:
+        raise UsageError(f"model.pos_embed {pos_embed} needs an embed_dim that {divisor} divides, not {embed_dim}")
 
 
 def check_stem(channels: tuple[int, ...], patch_size: int) -> None:

@@ -115,7 +115,11 @@ def _settings(facts: Facts) -> list[tuple[str, str]]:
     """The settings that one asks for first; the rest stands in the whole recipe."""
     c = facts.config
     optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
-    warmup = f"{c.schedule.warmup_steps} steps" if c.schedule.warmup_steps else f"{c.schedule.warmup_epochs:g} epochs"
+    warmup = (
+        f"{c.schedule.warmup_steps} steps"
+        if c.schedule.warmup_steps is not None
+        else f"{c.schedule.warmup_epochs:g} epochs"
+    )
     augment = [f"crop with {c.augment.crop_padding} pixels of padding"] if c.augment.crop_padding else []
     augment += [f"{c.augment.flip} flip"] if c.augment.flip != "none" else []
     augment += ["resized crop"] if c.augment.resized_crop_scale else []

@@ -38,8 +38,10 @@ def save_checkpoint(
     (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
     for path in part.iterdir():
         _flush(path)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _hide(final)
     part.replace(final)
+    _sweep(folder)
     return final
 
 
@@ -62,7 +64,7 @@ def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimiz
     except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise PatchlightError(
-            f"{path} cannot be resumed from ({reason}); delete it to resume from an older one"
+            f"{path} cannot be resumed from ({reason}); delete it and resume from what is left"
         ) from None
 
 
@@ -70,7 +72,20 @@ def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None
     """Delete all but `keep` and those whose step is in `steps_to_keep`."""
     for path in list_checkpoints(folder):
         if path != keep and int(path.name.removeprefix("step-")) not in steps_to_keep:
-            shutil.rmtree(path)
+            _hide(path)
+    _sweep(folder)
+
+
+def _hide(path: Path) -> None:
+    """Take a whole folder out of sight in one step, so that none is ever seen half deleted."""
+    hidden = path.with_name(f".{path.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.replace(hidden)
+
+
+def _sweep(folder: Path) -> None:
+    for hidden in folder.glob(".step-*.old"):
+        shutil.rmtree(hidden)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from patchlight.config import Config
 from patchlight.data.batches import TrainBatches
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
-from patchlight.errors import PatchlightError
+from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
 from patchlight.models import ModelCard, pixels_to_input, save_model
@@ -29,7 +30,7 @@ from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
-from patchlight.training.state import Interrupted, StopSignal, Stopwatch, TrainState, stop_on_signal
+from patchlight.training.state import StopSignal, Stopwatch, TrainState, stop_on_signal
 from patchlight.units import clock
 
 
@@ -46,19 +47,21 @@ def fit(
         raise PatchlightError(
             "there are no validation images to select by; set data.val_fraction or train.select = 'last'"
         )
+    if data.val is None and config.train.early_stop_epochs:
+        raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or remove it")
     with torch.random.fork_rng(), stop_on_signal() as stop:
         trainer = Trainer(model, card, data, config, run)
         state = trainer.resume() if resume else TrainState()
         rows = run.metrics()[: state.epoch]
         while state.epoch < trainer.epochs and not state.stopped_early:
             trainer.train_epoch(state, stop)
-            if stop.requested:
-                trainer.save(state)
-                raise Interrupted(f"stopped by {stop.requested} in epoch {state.epoch + 1} after step {state.step}")
-            rows.append(trainer.finish_epoch(state))
-            run.write_metrics(rows)
+            if state.step == trainer.steps_per_epoch:
+                rows.append(trainer.finish_epoch(state))
+                run.write_metrics(rows)
+                say(trainer.describe(rows[-1]))
             trainer.save(state)
-            say(trainer.describe(rows[-1]))
+            if stop.requested:
+                raise Interrupted(f"stopped by {stop.requested} after {state.epoch} epochs and {state.step} steps")
     return state
 
 
@@ -88,6 +91,8 @@ class Trainer:
             self.epochs, self.steps_per_epoch = 2, min(2, self.steps_per_epoch)
         self.total_steps = self.epochs * self.steps_per_epoch
         self.warmup = warmup_steps(config.schedule, self.steps_per_epoch)
+        if self.warmup >= self.total_steps and config.schedule.name != "onecycle":
+            say(f"the warm-up of {self.warmup} steps is not over after all {self.total_steps}: the peak is not reached")
         self.watch = Stopwatch()
 
     def train_epoch(self, state: TrainState, stop: StopSignal) -> None:
@@ -164,10 +169,7 @@ class Trainer:
     def finish_epoch(self, state: TrainState) -> dict[str, Any]:
         """Validate, keep the weights if they are to be kept, go on to the next epoch; the line for `metrics.jsonl`."""
         if not math.isfinite(state.loss_sum):
-            raise PatchlightError(
-                f"the loss became {state.loss_sum} in epoch {state.epoch + 1}; lower optim.lr, set optim.grad_clip = 1 "
-                "or use train.precision = 'fp32'"
-            )
+            raise PatchlightError(diverged(f"the loss became {state.loss_sum} in epoch {state.epoch + 1}"))
         train, images = self.config.train, self.steps_per_epoch * self.batches.batch_size
         val_loss, val_top1 = self.validate()
         row: dict[str, Any] = {
@@ -197,32 +199,36 @@ class Trainer:
         return self.model if self.ema is None else self.ema.module
 
     def validate(self) -> tuple[float | None, float | None]:
-        """Loss and top-1 of the selected weights on the validation images, if there are any."""
+        """Loss and top-1 of the selected weights on the validation images, if any, in the precision of training."""
         if self.data.val is None:
             return None, None
         logits = predict_logits(
             self.selected_model, self.card, self.data.val,
             batch_size=self.config.eval.batch_size, precision=self.precision, label="validating",
         )  # fmt: skip
+        if not np.isfinite(logits).all():
+            raise PatchlightError(diverged("the model's outputs are no longer finite"))
         labels = self.data.val.labels.numpy()
         return cross_entropy(logits, labels), topk_accuracy(logits, labels, 1)
 
     def save(self, state: TrainState) -> None:
-        """The checkpoint from which training can go on; older ones are deleted, but for those of `checkpoint_every`."""
+        """The checkpoint from which training can go on; of the older ones the best and every n-th stay."""
         state.scaler = self.scaler.state_dict()
         step = state.epoch * self.steps_per_epoch + state.step
         folder = self.run.path / "checkpoints"
         path = save_checkpoint(folder, step, self.model, self.ema, self.optimizers, asdict(state))
         every = self.config.train.checkpoint_every
         kept = {n * self.steps_per_epoch for n in range(every, self.epochs + 1, every)} if every else set()
+        kept.add(state.best_epoch * self.steps_per_epoch)
         prune_checkpoints(folder, path, kept)
 
     def resume(self) -> TrainState:
         """The state of the newest checkpoint, everything put back; a fresh one where there is none."""
         found = list_checkpoints(self.run.path / "checkpoints")
         if not found:
+            say("no checkpoint was saved yet; training starts over")
             return TrainState()
-        state = TrainState(**load_checkpoint(found[-1], self.model, self.ema, self.optimizers))
+        state = TrainState.from_dict(load_checkpoint(found[-1], self.model, self.ema, self.optimizers), str(found[-1]))
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         say(f"resuming from {found[-1]}: {state.epoch} epochs and {state.step} steps are done")
@@ -248,3 +254,7 @@ class Trainer:
         left = row["wall_s"] / row["epoch"] * (self.epochs - row["epoch"])
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
+
+
+def diverged(what: str) -> str:
+    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or use train.precision = 'fp32'"

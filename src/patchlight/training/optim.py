@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from patchlight.config import OptimConfig
+from patchlight.errors import UsageError
 
 Groups = list[dict[str, Any]]
 
@@ -56,7 +57,9 @@ def muon(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Opt
     hidden = [(name, p) for name, p in named if is_hidden_matrix(name, p)]
     rest = [(name, p) for name, p in named if not is_hidden_matrix(name, p)]
     if not hidden:
-        return adamw(rest, config)
+        raise UsageError(
+            "optim.name 'muon' is for the matrices of transformer blocks, and this model has none; use adamw"
+        )
     groups = decay_groups(hidden, config.muon_lr, config.weight_decay)
     matrices = torch.optim.Muon(groups, momentum=config.momentum, nesterov=config.nesterov)
     return [matrices, *adamw(rest, config)]

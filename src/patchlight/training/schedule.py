@@ -68,7 +68,7 @@ def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig, wa
 def _onecycle(step: int, total: int, peak: float, config: ScheduleConfig) -> float:
     top = config.pct_start * total - 1
     if step <= top:
-        return peak * _blend(ONECYCLE_START, 1.0, step / top)
+        return peak * _blend(ONECYCLE_START, 1.0, step / max(1e-9, top))
     return peak * _blend(1.0, ONECYCLE_END, min(1.0, (step - top) / max(1e-9, total - 1 - top)))
 
 

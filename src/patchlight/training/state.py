@@ -14,10 +14,6 @@ from typing import Any
 from patchlight.errors import PatchlightError
 
 
-class Interrupted(PatchlightError):
-    """Training was stopped by a signal, after a checkpoint was saved."""
-
-
 @dataclass
 class TrainState:
     """All that changes between two steps beside tensors. It goes into `state.json`: a resumed run is the same run."""
@@ -34,6 +30,16 @@ class TrainState:
     best_epoch: int = 0
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], origin: str) -> TrainState:
+        """Raises PatchlightError where `data` is not what this version saves."""
+        try:
+            return cls(**data)
+        except TypeError:
+            raise PatchlightError(
+                f"{origin} was saved by another version of Patchlight; train with --overwrite"
+            ) from None
 
     def improve(self, top1: float, loss: float) -> bool:
         """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""
