@@ -115,11 +115,9 @@ def _settings(facts: Facts) -> list[tuple[str, str]]:
     """The settings that one asks for first; the rest stands in the whole recipe."""
     c = facts.config
     optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
-    warmup = (
-        f"{c.schedule.warmup_steps} steps"
-        if c.schedule.warmup_steps is not None
-        else f"{c.schedule.warmup_epochs:g} epochs"
-    )
+    steps, epochs = c.schedule.warmup_steps, c.schedule.warmup_epochs
+    length, unit = (epochs, "epoch") if steps is None else (steps, "step")
+    warmup = f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
     augment = [f"crop with {c.augment.crop_padding} pixels of padding"] if c.augment.crop_padding else []
     augment += [f"{c.augment.flip} flip"] if c.augment.flip != "none" else []
     augment += ["resized crop"] if c.augment.resized_crop_scale else []
@@ -137,7 +135,7 @@ def _settings(facts: Facts) -> list[tuple[str, str]]:
     rows = [
         ("Length", f"{c.train.epochs:,} epochs, {c.train.batch_size:,} images a step"),
         ("Optimizer", optim + (f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else "")),
-        ("Schedule", c.schedule.name + (f" after {warmup} of warm-up" if not warmup.startswith("0 ") else "")),
+        ("Schedule", c.schedule.name + warmup),
         ("Augmentation", ", ".join(augment) or "none"),
         ("Regularisation", ", ".join(regular)),
         ("Changed in the model", ", ".join(f"{key} {value}" for key, value in changes.items())),
