@@ -57,35 +57,25 @@ def train(
         report(path)
         return Run.open(path)
     runtime.reuse_memory()
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    command = command or f"patchlight train {config.about.name}"
     with runtime.threads(config.train.threads) as threads:
         data = load_splits(config.data)
         for note in data.notes:
             say(note)
         model, card = build(config, data)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
-        size = count(model, card.img_size)
         record = {
             **runtime.describe(device),
             "threads": threads,
             "precision": runtime.resolve_precision(config.train.precision, device),
-            "model": {"name": config.model.name, **size},
-            "data": {
-                "source": config.data.source, "train": len(data.train), "val": len(data.val or ()),
-                "test": len(data.test), "classes": len(card.class_names), "digests": digests(data),
-            },
-            "started": started,
-            "command": command,
-        }  # fmt: skip
+            "model": {"name": config.model.name, **count(model, card.img_size)},
+            "data": describe_data(config.data.source, data),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command or f"patchlight train {config.about.name}",
+        }
         if resume and (path / "environment.json").is_file():
             record = continued(run.read_json("environment.json"), record)
         run.write_json("environment.json", record)
-        say(
-            f"{config.model.name}: {size['params']:,} parameters, {size['flops_per_image'] / 1e6:,.0f} MFLOPs/image; "
-            f"{len(data.train):,} training, {len(data.val or ()):,} validation, {len(data.test):,} test images; "
-            f"{device.type}, {record['precision']}, {threads} threads"
-        )
+        say(summary_line(record))
         state = fit(model, card, data, config, run, resume=resume)
         finish(run, data, config, {**record, "time": time_of(run, state)})
     return run
@@ -111,10 +101,24 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     return model, ModelCard(config.model.name, args, names, mean, std)
 
 
-def digests(data: Splits) -> dict[str, str]:
-    """What the images of each split are known by later."""
+def describe_data(source: str, data: Splits) -> dict[str, Any]:
+    """How many images there are of each kind, and the digests that they are known by later."""
     sets = {"train": data.train, "val": data.val, "test": data.test}
-    return {name: digest(images) for name, images in sets.items() if images is not None}
+    return {
+        "source": source,
+        **{name: len(images or ()) for name, images in sets.items()},
+        "classes": len(data.train.class_names),
+        "digests": {name: digest(images) for name, images in sets.items() if images is not None},
+    }
+
+
+def summary_line(record: dict[str, Any]) -> str:
+    model, data = record["model"], record["data"]
+    return (
+        f"{model['name']}: {model['params']:,} parameters, {model['flops_per_image'] / 1e6:,.0f} MFLOPs/image; "
+        f"{data['train']:,} training, {data['val']:,} validation, {data['test']:,} test images; "
+        f"{record['hardware']['device']}, {record['precision']}, {record['threads']} threads"
+    )
 
 
 def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +143,8 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
     metrics, logits = evaluation.evaluate(model, card, data.test, split="test", batch_size=config.eval.batch_size)
     run.write_json("environment.json", environment)
-    run.write_json("eval.json", {"data": config.data.source, **metrics})
     run.write_samples(collect_samples(model, card, data.test, logits, config.eval.gallery))
+    run.write_json("eval.json", {"data": config.data.source, **metrics})  # last: it marks a run as finished
     build_report(run.path)
     build_readme(run.path)
 
