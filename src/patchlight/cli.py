@@ -138,25 +138,34 @@ def build_parser() -> Parser:
 
     evaluate = add("eval", "measure a finished run on its own data or another source",
                    "patchlight eval runs/quickstart --split test --json")  # fmt: skip
-    evaluate.add_argument("run", type=Path)
-    evaluate.add_argument("--data", metavar="SOURCE", help="another source with the same classes")
-    evaluate.add_argument("--split", choices=["train", "val", "test"], default="test")
+    evaluate.add_argument("run", type=Path, help="a run folder")
+    evaluate.add_argument(
+        "--data", metavar="SOURCE", help="another source with the same classes (one without splits is taken whole)"
+    )
+    evaluate.add_argument(
+        "--split", choices=["train", "val", "test"], default="test", help="which images (default: test)"
+    )
 
     predict = add("predict", "say what is on image files of any size and mode",
                   "patchlight predict runs/quickstart photo.jpg scan.png --top 3")  # fmt: skip
-    predict.add_argument("run", type=Path)
-    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    predict.add_argument("run", type=Path, help="a run folder")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="image files")
     predict.add_argument("--top", type=int, default=5, metavar="N", help="so many classes (default: 5)")
     for verb in (evaluate, predict):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
-        verb.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+        verb.add_argument(
+            "--device",
+            choices=["auto", "cpu", "cuda", "mps"],
+            default="auto",
+            help="where to compute (default: the fastest)",
+        )
 
     report = add("report", "rebuild report.html and figures/ from a run folder", "patchlight report runs/quickstart")
-    report.add_argument("run", type=Path)
+    report.add_argument("run", type=Path, help="a run folder")
 
     compare = add("compare", "put runs side by side, and list what differs in their settings",
                   "patchlight compare runs/vit-tiny runs/resnet18-cifar10")  # fmt: skip
-    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path)
+    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
 
     listing = add("recipes", "list the recipes, or print one", "patchlight recipes cifar10-cpu")
@@ -166,8 +175,9 @@ def build_parser() -> Parser:
     models = add("models", "list the models, or describe one layer by layer",
                  "patchlight models vit-tiny --model.patch_size 8")  # fmt: skip
     models.add_argument("name", nargs="?", help="describe this model")
-    models.add_argument("--img-size", type=int, default=32, metavar="PIXELS")
-    models.add_argument("--classes", type=int, default=10, metavar="N")
+    models.add_argument("--img-size", type=int, default=32, metavar="PIXELS", help="pixels a side (default: 32)")
+    models.add_argument("--classes", type=int, default=10, metavar="N", help="(default: 10)")
+    models.usage = "patchlight models [NAME] [--model.field VALUE ...] [--img-size PIXELS] [--classes N]"
 
     data = add("data", "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
                "patchlight data my_images --augment.policy randaugment")  # fmt: skip
@@ -176,6 +186,9 @@ def build_parser() -> Parser:
     data.add_argument("--out", type=Path, help="where the pictures go (default: previews/NAME)")
     data.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
     data.add_argument("--json", action="store_true", help="print one JSON object")
+    data.usage = (
+        "patchlight data SOURCE [--section.field VALUE ...] [--recipe RECIPE] [--out DIR] [--overwrite] [--json]"
+    )
     return parser
 
 

@@ -163,7 +163,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     groups = [group for group in audit["duplicates"]["listed"] if group["across_splits"] or group["label_conflict"]]
     blocks += ["\n".join(_group(group) for group in groups[:20])]
     blocks += ["\n".join([*audit["notes"], *(f"problem: {problem}" for problem in audit["problems"])])]
-    blocks += ["\n".join(audit["figures"])]
+    blocks += ["\n".join(audit["figures"]) or "no pictures: the source cannot be trained on as it is"]
     return "\n\n".join(block for block in blocks if block)
 
 

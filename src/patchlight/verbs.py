@@ -29,7 +29,7 @@ from patchlight.report.data_figures import write_data_figures
 from patchlight.report.html import build_readme, build_report
 from patchlight.report.samples import collect_samples
 from patchlight.runs import Run, config_differences
-from patchlight.training.loop import fit
+from patchlight.training.loop import check_fit, fit
 from patchlight.training.state import TrainState
 
 
@@ -62,6 +62,7 @@ def train(
         for note in data.notes:
             say(note)
         model, card = build(config, data)
+        check_fit(model, data, config)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
         record = {
             **runtime.describe(device),
@@ -154,6 +155,8 @@ def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", d
     opened = Run.open(run)
     config = opened.config()
     model, card = load_model(run, runtime.resolve_device(device))
+    if not (opened.path / "eval.json").is_file():
+        say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_same_source(data, config.data.source):
         images = own_split(opened, split)
     else:

@@ -76,7 +76,7 @@ def test_it_goes_on_past_bad_files(folder: Path) -> None:
     assert report["bad_files"][0]["reason"] == "it is not an image file that Pillow can read"
     assert report["sizes"] == {"8x8": 32}
     assert report["trained_on"] is None
-    assert "2 images cannot be read" in report["problems"][0]
+    assert "images that cannot be read: 2" in report["problems"][0]
     json.dumps(report)
 
 

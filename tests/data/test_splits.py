@@ -180,6 +180,23 @@ def test_notes_of_the_source_come_along_once() -> None:
     assert notes.count("fitted") == 1
 
 
+def test_one_class_is_nothing_to_learn() -> None:
+    images = make_set((9,))
+    images = ImageSet(images.images, torch.zeros(len(images), dtype=torch.int64), ("only",))
+    with pytest.raises(PatchlightError, match="has one class, 'only'; there is nothing to tell apart"):
+        make_splits({"train": images}, config())
+
+
+def test_one_picture_under_two_labels_is_noted() -> None:
+    images = make_set()
+    assert not any("several labels" in note for note in make_splits({"train": images}, config(val_fraction=0)).notes)
+    pixels = images.images.clone()
+    pixels[images.labels == 1] = pixels[images.labels == 0][0]
+    mixed = ImageSet(pixels, images.labels, images.class_names)
+    notes = make_splits({"train": mixed, "test": make_set(offset=500)}, config(val_fraction=0)).notes
+    assert any(note.startswith("training images that stand under several labels: 1;") for note in notes)
+
+
 def test_copies_across_splits_are_noted() -> None:
     train, test = make_set(), make_set(offset=500)
     assert make_splits({"train": train, "test": test}, config()).notes == ()
@@ -187,7 +204,7 @@ def test_copies_across_splits_are_noted() -> None:
     pixels[:2] = train.images[:2]
     leaky = ImageSet(pixels, test.labels, test.class_names)
     notes = " ".join(make_splits({"train": train, "test": leaky}, config()).notes)
-    assert sum(int(n) for n in re.findall(r"(\d+) test images? are exact copies", notes)) == 2
+    assert sum(int(n) for n in re.findall(r"exact copies of \w+ images: (\d+)", notes)) == 2
 
 
 def test_a_class_without_training_images_is_noted() -> None:

@@ -205,7 +205,7 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_foreign_text_stays_text(tmp_path, no_slides):
     evil = "<script>alert(1)</script>"
     run = make_run(tmp_path / "run", names=[evil, "$x^2$", '"><img src=http://x>', "ok"], maps=False, spread=1.0)
-    config = {"about": {"name": "<b>bold</b>", "title": "a & b | `c`"}}
+    config = {"about": {"name": "<b>bold</b>", "title": "a & b | `c`", "source": "<em>us</em>"}}
     (run / "config.toml").write_text(config_from_dict(config).to_toml())
     page = report(run)
     assert evil in page.text
@@ -213,7 +213,8 @@ def test_foreign_text_stays_text(tmp_path, no_slides):
     assert "script" not in page.tags
     assert all(address.startswith("data:image/") for address in page.addresses)
     readme = build_readme(run).read_text(encoding="utf-8")
-    assert r"\<b\>bold\</b\>" in readme
+    assert r"a & b \| \`c\`" in readme
+    assert r"\<em\>us\</em\>" in readme
     assert r"a & b \| \`c\`" in readme
 
 
@@ -367,7 +368,12 @@ def test_readme(run, page):
     top1 = json.loads((run / "eval.json").read_text())["top1"]
     assert text.startswith("# quickstart\n")
     assert f"**{100 * top1:.1f} % test accuracy on 400 images (95 % interval" in text
-    for words in ("| Model | vit-tiny · 2.69 M parameters", "| Source | DeiT |", "- `report.html`", "- `samples.npz`"):
+    for words in (
+        "| Model | vit-tiny · 2.69 M parameters",
+        "| Recipe from | DeiT |",
+        "- `report.html`",
+        "- `samples.npz`",
+    ):
         assert words in text
     for verb in ("eval", "predict", "report"):
         assert f"patchlight {verb} {run}" in text

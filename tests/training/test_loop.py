@@ -197,8 +197,16 @@ def test_compile_gives_the_same_step(tmp_path):
 
 def test_compile_without_a_compiler_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UsageError, match=r"train\.compile needs a C\+\+ compiler"):
-        start(tmp_path, train={"compile": True})
+        run_fit(tmp_path, train={"compile": True})
+
+
+def test_images_left_out_of_an_epoch_are_mentioned(tmp_path, capsys):
+    run_fit(tmp_path, "most", train={"epochs": 1, "batch_size": 32})
+    assert "48 training images in steps of 32 leave 16 out of each epoch" in capsys.readouterr().err
+    run_fit(tmp_path, "none", train={"epochs": 1, "batch_size": 16})
+    assert "out of each epoch" not in capsys.readouterr().err
 
 
 def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
@@ -271,7 +279,7 @@ def test_selection_needs_validation_images(tmp_path):
     data = dataclasses.replace(splits(), val=None)
     config = small_config(train={"batch_size": 16})
     run = Run.create(tmp_path / "run", config)
-    with pytest.raises(PatchlightError, match=r"set data.val_fraction or train.select = 'last'"):
+    with pytest.raises(PatchlightError, match=r"set data.val_fraction, or --train.select last"):
         fit(*build(config, data), data, config, run)
     config = small_config(train={"batch_size": 16, "select": "last"})
     fit(*build(config, data), data, config, run)

@@ -141,11 +141,15 @@ def _split_facts(listing: Listing, split: RawSplit) -> dict[str, Any]:
 def _problems(scan: Scan, duplicates: dict[str, Any]) -> list[str]:
     problems = []
     if scan.bad:
-        problems.append(f"{len(scan.bad)} images cannot be read; training refuses the source until they are mended")
+        problems.append(
+            f"images that cannot be read: {len(scan.bad)}; training refuses the source until they are mended"
+        )
     if duplicates["across_splits"]:
-        problems.append(f"{duplicates['across_splits']} images stand in more than one split: the test is not clean")
+        problems.append(
+            f"pictures that stand in more than one split: {duplicates['across_splits']}; the test is not clean"
+        )
     if duplicates["label_conflicts"]:
-        problems.append(f"{duplicates['label_conflicts']} images stand there with different labels")
+        problems.append(f"pictures that stand under different labels: {duplicates['label_conflicts']}")
     return problems
 
 

@@ -138,6 +138,14 @@ def content_hashes(images: ImageSet) -> list[bytes]:
     return [content_hash(image) for chunk in images.chunks() for image in chunk.numpy()]
 
 
+def label_conflicts(images: ImageSet) -> int:
+    """How many different pictures stand in the set more than once and under several labels."""
+    labels: dict[bytes, set[int]] = {}
+    for key, label in zip(content_hashes(images), images.labels.tolist(), strict=True):
+        labels.setdefault(key, set()).add(label)
+    return sum(len(found) > 1 for found in labels.values())
+
+
 def overlap(a: ImageSet, b: ImageSet) -> list[tuple[int, int]]:
     """Pairs (item of `a`, item of `b`) whose pixels are exactly the same: each item of `b` with its first twin in `a`.
 

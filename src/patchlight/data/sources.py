@@ -116,4 +116,4 @@ def _unknown(source: str) -> str:
     )
     if looks_like_path:
         return f"there is no folder or file '{source}' (a data set of the Hugging Face hub is written hf:owner/name)"
-    return f"unknown data source '{source}'; {did_you_mean(source, SOURCES)} Else give hf:owner/name or a path"
+    return f"unknown data source '{source}' (nor is it a path or hf:owner/name); {did_you_mean(source, SOURCES)}"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from patchlight.config import DataConfig
-from patchlight.data.images import ImageSet, overlap
+from patchlight.data.images import ImageSet, label_conflicts, overlap
 from patchlight.data.sources import load_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
@@ -49,6 +49,10 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     if "train" not in sets:
         raise PatchlightError(f"'{config.source}' has no training split, only {' and '.join(sets) or 'nothing'}")
     train, val, test = sets["train"], sets.get("val"), sets.get("test")
+    if len(train.class_names) < 2:
+        raise PatchlightError(
+            f"'{config.source}' has one class, '{train.class_names[0]}'; there is nothing to tell apart"
+        )
     notes = [*dict.fromkeys(note for images in sets.values() for note in images.notes)]
     if test is None:
         train, test = _cut_test(train)
@@ -67,7 +71,9 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     for name, other in (("validation", val), ("training", train)):
         copies = len({row for row, _ in overlap(test, other)}) if other is not None else 0
         if copies:
-            notes.append(f"{copies} test images are exact copies of {name} images: the test flatters the model")
+            notes.append(f"test images that are exact copies of {name} images: {copies}; the test flatters the model")
+    if conflicts := label_conflicts(train):
+        notes.append(f"training images that stand under several labels: {conflicts}; `patchlight data` lists them")
     absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
     if absent:
         notes.append(f"no training image shows {', '.join(absent)}")

@@ -126,7 +126,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     Raises PatchlightError, naming the file, where one is missing, damaged or does not fit the architecture.
     """
     folder = Path(folder)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
+    folder = folder / "model" if (folder / "model").is_dir() or (folder / "config.toml").is_file() else folder
     card = _read_card(folder / "config.json")
     model = build_model(card.name, card.args)
     weights = folder / "model.safetensors"

@@ -35,6 +35,11 @@ class Facts:
     result: Result | None
     samples: Samples | None
 
+    @property
+    def name(self) -> str:
+        """The run's own name: its folder's. Several runs may share a recipe."""
+        return self.run.resolve().name
+
     def about(self, *keys: str) -> Any:
         """A value of environment.json such as `about("model", "params")`; None where any part of the way is missing."""
         value: Any = self.environment

@@ -83,7 +83,8 @@ def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], panel: str, sele
     if panel == "accuracy":
         axes.yaxis.set_major_formatter(lambda v, _: percent(v) if -1e-9 <= v <= 1 + 1e-9 else "")
     else:
-        axes.set_ylim(0, None if len(epochs) > 1 else 1.3 * np.nanmax([_column(rows, key) for key in keys]))
+        highest = np.nanmax([_column(rows, key) for key in keys])
+        axes.set_ylim(0, 1.1 * highest if highest > 0 else 1)
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     if selected is not None and selected in epochs:
         axes.axvline(selected, color=s.quiet, linewidth=1, linestyle=":", zorder=1, label=f"kept: epoch {selected}")

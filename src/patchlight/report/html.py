@@ -68,7 +68,7 @@ def build_readme(run: Path) -> Path:
     facts = read_facts(run)
     about = facts.config.about
     headline = parts.headline(facts)
-    lines = [f"# {_md(about.name)}", ""]
+    lines = [f"# {_md(facts.name)}", ""]
     lines += [_md(about.title) + ".", ""] if about.title else []
     lines += [f"**{_result(headline)}**", ""]
     rows = headline["facts"] + ([("Validation", headline["validation"])] if headline["validation"] else [])

@@ -101,7 +101,7 @@ def recipe(facts: Facts) -> Part:
     return {
         "notes": [
             (word, text)
-            for word, text in (("Source", about.source), ("Cost", about.cost), ("Expected", about.expect))
+            for word, text in (("Recipe from", about.source), ("Its cost", about.cost), ("Its result", about.expect))
             if text
         ],
         "settings": _settings(facts),

@@ -43,12 +43,7 @@ def fit(
     `model/` if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a
     checkpoint has been saved, and PatchlightError where the loss is no longer finite.
     """
-    if data.val is None and config.train.select == "best":
-        raise PatchlightError(
-            "there are no validation images to select by; set data.val_fraction or train.select = 'last'"
-        )
-    if data.val is None and config.train.early_stop_epochs:
-        raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or remove it")
+    check_fit(model, data, config)
     with torch.random.fork_rng(), stop_on_signal() as stop:
         trainer = Trainer(model, card, data, config, run)
         state = trainer.resume() if resume else TrainState()
@@ -65,6 +60,20 @@ def fit(
     return state
 
 
+def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
+    """Raises PatchlightError where training could not begin, or could not end as asked for."""
+    train = config.train
+    if data.val is None and train.select == "best":
+        raise PatchlightError(
+            "there are no validation images to select by; set data.val_fraction, or --train.select last"
+        )
+    if data.val is None and train.early_stop_epochs:
+        raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
+    if train.compile:
+        runtime.check_compile(runtime.resolve_device(train.device))
+    build_optimizers(model, config.optim)
+
+
 class Trainer:
     """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock."""
 
@@ -74,8 +83,6 @@ class Trainer:
         self.device = runtime.resolve_device(train.device)
         self.precision = runtime.resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
-        if train.compile:
-            runtime.check_compile(self.device)
         self.forward = torch.compile(self.model) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -93,6 +100,12 @@ class Trainer:
         self.warmup = warmup_steps(config.schedule, self.steps_per_epoch)
         if self.warmup >= self.total_steps and config.schedule.name != "onecycle":
             say(f"the warm-up of {self.warmup} steps is not over after all {self.total_steps}: the peak is not reached")
+        left_out = len(data.train) - self.batches.steps_per_epoch * self.batches.batch_size
+        if left_out > 0.1 * len(data.train):
+            say(
+                f"{len(data.train):,} training images in steps of {self.batches.batch_size} leave {left_out:,} out "
+                "of each epoch (others each time); a smaller train.batch_size leaves out fewer"
+            )
         self.watch = Stopwatch()
 
     def train_epoch(self, state: TrainState, stop: StopSignal) -> None:
