@@ -175,6 +175,12 @@ def _curve_words(facts: Facts, panel: str) -> str:
     return f"{title} over {len(facts.rows)} epochs: {', '.join(said)}."
 
 
+def _sharing(rates: dict[str, float], rate: float) -> str:
+    """The classes with just this rate, by name or, of many, by their number."""
+    names = [name for name, own in rates.items() if own == rate]
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} classes"
+
+
 def classes(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     if facts.result is None:
         return None
@@ -183,13 +189,14 @@ def classes(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     slides["per_class"] = lambda theme: figures.per_class(result["per_class"], intervals, theme, result["top1"])
     slides["confusion"] = lambda theme: figures.confusion(matrix, names, theme)
     known = {name: rate for name, rate in result["per_class"].items() if rate is not None}
-    worst, best = (min(known, key=known.__getitem__), max(known, key=known.__getitem__)) if known else ("", "")
-    words = f"Accuracy of each class, from {best} ({percent(known[best])}) to {worst} ({percent(known[worst])})."
+    low, high = min(known.values()), max(known.values())  # a test set has at least one image
+    worst, best = _sharing(known, low), _sharing(known, high)
+    words = f"Accuracy of each class, from {best} ({percent(high)}) to {worst} ({percent(low)})."
     return {
         "bars": _chart(slides["per_class"], words),
         "matrix": _chart(slides["confusion"], "Confusion matrix: true classes in rows, predicted ones in columns."),
-        "worst": (worst, percent(known[worst])) if len(known) > 1 else None,
-        "best": (best, percent(known[best])) if len(known) > 1 else None,
+        "worst": (worst, percent(low)) if low < high else None,
+        "best": (best, percent(high)) if low < high else None,
         "confused": _most_confused(matrix, names),
         "empty": len(names) - len(known),
     }
