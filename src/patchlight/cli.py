@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from patchlight.config import RECIPES, apply_overrides, describe_fields, load_recipe, recipes
+from patchlight.config import RECIPES, Config, ModelConfig, apply_overrides, describe_fields, load_recipe, recipes
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.units import SPACE
 
@@ -285,14 +285,8 @@ def _models(args: argparse.Namespace) -> None:
     if args.name is None:
         _print(model_table(verbs.models(args.img_size, args.classes)))
         return
-    config = apply_overrides(_model_config(args.name), args.settings).model
+    config = apply_overrides(Config(model=ModelConfig(name=args.name)), args.settings).model
     _print(layer_table(verbs.describe_model(config, args.img_size, args.classes)))
-
-
-def _model_config(name: str) -> Any:
-    from patchlight.config import Config, ModelConfig
-
-    return Config(model=ModelConfig(name=name))
 
 
 def _data(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
-from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input
+from patchlight.models import MODELS, ModelCard, build_model, create_model, load_model, model_args, pixels_to_input
 from patchlight.models.summary import count, describe
 from patchlight.progress import say
 from patchlight.report.data_figures import write_data_figures
@@ -98,7 +98,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     args = model_args(config.model, img_size=height, num_classes=len(names))
     with torch.random.fork_rng():
         torch.manual_seed(runtime.derive_seed(config.train.seed, "init"))
-        model = create_model(config.model, img_size=height, num_classes=len(names))
+        model = build_model(config.model.name, args)
     return model, ModelCard(config.model.name, args, names, mean, std)
 
 

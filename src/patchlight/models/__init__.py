@@ -21,8 +21,8 @@ from patchlight.models.resnet import ResNet
 from patchlight.models.vit import VisionTransformer
 
 __all__ = [
-    "MODELS", "ModelCard", "ResNet", "VisionTransformer", "create_model", "load_model", "model_args", "pixels_to_input",
-    "save_model",
+    "MODELS", "ModelCard", "ResNet", "VisionTransformer", "build_model", "create_model", "load_model", "model_args",
+    "pixels_to_input", "save_model",
 ]  # fmt: skip
 
 # name: (class, its arguments). The shapes and where they come from: docs of the recipes of the same names.

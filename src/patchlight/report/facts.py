@@ -91,7 +91,8 @@ def resume_command(run: Path) -> str:
 
 
 def mend_by_resuming(run: Path) -> str:
-    return f"write it anew with `{resume_command(run)}`"
+    # A run with a result is finished, so only without it is anything evaluated again.
+    return f"write it anew with `{resume_command(run)}`, once {run / 'eval.json'} is deleted"
 
 
 def is_number(value: Any) -> bool:
