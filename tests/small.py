@@ -6,6 +6,11 @@ import torch
 
 from patchlight.config import Config, config_from_dict
 from patchlight.data.images import ImageSet
+from patchlight.data.splits import Splits
+from patchlight.runs import Run
+from patchlight.training.loop import fit
+from patchlight.training.state import TrainState
+from patchlight.verbs import build
 
 
 def make_images(n: int = 60, classes: int = 3, size: int = 16, seed: int = 0) -> ImageSet:
@@ -31,3 +36,16 @@ def small_config(**sections: dict) -> Config:
     for name, values in sections.items():
         data[name] = {**data.get(name, {}), **values}
     return config_from_dict(data)
+
+
+def small_splits() -> Splits:
+    images = make_images(n=72)
+    return Splits(images.select(range(48)), images.select(range(48, 60)), images.select(range(60, 72)))
+
+
+def run_fit(tmp_path, name="run", resume=False, **sections) -> tuple[TrainState, Run]:
+    sections.setdefault("train", {}).setdefault("batch_size", 16)
+    config = small_config(**sections)
+    run = Run.create(tmp_path / name, config, resume=resume)
+    data = small_splits()
+    return fit(*build(config, data), data, config, run, resume=resume), run

@@ -9,8 +9,8 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # The longest matching prefix decides.
 LEVELS = {
-    "errors": 0, "config": 0, "runtime": 0, "progress": 0, "units": 0, "evaluation.metrics": 0, "report.figures": 0,
-    "report.galleries": 0, "report.style": 0,
+    "errors": 0, "fields": 0, "config": 0, "runtime": 0, "progress": 0, "units": 0, "evaluation.metrics": 0,
+    "report.figures": 0, "report.galleries": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explain": 2, "training": 2,
     "training.loop": 3,
@@ -27,6 +27,7 @@ NEVER = [
 ]
 NO_TORCH = {
     "errors",
+    "fields",
     "config",
     "progress",
     "units",

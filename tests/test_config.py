@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 
 import pytest
 
@@ -44,9 +45,12 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
     [
         ({"trian": {}}, "unknown section [trian]; did you mean 'train'?"),
         ({"train": {"epoch": 3}}, "unknown field 'train.epoch'; did you mean 'epochs'?"),
-        ({"train": {"epochs": "3"}}, "train.epochs must be a whole number, not '3'"),
-        ({"train": {"epochs": True}}, "train.epochs must be a whole number, not True"),
-        ({"train": {"epochs": 0}}, "train.epochs must be at least 1, not 0"),
+        ({"train": {"batch_size": "3"}}, "train.batch_size must be a whole number, not '3'"),
+        ({"train": {"batch_size": True}}, "train.batch_size must be a whole number, not True"),
+        ({"train": {"batch_size": 0}}, "train.batch_size must be at least 1, not 0"),
+        ({"train": {"epochs": 0}}, "train.epochs must be above 0, not 0"),
+        ({"train": {"budget": "ten"}}, 'train.budget must be a time such as "90s"'),
+        ({"train": {"budget": 10}}, 'train.budget must be a time such as "90s"'),
         ({"train": {"compile": 1}}, "train.compile must be true or false, not 1"),
         ({"optim": {"lr": 0}}, "optim.lr must be above 0, not 0"),
         ({"optim": {"lr": float("nan")}}, "optim.lr must be above 0, not nan"),
@@ -67,7 +71,7 @@ def test_bad_settings_are_one_sentence_with_the_fix(data, message):
 
 
 def test_a_section_checks_itself_however_it_is_built():
-    with pytest.raises(UsageError, match="epochs must be at least 1"):
+    with pytest.raises(UsageError, match="epochs must be above 0"):
         TrainConfig(epochs=-1)
     with pytest.raises(UsageError, match="flip cannot be 'sideways'"):
         AugmentConfig(flip="sideways")
@@ -101,8 +105,8 @@ def test_command_line_words_become_typed_values():
     [
         ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'epochs'?"),
         ("trian.epochs", "3", "unknown setting 'trian.epochs'; did you mean 'train.epochs'?"),
-        ("train.epochs", "many", "train.epochs must be a whole number, not 'many'"),
-        ("train.epochs", "none", "train.epochs must be a whole number, not 'none'"),
+        ("train.epochs", "many", "train.epochs must be a number, not 'many'"),
+        ("train.epochs", "none", "train.epochs must be a number, not 'none'"),
     ],
 )
 def test_bad_command_line_words(key, value, message):
@@ -127,3 +131,11 @@ def test_every_field_is_explained_in_the_order_of_the_sections():
     assert all(info.meaning for info in infos)
     assert len({info.key for info in infos}) == len(infos) == sum(len(dataclasses.fields(s)) for s in SECTIONS.values())
     assert {f.name: f.default_factory for f in dataclasses.fields(Config)} == SECTIONS
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)])
+def test_a_duration_is_read_as_people_write_it(text, seconds):
+    config = load_recipe("quickstart", {"train.budget": text})
+    assert config.train.budget is not None
+    assert config.train.budget.seconds == seconds
+    assert config_from_dict(tomllib.loads(config.to_toml())).train.budget == text

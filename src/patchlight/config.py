@@ -7,48 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.fields import (
+    COUNT,
+    NEARLY_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROPER_RATE,
+    RATE,
+    Duration,
+    Range,
+    Section,
+    is_optional,
+    kind,
+    parse,
+    parts,
+    required,
+)  # fmt: skip
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values a number may take: low <= value <= high, or low < value with `above`."""
-
-    low: float = float("-inf")
-    high: float = float("inf")
-    above: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if self.high == float("inf") else f"{low} and at most {self.high:g}"
-
-
-POSITIVE = Range(0, above=True)
-COUNT = Range(1)
-NOT_NEGATIVE = Range(0)
-RATE = Range(0, 1)
-PROPER_RATE = Range(0, 0.999)
-NEARLY_ONE = Range(0, 0.999999)
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table of a recipe. Building one checks every field against its annotation."""
-
-    def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
-            object.__setattr__(self, name, _checked(getattr(self, name), hint, name))
 
 
 @dataclass(frozen=True)
@@ -106,13 +88,14 @@ class ModelConfig(Section):
     name: Annotated[str, "a row of `patchlight models`"] = "vit-tiny"
     patch_size: Annotated[int | None, "pixels a side of a patch", COUNT] = None
     embed_dim: Annotated[int | None, "width of a token", COUNT] = None
-    depth: Annotated[int | None, "number of blocks", COUNT] = None
+    depth: Annotated[int | None, "number of blocks; 0 leaves the stem alone", NOT_NEGATIVE] = None
     num_heads: Annotated[int | None, "attention heads; they divide embed_dim", COUNT] = None
     mlp_ratio: Annotated[float | None, "hidden width of the MLP over embed_dim", POSITIVE] = None
     stem: Annotated[Literal["patch", "conv"] | None, "one strided convolution, or a small stack of them"] = None
     stem_channels: Annotated[tuple[int, ...] | None, "widths of the conv stem, one per halving; patch_size = 2^n"] = (
         None
     )
+    stem_whitening: Annotated[int | None, "channels of frozen 2x2 whitening before the conv stem", NOT_NEGATIVE] = None
     global_pool: Annotated[Literal["token", "avg", "seq"] | None, "CLS token, mean, or attention over tokens"] = None
     pos_embed: Annotated[Literal["learn", "sincos1d", "sincos2d", "none"] | None, "position embedding"] = None
     reg_tokens: Annotated[int | None, "register tokens", NOT_NEGATIVE] = None
@@ -142,6 +125,7 @@ class OptimConfig(Section):
     momentum: Annotated[float, "sgd and muon", PROPER_RATE] = 0.9
     nesterov: Annotated[bool, "sgd and muon"] = True
     muon_lr: Annotated[float, "peak learning rate of the matrices under muon", POSITIVE] = 0.02
+    muon_conv_lr: Annotated[float, "the same of a conv stem's kernels; 0 leaves them to adamw", NOT_NEGATIVE] = 0.0
     grad_clip: Annotated[float, "greatest norm of the gradient; 0 is off", NOT_NEGATIVE] = 0.0
 
 
@@ -152,6 +136,7 @@ class ScheduleConfig(Section):
     ] = "cosine"
     warmup_epochs: Annotated[float, "linear warm-up from 0", NOT_NEGATIVE] = 0.0
     warmup_steps: Annotated[int | None, "the same in steps; wins over warmup_epochs", NOT_NEGATIVE] = None
+    warmup_share: Annotated[float | None, "the same as a share of training; wins over both", PROPER_RATE] = None
     min_lr: Annotated[float, "where linear and cosine end", NOT_NEGATIVE] = 0.0
     cycles: Annotated[int, "of cosine_restarts", COUNT] = 1
     pct_start: Annotated[float, "share of onecycle spent rising", Range(0.001, 0.999)] = 0.3
@@ -159,7 +144,10 @@ class ScheduleConfig(Section):
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    epochs: Annotated[int, "passes over the training images", COUNT] = 10
+    epochs: Annotated[float, "passes over the training images; 2.5 ends in the middle of the third", POSITIVE] = 10.0
+    budget: Annotated[
+        Duration | None, "wall-clock time of training and validation, as 90s, 10m or 1h30m; it then decides the epochs"
+    ] = None
     batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
     micro_batch_size: Annotated[int | None, "process a batch in pieces of this size, to save memory", COUNT] = None
     label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
@@ -242,8 +230,8 @@ def describe_fields() -> list[FieldInfo]:
     for section, cls in SECTIONS.items():
         hints = typing.get_type_hints(cls, include_extras=True)
         for f in dataclasses.fields(cls):
-            hint, meaning, _ = _parts(hints[f.name])
-            infos.append(FieldInfo(f"{section}.{f.name}", _kind(hint), f.default, meaning))
+            hint, meaning, _ = parts(hints[f.name])
+            infos.append(FieldInfo(f"{section}.{f.name}", kind(hint), f.default, meaning))
     return infos
 
 
@@ -313,76 +301,9 @@ def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
         hints = typing.get_type_hints(SECTIONS[section], include_extras=True)
         if name not in hints:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
-        hint, _, _ = _parts(hints[name])
-        if text.lower() == "none" and _is_optional(hint) and "none" not in get_args(_required(hint)):
+        hint, _, _ = parts(hints[name])
+        if text.lower() == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
             data[section].pop(name, None)
         else:
-            data[section][name] = _parse(text, hint)
+            data[section][name] = parse(text, hint)
     return config_from_dict(data, "command line")
-
-
-def _parts(hint: Any) -> tuple[Any, str, Range | None]:
-    """The bare type, the meaning and the range of an annotation."""
-    if get_origin(hint) is not Annotated:
-        return hint, "", None
-    bare, *notes = get_args(hint)
-    meaning = next((n for n in notes if isinstance(n, str)), "")
-    return bare, meaning, next((n for n in notes if isinstance(n, Range)), None)
-
-
-def _is_optional(hint: Any) -> bool:
-    return get_origin(hint) in (typing.Union, types.UnionType) and type(None) in get_args(hint)
-
-
-def _required(hint: Any) -> Any:
-    """`int` of `int | None`."""
-    return next(arg for arg in get_args(hint) if arg is not type(None)) if _is_optional(hint) else hint
-
-
-def _kind(hint: Any) -> str:
-    bare = _required(hint)
-    if get_origin(bare) is Literal:
-        return "|".join(get_args(bare))
-    return "numbers" if get_origin(bare) is tuple else bare.__name__
-
-
-def _parse(text: str, hint: Any) -> Any:
-    """A command-line word as the value a TOML file would have held; what does not parse is left for the check."""
-    bare = _required(hint)
-    if bare is str or get_origin(bare) is Literal:
-        return text
-    if get_origin(bare) is tuple:
-        text = text if text.startswith("[") else f"[{text}]"
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _checked(value: Any, hint: Any, name: str) -> Any:
-    """The value in its field's type, or a UsageError that begins with the field's name."""
-    bare, _, allowed = _parts(hint)
-    if value is None and _is_optional(bare):
-        return None
-    bare = _required(bare)
-    if get_origin(bare) is Literal:
-        if value not in get_args(bare):
-            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), get_args(bare))}")
-        return value
-    if get_origin(bare) is tuple:
-        item = get_args(bare)[0]
-        if not isinstance(value, (list, tuple)) or not all(_is_number(v) and item(v) == v for v in value):
-            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {value!r}")
-        return tuple(item(v) for v in value)
-    if bare is float and _is_number(value):
-        value = float(value)
-    if not isinstance(value, bare) or (bare is int and isinstance(value, bool)):
-        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UsageError(f"{name} must be {kinds[bare]}, not {value!r}")
-    if allowed is not None and value not in allowed:
-        raise UsageError(f"{name} must be {allowed}, not {value!r}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -40,6 +40,10 @@ class Progress:
         self.done += steps
         self.bar.update(steps)
 
+    def extend(self, total: int) -> None:
+        """The end has moved."""
+        self.total = self.bar.total = total
+
     def due(self) -> bool:
         """True when it is time to `show`."""
         return time.monotonic() - self.shown >= (BAR_EVERY_S if self.terminal else LINE_EVERY_S)

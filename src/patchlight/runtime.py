@@ -24,7 +24,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 # What is drawn for a purpose never changes what is drawn for another.
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "samples": 4}
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "samples": 4, "input": 5}
 
 
 def derive_seed(seed: int, stream: str, *counts: int) -> int:
@@ -94,6 +94,26 @@ def reuse_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory used so far: the GPU's by tensors, or the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e9
+    import resource  # not on Windows
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def describe(device: torch.device) -> dict[str, Any]:

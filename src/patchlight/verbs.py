@@ -22,7 +22,16 @@ from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
-from patchlight.models import MODELS, ModelCard, build_model, create_model, load_model, model_args, pixels_to_input
+from patchlight.models import (
+    MODELS,
+    ModelCard,
+    VisionTransformer,
+    build_model,
+    create_model,
+    load_model,
+    model_args,
+    pixels_to_input,
+)  # fmt: skip
 from patchlight.models.summary import count, describe
 from patchlight.progress import say
 from patchlight.report.data_figures import write_data_figures
@@ -62,6 +71,7 @@ def train(
         for note in data.notes:
             say(note)
         model, card = build(config, data)
+        fit_input(model, card, data.train, config.train.seed)
         check_fit(model, data, config)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
         record = {
@@ -100,6 +110,13 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
         torch.manual_seed(runtime.derive_seed(config.train.seed, "init"))
         model = build_model(config.model.name, args)
     return model, ModelCard(config.model.name, args, names, mean, std)
+
+
+def fit_input(model: nn.Module, card: ModelCard, images: ImageSet, seed: int) -> None:
+    """Give a ViT's stem what it computes from training images, 5,000 at most."""
+    if isinstance(model, VisionTransformer):
+        chosen = torch.randperm(len(images), generator=runtime.generator(seed, "input"))[:5000]
+        model.fit_input(pixels_to_input(images.gather(chosen)[0], card.mean, card.std))
 
 
 def describe_data(source: str, data: Splits) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from patchlight.errors import UsageError
 from patchlight.models import VisionTransformer, create_model
-from patchlight.models.layers import Attention, DropPath, SequencePool, sincos_1d, sincos_2d
+from patchlight.models.layers import Attention, ConvStem, DropPath, SequencePool, Whitening, sincos_1d, sincos_2d
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 
@@ -195,3 +195,38 @@ def test_checkpointing_changes_memory_and_not_gradients():
 def test_shapes_that_do_not_fit(change, message):
     with pytest.raises(UsageError, match=message):
         VisionTransformer(**{**SMALL, **change})
+
+
+def test_whitening_gives_uncorrelated_channels_of_unit_variance():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.randn(64, 3, 20, 20, generator=draw), 3)  # neighbours are alike
+    layer = Whitening(3, 24)
+    layer.fit(images, eps=0.0)
+    out = layer(images)[:, ::2, :-1, :-1].permute(1, 0, 2, 3).reshape(12, -1)  # without negatives and padding
+    torch.testing.assert_close(out @ out.T / out.shape[1], torch.eye(12), atol=1e-3, rtol=0)
+    assert torch.equal(layer.weight[::2], -layer.weight[1::2])
+    assert not layer.weight.requires_grad
+    assert layer.bias.requires_grad
+
+
+def test_a_stem_starts_as_the_identity_on_what_comes_in():
+    stem = ConvStem((8, 8), 3, 8)
+    assert torch.equal(stem.stem[0].weight[:3], nn.init.dirac_(torch.empty(3, 3, 3, 3)))
+    assert isinstance(stem.proj, nn.Identity)
+
+
+def test_whitening_is_for_a_conv_stem():
+    with pytest.raises(UsageError, match="stem_whitening is for"):
+        create_model("vit-micro", stem_whitening=24)
+    model = create_model("vit-compact", stem_whitening=24)
+    images = torch.rand(8, 3, 32, 32)
+    before = model(images)
+    model.fit_input(images)
+    assert not torch.equal(model(images), before)
+    assert model(images).shape == (8, 10)
+
+
+def test_the_stem_alone_is_a_model():
+    model = create_model("vit-compact", depth=0, global_pool="avg", drop_path_rate=0.1)
+    assert len(model.blocks) == 0
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)

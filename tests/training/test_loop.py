@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import make_images, small_config
+from small import run_fit, small_config, small_splits
 
 from patchlight.config import Config
 from patchlight.data.splits import Splits
@@ -22,32 +22,19 @@ from patchlight.models import pixels_to_input as to_input
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints
 from patchlight.training.loop import Trainer, fit
-from patchlight.training.state import StopSignal, TrainState
+from patchlight.training.state import StopSignal
 from patchlight.verbs import build
 
 DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 EVERYTHING = {"crop_padding": 2, "flip": "random", "policy": "randaugment", "mixup_alpha": 0.5, "cutmix_alpha": 1.0}
 
 
-def splits() -> Splits:
-    images = make_images(n=72)
-    return Splits(images.select(range(48)), images.select(range(48, 60)), images.select(range(60, 72)))
-
-
 def start(tmp_path, name="run", **sections) -> tuple[Trainer, Splits, Config, Run]:
     sections.setdefault("train", {}).setdefault("batch_size", 16)
     config = small_config(**sections)
     run = Run.create(tmp_path / name, config)
-    data = splits()
+    data = small_splits()
     return Trainer(*build(config, data), data, config, run), data, config, run
-
-
-def run_fit(tmp_path, name="run", resume=False, **sections) -> tuple[TrainState, Run]:
-    sections.setdefault("train", {}).setdefault("batch_size", 16)
-    config = small_config(**sections)
-    run = Run.create(tmp_path / name, config, resume=resume)
-    data = splits()
-    return fit(*build(config, data), data, config, run, resume=resume), run
 
 
 def clockless(run: Run) -> list[dict]:
@@ -276,7 +263,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 
 def test_selection_needs_validation_images(tmp_path):
-    data = dataclasses.replace(splits(), val=None)
+    data = dataclasses.replace(small_splits(), val=None)
     config = small_config(train={"batch_size": 16})
     run = Run.create(tmp_path / "run", config)
     with pytest.raises(PatchlightError, match=r"set data.val_fraction, or --train.select last"):

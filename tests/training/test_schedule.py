@@ -79,6 +79,7 @@ def test_every_schedule_stays_between_zero_and_the_peak(name):
 
 
 def test_warmup_in_epochs_or_steps():
-    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5), 100) == 150
-    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5, warmup_steps=500), 100) == 500
-    assert warmup_steps(ScheduleConfig(warmup_steps=0), 100) == 0
+    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5), 100, 1000) == 150
+    assert warmup_steps(ScheduleConfig(warmup_epochs=1.5, warmup_steps=500), 100, 1000) == 500
+    assert warmup_steps(ScheduleConfig(warmup_steps=0), 100, 1000) == 0
+    assert warmup_steps(ScheduleConfig(warmup_epochs=1, warmup_share=0.05), 100, 1000) == 50

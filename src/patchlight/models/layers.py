@@ -126,16 +126,44 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
+class Whitening(nn.Conv2d):
+    """A frozen 2x2 convolution whose outputs are uncorrelated and of unit variance, with a trained bias.
+
+    Filters are the principal components of the training images' 2x2 patches over their standard deviations, each with
+    its negative beside it (Page 2018; Jordan 2024, arXiv:2404.00498, section 3.2). (B, C, H, W) -> (B, channels, H, W).
+    """
+
+    def __init__(self, in_chans: int, channels: int) -> None:
+        super().__init__(in_chans, channels, 2)
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight.requires_grad_(False)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, eps: float = 5e-4) -> None:
+        """Take the filters from the patches of `images` (B, C, H, W), as the model gets them."""
+        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, self.weight[0].numel())
+        variances, components = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
+        filters = (components / (variances + eps).sqrt()).T.flip(0)  # from the largest variance down
+        pairs = torch.stack([filters, -filters], dim=1).flatten(0, 1).float()
+        self.weight.copy_(pairs[: len(self.weight)].view_as(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
 class ConvStem(nn.Module):
     """Patch embedding by a small convolutional network, (B, C, H, W) -> (B, N, D).
 
-    After Xiao et al. 2021 ("Early Convolutions"), with the groups of Keller Jordan's airbench: convolution, max-pool
-    that halves the resolution, second convolution, each followed by batch norm and GELU. There are log2(patch_size)
-    groups, so a token still stands for a patch of `patch_size` pixels, though it sees beyond it.
+    After Xiao et al. 2021 ("Early Convolutions"), with the groups of Jordan's airbench (2024, arXiv:2404.00498):
+    convolution, max-pool that halves the resolution, second convolution, each followed by batch norm and GELU, and
+    started as the identity on the channels that come in. There are log2(patch_size) groups, so a token still stands for
+    a patch of `patch_size` pixels, though it sees beyond it. `whitening` channels of a Whitening may stand before.
     """
 
-    def __init__(self, channels: tuple[int, ...], in_chans: int, embed_dim: int) -> None:
+    def __init__(self, channels: tuple[int, ...], in_chans: int, embed_dim: int, whitening: int = 0) -> None:
         super().__init__()
+        self.whitening = Whitening(in_chans, whitening) if whitening else None
+        in_chans = whitening or in_chans
         groups: list[nn.Module] = []
         for width in channels:
             groups += [
@@ -144,9 +172,14 @@ class ConvStem(nn.Module):
             ]  # fmt: skip
             in_chans = width
         self.stem = nn.Sequential(*groups)
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=1)
+        for module in self.stem:
+            if isinstance(module, nn.Conv2d):
+                nn.init.dirac_(module.weight[: module.in_channels])
+        self.proj = nn.Identity() if in_chans == embed_dim else nn.Conv2d(in_chans, embed_dim, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.whitening is not None:
+            x = F.gelu(self.whitening(x))
         return self.proj(self.stem(x)).flatten(2).transpose(1, 2)
 
 

@@ -16,7 +16,8 @@ from patchlight.models.layers import EPS, Block, ConvStem, PatchEmbed, SequenceP
 class VisionTransformer(nn.Module):
     """(B, C, H, W) -> logits (B, K). Arguments and state-dict keys are timm's where timm has them.
 
-    stem: "patch", one convolution with stride `patch_size`, or "conv", a ConvStem of `stem_channels`.
+    stem: "patch", one convolution with stride `patch_size`, or "conv", a ConvStem of `stem_channels`, before which
+    `stem_whitening` channels of a frozen Whitening may stand; `fit_input` gives it its filters.
     global_pool: "token" reads the CLS token, "avg" the mean patch token, "seq" a learned average of them.
     pos_embed: "learn", "sincos1d", "sincos2d" or "none".
     init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1;
@@ -26,7 +27,7 @@ class VisionTransformer(nn.Module):
     def __init__(
         self, *, img_size: int = 32, patch_size: int = 4, in_chans: int = 3, num_classes: int = 10,
         embed_dim: int = 192, depth: int = 12, num_heads: int = 3, mlp_ratio: float = 4.0,
-        stem: str = "patch", stem_channels: tuple[int, ...] | None = None,
+        stem: str = "patch", stem_channels: tuple[int, ...] | None = None, stem_whitening: int = 0,
         global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
         init_values: float = 0.0, qk_norm: bool = False,
         drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
@@ -43,12 +44,13 @@ class VisionTransformer(nn.Module):
         self.grad_checkpointing = grad_checkpointing
 
         self.patch_embed: nn.Module
-        if stem_channels and stem != "conv":
-            raise UsageError("model.stem_channels is for model.stem = 'conv'; set that, or leave out stem_channels")
+        if stem != "conv" and (stem_channels or stem_whitening):
+            field = "stem_channels" if stem_channels else "stem_whitening"
+            raise UsageError(f"model.{field} is for model.stem = 'conv'; set that, or leave out {field}")
         if stem == "conv":
             channels = stem_channels or default_stem_channels(patch_size, embed_dim)
             check_stem(channels, patch_size)
-            self.patch_embed = ConvStem(tuple(channels), in_chans, embed_dim)
+            self.patch_embed = ConvStem(tuple(channels), in_chans, embed_dim, stem_whitening)
         else:
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
@@ -97,6 +99,11 @@ class VisionTransformer(nn.Module):
         for token in (self.cls_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
+
+    def fit_input(self, images: Tensor) -> None:
+        """Take from training images (B, C, H, W), as `forward` gets them, what is not learned but computed."""
+        if isinstance(self.patch_embed, ConvStem) and self.patch_embed.whitening is not None:
+            self.patch_embed.whitening.fit(images)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, D): patches, the prefix before them, positions added."""

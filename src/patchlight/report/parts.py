@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from patchlight.config import ScheduleConfig
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.report import figures, galleries
 from patchlight.report.facts import Facts, resume_command
@@ -58,7 +59,8 @@ def _validation(facts: Facts) -> str | None:
     if row is None:
         return None
     score = row.get("val/top1")
-    words = f"epoch {row['epoch']} of {facts.config.train.epochs}"
+    train = facts.config.train
+    words = f"epoch {row['epoch']} of {len(facts.rows) if train.budget else f'{train.epochs:g}'}"
     return f"{percent(score, 1)} at {words}, the one kept" if score is not None else f"{words} was kept"
 
 
@@ -111,13 +113,19 @@ def recipe(facts: Facts) -> Part:
     }
 
 
+def _warmup(schedule: ScheduleConfig) -> str:
+    if schedule.warmup_share is not None:
+        return f" after {schedule.warmup_share:.3g} of it as warm-up" if schedule.warmup_share else ""
+    steps, epochs = schedule.warmup_steps, schedule.warmup_epochs
+    length, unit = (epochs, "epoch") if steps is None else (steps, "step")
+    return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
+
+
 def _settings(facts: Facts) -> list[tuple[str, str]]:
     """The settings that one asks for first; the rest stands in the whole recipe."""
     c = facts.config
     optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
-    steps, epochs = c.schedule.warmup_steps, c.schedule.warmup_epochs
-    length, unit = (epochs, "epoch") if steps is None else (steps, "step")
-    warmup = f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
+    warmup = _warmup(c.schedule)
     augment = [f"crop with {c.augment.crop_padding} pixels of padding"] if c.augment.crop_padding else []
     augment += [f"{c.augment.flip} flip"] if c.augment.flip != "none" else []
     augment += ["resized crop"] if c.augment.resized_crop_scale else []
@@ -133,7 +141,7 @@ def _settings(facts: Facts) -> list[tuple[str, str]]:
     regular += [f"averaged weights (EMA {c.train.ema_decay:g})"] if c.train.ema_decay else []
     changes = {k: v for k, v in c.to_dict()["model"].items() if k not in ("name", "drop_path_rate", "fused_attn")}
     rows = [
-        ("Length", f"{c.train.epochs:,} epochs, {c.train.batch_size:,} images a step"),
+        ("Length", f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"),
         ("Optimizer", optim + (f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else "")),
         ("Schedule", c.schedule.name + warmup),
         ("Augmentation", ", ".join(augment) or "none"),

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
+import copy
+import datetime
 import math
 import time
 from dataclasses import asdict
@@ -19,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.batches import TrainBatches
+from patchlight.data.images import ImageSet
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
@@ -27,6 +30,7 @@ from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
 from patchlight.models import ModelCard, pixels_to_input, save_model
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
+from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
@@ -46,11 +50,13 @@ def fit(
     check_fit(model, data, config)
     with torch.random.fork_rng(), stop_on_signal() as stop:
         trainer = Trainer(model, card, data, config, run)
+        pace = trainer.rehearse() if trainer.budget_s else None
         state = trainer.resume() if resume else TrainState()
+        trainer.set_length(state, pace)
         rows = run.metrics()[: state.epoch]
-        while state.epoch < trainer.epochs and not state.stopped_early:
+        while trainer.done(state) < trainer.total_steps and not state.stopped_early:
             trainer.train_epoch(state, stop)
-            if state.step == trainer.steps_per_epoch:
+            if state.step == trainer.steps_of(state.epoch):
                 rows.append(trainer.finish_epoch(state))
                 run.write_metrics(rows)
                 say(trainer.describe(rows[-1]))
@@ -88,18 +94,18 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema: AveragedModel | None = None
         if train.ema_decay:
-            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True)
+            self.ema = self.new_average()
         fill = torch.tensor([round(255 * m) for m in card.mean], dtype=torch.uint8)
         self.batches = TrainBatches(
             data.train, train.batch_size, config.augment, seed=train.seed, fill=fill, device=self.device
         )
-        self.epochs, self.steps_per_epoch = train.epochs, self.batches.steps_per_epoch
+        self.steps_per_epoch, epochs, self.budget_s = self.batches.steps_per_epoch, train.epochs, 0.0
         if train.debug:
-            self.epochs, self.steps_per_epoch = 2, min(2, self.steps_per_epoch)
-        self.total_steps = self.epochs * self.steps_per_epoch
-        self.warmup = warmup_steps(config.schedule, self.steps_per_epoch)
-        if self.warmup >= self.total_steps and config.schedule.name != "onecycle":
-            say(f"the warm-up of {self.warmup} steps is not over after all {self.total_steps}: the peak is not reached")
+            self.steps_per_epoch, epochs = min(2, self.steps_per_epoch), 2
+        elif train.budget:
+            self.budget_s = train.budget.seconds
+        self.total_steps = max(1, round(epochs * self.steps_per_epoch))
+        self.budget: Budget | None = None
         left_out = len(data.train) - self.batches.steps_per_epoch * self.batches.batch_size
         if left_out > 0.1 * len(data.train):
             say(
@@ -107,6 +113,75 @@ class Trainer:
                 "of each epoch (others each time); a smaller train.batch_size leaves out fewer"
             )
         self.watch = Stopwatch()
+        self.steps_s = 0.0  # of training in this process, without validation
+
+    def rehearse(self) -> Pace:
+        """Time a few real steps and a validation batch, then put the model back as it was."""
+        before = copy.deepcopy(self.model.state_dict())
+        self.model.train()
+        step_s = time_steps(self.timed_step, self.budget_s)
+        val_s = 0.0
+        if self.data.val is not None:
+            size = self.config.eval.batch_size
+            few = self.data.val.select(range(min(size, len(self.data.val))))
+            val_s = time_steps(lambda step: self.predict_val(few), 0.0) * len(self.data.val) / len(few)
+        self.model.load_state_dict(before)
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.ema is not None:
+            self.ema = self.new_average()
+        return Pace(step_s, val_s)
+
+    def timed_step(self, step: int) -> None:
+        self.train_step(0, step % self.steps_per_epoch)
+        runtime.synchronize(self.device)
+
+    def set_length(self, state: TrainState, pace: Pace | None) -> None:
+        """The number of steps, from the checkpoint, the epochs or the budget, and what to expect of it."""
+        done, per_epoch = self.done(state), self.steps_per_epoch
+        if state.total_steps:
+            self.total_steps = state.total_steps
+        elif pace is not None:
+            self.total_steps = plan_steps(self.budget_s - self.watch.passed(), done, pace, per_epoch)
+        state.total_steps = self.total_steps
+        if pace is not None:
+            self.budget = Budget(self.budget_s, self.total_steps, pace, per_epoch, done)
+            seconds = finish_s(self.total_steps, done, pace, per_epoch)
+            say(
+                f"the budget of {self.config.train.budget} holds {self.epochs:.3g} epochs of {per_epoch:,} steps at "
+                f"{self.batches.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; "
+                f"{runtime.peak_memory_gb(self.device):.1f} GB of memory; done in {clock(seconds)}, at "
+                f"{datetime.datetime.now() + datetime.timedelta(seconds=seconds):%H:%M:%S}"
+            )
+        if self.warmup >= self.total_steps and self.config.schedule.name != "onecycle":
+            say(f"the warm-up of {self.warmup} steps is not over after all {self.total_steps}: the peak is not reached")
+
+    def keep_budget(self, budget: Budget, state: TrainState, progress: Progress) -> None:
+        """Move the end where the machine has turned out to be slower or faster than it was."""
+        passed = self.watch.passed()
+        if budget.revise(self.done(state), self.steps_s + passed, state.wall_s + passed):
+            self.total_steps = state.total_steps = budget.total
+            progress.extend(self.total_steps)
+            say(
+                f"at {self.batches.batch_size / budget.pace.step_s:,.0f} images/s the budget now holds "
+                f"{self.epochs:.3g} epochs"
+            )
+
+    @property
+    def epochs(self) -> float:
+        return self.total_steps / self.steps_per_epoch
+
+    @property
+    def warmup(self) -> int:
+        return warmup_steps(self.config.schedule, self.steps_per_epoch, self.total_steps)
+
+    def steps_of(self, epoch: int) -> int:
+        """All epochs are of one length, but the last may be shorter."""
+        return min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)
+
+    def done(self, state: TrainState) -> int:
+        """Steps finished since the start."""
+        return min(state.epoch * self.steps_per_epoch + state.step, state.total_steps or self.total_steps)
 
     def train_epoch(self, state: TrainState, stop: StopSignal) -> None:
         """The steps of the epoch that are still to do, or those until `stop` is requested."""
@@ -114,19 +189,22 @@ class Trainer:
         self.watch.lap(state)
         loss_sum = torch.tensor(state.loss_sum, device=self.device)
         correct = torch.tensor(state.correct, device=self.device)
-        done = state.epoch * self.steps_per_epoch + state.step
-        with Progress(self.total_steps, f"epoch {state.epoch + 1}/{self.epochs}", done) as progress:
-            while state.step < self.steps_per_epoch and not stop.requested:
+        with Progress(self.total_steps, f"epoch {state.epoch + 1}/{self.epochs:.3g}", self.done(state)) as progress:
+            while state.step < self.steps_of(state.epoch) and not stop.requested:
                 loss, right = self.train_step(state.epoch, state.step)
                 loss_sum += loss * self.batches.batch_size
                 correct += right
                 state.step += 1
                 progress.advance()
+                if self.budget is not None:
+                    self.keep_budget(self.budget, state, progress)
                 if progress.due():  # reading the sums waits for the device, so not at every step
                     state.loss_sum, state.correct = loss_sum.item(), correct.item()
                     progress.show(self.describe_step(state, progress))
         state.loss_sum, state.correct = loss_sum.item(), correct.item()
-        state.epoch_s += self.watch.lap(state)
+        passed = self.watch.lap(state)
+        state.epoch_s += passed
+        self.steps_s += passed
 
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
@@ -183,12 +261,13 @@ class Trainer:
         """Validate, keep the weights if they are to be kept, go on to the next epoch; the line for `metrics.jsonl`."""
         if not math.isfinite(state.loss_sum):
             raise PatchlightError(diverged(f"the loss became {state.loss_sum} in epoch {state.epoch + 1}"))
-        train, images = self.config.train, self.steps_per_epoch * self.batches.batch_size
+        train, steps = self.config.train, state.step
+        images, done = steps * self.batches.batch_size, self.done(state)
         val_loss, val_top1 = self.validate()
         row: dict[str, Any] = {
             "epoch": state.epoch + 1,
-            "step": (state.epoch + 1) * self.steps_per_epoch,
-            "lr": self.lr((state.epoch + 1) * self.steps_per_epoch - 1, self.config.optim.lr),
+            "step": done,
+            "lr": self.lr(done - 1, self.config.optim.lr),
             "train/loss": state.loss_sum / images,
             # Of mixed images there is no one right answer to count.
             "train/top1": None if self.is_mixed(state.epoch, 0) else state.correct / images,
@@ -203,7 +282,9 @@ class Trainer:
             save_model(self.run.path / "model", self.selected_model, self.card)
         patience = train.early_stop_epochs
         state.stopped_early = bool(patience) and val_top1 is not None and state.epoch - state.best_epoch >= patience
-        self.watch.lap(state)
+        val_s = self.watch.lap(state)
+        if self.budget is not None:
+            self.budget.val_s = val_s
         return {**row, "wall_s": state.wall_s}
 
     @property
@@ -215,24 +296,30 @@ class Trainer:
         """Loss and top-1 of the selected weights on the validation images, if any, in the precision of training."""
         if self.data.val is None:
             return None, None
-        logits = predict_logits(
-            self.selected_model, self.card, self.data.val,
-            batch_size=self.config.eval.batch_size, precision=self.precision, label="validating",
-        )  # fmt: skip
+        logits = self.predict_val(self.data.val)
         if not np.isfinite(logits).all():
             raise PatchlightError(diverged("the model's outputs are no longer finite"))
         labels = self.data.val.labels.numpy()
         return cross_entropy(logits, labels), topk_accuracy(logits, labels, 1)
 
+    def predict_val(self, images: ImageSet) -> np.ndarray:
+        return predict_logits(
+            self.selected_model, self.card, images,
+            batch_size=self.config.eval.batch_size, precision=self.precision, label="validating",
+        )  # fmt: skip
+
+    def new_average(self) -> AveragedModel:
+        decay = self.config.train.ema_decay
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
     def save(self, state: TrainState) -> None:
         """The checkpoint from which training can go on; of the older ones the best and every n-th stay."""
         state.scaler = self.scaler.state_dict()
-        step = state.epoch * self.steps_per_epoch + state.step
         folder = self.run.path / "checkpoints"
-        path = save_checkpoint(folder, step, self.model, self.ema, self.optimizers, asdict(state))
+        path = save_checkpoint(folder, self.done(state), self.model, self.ema, self.optimizers, asdict(state))
         every = self.config.train.checkpoint_every
-        kept = {n * self.steps_per_epoch for n in range(every, self.epochs + 1, every)} if every else set()
-        kept.add(state.best_epoch * self.steps_per_epoch)
+        kept = {n * self.steps_per_epoch for n in range(every, math.ceil(self.epochs) + 1, every)} if every else set()
+        kept.add(min(state.best_epoch * self.steps_per_epoch, self.total_steps))
         prune_checkpoints(folder, path, kept)
 
     def resume(self) -> TrainState:
@@ -249,22 +336,21 @@ class Trainer:
 
     def describe_step(self, state: TrainState, progress: Progress) -> str:
         seen = state.step * self.batches.batch_size
-        step = state.epoch * self.steps_per_epoch + state.step - 1
         pace = self.batches.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
         accuracy = "" if self.is_mixed(state.epoch, state.step) else f"acc {state.correct / seen:.1%}  "
-        lr = self.lr(step, self.config.optim.lr)
+        lr = self.lr(self.done(state) - 1, self.config.optim.lr)
         return f"loss {state.loss_sum / seen:.3f}  {accuracy}lr {lr:.1e}  {pace:,.0f} images/s"
 
     def describe(self, row: dict[str, Any]) -> str:
         """An epoch in a line."""
-        parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train/loss']:.3f}"]
+        parts = [f"epoch {row['epoch']}/{self.epochs:.3g}", f"loss {row['train/loss']:.3f}"]
         if row["train/top1"] is not None:
             parts.append(f"acc {row['train/top1']:.1%}")
         if row["val/top1"] is not None:
             parts.append(
                 f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
             )
-        left = row["wall_s"] / row["epoch"] * (self.epochs - row["epoch"])
+        left = row["wall_s"] / row["step"] * (self.total_steps - row["step"])
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
 

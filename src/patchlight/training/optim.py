@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
+from patchlight.training.muon import Muon
 
 Groups = list[dict[str, Any]]
 
@@ -25,6 +26,11 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """What Muon is made for: the matrices inside the blocks, neither embedding nor head (Jordan et al. 2024)."""
     return parameter.ndim == 2 and name.startswith("blocks.")
+
+
+def is_kernel(name: str, parameter: nn.Parameter) -> bool:
+    """A kernel of a convolutional stem, which is a matrix to Muon."""
+    return parameter.ndim == 4 and name.startswith("patch_embed.stem.")
 
 
 def decay_groups(named: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> Groups:
@@ -53,16 +59,19 @@ def sgd(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Opti
 
 
 def muon(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Optimizer]:
-    """torch's Muon (Jordan et al. 2024) on the blocks' matrices at `muon_lr`, AdamW on the rest at `lr`."""
-    hidden = [(name, p) for name, p in named if is_hidden_matrix(name, p)]
-    rest = [(name, p) for name, p in named if not is_hidden_matrix(name, p)]
-    if not hidden:
+    """Muon on the blocks' matrices (`muon_lr`) and on a stem's kernels (`muon_conv_lr`), AdamW on the rest (`lr`)."""
+    matrices = [(name, p) for name, p in named if is_hidden_matrix(name, p)]
+    kernels = [(name, p) for name, p in named if is_kernel(name, p)] if config.muon_conv_lr else []
+    if not matrices and not kernels:
         raise UsageError(
             "optim.name 'muon' is for the matrices of transformer blocks, and this model has none; use adamw"
         )
-    groups = decay_groups(hidden, config.muon_lr, config.weight_decay)
-    matrices = torch.optim.Muon(groups, momentum=config.momentum, nesterov=config.nesterov)
-    return [matrices, *adamw(rest, config)]
+    groups = decay_groups(matrices, config.muon_lr, config.weight_decay)
+    # Batch norm follows each kernel, so its scale means nothing.
+    groups += [{**group, "normalize": True} for group in decay_groups(kernels, config.muon_conv_lr, 0.0)]
+    taken = {name for name, _ in matrices + kernels}
+    rest = [(name, p) for name, p in named if name not in taken]
+    return [Muon(groups, momentum=config.momentum, nesterov=config.nesterov), *adamw(rest, config)]
 
 
 OPTIMIZERS: dict[str, Callable[[list[tuple[str, nn.Parameter]], OptimConfig], list[Optimizer]]] = {

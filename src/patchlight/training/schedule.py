@@ -42,8 +42,10 @@ SHAPES: dict[str, Shape] = {
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1 / 25e4  # of the peak; torch's OneCycleLR's defaults
 
 
-def warmup_steps(config: ScheduleConfig, steps_per_epoch: int) -> int:
+def warmup_steps(config: ScheduleConfig, steps_per_epoch: int, total: int) -> int:
     """The number of steps until the peak."""
+    if config.warmup_share is not None:
+        return round(config.warmup_share * total)
     if config.warmup_steps is not None:
         return config.warmup_steps
     return round(config.warmup_epochs * steps_per_epoch)

@@ -20,6 +20,7 @@ class TrainState:
 
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished in the epoch under way
+    total_steps: int = 0  # of the whole training; 0 until it is known
     loss_sum: float = 0.0  # over the images of that epoch
     correct: float = 0.0
     epoch_s: float = 0.0  # training seconds of that epoch
@@ -54,6 +55,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.wall, self.cpu = time.monotonic(), time.process_time()
+
+    def passed(self) -> float:
+        """Seconds since the last lap, which goes on."""
+        return time.monotonic() - self.wall
 
     def lap(self, state: TrainState) -> float:
         """Seconds since the last lap."""

@@ -1,0 +1,81 @@
+"""How long a training is: in epochs, or as many steps as a wall-clock budget holds.
+
+A budget's number of steps is fixed from the times of a few real steps before training, and moved only where the machine
+turns out to be faster or slower than it then was.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+REHEARSAL_S = 4.0  # of steps that are timed before training, and
+REHEARSAL_SHARE = 0.02  # of the budget, whichever is less
+LEAST_STEPS, WARM_STEPS = 5, 2  # timed at least; and, of all, the first, which are slower and do not count
+TOLERANCE = 0.01  # of the budget: the plan is not changed for less
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one training step and of one validation."""
+
+    step_s: float
+    val_s: float
+
+
+def time_steps(step: Callable[[int], object], budget_s: float) -> float:
+    """The median seconds of `step(0)`, `step(1)`, ..., each of which returns when its work is done."""
+    limit = min(REHEARSAL_S, REHEARSAL_SHARE * budget_s)
+    times: list[float] = []
+    while len(times) < LEAST_STEPS or sum(times) < limit:
+        start = time.perf_counter()
+        step(len(times))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[WARM_STEPS:])
+
+
+def plan_steps(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> int:
+    """How many steps in all, `done` of them done, fill `left_s` seconds, each epoch and the end with a validation.
+
+    At least one more than are done.
+    """
+    epoch_s = steps_per_epoch * pace.step_s + pace.val_s
+    in_epoch = done % steps_per_epoch
+    # Time is counted from the start of the epoch under way, as if it had run at this pace.
+    epochs, rest_s = divmod(left_s + in_epoch * pace.step_s, epoch_s)
+    last = math.floor(max(0.0, rest_s - pace.val_s) / pace.step_s)
+    return max(done + 1, done - in_epoch + int(epochs) * steps_per_epoch + last)
+
+
+def finish_s(total: int, done: int, pace: Pace, steps_per_epoch: int) -> float:
+    """Seconds until `total` steps are done and validated."""
+    validations = math.ceil(total / steps_per_epoch) - done // steps_per_epoch
+    return (total - done) * pace.step_s + validations * pace.val_s
+
+
+class Budget:
+    """Keeps a training to its `seconds`: the step at which it ends is `total`."""
+
+    def __init__(self, seconds: float, total: int, pace: Pace, steps_per_epoch: int, done: int = 0) -> None:
+        self.seconds, self.total, self.pace, self.steps_per_epoch = seconds, total, pace, steps_per_epoch
+        self.seen, self.seen_s = done, 0.0  # steps and their seconds at the last look
+        self.val_s = pace.val_s
+
+    def revise(self, done: int, step_s_sum: float, spent_s: float) -> bool:
+        """Look at the pace since the last look; True where that moved the end.
+
+        `step_s_sum` are the seconds that steps took so far in this process, `spent_s` all of training so far. Twenty
+        looks a training: a step more or less then does not matter.
+        """
+        if done - self.seen < max(1, self.total // 20) or done >= self.total:
+            return False
+        self.pace = Pace((step_s_sum - self.seen_s) / (done - self.seen), self.val_s)
+        self.seen, self.seen_s = done, step_s_sum
+        left_s = self.seconds - spent_s
+        if abs(finish_s(self.total, done, self.pace, self.steps_per_epoch) - left_s) < TOLERANCE * self.seconds:
+            return False
+        before, self.total = self.total, plan_steps(left_s, done, self.pace, self.steps_per_epoch)
+        return self.total != before

@@ -1,0 +1,100 @@
+"""A budget in steps: the arithmetic on a simulated clock, and a real training that keeps to its time."""
+
+from __future__ import annotations
+
+import pytest
+from small import run_fit
+
+from patchlight.training.budget import Budget, Pace, finish_s, plan_steps
+
+PACE = Pace(step_s=0.1, val_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "done", "steps"),
+    [
+        (12.0, 0, 100),  # one epoch of ten seconds and its validation
+        (24.0, 0, 200),
+        (19.0, 0, 150),  # and half of another: five seconds and two
+        (13.0, 0, 100),  # no room for another validation
+        (7.0, 50, 100),  # the second half of an epoch
+        (19.0, 150, 300),
+        (0.0, 30, 31),  # too late: one step more
+    ],
+)
+def test_steps_that_fit(left_s, done, steps):
+    assert plan_steps(left_s, done, PACE, 100) == steps
+
+
+@pytest.mark.parametrize(
+    ("total", "done"),
+    [(total, done) for total in (1, 99, 100, 101, 250, 1000) for done in (0, 1, 99, 100, 230) if done < total],
+)
+def test_the_plan_ends_in_time_and_no_step_more_would(total, done):
+    left = finish_s(total, done, PACE, 100)
+    planned = plan_steps(left + 1e-6, done, PACE, 100)
+    assert finish_s(planned, done, PACE, 100) <= left + 1e-3
+    assert finish_s(planned + 1, done, PACE, 100) > left
+
+
+def simulate(budget_s: float, real_step_s, planned: Pace, per_epoch: int = 100) -> float:
+    """Seconds that a training takes whose steps last `real_step_s(step)`, validations as planned."""
+    budget = Budget(budget_s, plan_steps(budget_s, 0, planned, per_epoch), planned, per_epoch)
+    clock = steps = 0.0
+    done = 0
+    while done < budget.total:
+        clock += real_step_s(done)
+        steps += real_step_s(done)
+        done += 1
+        budget.revise(done, steps, clock)
+        if done % per_epoch == 0 or done == budget.total:
+            clock += planned.val_s
+    return clock
+
+
+def test_a_steady_machine_ends_in_time_and_is_never_moved():
+    moved = []
+    budget = Budget(100.0, plan_steps(100.0, 0, PACE, 100), PACE, 100)
+    moved += [budget.revise(done, 0.1 * done, 0.1 * done + 2 * (done // 100)) for done in range(1, budget.total)]
+    assert not any(moved)
+    assert simulate(100.0, lambda step: 0.1, PACE) == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3, 3.0])
+def test_a_wrong_rehearsal_is_made_good(factor):
+    assert simulate(600.0, lambda step: 0.1 * factor, PACE) == pytest.approx(600, rel=0.05)
+
+
+def test_a_machine_that_slows_down_half_way():
+    assert simulate(600.0, lambda step: 0.1 if step < 2000 else 0.2, PACE) == pytest.approx(600, rel=0.05)
+
+
+def test_a_real_training_keeps_to_its_budget(tmp_path, capsys):
+    state, run = run_fit(tmp_path, train={"budget": "3s", "epochs": 1})
+    rows = run.metrics()
+    assert "the budget of 3s holds" in capsys.readouterr().err
+    assert state.wall_s < 3.6
+    assert state.total_steps == rows[-1]["step"] > 3  # more than the one epoch that `epochs` asks for
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_a_rehearsal_leaves_no_trace(tmp_path):
+    """The same number of steps, planned by a budget or given as epochs, ends in the same weights."""
+    from patchlight.models import load_model
+
+    sections = {"optim": {"name": "muon"}}
+    state, budgeted = run_fit(tmp_path, "budget", train={"budget": "1s", "ema_decay": 0.9}, **sections)
+    epochs = state.total_steps / 3
+    _, plain = run_fit(tmp_path, "plain", train={"epochs": epochs, "ema_decay": 0.9}, **sections)
+    for (name, p), q in zip(
+        load_model(budgeted.path)[0].state_dict().items(), load_model(plain.path)[0].state_dict().values(), strict=True
+    ):
+        assert p.equal(q), name
+
+
+def test_an_epoch_may_end_in_the_middle(tmp_path):
+    state, run = run_fit(tmp_path, train={"epochs": 2.34, "checkpoint_every": 1})
+    assert [row["step"] for row in run.metrics()] == [3, 6, 7]
+    assert state.epoch == 3
+    names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
+    assert names == ["step-00000003", "step-00000006", "step-00000007"]
