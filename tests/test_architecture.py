@@ -9,12 +9,12 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # The longest matching prefix decides.
 LEVELS = {
-    "errors": 0, "fields": 0, "config": 0, "runtime": 0, "progress": 0, "units": 0, "evaluation.metrics": 0,
+    "errors": 0, "fields": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0, "evaluation.metrics": 0,
     "report.figures": 0, "report.galleries": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explain": 2, "training": 2,
     "training.loop": 3,
-    "report": 4,
+    "doctor": 4, "report": 4,
     "verbs": 5,
     "cli": 6, "cli_text": 6, "__main__": 7,
 }  # fmt: skip

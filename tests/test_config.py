@@ -133,7 +133,9 @@ def test_every_field_is_explained_in_the_order_of_the_sections():
     assert {f.name: f.default_factory for f in dataclasses.fields(Config)} == SECTIONS
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)]
+)
 def test_a_duration_is_read_as_people_write_it(text, seconds):
     config = load_recipe("quickstart", {"train.budget": text})
     assert config.train.budget is not None

@@ -31,10 +31,8 @@ def test_devices_that_are_not_there():
             runtime.resolve_device("cuda")
 
 
-def test_precision_is_what_is_asked_for_or_what_the_machine_is_good_at():
+def test_autocast_is_in_the_precision():
     cpu = torch.device("cpu")
-    assert runtime.resolve_precision("fp16", cpu) == "fp16"
-    assert runtime.resolve_precision("auto", cpu) in ("fp32", "bf16")
     with runtime.autocast("bf16", cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with runtime.autocast("fp32", cpu):

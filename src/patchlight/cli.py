@@ -189,6 +189,13 @@ def build_parser() -> Parser:
     data.usage = (
         "patchlight data SOURCE [--section.field VALUE ...] [--recipe RECIPE] [--out DIR] [--overwrite] [--json]"
     )
+    doctor = add("doctor", "say what this machine is good for, and what each recipe would do in a given time",
+                 "patchlight doctor --budget 30m")  # fmt: skip
+    doctor.add_argument("--budget", metavar="TIME", help="a training time such as 90s, 10m or 1h30m")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="which to try (default: the fastest)"
+    )
     return parser
 
 
@@ -298,6 +305,14 @@ def _data(args: argparse.Namespace) -> None:
     _print_json(result) if args.json else _print(audit_text(result))
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from patchlight import verbs
+    from patchlight.cli_text import doctor_text
+
+    result = verbs.doctor(args.budget, device=args.device)
+    _print_json(result) if args.json else _print(doctor_text(result))
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
     "eval": _eval,
@@ -307,5 +322,6 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "recipes": _recipes,
     "models": _models,
     "data": _data,
+    "doctor": _doctor,
 }
 TAKES_SETTINGS = ("train", "models", "data")

@@ -175,3 +175,35 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _group(group: dict[str, Any]) -> str:
     return "same pixels: " + ", ".join(f"{i['split']}/{i['name']} ({i['label']})" for i in group["images"])
+
+
+def doctor_text(found: dict[str, Any]) -> str:
+    hardware, ratio = found["hardware"], found["bf16_speedup"]
+    speed = f"{found['precision']} (bf16 is {ratio:.1f} times as fast as fp32 here)" if ratio else found["precision"]
+    facts = [
+        ("device", hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores"),
+        ("memory", f"{hardware['memory_gb']} GiB"),
+        ("precision", speed),
+        ("threads", str(found["threads"])),
+        ("allocator", found["allocator"]),
+        ("torch", found["versions"]["torch"]),
+        ("torch.compile", "possible" if found["compiler"] or found["device"] != "cpu" else "needs a C++ compiler"),
+    ]
+    blocks = [table(facts, left=2), "\n".join(f"advice: {line}" for line in found["advice"])]
+    if "recipes" in found:
+        rows = [
+            (
+                row["recipe"], f"{row['images_per_s']:,.0f}", f"{row['epochs']:.3g}", clock(row["own_s"]),
+                f"{row['memory_gb']:.1f}", share(row["top1"]),
+            )
+            for row in found["recipes"]
+        ]  # fmt: skip
+        header = ("recipe", "images/s", f"epochs in {clock(found['budget_s'])}", "its own length", "GB", "accuracy")
+        blocks.append(table(rows, header))
+        if best := found["best"]:
+            enough = "" if best["share"] >= 0.95 else f" ({percent(best['share'])} of the epochs that it wants)"
+            blocks.append(
+                f"best for CIFAR-10 in this time{enough}: patchlight train {best['recipe']} --train.budget "
+                f"{found['budget_s']:g}s"
+            )
+    return "\n\n".join(block for block in blocks if block)

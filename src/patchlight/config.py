@@ -41,6 +41,7 @@ class About(Section):
     command: Annotated[str, "how to run it"] = ""
     cost: Annotated[str, "time and hardware"] = ""
     expect: Annotated[str, "the result to expect, and who measured it"] = ""
+    top1: Annotated[float | None, "test accuracy after train.epochs, in 0..1, as `expect` tells it", RATE] = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class ModelConfig(Section):
     mlp_drop_rate: Annotated[float | None, "dropout in the MLP; unset is proj_drop_rate", PROPER_RATE] = None
     attn_drop_rate: Annotated[float | None, "dropout of attention weights", PROPER_RATE] = None
     drop_path_rate: Annotated[float | None, "stochastic depth of the last block, rising from 0", PROPER_RATE] = None
-    fused_attn: Annotated[bool | None, "attention through scaled_dot_product_attention"] = None
+    fused_attn: Annotated[bool | None, "attention in one kernel; unset is what a probe finds faster"] = None
     grad_checkpointing: Annotated[bool | None, "recompute blocks in the backward pass to save memory"] = None
 
 

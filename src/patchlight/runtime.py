@@ -48,17 +48,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
-    """auto: bf16 on processors and GPUs with bf16 instructions, fp16 on other CUDA GPUs, else fp32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu":
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-    return "fp32"
-
-
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Forward passes inside run in `precision`: torch.autocast, or nothing for fp32."""
     if precision == "fp32":
@@ -66,10 +55,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, DTYPES[precision])
 
 
+def has_compiler() -> bool:
+    """A C++ compiler, which torch.compile needs on a CPU."""
+    return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+
+
 def check_compile(device: torch.device) -> None:
     """Raises UsageError where torch.compile cannot work: on a CPU it needs a C++ compiler."""
-    compilers = [os.environ.get("CXX", "g++"), "clang++"]
-    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+    if device.type == "cpu" and not has_compiler():
         raise UsageError("train.compile needs a C++ compiler on a CPU; install g++, or set train.compile = false")
 
 
@@ -84,16 +77,40 @@ def threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def allocator() -> str:
+    """What gives a CPU tensor its memory: a preloaded tcmalloc, jemalloc or mimalloc, else the C library's."""
+    for name in ("tcmalloc", "jemalloc", "mimalloc"):
+        if name in os.environ.get("LD_PRELOAD", ""):
+            return name
+    return platform.libc_ver()[0] or {"Linux": "musl"}.get(platform.system(), "system")
+
+
 def reuse_memory() -> None:
     """Have glibc keep large freed blocks for the next step instead of returning them to the kernel.
 
     By default every tensor above 32 MiB, and many below, is a fresh mapping whose pages must be faulted in again, which
     costs a CPU training step a good part of its time. For the whole process; does nothing on other C libraries.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if allocator() == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def cache_folder() -> Path:
+    """Where decoded sets and probes are kept: $PATCHLIGHT_CACHE, else $XDG_CACHE_HOME/patchlight, else
+    ~/.cache/patchlight.
+    """
+    if own := os.environ.get("PATCHLIGHT_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "patchlight"
+    return Path.home() / ".cache" / "patchlight"
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's or the processor's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
 def synchronize(device: torch.device) -> None:
@@ -110,10 +127,23 @@ def peak_memory_gb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     if device.type == "mps":
         return torch.mps.driver_allocated_memory() / 1e9
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
     import resource  # not on Windows
 
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+
+def forget_peak_memory() -> None:
+    """Give unused memory back and count the most that is used from now on. On a CPU other than Linux's: nothing."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if allocator() == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from patchlight.data.decode import load_image
 from patchlight.data.images import ImageSet, channel_stats, digest
 from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
+from patchlight.doctor import best, examine, forecast, seconds_of
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.models import (
@@ -33,6 +34,7 @@ from patchlight.models import (
     pixels_to_input,
 )  # fmt: skip
 from patchlight.models.summary import count, describe
+from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.report.data_figures import write_data_figures
 from patchlight.report.html import build_readme, build_report
@@ -77,7 +79,7 @@ def train(
         record = {
             **runtime.describe(device),
             "threads": threads,
-            "precision": runtime.resolve_precision(config.train.precision, device),
+            "precision": resolve_precision(config.train.precision, device),
             "model": {"name": config.model.name, **count(model, card.img_size)},
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -267,6 +269,20 @@ def _summary(run: Run) -> dict[str, Any]:
         "params": model["params"], "flops_per_image": model["flops_per_image"],
         "images_per_s": time["images_per_s"], "train_wall_s": time["train_wall_s"],
     }  # fmt: skip
+
+
+def doctor(budget: str | None = None, *, device: str = "auto") -> dict[str, Any]:
+    """The machine; with a `budget` such as "30m" also what each recipe would do in it, and the `best` for CIFAR-10."""
+    seconds = seconds_of(budget) if budget else None
+    found = examine(runtime.resolve_device(device))
+    if seconds is None:
+        return found
+    runtime.reuse_memory()
+    rows = []
+    for row in forecast(seconds, device):
+        say(f"tried {row['recipe']}: {row['images_per_s']:,.0f} images/s")
+        rows.append(row)
+    return {**found, "budget_s": seconds, "recipes": rows, "best": best(rows)}
 
 
 def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:

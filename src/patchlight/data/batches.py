@@ -26,7 +26,8 @@ class Batch:
 class TrainBatches:
     """The batches of every epoch. Nothing is consumed by `batch`, so any step can be made again.
 
-    A batch is gathered from the set and moved to `device`, where it is augmented.
+    On a GPU with room for it, the whole set is moved there once; else a batch is gathered in memory and moved. Either
+    way it is augmented on `device`, and what is drawn does not depend on where.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TrainBatches:
         self.batch_size = min(batch_size, len(images))
         self.fill = fill  # (C,) uint8, what random erasing writes
         self.steps_per_epoch = len(images) // self.batch_size  # what is left over comes up in another epoch's order
+        self._resident = images.to(device) if fits_on(device, images) else None
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def order(self, epoch: int) -> Tensor:
@@ -48,10 +50,27 @@ class TrainBatches:
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
         indices = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
-        images, targets = self.images.gather(indices)
+        images, targets = self.gather(indices)
         draw = runtime.generator(self.seed, "augment", epoch, step)
         pixels = augment(
-            images.to(self.device), indices, self.config,
+            images, indices, self.config,
             seed=self.seed, epoch=epoch, generator=draw, strong=strong, fill=self.fill,
         )  # fmt: skip
-        return Batch(pixels, targets.to(self.device), draw)
+        return Batch(pixels, targets, draw)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) uint8 and labels (B,) of these places (on the CPU), on the device."""
+        if self._resident is None:
+            images, labels = self.images.gather(indices)
+            return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        images, labels = self._resident
+        there = indices.to(self.device, non_blocking=True)
+        return images.index_select(0, there), labels.index_select(0, there)
+
+
+def fits_on(device: torch.device, images: ImageSet) -> bool:
+    """A GPU whose free memory is at least four times the set's pixels. A CPU's memory is where they are already."""
+    if device.type != "cuda":
+        return False
+    height, width = images.image_size
+    return 4 * len(images) * 3 * height * width <= torch.cuda.mem_get_info(device)[0]

@@ -24,21 +24,13 @@ import torch
 from torch import Tensor
 
 from patchlight.errors import PatchlightError
+from patchlight.runtime import cache_folder
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 READ_BYTES = 2**24
 STALE_SECONDS = 24 * 3600
-
-
-def cache_folder() -> Path:
-    """Where decoded sets are kept: $PATCHLIGHT_CACHE, else $XDG_CACHE_HOME/patchlight, else ~/.cache/patchlight."""
-    if own := os.environ.get("PATCHLIGHT_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "patchlight"
-    return Path.home() / ".cache" / "patchlight"
 
 
 def cached_pixels(key: str, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> Tensor:

@@ -73,6 +73,15 @@ class ImageSet:
         rows = chosen.clone() if self.rows is None else self.rows[chosen]
         return replace(self, labels=self.labels[chosen], rows=rows)
 
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """All images (N, 3, H, W) uint8 and labels (N,) int64 of this set, in order, on `device`."""
+        images = torch.empty((len(self), *self.images.shape[1:]), dtype=torch.uint8, device=device)
+        start = 0
+        for chunk in self.chunks(4096):
+            images[start : start + len(chunk)] = chunk.to(device)
+            start += len(chunk)
+        return images, self.labels.to(device)
+
     def class_counts(self) -> Tensor:
         """(K,) int64: how many images each class has."""
         return torch.bincount(self.labels, minlength=len(self.class_names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable
@@ -101,11 +102,17 @@ def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
 
 def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 pixels (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation, channels-last."""
-    # (x / 255 - mean) / std as one multiplication and one addition.
-    scale = 1 / (255 * torch.tensor(std, device=images.device))
-    shift = -torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
-    inputs = images * scale[:, None, None] + shift[:, None, None]
-    return inputs.contiguous(memory_format=torch.channels_last)
+    scale, shift = _scale_and_shift(mean, std, images.device)
+    return torch.addcmul(shift, images, scale).contiguous(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=16)  # made once, so that a GPU is not waited for at every step
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as x * scale + shift, both (C, 1, 1)."""
+    with torch.inference_mode(False):  # evaluation may be the first to ask
+        scale = 1 / (255 * torch.tensor(std))
+        shift = -torch.tensor(mean) / torch.tensor(std)
+        return scale[:, None, None].to(device), shift[:, None, None].to(device)
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:

@@ -39,6 +39,7 @@ class VisionTransformer(nn.Module):
         class_token = global_pool == "token"
         self.img_size, self.patch_size, self.num_classes = img_size, patch_size, num_classes
         self.global_pool, self.stem = global_pool, stem
+        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_prefix_tokens = int(class_token) + reg_tokens
         self.grad_checkpointing = grad_checkpointing
@@ -104,6 +105,12 @@ class VisionTransformer(nn.Module):
         """Take from training images (B, C, H, W), as `forward` gets them, what is not learned but computed."""
         if isinstance(self.patch_embed, ConvStem) and self.patch_embed.whitening is not None:
             self.patch_embed.whitening.fit(images)
+
+    def set_fused_attn(self, fused: bool) -> None:
+        """Attention through scaled_dot_product_attention, or as two products and a softmax: the same numbers."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attn.fused_attn = fused
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, D): patches, the prefix before them, positions added."""

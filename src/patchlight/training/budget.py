@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 REHEARSAL_S = 4.0  # of steps that are timed before training, and
-REHEARSAL_SHARE = 0.02  # of the budget, whichever is less
-LEAST_STEPS, WARM_STEPS = 5, 2  # timed at least; and, of all, the first, which are slower and do not count
+REHEARSAL_SHARE = 0.02  # of the budget, whichever is less; it may take four times as long for
+LEAST_STEPS = 5  # where steps are slow
+WARM_STEPS = 2  # the first are slower and do not count
 TOLERANCE = 0.01  # of the budget: the plan is not changed for less
 
 
@@ -30,7 +31,7 @@ def time_steps(step: Callable[[int], object], budget_s: float) -> float:
     """The median seconds of `step(0)`, `step(1)`, ..., each of which returns when its work is done."""
     limit = min(REHEARSAL_S, REHEARSAL_SHARE * budget_s)
     times: list[float] = []
-    while len(times) < LEAST_STEPS or sum(times) < limit:
+    while len(times) <= WARM_STEPS or sum(times) < limit or (len(times) < LEAST_STEPS and sum(times) < 4 * limit):
         start = time.perf_counter()
         step(len(times))
         times.append(time.perf_counter() - start)

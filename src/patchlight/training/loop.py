@@ -27,7 +27,8 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
-from patchlight.models import ModelCard, pixels_to_input, save_model
+from patchlight.models import ModelCard, VisionTransformer, pixels_to_input, save_model
+from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
@@ -87,8 +88,10 @@ class Trainer:
         train = config.train
         self.config, self.run, self.card, self.data = config, run, card, data
         self.device = runtime.resolve_device(train.device)
-        self.precision = runtime.resolve_precision(train.precision, self.device)
+        self.precision = resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
+        if isinstance(model, VisionTransformer) and config.model.fused_attn is None:
+            model.set_fused_attn(choose_fused(model, train.batch_size, self.precision, self.device))
         self.forward = torch.compile(self.model) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -353,6 +356,12 @@ class Trainer:
         left = row["wall_s"] / row["step"] * (self.total_steps - row["step"])
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
+
+
+def choose_fused(model: VisionTransformer, batch: int, precision: str, device: torch.device) -> bool:
+    """Whether attention of the model's shape is faster fused on this machine."""
+    tokens = model.num_prefix_tokens + model.grid_size[0] * model.grid_size[1]
+    return faster_attention(batch, model.num_heads, tokens, model.head_dim, precision, device) == "fused"
 
 
 def diverged(what: str) -> str:

@@ -1,0 +1,134 @@
+"""The benchmarks' own arithmetic, and the way of a result into a document. Nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import step
+from benchmarks.catalogue import CATALOGUE
+from benchmarks.contenders import CONTENDERS, DEFAULTS, Shape, build, parameters
+from benchmarks.record import file_name
+from benchmarks.scaling import slope
+from benchmarks.tables import MarkersMissing, markers, place, place_all
+from benchmarks.timing import compare, grouped, interleave, ratios, sampler
+from benchmarks.timm_loop import rate
+
+SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
+PART = {
+    "ratios": {ours: {"timm bf16": SPREAD, "Patchlight": SPREAD} for ours in ("Patchlight", "Patchlight bf16")},
+    "seconds": {"timm bf16": SPREAD, "Patchlight": SPREAD},
+}
+RECORD = {
+    "benchmark": "step", "command": "python -m benchmarks step", "date": "2026-01-02T03:04:05+00:00", "quick": False,
+    "device": "cpu", "threads": 2, "missing": ["kornia"],
+    "environment": {
+        "git_commit": "0123456789abcdef", "hardware": {"cpu": "Some CPU", "gpu": None},
+        "versions": {"torch": "2.11.0", "timm": "1.0.20", "kornia": None},
+    },
+    "result": {
+        "shape": {"batch": 64}, "parameters": 5362762, "flops_per_step": 140e9, "patchlight_chose": "bf16",
+        "one_process": PART, "own_processes": PART,
+    },
+}  # fmt: skip
+
+
+def write_record(folder: Path, **changes: object) -> None:
+    (folder / "step.json").write_text(json.dumps({**RECORD, **changes}))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_benchmark_says_what_it_is(name):
+    row = CATALOGUE[name]
+    assert row.about
+    assert callable(row.run)
+    assert callable(row.table)
+
+
+def test_contenders_take_turns():
+    turns: list[str] = []
+    seconds = interleave({name: lambda name=name: turns.append(name) or 1.0 for name in "ABC"}, rounds=2, warmup=1)
+    assert turns == list("ABCABCABC")
+    assert seconds == {name: [1.0, 1.0] for name in "ABC"}
+
+
+def test_sampler_calls_as_often_as_asked():
+    calls: list[int] = []
+    assert sampler(lambda: calls.append(1), torch.device("cpu"), calls=3, items=2)() > 0
+    assert len(calls) == 3
+
+
+def test_ratios_are_of_the_same_round():
+    seconds = {"peer": [2.0, 9.0, 8.0], "ours": [1.0, 3.0, 2.0]}
+    assert ratios(seconds, "ours")["peer"] == {"median": 3.0, "min": 2.0, "max": 4.0}
+    found = compare(seconds, ["ours"])
+    assert found["ratios"]["ours"]["ours"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert found["seconds"]["peer"]["median"] == 8.0
+
+
+def test_groups_are_medians():
+    assert grouped({"a": [1.0, 5.0, 2.0, 7.0, 8.0, 9.0, 0.0]}, 3) == {"a": [2.0, 8.0]}
+
+
+def test_slope_of_a_power():
+    assert slope([1, 2, 4, 8], [3 * n**1.5 for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
+
+
+def test_peers_rate_rises_and_falls():
+    assert rate(0.0) == 0.0
+    assert rate(0.05) == pytest.approx(1.0)
+    assert rate(1.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("name", ["timm fp32", "Hugging Face fp32", "Patchlight fp32"])
+def test_models_are_of_one_size(name):
+    shape = Shape(img_size=8, dim=12, depth=2, batch=1)
+    model = build(CONTENDERS[name], shape, torch.device("cpu"))  # asserts the number of parameters
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+
+
+def test_parameters_of_deit_tiny():
+    assert parameters(Shape()) == 5_362_762
+    assert set(DEFAULTS) <= set(CONTENDERS)
+
+
+def test_table_goes_between_its_markers(tmp_path: Path):
+    write_record(tmp_path)
+    opening, closing = markers("step")
+    document = f"before\n{opening}\nold\n{closing}\nafter\n"
+    written = place_all(document, tmp_path)
+    assert written.startswith(f"before\n{opening}\n")
+    assert written.endswith(f"{closing}\nafter\n")
+    assert "old" not in written
+    assert "| timm bf16 | 2.00 (1.50 to 2.50) | 2.00 (1.50 to 2.50) | 2,000 | 32 | 70 |" in written
+    assert "Some CPU, 2 threads; torch 2.11.0, timm 1.0.20; commit 012345678; 2026-01-02" in written
+    assert "not installed: kornia" in written
+    assert place_all(written, tmp_path) == written
+
+
+OPENING, CLOSING = markers("step")
+
+
+@pytest.mark.parametrize("document", ["no place", OPENING, CLOSING + OPENING, 2 * (OPENING + CLOSING)])
+def test_missing_markers_are_told(tmp_path: Path, document: str):
+    write_record(tmp_path)
+    with pytest.raises(MarkersMissing, match=r"for step\.json: write <!-- bench:step --> and <!-- /bench:step -->"):
+        place_all(document, tmp_path)
+
+
+def test_quick_numbers_stay_out_of_documents(tmp_path: Path):
+    write_record(tmp_path, quick=True)
+    with pytest.raises(ValueError, match="--quick"):
+        place_all("".join(markers("step")), tmp_path)
+
+
+def test_devices_have_markers_of_their_own():
+    assert file_name("step", "cpu") == "step.json"
+    assert file_name("step", "cuda") == "step-cuda.json"
+    opening, closing = markers("step-cuda")
+    assert place(opening + closing, "step-cuda", step.table(RECORD["result"])).startswith(
+        opening + "\nViT-Ti/4, 5,362,762"
+    )

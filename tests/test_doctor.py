@@ -1,0 +1,75 @@
+"""The doctor: what it finds on this machine, and whether its forecast is what training then does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from patchlight import doctor, verbs
+from patchlight.cli import main
+from patchlight.config import load_recipe, recipe_names
+from patchlight.data.sources import TRAIN_IMAGES, load_source
+from patchlight.errors import UsageError
+
+ROW = {"images_per_s": 1.0, "epochs": 1.0, "own_s": 1.0, "memory_gb": 1.0}
+
+
+def test_the_known_sizes_are_the_sources_own(cifar10_parquet):
+    assert len(load_source("digits")["train"]) == TRAIN_IMAGES["digits"]
+    assert len(load_source(str(cifar10_parquet))["train"]) == TRAIN_IMAGES["cifar10"]
+
+
+def test_the_machine():
+    found = verbs.doctor(device="cpu")
+    assert found["precision"] in ("fp32", "bf16")
+    assert (found["bf16_speedup"] is None) == (doctor.probe_precision(torch.device("cpu")) is None)
+    assert found["threads"] == torch.get_num_threads()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_best_is_the_most_accurate_that_is_trained_for_long_enough():
+    rows = [
+        {**ROW, "recipe": "short", "share": 1.5, "top1": 0.8, "source": "cifar10"},
+        {**ROW, "recipe": "long", "share": 1.0, "top1": 0.9, "source": "cifar10"},
+        {**ROW, "recipe": "too long", "share": 0.2, "top1": 0.95, "source": "cifar10"},
+        {**ROW, "recipe": "unknown", "share": 9.0, "top1": None, "source": "cifar10"},
+        {**ROW, "recipe": "digits", "share": 9.0, "top1": 0.99, "source": "digits"},
+    ]
+    assert doctor.best(rows)["recipe"] == "long"
+    assert doctor.best(rows[2:])["recipe"] == "too long"
+    assert doctor.best(rows[3:]) is None
+
+
+def test_a_forecast_of_one_recipe(monkeypatch):
+    monkeypatch.setattr(doctor, "recipe_names", lambda: ["quickstart"])
+    result = verbs.doctor("1m", device="cpu")
+    (row,) = result["recipes"]
+    assert row["recipe"] == "quickstart"
+    assert row["images_per_s"] > 1
+    assert row["memory_gb"] > 0.05
+    assert row["share"] == pytest.approx(row["epochs"] / load_recipe("quickstart").train.epochs)
+    assert result["best"] is None  # it is for digits
+
+
+def test_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "recipe_names", lambda: ["quickstart"])
+    assert main(["doctor", "--budget", "30s", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "precision" in out
+    assert "epochs in 0:30" in out
+    assert main(["doctor", "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == "cpu"
+    assert main(["doctor", "--budget", "soon"]) == 2
+    assert '--budget must be a time such as "90s"' in capsys.readouterr().err
+
+
+def test_a_time_is_needed():
+    with pytest.raises(UsageError, match="must be a time"):
+        doctor.seconds_of("ten minutes")
+
+
+def test_every_recipe_can_be_forecast():
+    """Its source has a known size, or it is left out on purpose."""
+    assert all(load_recipe(name).data.source in TRAIN_IMAGES for name in recipe_names())

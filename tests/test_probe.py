@@ -1,0 +1,92 @@
+"""Choices between two ways: what is measured, remembered and forgotten."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+from patchlight import probe
+from patchlight.runtime import cache_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def counted(seconds: float) -> tuple[list[int], object]:
+    calls: list[int] = []
+
+    def run() -> None:
+        calls.append(1)
+        time.sleep(seconds)
+
+    return calls, run
+
+
+def test_the_faster_way_is_found_and_remembered():
+    slow_calls, slow = counted(0.004)
+    quick_calls, quick = counted(0.0)
+    first = probe.measure("question", {"slow": slow, "quick": quick}, CPU)
+    assert first.fastest == "quick"
+    assert first.ratio("quick", "slow") > 2
+    assert len(slow_calls) == len(quick_calls) == probe.ROUNDS + probe.WARM_ROUNDS
+    assert probe.measure("question", {"slow": slow, "quick": quick}, CPU) == first
+    assert len(slow_calls) == probe.ROUNDS + probe.WARM_ROUNDS  # not tried again
+
+
+def test_another_thread_count_is_another_machine():
+    calls, run = counted(0.0)
+    probe.measure("question", {"a": run}, CPU)
+    before, threads = len(calls), torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        probe.measure("question", {"a": run}, CPU)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(calls) == 2 * before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"m": 3}', '{"m": {"question": {"a": "x"}}}'])
+def test_a_damaged_cache_is_measured_again(content):
+    path = cache_folder() / "probes.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    calls, run = counted(0.0)
+    probe.measure("question", {"a": run}, CPU)
+    assert calls
+    assert "question" in str(json.loads(path.read_text()))
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "file" / "below"))
+    _, run = counted(0.0)
+    assert probe.measure("question", {"a": run}, CPU).fastest == "a"
+
+
+def test_precision_is_what_is_asked_for_or_what_is_faster():
+    assert probe.resolve_precision("fp16", CPU) == "fp16"
+    found, choice = probe.resolve_precision("auto", CPU), probe.probe_precision(CPU)
+    if choice is None:
+        assert found == "fp32"
+    else:
+        assert found == ("bf16" if choice.ratio("bf16", "fp32") >= probe.WORTH else "fp32")
+
+
+def test_a_processor_without_bf16_is_not_asked(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert probe.probe_precision(CPU) is None
+    assert probe.resolve_precision("auto", CPU) == "fp32"
+    assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_attention_is_one_of_the_two(precision):
+    assert probe.faster_attention(8, 2, 17, 16, precision, CPU) in ("fused", "explicit")
