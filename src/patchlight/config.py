@@ -161,6 +161,7 @@ class TrainConfig(Section):
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], "auto: cuda, else mps, else cpu"] = "auto"
     threads: Annotated[int | None, "CPU threads; unset is torch's choice", COUNT] = None
     compile: Annotated[bool, "torch.compile the model"] = False
+    cuda_graphs: Annotated[bool, "replay the compiled model as CUDA graphs; needs compile and a GPU"] = False
     seed: Annotated[int, "of weights, order and augmentation", NOT_NEGATIVE] = 0
     select: Annotated[Literal["best", "last"], "which weights are kept: best by validation top-1, or the last"] = "best"
     early_stop_epochs: Annotated[

@@ -85,6 +85,12 @@ def allocator() -> str:
     return platform.libc_ver()[0] or {"Linux": "musl"}.get(platform.system(), "system")
 
 
+def tune_process(device: torch.device) -> None:
+    """For a long job: keep large blocks of memory, and let cuDNN try its convolutions on a GPU."""
+    reuse_memory()
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+
+
 def reuse_memory() -> None:
     """Have glibc keep large freed blocks for the next step instead of returning them to the kernel.
 

@@ -43,6 +43,8 @@ from patchlight.runs import Run, config_differences
 from patchlight.training.loop import check_fit, fit
 from patchlight.training.state import TrainState
 
+PREDICT_BATCH = 256  # image files decoded and classified together
+
 
 def train(
     recipe: str | Config,
@@ -67,7 +69,7 @@ def train(
         say(f"{path} is finished; its report is built again")
         report(path)
         return Run.open(path)
-    runtime.reuse_memory()
+    runtime.tune_process(device)
     with runtime.threads(config.train.threads) as threads:
         data = load_splits(config.data)
         for note in data.notes:
@@ -223,16 +225,15 @@ def predict(
     """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first."""
     model, card = load_model(run, runtime.resolve_device(device))
     answers = []
-    for path in images:
-        pixels = load_image(path, card.img_size)[None].to(next(model.parameters()).device)
+    for start in range(0, len(images), PREDICT_BATCH):
+        paths = images[start : start + PREDICT_BATCH]
+        pixels = torch.stack([load_image(path, card.img_size) for path in paths]).to(next(model.parameters()).device)
         with torch.inference_mode():
-            probs = model(pixels_to_input(pixels, card.mean, card.std)).float().softmax(dim=1)[0]
+            probs = model(pixels_to_input(pixels, card.mean, card.std)).float().softmax(dim=1)
         best = probs.topk(min(top, len(card.class_names)))
-        classes = [
-            {"class": card.class_names[i], "probability": p}
-            for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        answers.append({"image": str(path), "classes": classes})
+        for path, values, places in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
+            classes = [{"class": card.class_names[i], "probability": p} for p, i in zip(values, places, strict=True)]
+            answers.append({"image": str(path), "classes": classes})
     return answers
 
 
@@ -277,7 +278,7 @@ def doctor(budget: str | None = None, *, device: str = "auto") -> dict[str, Any]
     found = examine(runtime.resolve_device(device))
     if seconds is None:
         return found
-    runtime.reuse_memory()
+    runtime.tune_process(runtime.resolve_device(device))
     rows = []
     for row in forecast(seconds, device):
         say(f"tried {row['recipe']}: {row['images_per_s']:,.0f} images/s")

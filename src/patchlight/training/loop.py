@@ -24,7 +24,7 @@ from patchlight.data.batches import TrainBatches
 from patchlight.data.images import ImageSet
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError
+from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
 from patchlight.models import ModelCard, VisionTransformer, pixels_to_input, save_model
@@ -76,8 +76,11 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         )
     if data.val is None and train.early_stop_epochs:
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
+    device = runtime.resolve_device(train.device)
     if train.compile:
-        runtime.check_compile(runtime.resolve_device(train.device))
+        runtime.check_compile(device)
+    if train.cuda_graphs and not (train.compile and device.type == "cuda"):
+        raise UsageError("train.cuda_graphs needs train.compile = true and a CUDA device; set it to false")
     build_optimizers(model, config.optim)
 
 
@@ -92,7 +95,8 @@ class Trainer:
         self.model = model.to(self.device)
         if isinstance(model, VisionTransformer) and config.model.fused_attn is None:
             model.set_fused_attn(choose_fused(model, train.batch_size, self.precision, self.device))
-        self.forward = torch.compile(self.model) if train.compile else self.model
+        mode = "reduce-overhead" if train.cuda_graphs else None
+        self.forward = torch.compile(self.model, mode=mode) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema: AveragedModel | None = None
@@ -218,6 +222,8 @@ class Trainer:
         mean_loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         size = train.micro_batch_size or len(images)
         for part, target, label in zip(images.split(size), targets.split(size), labels.split(size), strict=True):
+            if train.cuda_graphs:
+                torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with runtime.autocast(self.precision, self.device):
                 logits = self.forward(part)
             loss = F.cross_entropy(logits.float(), target, label_smoothing=train.label_smoothing)
