@@ -31,9 +31,10 @@ def share(value: float | None) -> str:
 
 def result_line(result: dict[str, Any]) -> str:
     low, high = result["top1_ci95"]
+    mirrored = f"; {share(result['mirrored']['top1'])} averaged with mirror images" if "mirrored" in result else ""
     return (
         f"{result['split']} accuracy {share(result['top1'])} "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images)"
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images){mirrored}"
     )
 
 

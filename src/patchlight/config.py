@@ -174,6 +174,7 @@ class TrainConfig(Section):
 @dataclass(frozen=True)
 class EvalConfig(Section):
     batch_size: Annotated[int, "images at a time", COUNT] = 500
+    mirror: Annotated[bool, "give apart the score of probabilities averaged over an image and its mirror image"] = False
     gallery: Annotated[int, "right and wrong predictions kept for the report, each", COUNT] = 12
 
 

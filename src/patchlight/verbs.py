@@ -163,7 +163,9 @@ def time_of(run: Run, state: TrainState) -> dict[str, float]:
 def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) -> None:
     """Read the test set, this once, with the selected weights; then write what people open."""
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
-    metrics, logits = evaluation.evaluate(model, card, data.test, split="test", batch_size=config.eval.batch_size)
+    metrics, logits = evaluation.evaluate(
+        model, card, data.test, split="test", batch_size=config.eval.batch_size, mirror=config.eval.mirror
+    )
     run.write_json("environment.json", environment)
     run.write_samples(collect_samples(model, card, data.test, logits, config.eval.gallery))
     run.write_json("eval.json", {"data": config.data.source, **metrics})  # last: it marks a run as finished
@@ -182,7 +184,9 @@ def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", d
         images = own_split(opened, split)
     else:
         images, split = other_split(data, split, card)
-    metrics, _ = evaluation.evaluate(model, card, images, split=split, batch_size=config.eval.batch_size)
+    metrics, _ = evaluation.evaluate(
+        model, card, images, split=split, batch_size=config.eval.batch_size, mirror=config.eval.mirror
+    )
     return {"data": data or config.data.source, **metrics}
 
 

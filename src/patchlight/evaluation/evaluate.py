@@ -13,9 +13,11 @@ from torch import nn
 from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
-from patchlight.evaluation.metrics import classification_metrics
+from patchlight.evaluation.metrics import classification_metrics, softmax
 from patchlight.models import ModelCard, pixels_to_input
 from patchlight.progress import Progress
+
+TINY = 1e-30  # under the least probability, before its logarithm
 
 
 @torch.inference_mode()
@@ -27,8 +29,12 @@ def predict_logits(
     batch_size: int = 500,
     precision: str = "fp32",
     label: str = "",
+    mirror: bool = False,
 ) -> np.ndarray:
-    """Logits (N, K) float32 in the set's order, from the model in evaluation mode; `label` shows progress."""
+    """Logits (N, K) float32 in the set's order, from the model in evaluation mode; of `mirror` images if so.
+
+    `label` shows progress.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -37,6 +43,7 @@ def predict_logits(
     with Progress(len(starts), label) as progress:
         for start in starts:
             pixels, _ = images.gather(torch.arange(start, min(start + batch_size, len(images))))
+            pixels = pixels.flip(3) if mirror else pixels
             inputs = pixels_to_input(pixels.to(device), card.mean, card.std)
             with runtime.autocast(precision, device):
                 logits.append(model(inputs).float().cpu())
@@ -48,10 +55,12 @@ def predict_logits(
 
 
 def evaluate(
-    model: nn.Module, card: ModelCard, images: ImageSet, *, split: str, batch_size: int = 500, precision: str = "fp32"
-) -> tuple[dict[str, Any], np.ndarray]:
+    model: nn.Module, card: ModelCard, images: ImageSet, *, split: str, batch_size: int = 500, precision: str = "fp32",
+    mirror: bool = False,
+) -> tuple[dict[str, Any], np.ndarray]:  # fmt: skip
     """The metrics of `eval.json` and the logits (N, K).
 
+    With `mirror` they tell under "mirrored" what averaging the probabilities of an image and its mirror image gives.
     Raises PatchlightError where the images are not of the model's classes or size.
     """
     check_compatible(card, images)
@@ -63,6 +72,13 @@ def evaluate(
             "the model's outputs are not finite; its training diverged: lower optim.lr and train again"
         )
     metrics = classification_metrics(logits, images.labels.numpy(), card.class_names)
+    if mirror:
+        other = predict_logits(
+            model, card, images, batch_size=batch_size, precision=precision, label="mirrored", mirror=True
+        )
+        both = np.log((softmax(logits) + softmax(other)) / 2 + TINY)
+        averaged = classification_metrics(both, images.labels.numpy(), card.class_names)
+        metrics["mirrored"] = {key: averaged[key] for key in ("loss", "top1", "top1_ci95")}
     return {"split": split, **metrics}, logits
 
 

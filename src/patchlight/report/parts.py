@@ -50,6 +50,7 @@ def headline(facts: Facts) -> Part:
         "split": str(result.get("split") or "test"),
         "chance": percent(sizes.max() / max(sizes.sum(), 1), 0 if k < 50 else 1),
         "top5": percent(result["top5"], 1) if k > 5 else None,
+        "mirrored": percent(mirrored["top1"], 1) if (mirrored := result.get("mirrored")) else None,
         "loss": f"{result['loss']:.3f}",
     }
 

@@ -1,0 +1,55 @@
+"""Predictions on a set: batches, precisions, and the score with mirror images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small import make_images, small_config, small_splits
+
+from patchlight.evaluation.evaluate import evaluate, predict_logits
+from patchlight.models import pixels_to_input
+from patchlight.verbs import build
+
+
+def model_and_card():
+    model, card = build(small_config(), small_splits())
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=draw))
+    return model.eval(), card
+
+
+def test_batches_do_not_matter():
+    model, card = model_and_card()
+    images = make_images(n=23)
+    whole, parts = (predict_logits(model, card, images, batch_size=size) for size in (23, 5))
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    with torch.inference_mode():
+        by_hand = model(pixels_to_input(images.images, card.mean, card.std))
+    np.testing.assert_allclose(whole, by_hand.numpy(), atol=1e-5)
+
+
+def test_mirror_images_are_scored_apart():
+    model, card = model_and_card()
+    images = make_images(n=40, seed=3)
+    plain, logits = evaluate(model, card, images, split="test")
+    metrics, same = evaluate(model, card, images, split="test", mirror=True)
+    assert np.array_equal(logits, same)
+    mirrored = metrics.pop("mirrored")
+    assert metrics == plain
+    with torch.inference_mode():
+        sides = [
+            model(pixels_to_input(x, card.mean, card.std)).softmax(1) for x in (images.images, images.images.flip(3))
+        ]
+    mean = (sides[0] + sides[1]) / 2
+    assert mirrored["top1"] == pytest.approx((mean.argmax(1) == images.labels).float().mean().item())
+    assert mirrored["loss"] == pytest.approx(-mean.gather(1, images.labels[:, None]).log().mean().item(), rel=1e-5)
+
+
+def test_bf16_agrees_with_fp32_on_almost_all():
+    model, card = model_and_card()
+    images = make_images(n=60, seed=5)
+    exact, low = (predict_logits(model, card, images, precision=p) for p in ("fp32", "bf16"))
+    assert np.abs(exact - low).max() < 0.05 * np.abs(exact).max()
