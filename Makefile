@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check bench clean
 
 demo: .venv/.installed
 	$(BIN)/patchlight train quickstart --overwrite
@@ -20,6 +20,13 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# Speed and memory beside timm, Hugging Face, vit-pytorch, torchvision and kornia, about 20 minutes on two cores that do
+# nothing else; the tables of docs/results.md are written anew.
+bench: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks step data inference memory scaling roofline startup
+	$(BIN)/python -m benchmarks.tables
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

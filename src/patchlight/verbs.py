@@ -1,4 +1,7 @@
-"""What the command line can do, as functions: each takes plain values, and returns plain data or a Run."""
+"""What the command line can do, as functions: each takes plain values, and returns plain data or a Run.
+
+What draws is imported where it is used: matplotlib takes longer to import than a training to begin.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,6 @@ from patchlight.models import (
 from patchlight.models.summary import count, describe
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
-from patchlight.report.data_figures import write_data_figures
-from patchlight.report.html import build_readme, build_report
-from patchlight.report.samples import collect_samples
 from patchlight.runs import Run, config_differences
 from patchlight.training.loop import check_fit, fit
 from patchlight.training.state import TrainState
@@ -162,6 +162,8 @@ def time_of(run: Run, state: TrainState) -> dict[str, float]:
 
 def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) -> None:
     """Read the test set, this once, with the selected weights; then write what people open."""
+    from patchlight.report.samples import collect_samples
+
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
     metrics, logits = evaluation.evaluate(
         model, card, data.test, split="test", batch_size=config.eval.batch_size, mirror=config.eval.mirror
@@ -169,8 +171,7 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     run.write_json("environment.json", environment)
     run.write_samples(collect_samples(model, card, data.test, logits, config.eval.gallery))
     run.write_json("eval.json", {"data": config.data.source, **metrics})  # last: it marks a run as finished
-    build_report(run.path)
-    build_readme(run.path)
+    report(run.path)
 
 
 def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto") -> dict[str, Any]:
@@ -243,6 +244,8 @@ def predict(
 
 def report(run: str | Path) -> Path:
     """Rebuild `report.html`, `figures/` and `README.md` from the run folder alone."""
+    from patchlight.report.html import build_readme, build_report
+
     path = build_report(Run.open(run).path)
     build_readme(Path(run))
     return path
@@ -306,6 +309,8 @@ def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 1
 
 def data(config: Config, *, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Audit the recipe's data source and write three pictures, whose paths stand under `figures`."""
+    from patchlight.report.data_figures import write_data_figures
+
     source = config.data.source
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):

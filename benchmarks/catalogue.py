@@ -1,0 +1,29 @@
+"""All benchmarks: one module and one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import accuracy, data, inference, memory, roofline, scaling, startup, step
+from benchmarks.options import Options
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    about: str
+    run: Callable[[Options], dict[str, Any]]  # plain JSON data
+    table: Callable[[dict[str, Any]], str]  # the same as markdown
+
+
+CATALOGUE = {
+    "step": Benchmark("a training step of ViT-Ti/4, four libraries", step.run, step.table),
+    "data": Benchmark("augmented batches per second, three libraries", data.run, data.table),
+    "inference": Benchmark("throughput and latency of ViT-Ti/4", inference.run, inference.table),
+    "memory": Benchmark("peak memory of a training step", memory.run, memory.table),
+    "scaling": Benchmark("our cost against tokens, width, depth and batch", scaling.run, scaling.table),
+    "roofline": Benchmark("what the machine can do", roofline.run, roofline.table),
+    "startup": Benchmark("help, imports, first step", startup.run, startup.table),
+    "accuracy": Benchmark("validation accuracy within a wall-clock budget", accuracy.run, accuracy.table),
+}

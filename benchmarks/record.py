@@ -1,0 +1,72 @@
+"""What stands around a result, so that it can be judged and repeated; and where it is kept."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import os
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.catalogue import CATALOGUE
+from benchmarks.contenders import MODULES
+from benchmarks.options import Options
+from patchlight import runtime
+
+PEERS = ("torchvision", "timm", "transformers", "vit-pytorch", "kornia")
+
+
+def measure(name: str, options: Options, command: str) -> dict[str, Any]:
+    """Run a benchmark; its result with hardware, versions, threads, load, date and commit."""
+    load_before, started = os.getloadavg(), time.monotonic()
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    environment = runtime.describe(options.device)
+    environment["versions"] |= {peer: _version(peer) for peer in PEERS}
+    result = CATALOGUE[name].run(options)
+    return {
+        "benchmark": name,
+        "command": command,
+        "date": date,
+        "quick": options.quick,
+        "device": options.device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "load_average": {"before": load_before[0], "after": os.getloadavg()[0]},
+        "seconds": time.monotonic() - started,
+        "missing": missing(),
+        "environment": environment,
+        "result": result,
+    }
+
+
+def missing() -> list[str]:
+    """Peers that are not installed and therefore left out."""
+    modules = [*MODULES.values(), "torchvision", "kornia"]
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def file_name(name: str, device: str) -> str:
+    """`step.json` for the CPU, `step-cuda.json` for a GPU; the stem is also the name of the markers in a document."""
+    return f"{name}.json" if device == "cpu" else f"{name}-{device}.json"
+
+
+def write(folder: Path, record: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(record["benchmark"], record["device"])
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+    return path
