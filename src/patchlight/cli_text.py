@@ -131,6 +131,9 @@ def layer_table(model: dict[str, Any]) -> str:
         ("FLOPs per image", f"{model['flops_per_image']:,} (a multiply-add is two)"),
         ("image", f"{model['img_size']}x{model['img_size']}"),
     ]
+    if model["stem_flops"] is not None:
+        shares = model["stem_flops"] / model["flops_per_image"], model["stem_params"] / model["params"]
+        facts.append(("stem", f"{percent(shares[0])} of the FLOPs, {percent(shares[1])} of the parameters"))
     if model["tokens"]:
         side = model["img_size"] // model["patch_size"]
         prefix = model["tokens"] - side * side

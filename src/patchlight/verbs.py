@@ -42,6 +42,7 @@ from patchlight.progress import say
 from patchlight.runs import Run, config_differences
 from patchlight.training.loop import check_fit, fit
 from patchlight.training.state import TrainState
+from patchlight.units import percent
 
 PREDICT_BATCH = 256  # image files decoded and classified together
 
@@ -136,8 +137,11 @@ def describe_data(source: str, data: Splits) -> dict[str, Any]:
 
 def summary_line(record: dict[str, Any]) -> str:
     model, data = record["model"], record["data"]
+    stem = ""
+    if model["stem"] == "conv":
+        stem = f", {percent(model['stem_flops'] / model['flops_per_image'])} of them in the convolutional stem"
     return (
-        f"{model['name']}: {model['params']:,} parameters, {model['flops_per_image'] / 1e6:,.0f} MFLOPs/image; "
+        f"{model['name']}: {model['params']:,} parameters, {model['flops_per_image'] / 1e6:,.0f} MFLOPs/image{stem}; "
         f"{data['train']:,} training, {data['val']:,} validation, {data['test']:,} test images; "
         f"{record['hardware']['device']}, {record['precision']}, {record['threads']} threads"
     )

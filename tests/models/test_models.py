@@ -152,3 +152,12 @@ class TestDamage:
     def test_no_json(self, folder):
         (folder / "config.json").write_text("{")
         self.check(folder, "config.json")
+
+
+def test_the_stems_share():
+    found = count(create_model("vit-compact"), 32)
+    # Two groups of two 3x3 kernels: 3 to 64 channels on 32 x 32 pixels, 64 on 16 x 16, 64 to 128, 128 on 8 x 8.
+    kernels = [(3, 64, 32), (64, 64, 16), (64, 128, 16), (128, 128, 8)]
+    assert found["stem_flops"] == sum(2 * 9 * i * o * side**2 for i, o, side in kernels)
+    assert found["stem_params"] == sum(9 * i * o + 2 * o for i, o, _ in kernels)
+    assert count(create_model("resnet18"), 32)["stem_flops"] is None

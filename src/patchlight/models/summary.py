@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count(model: nn.Module, img_size: int) -> dict[str, Any]:
-    """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens and patch size.
+    """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens, patch size and stem's shares.
 
     A multiply-add is two FLOPs; matrix products, convolutions and attention count, as in torch's FlopCounterMode.
+    `stem_flops` and `stem_params` are those of all that comes before the first block: how much of it is no transformer.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, img_size, img_size, device=device)
@@ -21,6 +22,8 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
         model.eval()(image)
     model.train(training)
     patch_size = getattr(model, "patch_size", None)
+    flops = counter.get_flop_counts()
+    stem = getattr(model, "patch_embed", None)
     return {
         "params": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -28,6 +31,8 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
         "img_size": img_size,
         "patch_size": patch_size,
         "stem": getattr(model, "stem", None),
+        "stem_flops": sum(flops[f"{type(model).__name__}.patch_embed"].values()) if stem is not None else None,
+        "stem_params": sum(p.numel() for p in stem.parameters()) if stem is not None else None,
         "tokens": (img_size // patch_size) ** 2 + model.num_prefix_tokens if patch_size else None,
     }
 
