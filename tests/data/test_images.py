@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchlight.data.images import ImageSet, channel_stats, content_hash, content_hashes, digest, overlap
+from patchlight.data.images import ImageSet, channel_stats, content_hash, digest, overlap
 from patchlight.errors import PatchlightError
 
 NAMES = ("a", "b", "c")
@@ -139,7 +139,7 @@ def test_content_hash_knows_shape_and_pixels() -> None:
     other[1, 3, 2] += 1
     keys = {content_hash(p) for p in (pixels, other, pixels.reshape(4, 2, 3), pixels.copy())}
     assert len(keys) == 3
-    assert len(content_hashes(make_set(7))) == 7
+    assert len(make_set(7).hashes) == 7
 
 
 def test_overlap_finds_every_planted_twin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,11 @@ class ImageSet:
             start += len(chunk)
         return images, self.labels.to(device)
 
+    @functools.cached_property
+    def hashes(self) -> list[bytes]:
+        """`content_hash` of every image, in order."""
+        return [content_hash(image) for chunk in self.chunks() for image in chunk.numpy()]
+
     def class_counts(self) -> Tensor:
         """(K,) int64: how many images each class has."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
@@ -130,8 +136,7 @@ def digest(images: ImageSet) -> str:
     """A short name for exactly these pixels, labels and classes in this order: equal sets have equal digests."""
     state = hashlib.blake2b(repr(images.class_names).encode(), digest_size=16)
     state.update(images.labels.numpy().astype("<i8").tobytes())
-    for pixels in images.chunks():
-        state.update(np.ascontiguousarray(pixels.numpy()).tobytes())
+    state.update(b"".join(images.hashes))
     return state.hexdigest()
 
 
@@ -142,15 +147,10 @@ def content_hash(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def content_hashes(images: ImageSet) -> list[bytes]:
-    """`content_hash` of every image, in order."""
-    return [content_hash(image) for chunk in images.chunks() for image in chunk.numpy()]
-
-
 def label_conflicts(images: ImageSet) -> int:
     """How many different pictures stand in the set more than once and under several labels."""
     labels: dict[bytes, set[int]] = {}
-    for key, label in zip(content_hashes(images), images.labels.tolist(), strict=True):
+    for key, label in zip(images.hashes, images.labels.tolist(), strict=True):
         labels.setdefault(key, set()).add(label)
     return sum(len(found) > 1 for found in labels.values())
 
@@ -161,9 +161,9 @@ def overlap(a: ImageSet, b: ImageSet) -> list[tuple[int, int]]:
     Empty where the sets share no image: what training, validation and test sets should be.
     """
     first: dict[bytes, int] = {}
-    for index, key in enumerate(content_hashes(a)):
+    for index, key in enumerate(a.hashes):
         first.setdefault(key, index)
-    return [(first[key], index) for index, key in enumerate(content_hashes(b)) if key in first]
+    return [(first[key], index) for index, key in enumerate(b.hashes) if key in first]
 
 
 def _check_images(images: Tensor) -> None:
