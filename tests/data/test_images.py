@@ -145,6 +145,8 @@ def test_content_hash_knows_shape_and_pixels() -> None:
 def test_overlap_finds_every_planted_twin() -> None:
     a, b = make_set(400, seed=1), make_set(350, seed=2)
     assert overlap(a, b) == []
-    b.images[340], b.images[3] = a.images[399], a.images[7]
+    pixels = b.images.clone()
+    pixels[340], pixels[3] = a.images[399], a.images[7]
+    b = replace(b, images=pixels)
     assert overlap(a, b) == [(7, 3), (399, 340)]
     assert overlap(a.select([7, 8]), b) == [(0, 3)]
