@@ -16,29 +16,30 @@ EPS = 1e-7
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrices, (K, m, n) -> (K, m, n) bfloat16: singular values in about 0.7..1.2.
+    """Roughly the nearest semi-orthogonal matrices, (K, m, n) or (m, n), bfloat16: singular values of 0.7 to 1.2.
 
     Five Newton-Schulz steps X <- a X + (b A + c A^2) X with A = X X^T, from X of Frobenius norm 1
     (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
     """
     x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
+    tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
     a, b, c = QUINTIC
+    add_product = torch.baddbmm if x.ndim == 3 else torch.addmm
     for _ in range(STEPS):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = add_product(x, add_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
 class Muon(Optimizer):
     """Muon (Jordan et al. 2024) for parameters of two or more dimensions; a kernel (O, I, h, w) counts as (O, I h w).
 
-    torch.optim.Muon's step on matrices; torch's takes no kernels. Tensors of one shape are orthogonalised together. In
-    a group with `normalize`, each tensor is first scaled to the norm sqrt(O), that of an orthogonal one, so that a step
-    turns it by the same angle throughout training: right where batch norm follows and makes the scale meaningless
-    (Jordan 2024, airbench; weight decay then does nothing).
+    torch.optim.Muon's step on matrices; torch's takes no kernels. In a group with `normalize`, each tensor is first
+    scaled to the norm sqrt(O), that of an orthogonal one, so that a step turns it by the same angle throughout training:
+    right where batch norm follows and makes the scale meaningless (Jordan 2024, airbench; weight decay then does
+    nothing).
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Muon(Optimizer):
                     alike[p.shape].append(p)
             for parameters in alike.values():
                 directions = [self._direction(p, group).flatten(1) for p in parameters]
-                updates = orthogonalize(torch.stack(directions))
+                # A GPU does many small products at once; a CPU does them faster one by one.
+                together = directions[0].is_cuda
+                updates = orthogonalize(torch.stack(directions)) if together else map(orthogonalize, directions)
                 for p, update in zip(parameters, updates, strict=True):
                     self._apply(p, update, group)
 
