@@ -37,9 +37,9 @@ class Muon(Optimizer):
     """Muon (Jordan et al. 2024) for parameters of two or more dimensions; a kernel (O, I, h, w) counts as (O, I h w).
 
     torch.optim.Muon's step on matrices; torch's takes no kernels. In a group with `normalize`, each tensor is first
-    scaled to the norm sqrt(O), that of an orthogonal one, so that a step turns it by the same angle throughout training:
-    right where batch norm follows and makes the scale meaningless (Jordan 2024, airbench; weight decay then does
-    nothing).
+    scaled to the norm sqrt(O), that of an orthogonal one, so that a step turns it by the same angle throughout
+    training: right where batch norm follows and makes the scale meaningless (Jordan 2024, airbench; weight decay then
+    does nothing).
     """
 
     def __init__(
