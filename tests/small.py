@@ -28,7 +28,7 @@ def small_config(**sections: dict) -> Config:
     """A recipe that trains in a second."""
     data = {
         "data": {"source": "digits", "image_size": 16, "train_per_class": 12, "val_per_class": 4, "test_per_class": 5},
-        "model": {"name": "vit-micro", "embed_dim": 24, "depth": 2, "num_heads": 2},
+        "model": {"name": "vit-micro", "embed_dim": 24, "depth": 2, "num_heads": 2, "fused_attn": True},
         "optim": {"lr": 3e-3},
         "train": {"epochs": 2, "batch_size": 32, "device": "cpu", "precision": "fp32"},
         "eval": {"gallery": 4},

@@ -19,7 +19,7 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "cache"))
 
 
-def counted(seconds: float) -> tuple[list[int], object]:
+def counted(seconds: float = 0.001) -> tuple[list[int], object]:
     calls: list[int] = []
 
     def run() -> None:
@@ -31,17 +31,28 @@ def counted(seconds: float) -> tuple[list[int], object]:
 
 def test_the_faster_way_is_found_and_remembered():
     slow_calls, slow = counted(0.004)
-    quick_calls, quick = counted(0.0)
+    quick_calls, quick = counted()
     first = probe.measure("question", {"slow": slow, "quick": quick}, CPU)
     assert first.fastest == "quick"
-    assert first.ratio("quick", "slow") > 2
+    assert first.ratio("quick", "slow") > 1.5
     assert len(slow_calls) == len(quick_calls) == probe.ROUNDS + probe.WARM_ROUNDS
     assert probe.measure("question", {"slow": slow, "quick": quick}, CPU) == first
     assert len(slow_calls) == probe.ROUNDS + probe.WARM_ROUNDS  # not tried again
 
 
+def test_a_disturbed_clock_is_not_believed_for_ever():
+    waits = iter([0.001, 0.02, 0.02] * 20)
+
+    def disturbed() -> None:
+        time.sleep(next(waits))
+
+    for _ in range(2):
+        assert not probe.measure("question", {"a": disturbed}, CPU).steady
+    assert not cache_folder().exists()
+
+
 def test_another_thread_count_is_another_machine():
-    calls, run = counted(0.0)
+    calls, run = counted()
     probe.measure("question", {"a": run}, CPU)
     before, threads = len(calls), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
@@ -57,7 +68,7 @@ def test_a_damaged_cache_is_measured_again(content):
     path = cache_folder() / "probes.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    calls, run = counted(0.0)
+    calls, run = counted()
     probe.measure("question", {"a": run}, CPU)
     assert calls
     assert "question" in str(json.loads(path.read_text()))
@@ -66,7 +77,7 @@ def test_a_damaged_cache_is_measured_again(content):
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "file" / "below"))
-    _, run = counted(0.0)
+    _, run = counted()
     assert probe.measure("question", {"a": run}, CPU).fastest == "a"
 
 
@@ -76,7 +87,7 @@ def test_precision_is_what_is_asked_for_or_what_is_faster():
     if choice is None:
         assert found == "fp32"
     else:
-        assert found == ("bf16" if choice.ratio("bf16", "fp32") >= probe.WORTH else "fp32")
+        assert found == ("bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= probe.WORTH else "fp32")
 
 
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):

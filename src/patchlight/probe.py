@@ -16,15 +16,20 @@ from torch import Tensor, nn
 
 from patchlight import runtime
 
-ROUNDS, WARM_ROUNDS = 7, 2
+ROUNDS, WARM_ROUNDS = 9, 2
+STEADY = 1.5  # the median round over the shortest: more, and other processes were in the way
 WORTH = 1.1  # a lower precision must be so much faster to be taken
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found: the median seconds of each way, in the order they were given."""
+    """What was found: the least seconds of each way, in the order they were given.
+
+    `steady` is False where other processes disturbed the clock: then it was not remembered.
+    """
 
     seconds: dict[str, float]
+    steady: bool = True
 
     @property
     def fastest(self) -> str:
@@ -37,14 +42,16 @@ class Choice:
 
 def resolve_precision(name: str, device: torch.device) -> str:
     """`name`, or for "auto" what trains fastest: on GPUs bf16, or fp16 where they lack it; on CPUs bf16 where the
-    processor has instructions for it and a probe finds it faster, else fp32.
+    processor has instructions for it, unless a probe finds fp32 as fast.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     choice = probe_precision(device)
-    return "bf16" if choice is not None and choice.ratio("bf16", "fp32") >= WORTH else "fp32"
+    if choice is None:
+        return "fp32"
+    return "bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= WORTH else "fp32"
 
 
 def probe_precision(device: torch.device) -> Choice | None:
@@ -92,7 +99,8 @@ def faster_attention(batch: int, heads: int, tokens: int, width: int, precision:
         "fused": work(F.scaled_dot_product_attention),
         "explicit": work(lambda q, k, v: ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v),
     }
-    return measure(f"attention {precision} {heads}x{tokens}x{width}", ways, device).fastest
+    choice = measure(f"attention {precision} {heads}x{tokens}x{width}", ways, device)
+    return choice.fastest if choice.steady else "explicit"
 
 
 def measure(question: str, ways: Mapping[str, Callable[[], object]], device: torch.device) -> Choice:
@@ -111,7 +119,9 @@ def measure(question: str, ways: Mapping[str, Callable[[], object]], device: tor
                 run()
                 runtime.synchronize(device)
                 times[way].append(time.perf_counter() - start)
-    found = {way: statistics.median(seconds[WARM_ROUNDS:]) for way, seconds in times.items()}
+    found = {way: min(seconds[WARM_ROUNDS:]) for way, seconds in times.items()}
+    if any(statistics.median(times[way][WARM_ROUNDS:]) > STEADY * least for way, least in found.items()):
+        return Choice(found, steady=False)
     known.setdefault(machine, {})[question] = found
     _write(path, known)
     return Choice(found)

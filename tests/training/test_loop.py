@@ -136,7 +136,9 @@ def test_it_learns(tmp_path):
 
 def test_one_step_is_the_textbooks(tmp_path):
     """Forward, smoothed cross-entropy, AdamW, by hand on the same batch."""
-    trainer, *_ = start(tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, optim={"weight_decay": 0.1})
+    trainer, *_ = start(
+        tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, optim={"weight_decay": 0.1}, model={"fused_attn": True}
+    )
     reference = type(trainer.model)(**trainer.card.args)
     reference.load_state_dict(trainer.model.state_dict())
     batch = trainer.batches.batch(0, 0)
