@@ -12,21 +12,6 @@ from torch import Tensor, nn
 EPS = 1e-6  # of every LayerNorm in a ViT (timm, Hugging Face and the original agree)
 
 
-class LayerNorm(nn.LayerNorm):
-    """torch's, in and out in one precision: under autocast torch's gives float32 for bfloat16, and then the residual
-    stream is float32 too, which costs a CPU a twentieth of a step. The statistics are float32 inside in any case.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            # A GPU's kernel takes one precision only.
-            weight, bias = (p.to(x.dtype) if x.is_cuda else p for p in (self.weight, self.bias))
-            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, eq. 1), (B, N, D) -> (B, N, D)."""
 
@@ -38,8 +23,8 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.fused_attn = fused_attn
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
-        self.k_norm = LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(dim // num_heads, EPS) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(dim // num_heads, EPS) if qk_norm else nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -87,7 +72,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), init_value))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma.to(x.dtype)
+        return x * self.gamma
 
 
 class DropPath(nn.Module):
@@ -114,13 +99,13 @@ class Block(nn.Module):
         fused_attn: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.norm1 = LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, EPS)
         self.attn = Attention(
             dim, num_heads, qk_norm=qk_norm, attn_drop=attn_drop, proj_drop=proj_drop, fused_attn=fused_attn
         )
         self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path1 = DropPath(drop_path)
-        self.norm2 = LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=mlp_drop)
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path2 = DropPath(drop_path)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from patchlight.errors import UsageError
-from patchlight.models.layers import Block, ConvStem, LayerNorm, PatchEmbed, SequencePool, sincos_1d, sincos_2d
+from patchlight.models.layers import EPS, Block, ConvStem, PatchEmbed, SequencePool, sincos_1d, sincos_2d
 
 
 class VisionTransformer(nn.Module):
@@ -70,9 +70,9 @@ class VisionTransformer(nn.Module):
         ])  # fmt: skip
 
         # As in timm, the last norm stands before the pooling of a CLS token and after that of a mean.
-        self.norm = nn.Identity() if global_pool == "avg" else LayerNorm(embed_dim)
+        self.norm = nn.Identity() if global_pool == "avg" else nn.LayerNorm(embed_dim, EPS)
         self.attn_pool = SequencePool(embed_dim) if global_pool == "seq" else None
-        self.fc_norm = LayerNorm(embed_dim) if global_pool == "avg" else nn.Identity()
+        self.fc_norm = nn.LayerNorm(embed_dim, EPS) if global_pool == "avg" else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(embed_dim, num_classes)
         self._init_weights()
@@ -115,11 +115,9 @@ class VisionTransformer(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, D): patches, the prefix before them, positions added."""
         x = self.patch_embed(x)
-        prefix = [
-            token.expand(len(x), -1, -1).to(x.dtype) for token in (self.cls_token, self.reg_token) if token is not None
-        ]
+        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         x = torch.cat([*prefix, x], dim=1) if prefix else x
-        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed.to(x.dtype))
+        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens after the last block (B, T, D)."""
