@@ -6,16 +6,13 @@ does. It then waits to be asked, so that several take turns and only one works a
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -62,37 +59,6 @@ class Worker:
         return answer
 
 
-class PeakMemory:
-    """The most memory in use since this was made, beyond what was in use then, in bytes.
-
-    On a GPU what torch allocated there; else the process's resident memory. Linux keeps a high-water mark for the
-    process, which can be reset; `getrusage` serves elsewhere (on Linux it begins with the size of the parent process).
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.start = torch.cuda.memory_allocated(device)
-            return
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark is now what is resident
-        self.start = self._resident()
-
-    def _resident(self) -> int:
-        status = Path("/proc/self/status")
-        if status.is_file():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            return 1024 * int(line.split()[1])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
-
-    def peak(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self.start
-        return self._resident() - self.start
-
-
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not stand between the answers
@@ -104,11 +70,13 @@ def main() -> None:
     training_step(contender, TINY, device)()  # the optimizer's first step imports more, and a GPU starts
     gc.collect()
     runtime.synchronize(device)
-    memory = PeakMemory(device)
+    runtime.forget_peak_memory()
+    before = runtime.peak_memory_gb(device)
     step = training_step(contender, Shape(**job["shape"]), device)
     for line in sys.stdin:
         seconds = sampler(step, device, calls=int(line))()
-        answers.write(json.dumps({"seconds": seconds, "peak_bytes": memory.peak()}) + "\n")
+        peak = round(1e9 * (runtime.peak_memory_gb(device) - before))
+        answers.write(json.dumps({"seconds": seconds, "peak_bytes": peak}) + "\n")
 
 
 if __name__ == "__main__":

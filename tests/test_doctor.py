@@ -67,7 +67,7 @@ def test_the_command_line(monkeypatch, capsys):
 
 def test_a_time_is_needed():
     with pytest.raises(UsageError, match="must be a time"):
-        doctor.seconds_of("ten minutes")
+        verbs.doctor("ten minutes", device="cpu")
 
 
 def test_every_recipe_can_be_forecast():

@@ -16,8 +16,6 @@ from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.data.images import ImageSet
 from patchlight.data.sources import TRAIN_IMAGES
 from patchlight.data.splits import Splits
-from patchlight.errors import UsageError
-from patchlight.fields import Duration
 from patchlight.models import ModelCard, build_model, model_args
 from patchlight.probe import probe_precision, resolve_precision
 from patchlight.runs import Run
@@ -122,11 +120,3 @@ def best(rows: list[dict[str, Any]], source: str = "cifar10") -> dict[str, Any] 
     """
     known = [row for row in rows if row["source"] == source and row["top1"] is not None]
     return max(known, key=lambda row: (min(row["share"], ENOUGH), row["top1"]), default=None)
-
-
-def seconds_of(text: str) -> float:
-    """Raises UsageError where `text` is no time."""
-    seconds = Duration(text).seconds
-    if not seconds:
-        raise UsageError(f'--budget must be a time such as "90s", "10m" or "1h30m", not {text!r}')
-    return seconds

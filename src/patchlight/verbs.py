@@ -23,9 +23,10 @@ from patchlight.data.decode import load_image
 from patchlight.data.images import ImageSet, channel_stats, digest
 from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
-from patchlight.doctor import best, examine, forecast, seconds_of
+from patchlight.doctor import best, examine, forecast
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
+from patchlight.fields import Duration, checked
 from patchlight.models import (
     MODELS,
     ModelCard,
@@ -285,7 +286,7 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def doctor(budget: str | None = None, *, device: str = "auto") -> dict[str, Any]:
     """The machine; with a `budget` such as "30m" also what each recipe would do in it, and the `best` for CIFAR-10."""
-    seconds = seconds_of(budget) if budget else None
+    seconds = checked(budget, Duration, "--budget").seconds if budget is not None else None
     found = examine(runtime.resolve_device(device))
     if seconds is None:
         return found
