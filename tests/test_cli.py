@@ -213,9 +213,14 @@ def test_an_existing_run_is_safe(run, tmp_path, capsys):
     assert (copy / "report.html").exists()
     (copy / "report.html").unlink()
     (copy / "eval.json").unlink()
+    environment = json.loads((copy / "environment.json").read_text())
+    environment |= {"precision": "fp32", "fused_attn": not environment["fused_attn"]}  # as if chosen by another probe
+    (copy / "environment.json").write_text(json.dumps(environment))
     assert main([*words, "--resume"]) == 0  # as after a kill between training and evaluation
+    chosen = {key: environment[key] for key in ("precision", "fused_attn")}
     environment = json.loads((copy / "environment.json").read_text())
     assert len(environment["resumed"]) == 1
+    assert {key: environment["resumed"][0][key] for key in chosen} == chosen
     assert environment["started"] == json.loads((run / "environment.json").read_text())["started"]
     assert json.loads((copy / "eval.json").read_text()) == json.loads((run / "eval.json").read_text())
     assert (copy / "report.html").exists()

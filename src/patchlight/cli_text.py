@@ -205,7 +205,7 @@ def doctor_text(found: dict[str, Any]) -> str:
         header = ("recipe", "images/s", f"epochs in {clock(found['budget_s'])}", "its own length", "GB", "accuracy")
         blocks.append(table(rows, header))
         if best := found["best"]:
-            enough = "" if best["share"] >= 0.95 else f" ({percent(best['share'])} of the epochs that it wants)"
+            enough = "" if best["enough"] else f" ({percent(best['share'])} of the epochs that it wants)"
             blocks.append(
                 f"best for CIFAR-10 in this time{enough}: patchlight train {best['recipe']} --train.budget "
                 f"{found['budget_s']:g}s"

@@ -67,8 +67,9 @@ def _advice(hardware: dict[str, Any], threads: int, has_bf16: bool) -> Iterator[
 def forecast(seconds: float, device: str = "auto") -> Iterator[dict[str, Any]]:
     """For each recipe whose source's size is known: what `seconds` of training would hold, from a few real steps.
 
-    Yields `{"recipe", "images_per_s", "epochs", "share", "own_s", "memory_gb", "top1"}`: `epochs` in that time,
-    `share` of those that the recipe's accuracy `top1` was measured with, and `own_s` seconds for all of them.
+    Yields `{"recipe", "images_per_s", "epochs", "share", "enough", "own_s", "memory_gb", "top1"}`: `epochs` in that
+    time, `share` of those that the recipe's accuracy `top1` was measured with, `enough` whether that is nearly all of
+    them, and `own_s` seconds for all of them.
     """
     for name in recipe_names():
         config = load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"})
@@ -96,6 +97,7 @@ def _forecast(config: Config, seconds: float) -> dict[str, Any]:
         "images_per_s": batch / pace.step_s,
         "epochs": epochs,
         "share": epochs / config.train.epochs,
+        "enough": epochs >= ENOUGH * config.train.epochs,
         "own_s": config.train.epochs * (per_epoch * pace.step_s + pace.val_s),
         "memory_gb": memory,
         "top1": config.about.top1,

@@ -5,6 +5,7 @@ What draws is imported where it is used: matplotlib takes longer to import than 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 import statistics
@@ -41,7 +42,7 @@ from patchlight.models.summary import count, describe
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import Run, config_differences
-from patchlight.training.loop import check_fit, fit
+from patchlight.training.loop import check_fit, choose_fused, fit
 from patchlight.training.state import TrainState
 from patchlight.units import percent
 
@@ -83,7 +84,7 @@ def train(
         record = {
             **runtime.describe(device),
             "threads": threads,
-            "precision": resolve_precision(config.train.precision, device),
+            **machine_choices(config, model, device),
             "model": {"name": config.model.name, **count(model, card.img_size)},
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -93,9 +94,27 @@ def train(
             record = continued(run.read_json("environment.json"), record)
         run.write_json("environment.json", record)
         say(summary_line(record))
-        state = fit(model, card, data, config, run, resume=resume)
+        state = fit(model, card, data, with_choices(config, record), run, resume=resume)
         finish(run, data, config, {**record, "time": time_of(run, state)})
     return run
+
+
+def machine_choices(config: Config, model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """What the recipe leaves to the machine: precision, and whether a ViT's attention is one kernel."""
+    precision, fused = resolve_precision(config.train.precision, device), config.model.fused_attn
+    if isinstance(model, VisionTransformer) and fused is None:
+        fused = choose_fused(model, config.train.batch_size, precision, device)
+    return {"precision": precision, "fused_attn": fused}
+
+
+def with_choices(config: Config, record: dict[str, Any]) -> Config:
+    """The recipe as this run trains it: a resumed run goes on with what was chosen when it was started."""
+    choices = record["resumed"][-1] if "resumed" in record else record
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, precision=choices["precision"]),
+        model=dataclasses.replace(config.model, fused_attn=choices["fused_attn"]),
+    )
 
 
 def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
@@ -138,13 +157,15 @@ def describe_data(source: str, data: Splits) -> dict[str, Any]:
 
 def summary_line(record: dict[str, Any]) -> str:
     model, data = record["model"], record["data"]
-    stem = ""
+    stem = attention = ""
     if model["stem"] == "conv":
         stem = f", {percent(model['stem_flops'] / model['flops_per_image'])} of them in the convolutional stem"
+    if record["fused_attn"] is not None:
+        attention = f", {'fused' if record['fused_attn'] else 'explicit'} attention"
     return (
         f"{model['name']}: {model['params']:,} parameters, {model['flops_per_image'] / 1e6:,.0f} MFLOPs/image{stem}; "
         f"{data['train']:,} training, {data['val']:,} validation, {data['test']:,} test images; "
-        f"{record['hardware']['device']}, {record['precision']}, {record['threads']} threads"
+        f"{record['hardware']['device']}, {record['precision']}, {record['threads']} threads{attention}"
     )
 
 
@@ -155,7 +176,9 @@ def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """
     if before["data"].get("digests") != now["data"]["digests"]:
         raise PatchlightError("the images have changed since the run was started; start a new one with --out")
-    later = {key: now[key] for key in ("started", "git_commit", "hardware", "threads", "precision")}
+    later = {key: now[key] for key in ("started", "git_commit", "hardware", "threads", "precision", "fused_attn")}
+    if before["hardware"]["device"] == now["hardware"]["device"]:
+        later |= {key: before[key] for key in ("precision", "fused_attn") if key in before}
     return {**before, "resumed": [*before.get("resumed", []), later]}
 
 

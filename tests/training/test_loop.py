@@ -273,7 +273,7 @@ def test_every_nth_checkpoint_stays(tmp_path):
 
 def test_mixing_stops_when_it_is_told_to(tmp_path):
     trainer, *_ = start(tmp_path, augment={"mixup_alpha": 1.0, "strong_until": 0.5}, train={"epochs": 4})
-    assert trainer.total_steps == 12
+    assert trainer.state.total_steps == 12
     assert [trainer.is_mixed(epoch, step) for epoch in range(4) for step in range(3)] == [True] * 6 + [False] * 6
     assert trainer.make_inputs(0, 0)[1].shape == (16, 3)
     assert trainer.make_inputs(3, 0)[1].shape == (16,)

@@ -58,25 +58,24 @@ def finish_s(total: int, done: int, pace: Pace, steps_per_epoch: int) -> float:
 
 
 class Budget:
-    """Keeps a training to its `seconds`: the step at which it ends is `total`."""
+    """Keeps a training to its `seconds`, `done` steps of it done before this process."""
 
-    def __init__(self, seconds: float, total: int, pace: Pace, steps_per_epoch: int, done: int = 0) -> None:
-        self.seconds, self.total, self.pace, self.steps_per_epoch = seconds, total, pace, steps_per_epoch
+    def __init__(self, seconds: float, pace: Pace, steps_per_epoch: int, done: int = 0) -> None:
+        self.seconds, self.pace, self.steps_per_epoch = seconds, pace, steps_per_epoch
         self.seen, self.seen_s = done, 0.0  # steps and their seconds at the last look
         self.val_s = pace.val_s
 
-    def revise(self, done: int, step_s_sum: float, spent_s: float) -> bool:
-        """Look at the pace since the last look; True where that moved the end.
+    def revise(self, total: int, done: int, step_s_sum: float, spent_s: float) -> int:
+        """`total` steps, or what it should be instead by the pace since the last look.
 
         `step_s_sum` are the seconds that steps took so far in this process, `spent_s` all of training so far. Twenty
         looks a training: a step more or less then does not matter.
         """
-        if done - self.seen < max(1, self.total // 20) or done >= self.total:
-            return False
+        if done - self.seen < max(1, total // 20) or done >= total:
+            return total
         self.pace = Pace((step_s_sum - self.seen_s) / (done - self.seen), self.val_s)
         self.seen, self.seen_s = done, step_s_sum
         left_s = self.seconds - spent_s
-        if abs(finish_s(self.total, done, self.pace, self.steps_per_epoch) - left_s) < TOLERANCE * self.seconds:
-            return False
-        before, self.total = self.total, plan_steps(left_s, done, self.pace, self.steps_per_epoch)
-        return self.total != before
+        if abs(finish_s(total, done, self.pace, self.steps_per_epoch) - left_s) < TOLERANCE * self.seconds:
+            return total
+        return plan_steps(left_s, done, self.pace, self.steps_per_epoch)

@@ -52,16 +52,20 @@ def fit(
     with torch.random.fork_rng(), stop_on_signal() as stop:
         trainer = Trainer(model, card, data, config, run)
         pace = trainer.rehearse() if trainer.budget_s else None
-        state = trainer.resume() if resume else TrainState()
-        trainer.set_length(state, pace)
+        if pace is not None:
+            trainer.plan(pace)
+        if resume:
+            trainer.resume()
+        trainer.announce(pace)
+        state = trainer.state
         rows = run.metrics()[: state.epoch]
-        while trainer.done(state) < trainer.total_steps and not state.stopped_early:
-            trainer.train_epoch(state, stop)
+        while trainer.done < state.total_steps and not state.stopped_early:
+            trainer.train_epoch(stop)
             if state.step == trainer.steps_of(state.epoch):
-                rows.append(trainer.finish_epoch(state))
+                rows.append(trainer.finish_epoch())
                 run.write_metrics(rows)
                 say(trainer.describe(rows[-1]))
-            trainer.save(state)
+            trainer.save()
             if stop.requested:
                 raise Interrupted(f"stopped by {stop.requested} after {state.epoch} epochs and {state.step} steps")
     return state
@@ -85,7 +89,7 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
 
 
 class Trainer:
-    """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock."""
+    """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock, and the state."""
 
     def __init__(self, model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run) -> None:
         train = config.train
@@ -111,7 +115,7 @@ class Trainer:
             self.steps_per_epoch, epochs = min(2, self.steps_per_epoch), 2
         elif train.budget:
             self.budget_s = train.budget.seconds
-        self.total_steps = max(1, round(epochs * self.steps_per_epoch))
+        self.state = TrainState(total_steps=max(1, round(epochs * self.steps_per_epoch)))
         self.budget: Budget | None = None
         left_out = len(data.train) - self.batches.steps_per_epoch * self.batches.batch_size
         if left_out > 0.1 * len(data.train):
@@ -143,32 +147,32 @@ class Trainer:
         self.train_step(0, step % self.steps_per_epoch)
         runtime.synchronize(self.device)
 
-    def set_length(self, state: TrainState, pace: Pace | None) -> None:
-        """The number of steps, from the checkpoint, the epochs or the budget, and what to expect of it."""
-        done, per_epoch = self.done(state), self.steps_per_epoch
-        if state.total_steps:
-            self.total_steps = state.total_steps
-        elif pace is not None:
-            self.total_steps = plan_steps(self.budget_s - self.watch.passed(), done, pace, per_epoch)
-        state.total_steps = self.total_steps
+    def plan(self, pace: Pace) -> None:
+        """As many steps as the budget holds, if this run is not resumed."""
+        self.state.total_steps = plan_steps(self.budget_s - self.watch.passed(), 0, pace, self.steps_per_epoch)
+
+    def announce(self, pace: Pace | None) -> None:
+        """Say what to expect of the budget; from here on it is kept."""
+        total, done, per_epoch = self.state.total_steps, self.done, self.steps_per_epoch
         if pace is not None:
-            self.budget = Budget(self.budget_s, self.total_steps, pace, per_epoch, done)
-            seconds = finish_s(self.total_steps, done, pace, per_epoch)
+            self.budget = Budget(self.budget_s, pace, per_epoch, done)
+            seconds = finish_s(total, done, pace, per_epoch)
             say(
                 f"the budget of {self.config.train.budget} holds {self.epochs:.3g} epochs of {per_epoch:,} steps at "
                 f"{self.batches.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; "
                 f"{runtime.peak_memory_gb(self.device):.1f} GB of memory; done in {clock(seconds)}, at "
                 f"{datetime.datetime.now() + datetime.timedelta(seconds=seconds):%H:%M:%S}"
             )
-        if self.warmup >= self.total_steps and self.config.schedule.name != "onecycle":
-            say(f"the warm-up of {self.warmup} steps is not over after all {self.total_steps}: the peak is not reached")
+        if self.warmup >= total and self.config.schedule.name != "onecycle":
+            say(f"the warm-up of {self.warmup} steps is not over after all {total}: the peak is not reached")
 
-    def keep_budget(self, budget: Budget, state: TrainState, progress: Progress) -> None:
+    def keep_budget(self, budget: Budget, progress: Progress) -> None:
         """Move the end where the machine has turned out to be slower or faster than it was."""
-        passed = self.watch.passed()
-        if budget.revise(self.done(state), self.steps_s + passed, state.wall_s + passed):
-            self.total_steps = state.total_steps = budget.total
-            progress.extend(self.total_steps)
+        state, passed = self.state, self.watch.passed()
+        total = budget.revise(state.total_steps, self.done, self.steps_s + passed, state.wall_s + passed)
+        if total != state.total_steps:
+            state.total_steps = total
+            progress.extend(total)
             say(
                 f"at {self.batches.batch_size / budget.pace.step_s:,.0f} images/s the budget now holds "
                 f"{self.epochs:.3g} epochs"
@@ -176,27 +180,29 @@ class Trainer:
 
     @property
     def epochs(self) -> float:
-        return self.total_steps / self.steps_per_epoch
+        return self.state.total_steps / self.steps_per_epoch
 
     @property
     def warmup(self) -> int:
-        return warmup_steps(self.config.schedule, self.steps_per_epoch, self.total_steps)
+        return warmup_steps(self.config.schedule, self.steps_per_epoch, self.state.total_steps)
 
     def steps_of(self, epoch: int) -> int:
         """All epochs are of one length, but the last may be shorter."""
-        return min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)
+        return min(self.steps_per_epoch, self.state.total_steps - epoch * self.steps_per_epoch)
 
-    def done(self, state: TrainState) -> int:
+    @property
+    def done(self) -> int:
         """Steps finished since the start."""
-        return min(state.epoch * self.steps_per_epoch + state.step, state.total_steps or self.total_steps)
+        return min(self.state.epoch * self.steps_per_epoch + self.state.step, self.state.total_steps)
 
-    def train_epoch(self, state: TrainState, stop: StopSignal) -> None:
+    def train_epoch(self, stop: StopSignal) -> None:
         """The steps of the epoch that are still to do, or those until `stop` is requested."""
+        state = self.state
         self.model.train()
         self.watch.lap(state)
         loss_sum = torch.tensor(state.loss_sum, device=self.device)
         correct = torch.tensor(state.correct, device=self.device)
-        with Progress(self.total_steps, f"epoch {state.epoch + 1}/{self.epochs:.3g}", self.done(state)) as progress:
+        with Progress(state.total_steps, f"epoch {state.epoch + 1}/{self.epochs:.3g}", self.done) as progress:
             while state.step < self.steps_of(state.epoch) and not stop.requested:
                 loss, right = self.train_step(state.epoch, state.step)
                 loss_sum += loss * self.batches.batch_size
@@ -204,10 +210,10 @@ class Trainer:
                 state.step += 1
                 progress.advance()
                 if self.budget is not None:
-                    self.keep_budget(self.budget, state, progress)
+                    self.keep_budget(self.budget, progress)
                 if progress.due():  # reading the sums waits for the device, so not at every step
                     state.loss_sum, state.correct = loss_sum.item(), correct.item()
-                    progress.show(self.describe_step(state, progress))
+                    progress.show(self.describe_step(progress))
         state.loss_sum, state.correct = loss_sum.item(), correct.item()
         passed = self.watch.lap(state)
         state.epoch_s += passed
@@ -247,11 +253,11 @@ class Trainer:
         return mean_loss, correct
 
     def lr(self, step: int, peak: float) -> float:
-        return learning_rate(step, self.total_steps, peak, self.config.schedule, self.warmup)
+        return learning_rate(step, self.state.total_steps, peak, self.config.schedule, self.warmup)
 
     def is_strong(self, epoch: int, step: int) -> bool:
         """Policies, erasing and mixing are on."""
-        return epoch * self.steps_per_epoch + step < self.config.augment.strong_until * self.total_steps
+        return epoch * self.steps_per_epoch + step < self.config.augment.strong_until * self.state.total_steps
 
     def is_mixed(self, epoch: int, step: int) -> bool:
         augment = self.config.augment
@@ -266,12 +272,13 @@ class Trainer:
         mixed, targets = mix(images, batch.targets, len(self.card.class_names), self.config.augment, batch.generator)
         return mixed, targets, batch.targets
 
-    def finish_epoch(self, state: TrainState) -> dict[str, Any]:
+    def finish_epoch(self) -> dict[str, Any]:
         """Validate, keep the weights if they are to be kept, go on to the next epoch; the line for `metrics.jsonl`."""
+        state = self.state
         if not math.isfinite(state.loss_sum):
             raise PatchlightError(diverged(f"the loss became {state.loss_sum} in epoch {state.epoch + 1}"))
         train, steps = self.config.train, state.step
-        images, done = steps * self.batches.batch_size, self.done(state)
+        images, done = steps * self.batches.batch_size, self.done
         val_loss, val_top1 = self.validate()
         row: dict[str, Any] = {
             "epoch": state.epoch + 1,
@@ -321,33 +328,35 @@ class Trainer:
         decay = self.config.train.ema_decay
         return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
-    def save(self, state: TrainState) -> None:
+    def save(self) -> None:
         """The checkpoint from which training can go on; of the older ones the best and every n-th stay."""
+        state = self.state
         state.scaler = self.scaler.state_dict()
         folder = self.run.path / "checkpoints"
-        path = save_checkpoint(folder, self.done(state), self.model, self.ema, self.optimizers, asdict(state))
+        path = save_checkpoint(folder, self.done, self.model, self.ema, self.optimizers, asdict(state))
         every = self.config.train.checkpoint_every
         kept = {n * self.steps_per_epoch for n in range(every, math.ceil(self.epochs) + 1, every)} if every else set()
-        kept.add(min(state.best_epoch * self.steps_per_epoch, self.total_steps))
+        kept.add(min(state.best_epoch * self.steps_per_epoch, state.total_steps))
         prune_checkpoints(folder, path, kept)
 
-    def resume(self) -> TrainState:
-        """The state of the newest checkpoint, everything put back; a fresh one where there is none."""
+    def resume(self) -> None:
+        """Put everything back as it was at the newest checkpoint, if there is one."""
         found = list_checkpoints(self.run.path / "checkpoints")
         if not found:
             say("no checkpoint was saved yet; training starts over")
-            return TrainState()
+            return
         state = TrainState.from_dict(load_checkpoint(found[-1], self.model, self.ema, self.optimizers), str(found[-1]))
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
+        self.state = state
         say(f"resuming from {found[-1]}: {state.epoch} epochs and {state.step} steps are done")
-        return state
 
-    def describe_step(self, state: TrainState, progress: Progress) -> str:
+    def describe_step(self, progress: Progress) -> str:
+        state = self.state
         seen = state.step * self.batches.batch_size
         pace = self.batches.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
         accuracy = "" if self.is_mixed(state.epoch, state.step) else f"acc {state.correct / seen:.1%}  "
-        lr = self.lr(self.done(state) - 1, self.config.optim.lr)
+        lr = self.lr(self.done - 1, self.config.optim.lr)
         return f"loss {state.loss_sum / seen:.3f}  {accuracy}lr {lr:.1e}  {pace:,.0f} images/s"
 
     def describe(self, row: dict[str, Any]) -> str:
@@ -359,7 +368,7 @@ class Trainer:
             parts.append(
                 f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
             )
-        left = row["wall_s"] / row["step"] * (self.total_steps - row["step"])
+        left = row["wall_s"] / row["step"] * (self.state.total_steps - row["step"])
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
 
