@@ -55,11 +55,14 @@ def train_peer(options: Options, seconds: float, seed: int) -> dict[str, Any]:
     return {**found, "total_s": time.monotonic() - started}
 
 
-def train_ours(options: Options, recipe: str, seconds: float, seed: int) -> dict[str, Any]:
-    """`total_s` holds the test images and the report too."""
+def train_ours(
+    options: Options, recipe: str, seconds: float, seed: int, settings: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """`settings` go over the recipe's. `total_s` holds the test images and the report too."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         settings = {
+            **(settings or {}),
             "data.source": options.source, "train.budget": f"{seconds:g}s", "train.seed": str(seed),
             "train.device": options.device.type,
         }  # fmt: skip
@@ -109,8 +112,8 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            percent(found["last"]), percent(found["best"]),
-            *(percent(found["at"][str(share)]) for share in SHARES),
+            markdown.percent(found["last"]), markdown.percent(found["best"]),
+            *(markdown.percent(found["at"][str(share)]) for share in SHARES),
             markdown.number(found["images"]["median"]),
             markdown.number(found["wall_s"]["median"]), markdown.number(found["total_s"]["median"]),
         ]
@@ -123,10 +126,3 @@ def table(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     intro = f"`{result['source']}`, a budget of {result['budget_s']:,.0f} s, {seeds} seed{'s' if seeds > 1 else ''}."
     return f"{intro}\n\n{markdown.table(header, rows)}"
-
-
-def percent(found: dict[str, float] | None) -> str:
-    if found is None:
-        return "none yet"
-    text = f"{found['median']:.1%}"
-    return text if found["min"] == found["max"] else f"{text} ({found['min']:.1%} to {found['max']:.1%})"

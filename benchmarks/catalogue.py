@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import accuracy, data, inference, memory, roofline, scaling, startup, step
+from benchmarks import ablation, accuracy, data, inference, memory, roofline, scaling, startup, step
 from benchmarks.options import Options
 
 
@@ -26,4 +26,5 @@ CATALOGUE = {
     "roofline": Benchmark("what the machine can do", roofline.run, roofline.table),
     "startup": Benchmark("help, imports, first step", startup.run, startup.table),
     "accuracy": Benchmark("validation accuracy within a wall-clock budget", accuracy.run, accuracy.table),
+    "ablation": Benchmark("the same without each ingredient of a recipe", ablation.run, ablation.table),
 }

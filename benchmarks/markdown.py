@@ -22,5 +22,13 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(share: Mapping[str, float] | None) -> str:
+    """A share with its spread where it has one: 83.1% (82.8% to 83.3%)."""
+    if share is None:
+        return "none yet"
+    text = f"{share['median']:.1%}"
+    return text if share["min"] == share["max"] else f"{text} ({share['min']:.1%} to {share['max']:.1%})"
+
+
 def milliseconds(seconds: float) -> str:
     return number(1000 * seconds)

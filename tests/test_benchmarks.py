@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import step
+from benchmarks import ablation, step
+from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Shape, build, parameters
 from benchmarks.record import file_name
@@ -16,6 +17,8 @@ from benchmarks.scaling import slope
 from benchmarks.tables import MarkersMissing, markers, place, place_all
 from benchmarks.timing import compare, grouped, interleave, ratios, sampler
 from benchmarks.timm_loop import rate
+from patchlight.config import load_recipe, recipe_names
+from patchlight.models import create_model
 
 SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
 PART = {
@@ -81,6 +84,29 @@ def test_peers_rate_rises_and_falls():
     assert rate(0.0) == 0.0
     assert rate(0.05) == pytest.approx(1.0)
     assert rate(1.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipe_names() if name.startswith("cifar10-") and "min" in name])
+def test_each_ingredient_of_a_recipe_can_be_left_out(recipe):
+    left_out = {name: settings for name, settings in INGREDIENTS.items() if applies(recipe, settings)}
+    assert len(left_out) > 5
+    for settings in left_out.values():
+        create_model(load_recipe(recipe, settings).model)
+    assert not applies(recipe, {})
+
+
+def test_ablation_rows_start_with_the_whole_and_then_the_worst():
+    found = {"last": {"median": 0.8, "min": 0.79, "max": 0.81}, "images": SPREAD}
+    worse, same = {"last": dict.fromkeys(SPREAD, 0.7), "images": SPREAD}, {"last": SPREAD, "images": SPREAD}
+    result = {
+        "source": "digits", "recipe": "quickstart", "budget_s": 60.0,
+        "variants": {WHOLE: {}, "a": {"x.y": "0"}, "b": {}},
+        "summary": {"b": same, "a": worse, WHOLE: found}, "runs": {WHOLE: [{}, {}]},
+    }  # fmt: skip
+    lines = ablation.table(result).splitlines()
+    assert lines[0] == "`quickstart` on `digits`, 60 s each, 2 seeds."
+    assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == [WHOLE, "without a", "without b"]
+    assert "| `--x.y 0` | 70.0% | -10.0 |" in lines[5]
 
 
 @pytest.mark.parametrize("name", ["timm fp32", "Hugging Face fp32", "Patchlight fp32"])

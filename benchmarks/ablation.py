@@ -1,0 +1,100 @@
+"""What each ingredient of a recipe is worth: validation accuracy without it, in the same wall-clock time.
+
+One table serves all recipes: an ingredient that a recipe does not have is left out of its rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from benchmarks import markdown
+from benchmarks.accuracy import train_ours
+from benchmarks.options import Options
+from benchmarks.timing import spread
+from patchlight.config import ModelConfig, load_recipe
+from patchlight.models import MODELS, model_args
+
+WHOLE = "the whole recipe"
+
+# what is taken away: the settings that do so
+INGREDIENTS: dict[str, dict[str, str]] = {
+    "transformer blocks (the stem alone)": {"model.depth": "0"},
+    "whitening": {"model.stem_whitening": "0"},
+    "LayerScale": {"model.init_values": "0"},
+    "mean pooling (a CLS token)": {"model.global_pool": "token"},
+    "fixed 2-d positions (learned ones)": {"model.pos_embed": "learn"},
+    "stochastic depth": {"model.drop_path_rate": "0"},
+    "Muon (AdamW for all)": {"optim.name": "adamw"},
+    "Muon on the stem's kernels (AdamW)": {"optim.muon_conv_lr": "0"},
+    "momentum of 0.85 (0.95)": {"optim.momentum": "0.95"},
+    "weight decay": {"optim.weight_decay": "0"},
+    "linear decay (cosine)": {"schedule.name": "cosine"},
+    "warm-up": {"schedule.warmup_share": "0"},
+    "label smoothing": {"train.label_smoothing": "0"},
+    "translation": {"augment.crop_padding": "0"},
+    "reflected border (black)": {"augment.crop_mode": "zero"},
+    "alternating flip (random)": {"augment.flip": "random"},
+    "erasing": {"augment.erasing_prob": "0"},
+    "policy": {"augment.policy": "none"},
+}
+
+
+def applies(recipe: str, settings: dict[str, str]) -> bool:
+    """Whether they change anything of the recipe, and leave a model."""
+    before, after = load_recipe(recipe), load_recipe(recipe, settings)
+    defaults = {name: p.default for name, p in inspect.signature(MODELS[before.model.name][0]).parameters.items()}
+    shapes = [defaults | model_args(config.model, img_size=32, num_classes=10) for config in (before, after)]
+    if shapes[1].get("depth") == 0 and shapes[1].get("stem") != "conv":
+        return False
+    return shapes[0] != shapes[1] or replace(before, model=ModelConfig()) != replace(after, model=ModelConfig())
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Each variant once per seed. Validation images only are looked at."""
+    seconds = options.pick(60 * options.minutes, 4.0)
+    recipe = (options.recipes or ("quickstart" if options.source == "digits" else "cifar10-cpu-10min",))[0]
+    variants = {WHOLE: {}, **{name: found for name, found in INGREDIENTS.items() if applies(recipe, found)}}
+    if options.quick:
+        variants = dict(list(variants.items())[:2])
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    for seed in range(options.rounds_or(1, 1)):
+        for name, settings in variants.items():
+            runs[name].append(train_ours(options, recipe, seconds, seed, settings))
+    return {
+        "source": options.source,
+        "recipe": recipe,
+        "budget_s": seconds,
+        "variants": variants,
+        "summary": {
+            name: {
+                "last": spread([run["rows"][-1]["val_top1"] for run in found]),
+                "images": spread([run["images"] for run in found]),
+            }
+            for name, found in runs.items()
+        },
+        "runs": runs,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    summary, variants = result["summary"], result["variants"]
+    whole = summary[WHOLE]["last"]["median"]
+    rows = [
+        [
+            name if name == WHOLE else f"without {name}",
+            " ".join(f"`--{key} {value}`" for key, value in variants[name].items()),
+            markdown.percent(found["last"]),
+            "" if name == WHOLE else f"{100 * (found['last']['median'] - whole):+.1f}",
+            markdown.number(found["images"]["median"]),
+        ]
+        for name, found in sorted(summary.items(), key=lambda item: (item[0] != WHOLE, item[1]["last"]["median"]))
+    ]  # fmt: skip
+    seeds = len(result["runs"][WHOLE])
+    header = ["", "by", "validation accuracy", "points", "images seen"]
+    intro = (
+        f"`{result['recipe']}` on `{result['source']}`, {result['budget_s']:,.0f} s each, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}."
+    )
+    return f"{intro}\n\n{markdown.table(header, rows)}"
