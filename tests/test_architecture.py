@@ -12,7 +12,7 @@ LEVELS = {
     "errors": 0, "fields": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0, "evaluation.metrics": 0,
     "report.figures": 0, "report.galleries": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
-    "evaluation": 2, "explain": 2, "training": 2,
+    "evaluation": 2, "explanation": 2, "training": 2,
     "training.loop": 3,
     "doctor": 4, "report": 4,
     "verbs": 5,
@@ -21,8 +21,8 @@ LEVELS = {
 NEVER = [
     ("models", "data"),
     ("models", "training"),
-    ("explain", "training"),
-    ("explain", "data"),
+    ("explanation", "training"),
+    ("explanation", "data"),
     ("report", "training"),
 ]
 NO_TORCH = {

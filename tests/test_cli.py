@@ -185,6 +185,12 @@ def test_the_report_is_rebuilt_without_the_model(run, tmp_path, capsys):
     assert list((copy / "figures").glob("*.png"))
 
 
+def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys):
+    stem = ("--model.depth", "0", "--model.stem", "conv", "--model.global_pool", "avg", "--optim.name", "adamw")
+    assert main(["train", "quickstart", *SMALL, *stem, "--out", str(tmp_path / "stem")]) == 0
+    assert (tmp_path / "stem" / "report.html").is_file()
+
+
 def test_compare_shows_results_and_what_differs(run, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["train", "quickstart", *SMALL, "--out", str(other), "--optim.lr", "0.01"]) == 0

@@ -230,3 +230,21 @@ def test_the_stem_alone_is_a_model():
     model = create_model("vit-compact", depth=0, global_pool="avg", drop_path_rate=0.1)
     assert len(model.blocks) == 0
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradient_of_one_image_through_a_stem(dtype, training):
+    """torch's batch norm gets it wrong for some layouts: a batch of one must equal the same image given twice."""
+    torch.manual_seed(0)
+    model = VisionTransformer(img_size=16, embed_dim=24, depth=1, num_heads=3, stem="conv", global_pool="avg")
+    model = model.to(dtype).train(training)
+    image = torch.randn(1, 3, 16, 16, dtype=dtype)
+    gradients = []
+    for images in (image, image.expand(2, -1, -1, -1)):
+        images = images.clone().requires_grad_()
+        model(images)[0, 1].backward()
+        gradients.append(images.grad.sum(0))
+    if training:  # its mate counts in the statistics
+        gradients = [g / g.norm() for g in gradients]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)

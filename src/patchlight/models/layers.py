@@ -180,7 +180,12 @@ class ConvStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.whitening is not None:
             x = F.gelu(self.whitening(x))
-        return self.proj(self.stem(x)).flatten(2).transpose(1, 2)
+        x = self.proj(self.stem(x))
+        if len(x) == 1 and x.requires_grad:
+            # The backward pass of batch norm misreads the gradient of a single image whose channels come last, where
+            # the image's own come first (torch 2.15, CPU).
+            x.register_hook(Tensor.contiguous)
+        return x.flatten(2).transpose(1, 2)
 
 
 class SequencePool(nn.Module):

@@ -12,8 +12,11 @@ from torch import nn
 from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.evaluation.metrics import softmax
-from patchlight.explain.attention import last_layer_attention
+from patchlight.explanation.methods import explain
 from patchlight.models import ModelCard, VisionTransformer, pixels_to_input
+
+# Whose attention a map shows.
+POOLED = {"token": "the CLS token", "avg": "the mean patch", "seq": "the pooled patch"}
 
 
 def collect_samples(
@@ -30,11 +33,11 @@ def collect_samples(
         "probs": probs[rows].astype(np.float32),
         "kind": np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
     }
-    if isinstance(model, VisionTransformer) and len(rows):
+    if isinstance(model, VisionTransformer) and len(model.blocks) and len(rows):
         device = next(model.parameters()).device
-        attention = last_layer_attention(model, pixels_to_input(pixels.to(device), card.mean, card.std))
-        samples["maps"] = attention.values.cpu().numpy().astype(np.float32)
-        samples["map_title"] = np.array(attention.title)
+        found = explain(model, pixels_to_input(pixels.to(device), card.mean, card.std), method="attention")
+        samples["maps"] = found.maps.cpu().numpy().astype(np.float32)
+        samples["map_title"] = np.array(f"attention of {POOLED[model.global_pool]} in the last layer, mean over heads")
         samples["patch_size"] = np.array(model.patch_size)
     return samples
 

@@ -1,0 +1,121 @@
+"""All methods of explanation in one table, and the one call that uses it.
+
+Shapes: B batch, K classes, (r, c) the patch grid, (h, w) pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patchlight.errors import UsageError, did_you_mean
+from patchlight.explanation import attention, perturbation, relevance
+from patchlight.explanation.anatomy import Anatomy, dissect
+from patchlight.explanation.perturbation import pool_patches, upsample
+
+BATCH = 64  # images explained together: gradients by attention take memory
+
+
+@dataclass(frozen=True)
+class Method:
+    """`run(anatomy, images, targets, **options)` -> maps (B, r, c), or (B, h, w) where `on_pixels`."""
+
+    run: Callable[..., Tensor]
+    about: str
+    by_class: bool  # False: blind to the class, the same map for every target
+    on_pixels: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "attention": Method(attention.attention, "attention of the pooled token in the last layer", False),
+    "rollout": Method(attention.rollout, "attention multiplied through all layers", False),
+    "grad-rollout": Method(relevance.grad_rollout, "rollout of attention times its gradient", True),
+    "chefer": Method(relevance.chefer, "relevance passed through attention, by its gradient", True),
+    "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True),
+    "gradcam": Method(relevance.gradcam, "gradient-weighted tokens before the last attention", True),
+    "integrated-gradients": Method(
+        relevance.integrated_gradients, "gradient by pixels, from the mean colour on", True, on_pixels=True
+    ),
+    "occlusion": Method(perturbation.occlusion, "fall of the score when a patch is painted over", True),
+    "random": Method(perturbation.random, "control: chance", False),
+    "centre": Method(perturbation.centre, "control: the middle of the image", False),
+}
+CONTROLS = ("random", "centre")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Maps of `method` for `targets`, with what the model made of the images."""
+
+    method: str
+    maps: Tensor  # (B, r, c): higher is more evidence; only order and relative size mean something
+    pixel_maps: Tensor  # (B, h, w)
+    targets: Tensor  # (B,) class indices
+    probs: Tensor  # (B, K)
+    images: Tensor  # (B, 3, h, w), as they were given
+
+    @property
+    def by_class(self) -> bool:
+        """False where the method is blind to the class."""
+        return METHODS[self.method].by_class
+
+
+def explain(
+    model: nn.Module | Anatomy,
+    images: Tensor,
+    *,
+    method: str = "chefer",
+    target: str | int | Tensor = "predicted",
+    **options: Any,
+) -> Explanation:
+    """Where in `images` a ViT sees the evidence for a class.
+
+    `model`: a ViT of Patchlight, timm or Hugging Face. `images`: (B, 3, h, w), normalised as the model was trained.
+    `method`: a row of METHODS, with its `options`. `target`: "predicted", a class index for all, or one per image (B,).
+    The model is put in eval mode for the time of the call and given back as it was. Raises UsageError for an unknown
+    method or target, PatchlightError for a model that is no ViT.
+    """
+    chosen = find_method(method)
+    anatomy = model if isinstance(model, Anatomy) else dissect(model)
+    if images.ndim != 4:
+        raise UsageError(f"images are a batch (B, 3, height, width), not of shape {tuple(images.shape)}")
+    training = anatomy.model.training
+    anatomy.model.eval()
+    try:
+        with torch.no_grad():
+            probs = torch.cat([anatomy.logits(part).float().softmax(dim=1) for part in images.split(BATCH)])
+        targets = resolve_targets(target, probs)
+        maps = [
+            chosen.run(anatomy, part, goal, **options)
+            for part, goal in zip(images.split(BATCH), targets.split(BATCH), strict=True)
+        ]
+    finally:
+        anatomy.model.train(training)
+    found = torch.cat(maps).detach()
+    on_patches = pool_patches(found, anatomy.grid(images)) if chosen.on_pixels else found
+    on_pixels = found if chosen.on_pixels else upsample(found, (images.shape[-2], images.shape[-1]))
+    return Explanation(method, on_patches, on_pixels, targets, probs, images)
+
+
+def find_method(name: str) -> Method:
+    if name not in METHODS:
+        raise UsageError(f"no method '{name}'; {did_you_mean(name, METHODS)}")
+    return METHODS[name]
+
+
+def resolve_targets(target: str | int | Tensor, probs: Tensor) -> Tensor:
+    """Class indices (B,) for probabilities (B, K)."""
+    count, classes = probs.shape
+    if isinstance(target, str):
+        if target != "predicted":
+            raise UsageError(f"target is 'predicted', a class index or one per image, not '{target}'")
+        return probs.argmax(dim=1)
+    targets = torch.as_tensor(target, device=probs.device).long()
+    targets = targets.expand(count) if targets.ndim == 0 else targets
+    if targets.shape != (count,) or targets.min() < 0 or targets.max() >= classes:
+        raise UsageError(f"targets are class indices from 0 to {classes - 1}, one or {count}, not {target}")
+    return targets
