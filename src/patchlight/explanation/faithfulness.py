@@ -1,0 +1,179 @@
+"""Is the map true? What happens to the model's answer when the patches that a map names are taken away.
+
+Shapes: B batch, N patches in reading order, (r, c) the patch grid, K classes, S points of a curve. Images are
+normalised, (B, 3, h, w), `targets` (B,) class indices, maps (B, r, c). Every function gives one number per image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchlight.explanation.anatomy import Anatomy, dissect
+from patchlight.explanation.capture import keep_patches
+from patchlight.explanation.methods import Method
+from patchlight.explanation.perturbation import pool_patches, spread_patches
+from patchlight.explanation.relevance import scores
+
+BLUR = 5  # pixels of a box that is applied three times, which is nearly a Gaussian
+
+
+def blurred(images: Tensor) -> Tensor:
+    for _ in range(3):
+        images = F.avg_pool2d(F.pad(images, (BLUR // 2,) * 4, mode="reflect"), BLUR, stride=1)
+    return images
+
+
+# What stands where a patch was, for normalised images and normalised black (3,). "tokens" takes the tokens away.
+FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda images, black: torch.zeros_like(images),
+    "black": lambda images, black: black.view(1, 3, 1, 1).expand_as(images),
+    "blur": lambda images, black: blurred(images),
+}
+WAYS = (*FILLS, "tokens")
+
+
+def logits_without(anatomy: Anatomy, images: Tensor, hidden: Tensor, way: str, black: Tensor) -> Tensor:
+    """Logits (B, K) when the patches `hidden` (B, N), bool, are filled or, all images alike many, taken away."""
+    if way == "tokens":
+        kept = (~hidden).nonzero()[:, 1].view(len(images), -1)
+        with keep_patches(anatomy, kept):
+            return anatomy.logits(images)
+    mask = spread_patches(hidden.unflatten(1, anatomy.grid(images)).unsqueeze(1), images)
+    return anatomy.logits(torch.where(mask, FILLS[way](images, black), images))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is left of the answer as patches go: `removed` (S,) their share, `probs` (B, S) the target's probability,
+    `right` (B, S) whether it is still the answer.
+    """
+
+    removed: Tensor
+    probs: Tensor
+    right: Tensor
+
+    def area(self) -> Tensor:
+        """Mean probability over the curve (trapezoids), (B,)."""
+        return torch.trapezoid(self.probs, self.removed, dim=1) / (self.removed[-1] - self.removed[0])
+
+    def accuracy(self) -> Tensor:
+        """Mean of `right` over the curve, (B,)."""
+        return torch.trapezoid(self.right.float(), self.removed, dim=1) / (self.removed[-1] - self.removed[0])
+
+
+@torch.no_grad()
+def removal_curve(
+    anatomy: Anatomy, images: Tensor, targets: Tensor, maps: Tensor, black: Tensor, *, way: str = "mean",
+    most_first: bool = True, steps: int = 10,
+) -> Curve:  # fmt: skip
+    """Take patches away by their value, the greatest or the least first, in `steps` equal parts.
+
+    With `most_first` the area is the deletion score of Petsiuk et al. 2018 (RISE, section 4.2), low where the map is
+    true, and `accuracy` the positive perturbation test of Chefer et al. (CVPR 2021, section 4). Without, the area is
+    their insertion score (the last to go are the first to come) and `accuracy` the negative test: high is good.
+    Taking away tokens leaves at least one.
+    """
+    values = maps.flatten(1)
+    # Equal values in an order of chance, the same each time, or a constant map would take patches in reading order.
+    shuffle = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
+    order = shuffle[values[:, shuffle].argsort(dim=1, descending=most_first, stable=True)]
+    rank = order.argsort(dim=1)  # of each patch, how many go before it
+    count = values.shape[1]
+    removed = torch.linspace(0, count, min(steps, count) + 1).round().long().unique()
+    if way == "tokens":
+        removed = removed.clamp(max=count - 1).unique()
+    probs, right = [], []
+    for gone in removed.tolist():
+        logits = logits_without(anatomy, images, rank < gone, way, black).float()
+        probs.append(scores(logits.softmax(dim=1), targets))
+        right.append(logits.argmax(dim=1) == targets)
+    return Curve((removed / count).to(images.device), torch.stack(probs, dim=1), torch.stack(right, dim=1))
+
+
+def max_sensitivity(
+    run: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, *, radius: float = 0.1, samples: int = 4
+) -> Tensor:
+    """Yeh et al. 2019, definition 2: the greatest relative change of the map `run(images)` under noise of at most
+    `radius` (in normalised units), over `samples` draws. 0 is steady.
+    """
+    draw = torch.Generator().manual_seed(0)
+    worst = torch.zeros(len(images), device=images.device)
+    size = maps.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    for _ in range(samples):
+        noise = torch.empty(images.shape).uniform_(-radius, radius, generator=draw).to(images)
+        change = (run(images + noise) - maps).flatten(1).norm(dim=1) / size
+        worst = torch.maximum(worst, change.to(worst))
+    return worst
+
+
+@torch.no_grad()
+def infidelity(
+    anatomy: Anatomy, images: Tensor, targets: Tensor, maps: Tensor, black: Tensor, *, samples: int = 32,
+    way: str = "mean",
+) -> Tensor:  # fmt: skip
+    """Yeh et al. 2019, definition 1, for the removal of random sets of patches: how badly the map's sum over a set
+    foretells the fall of the target's logit. Each map is scaled as fits best; then 0 is perfect and 1 says nothing.
+    """
+    draw = torch.Generator().manual_seed(0)
+    values, before = maps.flatten(1), scores(anatomy.logits(images), targets)
+    told, found = [], []
+    for _ in range(samples):
+        share = torch.rand(1, generator=draw)  # small sets and large ones
+        hidden = (torch.rand(values.shape[1], generator=draw) < share).to(images.device).expand(len(images), -1)
+        told.append((values * hidden).sum(dim=1))
+        found.append(before - scores(logits_without(anatomy, images, hidden, way, black), targets))
+    a, fall = torch.stack(told, dim=1), torch.stack(found, dim=1)
+    tiny = torch.finfo(a.dtype).tiny
+    scale = (a * fall).sum(dim=1, keepdim=True) / (a * a).sum(dim=1, keepdim=True).clamp(min=tiny)
+    return ((scale * a - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rho of each pair of maps, (B, r, c) each, (B,). Equal values share their mean rank."""
+    ranks = []
+    for maps in (a, b):
+        values = maps.flatten(1)
+        less = (values.unsqueeze(2) > values.unsqueeze(1)).sum(dim=2)
+        same = (values.unsqueeze(2) == values.unsqueeze(1)).sum(dim=2)
+        rank = less + (same - 1) / 2
+        ranks.append(rank - rank.mean(dim=1, keepdim=True))
+    x, y = ranks
+    spread = (x.norm(dim=1) * y.norm(dim=1)).clamp(min=torch.finfo(torch.float32).tiny)
+    return (x * y).sum(dim=1) / spread
+
+
+def randomized(anatomy: Anatomy, top: int | None = None) -> Anatomy:
+    """A copy of the model whose last `top` blocks, or all of it, have matrices of chance with the same spread
+    (Adebayo et al. 2018, section 3): a map that stays the same there is no map of the model.
+    """
+    model = copy.deepcopy(anatomy.model)
+    other = dissect(model)
+    parts: tuple[nn.Module, ...] = (model,) if top is None else other.blocks[len(other.blocks) - top :]
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part in parts:
+            for p in part.parameters():
+                if p.ndim > 1:
+                    p.copy_(torch.randn(p.shape, generator=draw) * p.float().std().cpu())
+    return other
+
+
+def pointing(maps: Tensor, where: Tensor) -> Tensor:
+    """Pointing game (Zhang et al. 2018, section 4.1): 1 where the map's greatest value is the patch `where` (B,), else
+    0. Where several patches are greatest, their share of hits.
+    """
+    values = maps.flatten(1)
+    top = values == values.amax(dim=1, keepdim=True)
+    return top.gather(1, where.unsqueeze(1)).squeeze(1) / top.sum(dim=1)
+
+
+def maps_of(method: Method, anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
+    """The method's maps on the patch grid, (B, r, c)."""
+    found = method.run(anatomy, images, targets).detach()
+    return pool_patches(found, anatomy.grid(images)) if method.on_pixels else found
