@@ -190,6 +190,7 @@ def test_randomizing_leaves_the_model_alone(name):
 def test_pointing():
     maps = torch.tensor([[[0.1, 0.9], [0.2, 0.3]], [[0.5, 0.5], [0.5, 0.1]], [[1.0, 0.0], [0.0, 0.0]]])
     assert pointing(maps, torch.tensor([1, 2, 3])).tolist() == pytest.approx([1, 1 / 3, 0])
+    assert pointing(maps, torch.tensor([1, -1, 3])).tolist() == [1, 0]
 
 
 def test_maps_on_pixels_come_to_the_grid():

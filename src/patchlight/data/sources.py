@@ -18,6 +18,7 @@ from patchlight.data.cifar import find_cifar_folder, list_cifar_archive, list_ci
 from patchlight.data.folders import list_image_folder
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, decode_listing, from_arrays, hash_of
+from patchlight.data.planted import list_planted
 from patchlight.data.stratify import cut_off
 from patchlight.data.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
@@ -63,6 +64,7 @@ def list_digits() -> Listing:
 
 SOURCES: dict[str, NamedSource] = {
     "digits": NamedSource("1,797 handwritten digits that come with scikit-learn, at 32 x 32", list_digits),
+    "planted": NamedSource("7,200 made-up images, in each one known patch decides the label", list_planted),
     "cifar10": NamedSource("CIFAR-10 from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar10")),
     "cifar100": NamedSource("CIFAR-100, fine labels, from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar100")),
 }

@@ -166,9 +166,9 @@ def randomized(anatomy: Anatomy, top: int | None = None) -> Anatomy:
 
 def pointing(maps: Tensor, where: Tensor) -> Tensor:
     """Pointing game (Zhang et al. 2018, section 4.1): 1 where the map's greatest value is the patch `where` (B,), else
-    0. Where several patches are greatest, their share of hits.
+    0. Where several patches are greatest, their share of hits. Images of which no patch is known (-1) are left out.
     """
-    values = maps.flatten(1)
+    values, where = maps.flatten(1)[where >= 0], where[where >= 0]
     top = values == values.amax(dim=1, keepdim=True)
     return top.gather(1, where.unsqueeze(1)).squeeze(1) / top.sum(dim=1)
 

@@ -1,0 +1,138 @@
+"""The faithfulness table: every method on the same images, with intervals, time, and the controls beside it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from torch import Tensor
+
+from patchlight.explanation.anatomy import Anatomy
+from patchlight.explanation.faithfulness import (
+    WAYS,
+    infidelity,
+    maps_of,
+    max_sensitivity,
+    pointing,
+    randomized,
+    rank_correlation,
+    removal_curve,
+)
+from patchlight.explanation.methods import BATCH, CONTROLS, METHODS, find_method
+from patchlight.progress import Progress
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Measure:
+    about: str
+    better: str  # "low", "high", or "" where neither is
+
+
+MEASURES: dict[str, Measure] = {
+    **{f"deletion {way}": Measure(f"probability while the best patches go first ({way})", "low") for way in WAYS},
+    **{f"insertion {way}": Measure(f"probability while the worst patches go first ({way})", "high") for way in WAYS},
+    "positive": Measure("accuracy while the best patches go first", "low"),
+    "negative": Measure("accuracy while the worst patches go first", "high"),
+    "infidelity": Measure("share of the logit's falls that the map does not foretell", "low"),
+    "sensitivity": Measure("greatest change of the map under slight noise", "low"),
+    "randomized": Measure("rank correlation with the map of a model of chance", "low"),
+    "other class": Measure("rank correlation with the map for the least likely class; 1 is blind", ""),
+    "pointing": Measure("the greatest value is on the planted evidence", "high"),
+}
+
+
+def assess(
+    anatomy: Anatomy, images: Tensor, black: Tensor, *, methods: Sequence[str] = tuple(METHODS),
+    where: Tensor | None = None, label: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Every method, and the controls, on normalised images (N, 3, h, w), for the class that the model predicts.
+
+    `black` (3,) is the normalised value of black; `where` (N,) the patch that holds the evidence, or -1.
+    Returns JSON-ready `{"n", "forward_ms", "rows": [{"method", "by_class", "ms", "ratio", "scores": {measure: {"mean",
+    "low", "high"}}}]}`: milliseconds per image, their ratio to a forward pass, and bootstrap intervals of 95 %.
+    """
+    names = list(dict.fromkeys([*methods, *CONTROLS]))
+    for name in names:
+        find_method(name)
+    anatomy.model.eval()
+    other = randomized(anatomy)
+    parts = list(zip(images.split(BATCH), [None] * len(images) if where is None else where.split(BATCH), strict=False))
+    found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in names}
+    seconds = dict.fromkeys([*names, "forward"], 0.0)
+    with Progress(len(parts) * len(names), label) as progress:
+        for part, spot in parts:
+            with torch.no_grad():
+                logits, taken = timed(functools.partial(anatomy.logits, part))
+                seconds["forward"] += taken
+            for name in names:
+                row, taken = assess_batch(anatomy, other, name, part, logits.float(), black, spot)
+                found[name].append(row)
+                seconds[name] += taken
+                progress.advance()
+                if label and progress.due():
+                    progress.show(name)
+    each = 1000 / len(images)
+    return {
+        "n": len(images),
+        "forward_ms": seconds["forward"] * each,
+        "rows": [
+            {
+                "method": name,
+                "by_class": METHODS[name].by_class,
+                "ms": seconds[name] * each,
+                "ratio": seconds[name] / seconds["forward"],
+                "scores": {key: interval([row[key] for row in found[name]]) for key in found[name][0]},
+            }
+            for name in names
+        ],
+    }
+
+
+def assess_batch(
+    anatomy: Anatomy, other: Anatomy, name: str, images: Tensor, logits: Tensor, black: Tensor, where: Tensor | None
+) -> tuple[dict[str, Tensor], float]:
+    """Each measure (B,) of a method on a batch, and the seconds that its maps took."""
+    method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
+    maps, taken = timed(lambda: maps_of(method, anatomy, images, targets))
+    scores: dict[str, Tensor] = {}
+    for way in WAYS:
+        best, worst = (
+            removal_curve(anatomy, images, targets, maps, black, way=way, most_first=first) for first in (True, False)
+        )
+        scores |= {f"deletion {way}": best.area(), f"insertion {way}": worst.area()}
+        if way == "mean":
+            scores |= {"positive": best.accuracy(), "negative": worst.accuracy()}
+    scores["infidelity"] = infidelity(anatomy, images, targets, maps, black)
+    scores["sensitivity"] = max_sensitivity(lambda noisy: maps_of(method, anatomy, noisy, targets), images, maps)
+    scores["randomized"] = rank_correlation(maps, maps_of(method, other, images, targets))
+    scores["other class"] = rank_correlation(maps, maps_of(method, anatomy, images, least))
+    if where is not None:
+        scores["pointing"] = pointing(maps, where)
+    return {key: value.float().cpu() for key, value in scores.items()}, taken
+
+
+def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """The result and its seconds; a GPU is waited for."""
+    start = time.perf_counter()
+    result = work()
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - start
+
+
+def interval(values: Iterable[Tensor]) -> dict[str, float]:
+    """Mean over images and its 95 % interval: percentiles of 1,000 resamples (Efron and Tibshirani 1993, ch. 13)."""
+    sample = torch.cat(list(values)).double().numpy()
+    mean = float(sample.mean())
+    if np.ptp(sample) == 0:
+        return {"mean": mean, "low": mean, "high": mean}
+    ends = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0).confidence_interval
+    return {"mean": mean, "low": float(ends.low), "high": float(ends.high)}
