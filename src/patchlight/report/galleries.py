@@ -186,13 +186,52 @@ def attention(
             _show(right, overlay(pictures[i], weights[i]))
             if i < len(captions):
                 left.set_title(plain(captions[i], 34), fontsize=8, fontweight="normal", color=s.ink, pad=3)
-        scale = mpl.cm.ScalarMappable(cmap=HEAT)
-        scale.set_clim(0, 1)
-        bar = figure.colorbar(scale, ax=places, location="bottom", ticks=[0, 1], aspect=50, shrink=0.35)
-        bar.ax.set_xticklabels(["least", "most"], fontsize=8)
-        bar.ax.tick_params(length=0)
-        bar.outline.set_visible(False)
+        _scale(figure, places, max(5.2, 2.75 * columns))
     return figure
+
+
+def board(
+    rows: Sequence[tuple[str, Sequence[ArrayLike]]], title: str, captions: Sequence[str] = (), theme: Theme = "light",
+    scale: bool = True,
+) -> Figure:  # fmt: skip
+    """Rows of pictures with a word before each: images, and below them what different maps make of them.
+
+    rows: (label, pictures (h, w, 3) uint8), all equally long or shorter; captions stand above the first row's
+    pictures, of two lines at most. `scale` explains the colours of maps below.
+    """
+    columns = max(len(pictures) for _, pictures in rows)
+    side, left = 1.15, 1.0
+    width = max(5.2, left + columns * (side + 0.06))
+    with styled(theme) as s:
+        figure = Figure(figsize=(width, 0.5 + 0.34 * bool(captions) + len(rows) * (side + 0.08) + 0.5 * scale))
+        figure.suptitle(plain(title, 130), fontsize=10, fontweight="bold", color=s.ink, x=0.01, ha="left")
+        places = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[left, *[side] * columns])
+        for axes in places.flat:
+            axes.set_axis_off()
+        for line, (label, pictures) in zip(places, rows, strict=True):
+            line[0].text(
+                0.98, 0.5, plain(label, 40).replace(" ", "\n", 1), ha="right", va="center", fontsize=8, color=s.quiet,
+                transform=line[0].transAxes,
+            )  # fmt: skip
+            for axes, picture in zip(line[1:], pictures, strict=False):
+                _show(axes, np.asarray(picture, dtype=np.uint8))
+        for axes, caption in zip(places[0, 1:], captions, strict=False):
+            first, _, second = caption.partition("\n")
+            text = f"{plain(first, 20)}\n{plain(second, 20)}" if second else plain(first, 20)
+            axes.set_title(text, fontsize=7.5, fontweight="normal", color=s.ink, pad=3, loc="center")
+        if scale:
+            _scale(figure, places, width)
+    return figure
+
+
+def _scale(figure: Figure, places: Any, width: float) -> None:
+    """What the colours of maps mean."""
+    mappable = mpl.cm.ScalarMappable(cmap=HEAT)
+    mappable.set_clim(0, 1)
+    bar = figure.colorbar(mappable, ax=places, location="bottom", ticks=[0, 1], aspect=50, shrink=min(0.6, 3.5 / width))
+    bar.ax.set_xticklabels(["least", "most"], fontsize=8)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
 
 
 def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[Figure, list[Axes]]:
