@@ -16,7 +16,8 @@ LEVELS = {
     "training.loop": 3,
     "doctor": 4, "report": 4,
     "verbs": 5,
-    "cli": 6, "cli_text": 6, "__main__": 7,
+    "explaining": 6,
+    "cli": 7, "cli_text": 7, "__main__": 8,
 }  # fmt: skip
 NEVER = [
     ("models", "data"),

@@ -160,6 +160,23 @@ def build_parser() -> Parser:
             help="where to compute (default: the fastest)",
         )
 
+    explain = add("explain", "show what the model looked at, or measure how far each map can be believed",
+                  "patchlight explain runs/quickstart photo.jpg --method all\n"
+                  "  patchlight explain runs/quickstart --faithfulness")  # fmt: skip
+    explain.add_argument("run", type=Path, help="a run folder")
+    explain.add_argument(
+        "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"
+    )
+    explain.add_argument("--method", metavar="NAME", help="one of them, or all (default: chefer; --faithfulness: all)")
+    explain.add_argument("--target", default="predicted", metavar="CLASS", help="predicted (default), true, or a class")
+    explain.add_argument("--layers", metavar="N,...", help="draw the heads of these layers, from 1 (default: the last)")
+    explain.add_argument("--faithfulness", action="store_true", help="a table of the methods on the run's test images")
+    explain.add_argument("--count", type=int, default=500, metavar="N", help="so many test images (default: 500)")
+    explain.add_argument("--out", type=Path, help="where the pictures go (default: RUN/explain)")
+    for verb in (explain,):
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+        verb.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+
     report = add("report", "rebuild report.html and figures/ from a run folder", "patchlight report runs/quickstart")
     report.add_argument("run", type=Path, help="a run folder")
 
@@ -255,6 +272,41 @@ def _predict(args: argparse.Namespace) -> None:
     _print_json({"predictions": answers}) if args.json else _print(prediction_table(answers))
 
 
+def _explain(args: argparse.Namespace) -> None:
+    if args.count < 1:
+        raise UsageError(f"--count must be at least 1, not {args.count}")
+    if args.faithfulness and args.images:
+        raise UsageError("--faithfulness is measured on the run's test images; leave out the image files")
+    layers = _layers(args.layers)
+    from patchlight import explaining
+    from patchlight.cli_text import explanation_text, faithfulness_table
+
+    if args.faithfulness:
+        result = explaining.faithfulness(
+            args.run, method=args.method or "all", count=args.count, device=args.device, out=args.out
+        )
+        _print_json(result) if args.json else _print(faithfulness_table(result))
+        return
+    result = explaining.explain_run(
+        args.run, args.images, method=args.method or "chefer", target=args.target, layers=layers, out=args.out,
+        device=args.device,
+    )  # fmt: skip
+    _print_json(result) if args.json else _print(explanation_text(result))
+
+
+def _layers(text: str | None) -> list[int] | None:
+    """ "1,3" as people count, as indices from 0."""
+    if text is None:
+        return None
+    try:
+        layers = [int(word) - 1 for word in text.split(",")]
+    except ValueError:
+        layers = [-1]
+    if min(layers) < 0:
+        raise UsageError(f"--layers are numbers from 1, as in 1,6, not '{text}'")
+    return layers
+
+
 def _report(args: argparse.Namespace) -> None:
     from patchlight import verbs
 
@@ -317,6 +369,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
     "eval": _eval,
     "predict": _predict,
+    "explain": _explain,
     "report": _report,
     "compare": _compare,
     "recipes": _recipes,

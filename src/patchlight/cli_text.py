@@ -211,3 +211,49 @@ def doctor_text(found: dict[str, Any]) -> str:
                 f"{found['budget_s']:g}s"
             )
     return "\n\n".join(block for block in blocks if block)
+
+
+# The measures that fit a terminal's width; --json has all.
+SHOWN_MEASURES = {
+    "deletion mean": "deletion", "insertion mean": "insertion", "deletion tokens": "del. tokens",
+    "insertion tokens": "ins. tokens", "infidelity": "infidelity", "sensitivity": "sensitivity",
+    "randomized": "randomized", "other class": "other class", "pointing": "pointing",
+}  # fmt: skip
+LEGEND = (
+    "deletion: probability as the best patches go first, low is true; insertion: as the worst go first, high is true; "
+    "infidelity: what the map does not foretell, 0 to 1; sensitivity: change of the map under slight noise; "
+    "randomized: likeness to the map of a model of chance; other class: likeness to the map for another class, "
+    "1 is blind to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not "
+    "to be believed."
+)
+
+
+def faithfulness_table(result: dict[str, Any]) -> str:
+    """The methods below each other, the controls last."""
+    measures = [key for key in SHOWN_MEASURES if key in result["rows"][0]["scores"]]
+    rows = [
+        (
+            row["method"] + ("" if row["by_class"] else " (blind)"),
+            *(_with_interval(row["scores"][key]) for key in measures),
+            f"{row['ms']:.2f}", f"{row['ratio']:.1f}",
+        )
+        for row in result["rows"]
+    ]  # fmt: skip
+    header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
+    legend = "\n".join(textwrap.wrap(LEGEND, 120))
+    return f"{result['n']:,} images, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
+
+
+def _with_interval(score: dict[str, float]) -> str:
+    half = max(score["high"] - score["mean"], score["mean"] - score["low"])
+    return f"{score['mean']:.2f} ±{half:.2f}".replace("0.", ".")
+
+
+def explanation_text(result: dict[str, Any]) -> str:
+    rows = [
+        (image["image"], image["predicted"], share(image["probability"]), image["true"] or "", image["target"])
+        for image in result["images"]
+    ]
+    images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
+    files = table([*result["figures"].items(), ("arrays", result["arrays"])], left=2)
+    return f"{images}\n\n{faithfulness_table(result['faithfulness'])}\n\n{files}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,10 @@ from patchlight.errors import UsageError, did_you_mean
 from patchlight.explanation import attention, perturbation, relevance
 from patchlight.explanation.anatomy import Anatomy, dissect
 from patchlight.explanation.perturbation import pool_patches, upsample
+from patchlight.units import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BATCH = 64  # images explained together: gradients by attention take memory
 
@@ -62,6 +66,18 @@ class Explanation:
     def by_class(self) -> bool:
         """False where the method is blind to the class."""
         return METHODS[self.method].by_class
+
+    def plot(self) -> Figure:
+        """Images above their maps, with the targets' probabilities. Pixels are stretched to 0..255 per image."""
+        from patchlight.report.galleries import board, overlay
+
+        low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
+        pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
+        pictures = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        overlays = [overlay(p, m) for p, m in zip(pictures, self.maps.float().cpu().numpy(), strict=True)]
+        probs = self.probs.gather(1, self.targets.unsqueeze(1)).squeeze(1).tolist()
+        captions = [f"class {i} {percent(p)}" for i, p in zip(self.targets.tolist(), probs, strict=True)]
+        return board([("image", list(pictures)), (self.method, overlays)], self.method, captions)
 
 
 def explain(

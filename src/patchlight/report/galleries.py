@@ -5,6 +5,7 @@ Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `figure
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,10 +210,10 @@ def board(
         for axes in places.flat:
             axes.set_axis_off()
         for line, (label, pictures) in zip(places, rows, strict=True):
+            words = "\n".join(textwrap.wrap(plain(label, 40), 18))
             line[0].text(
-                0.98, 0.5, plain(label, 40).replace(" ", "\n", 1), ha="right", va="center", fontsize=8, color=s.quiet,
-                transform=line[0].transAxes,
-            )  # fmt: skip
+                0.98, 0.5, words, ha="right", va="center", fontsize=8, color=s.quiet, transform=line[0].transAxes
+            )
             for axes, picture in zip(line[1:], pictures, strict=False):
                 _show(axes, np.asarray(picture, dtype=np.uint8))
         for axes, caption in zip(places[0, 1:], captions, strict=False):
