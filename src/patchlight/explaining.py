@@ -20,7 +20,7 @@ from patchlight.explanation.methods import METHODS, explain, find_method
 from patchlight.models import load_model, pixels_to_input
 from patchlight.report.map_figures import Subject, write_figures
 from patchlight.runs import Run
-from patchlight.verbs import own_split
+from patchlight.verbs import own_split, report
 
 MOST_SHOWN = 12  # images of a run when none are named
 
@@ -85,6 +85,8 @@ def faithfulness(
     target = Run(Path(out)) if out else opened
     target.path.mkdir(parents=True, exist_ok=True)
     target.write_json("faithfulness.json", result)
+    if not out:
+        report(run)
     return result
 
 

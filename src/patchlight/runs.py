@@ -16,8 +16,8 @@ from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 
 CONTENTS = (
-    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "report.html", "README.md",
-    "figures", "model", "checkpoints",
+    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "insight.npz", "faithfulness.json",
+    "report.html", "README.md", "explain", "figures", "model", "checkpoints",
 )  # fmt: skip
 
 
@@ -124,11 +124,11 @@ class Run:
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
-    def write_samples(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """`samples.npz`: the pictures, predictions and maps that the report shows."""
-        part = self.path / ".samples.part.npz"
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """`samples.npz` or `insight.npz`: what the report shows."""
+        part = self.path / f".{name}.part.npz"
         np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-        part.replace(self.path / "samples.npz")
+        part.replace(self.path / name)
 
     def write_text(self, name: str, text: str) -> None:
         part = self.path / f".{name}.part"

@@ -190,6 +190,7 @@ def time_of(run: Run, state: TrainState) -> dict[str, float]:
 
 def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) -> None:
     """Read the test set, this once, with the selected weights; then write what people open."""
+    from patchlight.report.insight import collect_insight
     from patchlight.report.samples import collect_samples
 
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
@@ -197,7 +198,10 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
         model, card, data.test, split="test", batch_size=config.eval.batch_size, mirror=config.eval.mirror
     )
     run.write_json("environment.json", environment)
-    run.write_samples(collect_samples(model, card, data.test, logits, config.eval.gallery))
+    samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
+    run.write_arrays("samples.npz", samples)
+    if (insight := collect_insight(model, card, samples)) is not None:
+        run.write_arrays("insight.npz", insight)
     run.write_json("eval.json", {"data": config.data.source, **metrics})  # last: it marks a run as finished
     report(run.path)
 

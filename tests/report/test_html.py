@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -69,12 +70,20 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
         samples["maps"] = rng.random((len(chosen), side // 4, side // 4)).astype(np.float32)
         samples["map_title"] = np.array("attention of the CLS token in the last layer, mean over heads")
         samples["patch_size"] = np.array(4)
+        grid = (side // 4, side // 4)
+        n = grid[0] * grid[1]
+        np.savez_compressed(
+            path / "insight.npz", relevance=rng.random((len(chosen), 2, *grid)), explored=np.array([0, 5]),
+            attention=rng.integers(0, 256, (2, 2, 3 if n <= 64 else 1, n, n), dtype=np.uint8),
+            distance=rng.random((2, 3)), entropy=rng.random((2, 3)), positions=rng.random((n, *grid)),
+            filters=rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
+        )  # fmt: skip
     np.savez_compressed(path / "samples.npz", **samples)
     return path
 
 
 def without_result(run):
-    for name in ("eval.json", "samples.npz"):
+    for name in ("eval.json", "samples.npz", "insight.npz"):
         (run / name).unlink()
 
 
@@ -83,20 +92,21 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
+        self.html = html
         self.tags, self.addresses, self.alts, self.words, self.hidden = [], [], [], [], 0
         self.feed(html)
         self.text = " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.hidden += tag == "style"
+        self.hidden += tag in ("style", "script")
         found = dict(attrs)
         self.addresses += [found[key] for key in ("src", "href", "srcset") if key in found]
         if tag == "img":
             self.alts.append(found.get("alt"))
 
     def handle_endtag(self, tag):
-        self.hidden -= tag == "style"
+        self.hidden -= tag in ("style", "script")
 
     def handle_data(self, data):
         if not self.hidden:
@@ -153,6 +163,10 @@ def test_the_parts_are_in_order(page):
             "And some it got right",
             "What the model sees",
             "Where it looked",
+            "Why the one class, why not the other",
+            "What each patch reads",
+            "How its parts see",
+            "How far the maps can be believed",
             "Environment",
         ),
     ]
@@ -173,7 +187,8 @@ def test_the_calibration_sentence_is_computed(run, page):
 def test_the_page_needs_nothing_else(run, page):
     assert page.addresses
     assert all(address.startswith("data:image/") for address in page.addresses)
-    assert "script" not in page.tags
+    assert "fetch(" not in page.html
+    assert page.tags.count("script") == 1  # the attention that can be explored, inline
     assert "link" not in page.tags
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "@import" not in html
@@ -189,6 +204,64 @@ def test_slides(run, page):
         picture = Image.open(run / "figures" / f"{name}.png").convert("RGB")
         assert picture.getpixel((0, 0)) == (255, 255, 255)
         assert picture.width > 300
+
+
+def scores(**means):
+    return {key: {"mean": mean, "low": mean - 0.05, "high": mean + 0.05} for key, mean in means.items()}
+
+
+TABLE = {
+    "n": 500,
+    "rows": [
+        {"method": "chefer", "by_class": True, "ms": 1.5, "scores": scores(**{"deletion mean": 0.2, "pointing": 0.52})},
+        {"method": "rollout", "by_class": False, "ms": 1, "scores": scores(**{"deletion mean": 0.5, "pointing": 0.9})},
+        {"method": "random", "by_class": False, "ms": 0, "scores": scores(**{"deletion mean": 0.6, "pointing": 0.1})},
+        {"method": "centre", "by_class": False, "ms": 0, "scores": scores(**{"deletion mean": 0.55, "pointing": 0.5})},
+    ],
+}
+
+
+def test_the_faithfulness_table_marks_what_beats_no_control(tmp_path, no_slides):
+    run = make_run(tmp_path / "run", epochs=1)
+    assert "Not measured yet: patchlight explain" in report(run).text
+    (run / "faithfulness.json").write_text(json.dumps(TABLE))
+    text = report(run).text
+    assert "On 500 test images, for the predicted class" in text
+    assert "chefer 0.20 0.15 to 0.25 ✗ 0.52 0.47 to 0.57 1.50" in text
+    assert "rollout blind to the class ✗ 0.50 0.45 to 0.55 0.90 0.85 to 0.95 1.00" in text
+    assert "random control 0.60 0.55 to 0.65 0.10" in text
+    (run / "faithfulness.json").write_text(json.dumps({"n": 3, "rows": [{"method": "chefer"}]}))
+    with pytest.raises(PatchlightError, match=r"faithfulness\.json .* remove it"):
+        build_report(run)
+
+
+def test_attention_can_be_explored(run, page):
+    """The bytes in the page are those of the file, image by image."""
+    with np.load(run / "insight.npz") as file:
+        attention = file["attention"]
+    found = re.findall(r'data-attention="([^"]+)"', page.html)
+    assert [base64.b64decode(data) for data in found] == [image.tobytes() for image in attention]
+    assert 'data-layers="2" data-heads="3" data-rows="8" data-columns="8"' in page.html
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("relevance", np.zeros((8, 8, 8))),
+        ("relevance", np.full((8, 2, 8, 8), np.nan)),
+        ("attention", np.zeros((2, 2, 3, 9, 9), np.uint8)),
+        ("explored", np.array([0, 99])),
+        ("positions", np.zeros((3, 8, 8))),
+        ("distance", np.zeros((5, 5))),
+    ],
+)
+def test_insight_that_does_not_fit_is_refused(tmp_path, key, value):
+    copy = make_run(tmp_path / "run", epochs=1)
+    with np.load(copy / "insight.npz") as file:
+        insight = dict(file)
+    np.savez(copy / "insight.npz", **{**insight, key: value})
+    with pytest.raises(PatchlightError, match=r"insight\.npz .* remove it"):
+        build_report(copy)
 
 
 def test_no_half_files_are_left(run, page):

@@ -41,7 +41,7 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "vit-hybrid": (
         VisionTransformer,
         {"patch_size": 8, "embed_dim": 256, "depth": 1, "num_heads": 4, "mlp_ratio": 2.0, "init_values": 0.1,
-         "stem": "conv", "stem_channels": (64, 128, 256), "stem_whitening": 24, "global_pool": "avg"},
+         "stem": "conv", "stem_channels": (64, 256, 256), "stem_whitening": 24, "global_pool": "avg"},
     ),
     "resnet18": (ResNet, {"layers": (2, 2, 2, 2)}),
 }  # fmt: skip

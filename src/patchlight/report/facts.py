@@ -34,6 +34,8 @@ class Facts:
     rows: list[dict[str, Any]]
     result: Result | None
     samples: Samples | None
+    insight: Samples | None
+    faithfulness: dict[str, Any] | None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,8 @@ def read_facts(run: Path) -> Facts:
         rows=_rows(run / "metrics.jsonl"),
         result=result,
         samples=samples,
+        insight=_insight(run / "insight.npz", samples),
+        faithfulness=_json(run / "faithfulness.json", "remove it; the report does without", _is_faithfulness),
     )
 
 
@@ -164,7 +168,17 @@ def _is_result(data: dict[str, Any]) -> bool:
 
 
 def _samples(path: Path, classes: int | None) -> Samples | None:
-    mend = mend_by_resuming(path.parent)
+    return _arrays(path, mend_by_resuming(path.parent), lambda data: _are_samples(data, classes))
+
+
+def _insight(path: Path, samples: Samples | None) -> Samples | None:
+    """It is about the samples: without these it has nothing to say."""
+    if samples is None:
+        return None
+    return _arrays(path, "remove it; the report does without", lambda data: _is_insight(data, len(samples["images"])))
+
+
+def _arrays(path: Path, mend: str, is_right: Callable[[Samples], bool]) -> Samples | None:
     if not path.exists():
         return None
     try:
@@ -172,9 +186,45 @@ def _samples(path: Path, classes: int | None) -> Samples | None:
             data = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
         raise PatchlightError(f"{path} cannot be read as an .npz of plain arrays; {mend}") from None
-    if not _are_samples(data, classes):
+    if not is_right(data):
         raise PatchlightError(f"{path} does not hold what docs/design.md says it should; {mend}")
     return data
+
+
+def _is_insight(data: Samples, count: int) -> bool:
+    needed = {"relevance": 4, "explored": 1, "attention": 5, "distance": 2, "entropy": 2, "filters": 4}
+    if any(key not in data or data[key].ndim != dims for key, dims in needed.items()):
+        return False
+    relevance, explored, attention = data["relevance"], data["explored"], data["attention"]
+    patches = relevance.shape[2] * relevance.shape[3]
+    return bool(
+        relevance.shape[:2] == (count, 2)
+        and np.isfinite(relevance).all()
+        and attention.dtype == data["filters"].dtype == np.uint8
+        and attention.shape[0] == len(explored)
+        and attention.shape[3:] == (patches, patches)
+        and np.all((explored >= 0) & (explored < count))
+        and data["distance"].shape == data["entropy"].shape
+        and np.isfinite(data["distance"]).all()
+        and ("positions" not in data or data["positions"].shape == (patches, *relevance.shape[2:]))
+    )
+
+
+def _is_faithfulness(data: dict[str, Any]) -> bool:
+    rows = data.get("rows")
+    if not isinstance(rows, list) or not rows or not isinstance(data.get("n"), int):
+        return False
+    return all(
+        isinstance(row, dict)
+        and isinstance(row.get("method"), str)
+        and is_number(row.get("ms"))
+        and isinstance(row.get("scores"), dict)
+        and all(
+            isinstance(score, dict) and all(is_number(score.get(key)) for key in ("mean", "low", "high"))
+            for score in row["scores"].values()
+        )
+        for row in rows
+    )
 
 
 def _are_samples(data: Samples, classes: int | None) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from patchlight.errors import PatchlightError
-from patchlight.report import parts
+from patchlight.report import insight_parts, parts
 from patchlight.report.facts import Facts, read_facts, resume_command
 from patchlight.report.style import STYLES, png
 from patchlight.units import SPACE
@@ -28,6 +28,8 @@ SLIDES = {
     "gallery_right": "right answers",
     "patches": "an image as the model sees it",
     "attention": "where the model looked",
+    "attention_distance": "how far each head looks",
+    "positions": "how alike position embeddings are",
 }
 
 
@@ -49,6 +51,11 @@ def build_report(run: Path) -> Path:
         "galleries": parts.answers(facts, tiles, slides),
         "patches": parts.patches(facts, tiles, slides),
         "attention": parts.attention(facts, tiles, slides),
+        "relevance": insight_parts.relevance(facts, tiles),
+        "explorer": insight_parts.explorer(facts, tiles),
+        "heads": insight_parts.heads(facts, slides),
+        "faithfulness": insight_parts.faithfulness(facts),
+        "colour_scale": insight_parts.colour_scale(),
         "environment": parts.environment(facts),
     }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)

@@ -161,7 +161,7 @@ def curves(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     epoch = facts.selected["epoch"]
     slides["curves"] = lambda theme: figures.curves(facts.rows, theme, epoch, panels)
     charts = [
-        _chart(lambda theme, p=panel: figures.curves(facts.rows, theme, epoch, [p]), _curve_words(facts, panel))  # type: ignore[misc]
+        chart(lambda theme, p=panel: figures.curves(facts.rows, theme, epoch, [p]), _curve_words(facts, panel))  # type: ignore[misc]
         for panel in panels
     ]
     mixed = facts.config.augment.mixup_alpha > 0 or facts.config.augment.cutmix_alpha > 0
@@ -202,8 +202,8 @@ def classes(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     worst, best = _sharing(known, low), _sharing(known, high)
     words = f"Accuracy of each class, from {best} ({percent(high)}) to {worst} ({percent(low)})."
     return {
-        "bars": _chart(slides["per_class"], words),
-        "matrix": _chart(slides["confusion"], "Confusion matrix: true classes in rows, predicted ones in columns."),
+        "bars": chart(slides["per_class"], words),
+        "matrix": chart(slides["confusion"], "Confusion matrix: true classes in rows, predicted ones in columns."),
         "worst": (worst, percent(low)) if low < high else None,
         "best": (best, percent(high)) if low < high else None,
         "confused": _most_confused(matrix, names),
@@ -239,7 +239,7 @@ def calibration(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     if low <= mean <= high:
         verdict = "a difference that chance can explain"
     return {
-        "chart": _chart(slides["reliability"], f"Reliability diagram; expected calibration error {percent(ece, 1)}."),
+        "chart": chart(slides["reliability"], f"Reliability diagram; expected calibration error {percent(ece, 1)}."),
         "example": {"says": percent(example[1]), "is": percent(example[2]), "n": f"{example[0]:,}"},
         "mean": percent(mean, 1),
         "top1": percent(top1, 1),
@@ -278,7 +278,7 @@ def tiles(facts: Facts) -> list[Part]:
             {
                 "index": i,
                 "kind": "right" if pred == label else "wrong",
-                "image": _picture(image),
+                "image": picture(image),
                 "pred": cut(facts.class_names[pred], NAME),
                 "confidence": percent(float(probs[pred])),
                 "true": cut(facts.class_names[label], NAME),
@@ -305,7 +305,7 @@ def patches(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part | 
     count = (height // p) * (width // p)
     tokens = facts.number("model", "tokens")
     return {
-        "chart": _chart(slides["patches"], f"An image of {height} {BY} {width} pixels and its {count} patches."),
+        "chart": chart(slides["patches"], f"An image of {height} {BY} {width} pixels and its {count} patches."),
         "sum": f"{height} {BY} {width} / {p}² = {count:,}",
         "numbers": f"{p} {BY} {p} {BY} 3 = {3 * p * p:,}",
         "tokens": f"{tokens:,.0f}" if tokens else None,
@@ -322,14 +322,12 @@ def attention(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part 
     title = title[0].upper() + title[1:]
     captions = [f"{'✓' if t['kind'] == 'right' else '✗'} {t['pred']} · {t['confidence']}" for t in tiles]
     slides["attention"] = lambda theme: galleries.attention(images, maps, title, theme, captions)
-    pairs = [
-        {**tile, "map": _overlay(image, weights)} for tile, image, weights in zip(tiles, images, maps, strict=True)
-    ]
+    pairs = [{**tile, "map": overlay(image, weights)} for tile, image, weights in zip(tiles, images, maps, strict=True)]
     scale = galleries.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0))
     return {
         "title": title,
         "tiles": pairs,
-        "scale": _data_uri("png", _encode(scale, "png")),
+        "scale": data_uri("png", encode(scale, "png")),
         "layer": "layer" in title.lower(),
     }
 
@@ -343,26 +341,26 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
     return [(str(word), str(value)) for word, value in rows if value]
 
 
-def _chart(draw: Draw, words: str) -> Part:
+def chart(draw: Draw, words: str) -> Part:
     """A chart for the page: the same figure for light and for dark, its width in CSS pixels, and a text for the ear."""
-    uris: Part = {theme: _data_uri("svg+xml", svg(draw(theme), theme).encode()) for theme in STYLES}
+    uris: Part = {theme: data_uri("svg+xml", svg(draw(theme), theme).encode()) for theme in STYLES}
     width, height = draw("light").get_size_inches() * 96
     return {**uris, "alt": words, "width": round(width), "height": round(height)}
 
 
-def _picture(image: np.ndarray) -> Part:
+def picture(image: np.ndarray) -> Part:
     """An image for the page. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
     small = _small(image)
     crisp = small is image
-    uri = _data_uri("png", _encode(image, "png")) if crisp else _data_uri("jpeg", _encode(small, "jpeg"))
+    uri = data_uri("png", encode(image, "png")) if crisp else data_uri("jpeg", encode(small, "jpeg"))
     return {"uri": uri, "crisp": crisp, "width": small.shape[1], "height": small.shape[0]}
 
 
-def _overlay(image: np.ndarray, weights: np.ndarray) -> Part:
+def overlay(image: np.ndarray, weights: np.ndarray) -> Part:
     mixed = galleries.overlay(_small(image), weights, side=96)
     kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
     return {
-        "uri": _data_uri(kind, _encode(mixed, kind)),
+        "uri": data_uri(kind, encode(mixed, kind)),
         "crisp": False,
         "width": mixed.shape[1],
         "height": mixed.shape[0],
@@ -377,11 +375,11 @@ def _small(image: np.ndarray) -> np.ndarray:
     return np.asarray(smaller)
 
 
-def _encode(image: np.ndarray, kind: str) -> bytes:
+def encode(image: np.ndarray, kind: str) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, format=kind, optimize=True, quality=88)
     return out.getvalue()
 
 
-def _data_uri(kind: str, data: bytes) -> str:
+def data_uri(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

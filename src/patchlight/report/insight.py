@@ -1,0 +1,75 @@
+"""What a report needs to look inside a ViT, computed while the model is at hand: the arrays of `insight.npz`.
+
+Shapes: S samples, L layers, H heads, N patches, (r, c) the patch grid, p pixels a side of a filter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from patchlight.explanation import embeddings
+from patchlight.explanation.anatomy import dissect
+from patchlight.explanation.capture import record_attention
+from patchlight.explanation.methods import explain
+from patchlight.models import ModelCard, VisionTransformer, pixels_to_input
+
+METHOD = "chefer"
+EXPLORED = 6  # images whose attention can be explored patch by patch
+MOST_BYTES = 1_500_000  # of that attention, so that a page stays light
+FILTERS = 16
+
+
+def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """None for a model without attention or without samples.
+
+    `relevance` (S, 2, r, c): METHOD's maps for the predicted and for the true class. `explored` (E,): which samples;
+    `attention` (E, L, H, N, N) uint8, each row of patches stretched to its own greatest weight (H is 1, the mean, where
+    all heads would be too much). `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8;
+    `positions` (N, r, c) similarity, where there are any.
+    """
+    if not isinstance(model, VisionTransformer) or not len(model.blocks) or not len(samples["images"]):
+        return None
+    anatomy = dissect(model)
+    pixels = torch.from_numpy(samples["images"]).permute(0, 3, 1, 2)
+    inputs = pixels_to_input(pixels.to(next(model.parameters()).device), card.mean, card.std)
+    targets = [torch.from_numpy(part).to(inputs.device) for part in (samples["probs"].argmax(1), samples["labels"])]
+    relevance = [explain(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
+    explored = spread_out(len(inputs), EXPLORED)
+    with torch.no_grad(), record_attention(anatomy) as recorded:
+        anatomy.logits(inputs[explored])
+    attention, grid = recorded.attention.float().cpu(), anatomy.grid(inputs)
+    found = {
+        "relevance": torch.stack(relevance, dim=1).float().numpy(),
+        **quantized(attention[..., anatomy.num_prefix_tokens :, anatomy.num_prefix_tokens :], explored),
+        "distance": embeddings.attention_distance(anatomy, attention, grid).numpy(),
+        "entropy": embeddings.attention_entropy(attention).numpy(),
+        "filters": as_pictures(embeddings.patch_filters(anatomy, FILTERS).cpu()),
+    }
+    similarity = embeddings.position_similarity(anatomy, grid)
+    if similarity is not None:
+        found["positions"] = similarity.float().cpu().numpy()
+    return found
+
+
+def spread_out(count: int, most: int) -> np.ndarray:
+    """Up to `most` indices, evenly over 0..count-1: samples are mistakes first and right answers last."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
+def quantized(attention: Tensor, explored: np.ndarray) -> dict[str, np.ndarray]:
+    """`attention` (E, L, H, N, N) between patches as uint8, over heads or their mean, of as many images as fit."""
+    if attention[0].numel() > MOST_BYTES / 2:
+        attention = attention.mean(dim=2, keepdim=True)
+    kept = max(1, min(len(attention), int(MOST_BYTES // attention[0].numel())))
+    attention = attention[:kept]
+    scaled = 255 * attention / attention.amax(dim=-1, keepdim=True).clamp(min=1e-12)
+    return {"explored": explored[:kept], "attention": scaled.round().to(torch.uint8).numpy()}
+
+
+def as_pictures(filters: Tensor) -> np.ndarray:
+    """Filters (n, C, p, p), three channels or one as grey, stretched around the middle: (n, p, p, 3) uint8."""
+    shown = filters[:, :3] if filters.shape[1] >= 3 else filters[:, :1].expand(-1, 3, -1, -1)
+    scale = shown.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return (127.5 * (shown / scale + 1)).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,115 @@
+"""The parts of the page that look inside the model: relevance, attention to explore, heads, positions, faithfulness."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from patchlight.report import figures, galleries
+from patchlight.report.facts import Facts
+from patchlight.report.parts import Draw, Part, chart, data_uri, encode, overlay, picture
+
+# The measures that the page shows: name, heading, and whether low or high is true.
+MEASURES = (
+    ("deletion mean", "deletion", "low"),
+    ("insertion mean", "insertion", "high"),
+    ("deletion tokens", "tokens deleted", "low"),
+    ("insertion tokens", "tokens inserted", "high"),
+    ("infidelity", "infidelity", "low"),
+    ("sensitivity", "sensitivity", "low"),
+    ("randomized", "random model", "low"),
+    ("other class", "other class", ""),
+    ("pointing", "pointing", "high"),
+)
+CONTROLS = ("random", "centre")
+
+
+def relevance(facts: Facts, tiles: list[Part]) -> list[Part]:
+    """Of each mistake the picture, the relevance for what was said and that for what is true."""
+    if facts.insight is None or facts.samples is None:
+        return []
+    images, maps = facts.samples["images"], facts.insight["relevance"]
+    return [
+        {**tile, "said_map": overlay(images[i], maps[i, 0]), "true_map": overlay(images[i], maps[i, 1])}
+        for tile in tiles
+        if tile["kind"] == "wrong" and (i := tile["index"]) is not None
+    ]
+
+
+def explorer(facts: Facts, tiles: list[Part]) -> Part | None:
+    """Attention from patch to patch, for the page's script: base64 of (L, H, N, N) bytes for each image."""
+    if facts.insight is None:
+        return None
+    attention = facts.insight["attention"]
+    layers, heads = attention.shape[1:3]
+    images = [
+        {"tile": tiles[i], "data": base64.b64encode(np.ascontiguousarray(found).tobytes()).decode("ascii")}
+        for i, found in zip(facts.insight["explored"].tolist(), attention, strict=True)
+    ]
+    rows, columns = facts.insight["relevance"].shape[2:]
+    palette = galleries.heat(np.linspace(0, 1, 256)).tolist()
+    return {
+        "images": images, "layers": layers, "heads": heads, "rows": rows, "columns": columns, "palette": palette,
+    }  # fmt: skip
+
+
+def heads(facts: Facts, slides: dict[str, Draw]) -> Part | None:
+    """How far heads look, what the first filters are and how alike positions are."""
+    if facts.insight is None:
+        return None
+    insight = facts.insight
+    slides["attention_distance"] = lambda theme: figures.attention_distance(insight["distance"], theme)
+    found: Part = {
+        "distance": chart(slides["attention_distance"], "Mean attention distance of each head over the layers."),
+        "filters": [picture(filter_.repeat(4, 0).repeat(4, 1)) for filter_ in insight["filters"]],
+        "positions": None,
+        "stem": facts.about("model", "stem") == "conv",
+    }
+    if "positions" in insight:
+        slides["positions"] = lambda theme: figures.position_similarity(insight["positions"], theme)
+        found["positions"] = chart(slides["positions"], "Cosine similarity between position embeddings.")
+    return found
+
+
+def faithfulness(facts: Facts) -> Part | None:
+    """The table of `patchlight explain --faithfulness`; a cell is marked where it is not better than both controls."""
+    table = facts.faithfulness
+    if table is None:
+        return None
+    rows = table["rows"]
+    shown = [(key, word, better) for key, word, better in MEASURES if key in rows[0]["scores"]]
+    controls = [row for row in rows if row["method"] in CONTROLS]
+    return {
+        "n": f"{table['n']:,}",
+        "heads": [{"word": word, "better": better} for _, word, better in shown],
+        "rows": [
+            {
+                "method": row["method"],
+                "control": row["method"] in CONTROLS,
+                "blind": not row.get("by_class", True),
+                "cells": [_cell(row, controls, key, better) for key, _, better in shown],
+                "ms": f"{row['ms']:.2f}",
+            }
+            for row in rows
+        ],
+    }
+
+
+def _cell(row: dict[str, Any], controls: list[dict[str, Any]], key: str, better: str) -> Part:
+    """A measure with its interval, and whether it beats the controls': their intervals do not reach its own."""
+    score = row["scores"][key]
+    compared = better and key not in ("sensitivity", "randomized") and row not in controls and controls
+    others = [control["scores"][key] for control in controls]
+    beats = all(score["high"] < o["low"] if better == "low" else score["low"] > o["high"] for o in others)
+    return {
+        "mean": f"{score['mean']:.2f}",
+        "interval": f"{score['low']:.2f} to {score['high']:.2f}",
+        "verdict": ("beats" if beats else "fails") if compared else "",
+    }
+
+
+def colour_scale() -> str:
+    """The colours of all maps, from least to most, as an image."""
+    return data_uri("png", encode(galleries.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0)), "png"))
