@@ -179,6 +179,15 @@ class EvalConfig(Section):
 
 
 @dataclass(frozen=True)
+class ExplainConfig(Section):
+    snapshots_every: Annotated[
+        int, "keep maps of a few validation images every so many epochs; 0 is off", NOT_NEGATIVE
+    ] = 0
+    snapshots_images: Annotated[int, "how many images, of as many classes as there are", COUNT] = 6
+    method: Annotated[str, "of the snapshots: a method of `patchlight explain`"] = "chefer"
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole recipe."""
 
@@ -190,6 +199,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data for TOML or JSON: unset fields are left out and tuples are lists."""
@@ -214,6 +224,7 @@ SECTIONS: dict[str, type[Section]] = {
     "schedule": ScheduleConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
+    "explain": ExplainConfig,
 }
 
 

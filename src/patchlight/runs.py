@@ -16,7 +16,8 @@ from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 
 CONTENTS = (
-    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "insight.npz", "faithfulness.json",
+    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "insight.npz", "snapshots.npz",
+    "faithfulness.json",
     "report.html", "README.md", "explain", "figures", "model", "checkpoints",
 )  # fmt: skip
 

@@ -24,7 +24,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 # What is drawn for a purpose never changes what is drawn for another.
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "samples": 4, "input": 5, "faithfulness": 6}
+STREAMS = {
+    "init": 0,
+    "order": 1,
+    "augment": 2,
+    "dropout": 3,
+    "samples": 4,
+    "input": 5,
+    "faithfulness": 6,
+    "snapshots": 7,
+}
 
 
 def derive_seed(seed: int, stream: str, *counts: int) -> int:

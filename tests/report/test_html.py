@@ -78,6 +78,10 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
             distance=rng.random((2, 3)), entropy=rng.random((2, 3)), positions=rng.random((n, *grid)),
             filters=rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
         )  # fmt: skip
+        np.savez_compressed(
+            path / "snapshots.npz", images=samples["images"][:3], labels=labels[chosen][:3], method=np.array("chefer"),
+            epochs=np.array([1, 2, 4]), maps=rng.random((3, 3, *grid)), probs=np.full((3, 3, len(names)), 0.1),
+        )  # fmt: skip
     np.savez_compressed(path / "samples.npz", **samples)
     return path
 
@@ -165,6 +169,7 @@ def test_the_parts_are_in_order(page):
             "Where it looked",
             "Why the one class, why not the other",
             "What each patch reads",
+            "How its looking changed",
             "How its parts see",
             "How far the maps can be believed",
             "Environment",
@@ -188,7 +193,7 @@ def test_the_page_needs_nothing_else(run, page):
     assert page.addresses
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert "fetch(" not in page.html
-    assert page.tags.count("script") == 1  # the attention that can be explored, inline
+    assert page.tags.count("script") == 2  # attention to explore and the movie, inline
     assert "link" not in page.tags
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "@import" not in html
@@ -242,6 +247,24 @@ def test_attention_can_be_explored(run, page):
     found = re.findall(r'data-attention="([^"]+)"', page.html)
     assert [base64.b64decode(data) for data in found] == [image.tobytes() for image in attention]
     assert 'data-layers="2" data-heads="3" data-rows="8" data-columns="8"' in page.html
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", np.array([1, 2])),
+        ("labels", np.array([0, 1, 99])),
+        ("maps", np.full((3, 3, 8, 8), np.inf)),
+        ("images", np.zeros((3, 8, 8))),
+    ],
+)
+def test_snapshots_that_do_not_fit_are_refused(tmp_path, key, value):
+    copy = make_run(tmp_path / "run", epochs=1)
+    with np.load(copy / "snapshots.npz") as file:
+        snapshots = dict(file)
+    np.savez(copy / "snapshots.npz", **{**snapshots, key: value})
+    with pytest.raises(PatchlightError, match=r"snapshots\.npz .* remove it"):
+        build_report(copy)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +329,7 @@ def test_a_run_that_was_interrupted(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "figures").mkdir()
     (run / "figures" / "attention.png").write_bytes(b"of an earlier report")
-    for name in ("eval.json", "samples.npz", "environment.json"):
+    for name in ("eval.json", "samples.npz", "environment.json", "snapshots.npz"):
         (run / name).unlink()
     page = report(run)
     assert "No test result yet." in page.text

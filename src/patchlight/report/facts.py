@@ -35,6 +35,7 @@ class Facts:
     result: Result | None
     samples: Samples | None
     insight: Samples | None
+    snapshots: Samples | None
     faithfulness: dict[str, Any] | None
 
     @property
@@ -85,6 +86,7 @@ def read_facts(run: Path) -> Facts:
         result=result,
         samples=samples,
         insight=_insight(run / "insight.npz", samples),
+        snapshots=_arrays(run / "snapshots.npz", "remove it; the report does without", _are_snapshots),
         faithfulness=_json(run / "faithfulness.json", "remove it; the report does without", _is_faithfulness),
     )
 
@@ -207,6 +209,21 @@ def _is_insight(data: Samples, count: int) -> bool:
         and data["distance"].shape == data["entropy"].shape
         and np.isfinite(data["distance"]).all()
         and ("positions" not in data or data["positions"].shape == (patches, *relevance.shape[2:]))
+    )
+
+
+def _are_snapshots(data: Samples) -> bool:
+    needed = {"images": 4, "labels": 1, "epochs": 1, "maps": 4, "probs": 3}
+    if any(key not in data or data[key].ndim != dims for key, dims in needed.items()):
+        return False
+    epochs, count = len(data["epochs"]), len(data["images"])
+    return bool(
+        data["images"].dtype == np.uint8
+        and data["labels"].shape == (count,)
+        and data["maps"].shape[:2] == data["probs"].shape[:2] == (epochs, count)
+        and epochs > 0
+        and np.isfinite(data["maps"]).all()
+        and np.all((data["labels"] >= 0) & (data["labels"] < data["probs"].shape[2]))
     )
 
 

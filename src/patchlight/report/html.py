@@ -53,6 +53,7 @@ def build_report(run: Path) -> Path:
         "attention": parts.attention(facts, tiles, slides),
         "relevance": insight_parts.relevance(facts, tiles),
         "explorer": insight_parts.explorer(facts, tiles),
+        "movie": insight_parts.movie(facts),
         "heads": insight_parts.heads(facts, slides),
         "faithfulness": insight_parts.faithfulness(facts),
         "colour_scale": insight_parts.colour_scale(),

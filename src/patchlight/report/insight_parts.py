@@ -10,6 +10,8 @@ import numpy as np
 from patchlight.report import figures, galleries
 from patchlight.report.facts import Facts
 from patchlight.report.parts import Draw, Part, chart, data_uri, encode, overlay, picture
+from patchlight.report.style import cut
+from patchlight.units import percent
 
 # The measures that the page shows: name, heading, and whether low or high is true.
 MEASURES = (
@@ -52,6 +54,30 @@ def explorer(facts: Facts, tiles: list[Part]) -> Part | None:
     palette = galleries.heat(np.linspace(0, 1, 256)).tolist()
     return {
         "images": images, "layers": layers, "heads": heads, "rows": rows, "columns": columns, "palette": palette,
+    }  # fmt: skip
+
+
+def movie(facts: Facts) -> Part | None:
+    """Maps over the epochs, for the page's script: base64 of (E, r, c) bytes for each image, each map stretched."""
+    found = facts.snapshots
+    if found is None or len(found["epochs"]) < 2:
+        return None
+    maps = found["maps"] - found["maps"].min(axis=(2, 3), keepdims=True)
+    maps = (255 * maps / np.maximum(maps.max(axis=(2, 3), keepdims=True), 1e-12)).round().astype(np.uint8)
+    names = facts.class_names or [str(i) for i in range(found["probs"].shape[2])]
+    images = []
+    for i, label in enumerate(found["labels"].tolist()):
+        images.append({
+            "image": picture(found["images"][i]),
+            "name": cut(names[label], 18),
+            "data": base64.b64encode(np.ascontiguousarray(maps[:, i]).tobytes()).decode("ascii"),
+            "probs": [percent(float(p)) for p in found["probs"][:, i, label]],
+        })  # fmt: skip
+    rows, columns = found["maps"].shape[2:]
+    palette = galleries.heat(np.linspace(0, 1, 256)).tolist()
+    return {
+        "images": images, "epochs": found["epochs"].tolist(), "rows": rows, "columns": columns, "palette": palette,
+        "method": str(found.get("method", "chefer")),
     }  # fmt: skip
 
 

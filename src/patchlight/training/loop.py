@@ -27,6 +27,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
+from patchlight.explanation.methods import find_method
 from patchlight.models import ModelCard, VisionTransformer, pixels_to_input, save_model
 from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
@@ -35,6 +36,7 @@ from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
+from patchlight.training.snapshots import Snapshots, can_be_taken
 from patchlight.training.state import StopSignal, Stopwatch, TrainState, stop_on_signal
 from patchlight.units import clock
 
@@ -78,6 +80,7 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         raise PatchlightError(
             "there are no validation images to select by; set data.val_fraction, or --train.select last"
         )
+    find_method(config.explain.method)
     if data.val is None and train.early_stop_epochs:
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
     device = runtime.resolve_device(train.device)
@@ -123,6 +126,9 @@ class Trainer:
                 f"{len(data.train):,} training images in steps of {self.batches.batch_size} leave {left_out:,} out "
                 "of each epoch (others each time); a smaller train.batch_size leaves out fewer"
             )
+        self.snapshots: Snapshots | None = None
+        if data.val is not None and can_be_taken(model, config.explain):
+            self.snapshots = Snapshots(run, card, data.val, config.explain, train.seed)
         self.watch = Stopwatch()
         self.steps_s = 0.0  # of training in this process, without validation
 
@@ -296,6 +302,8 @@ class Trainer:
         row["best"] = val_top1 is not None and val_loss is not None and state.improve(val_top1, val_loss)
         if row["best"] or train.select == "last":
             save_model(self.run.path / "model", self.selected_model, self.card)
+        if self.snapshots is not None and self.snapshots.due(state.epoch):
+            self.snapshots.take(self.selected_model, state.epoch)
         patience = train.early_stop_epochs
         state.stopped_early = bool(patience) and val_top1 is not None and state.epoch - state.best_epoch >= patience
         val_s = self.watch.lap(state)

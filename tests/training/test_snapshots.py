@@ -1,0 +1,80 @@
+"""The learning movie: taken when it should be, of the same images, and the same after a resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small import make_images, run_fit
+
+from patchlight.errors import Interrupted, UsageError
+from patchlight.training.loop import Trainer
+from patchlight.training.snapshots import FILE, one_of_each
+
+MOVIE = {"snapshots_every": 2, "snapshots_images": 4}
+
+
+def movie(run) -> dict[str, np.ndarray]:
+    with np.load(run.path / FILE) as file:
+        return dict(file)
+
+
+def test_maps_after_the_first_and_every_nth_epoch(tmp_path):
+    _, run = run_fit(tmp_path, train={"epochs": 5}, explain=MOVIE)
+    found = movie(run)
+    assert found["epochs"].tolist() == [1, 2, 4]
+    assert found["maps"].shape == (3, 4, 4, 4)
+    assert found["images"].shape == (4, 16, 16, 3)
+    assert sorted(found["labels"].tolist()[:3]) == [0, 1, 2]
+    assert found["probs"].shape == (3, 4, 3)
+    np.testing.assert_allclose(found["probs"].sum(2), 1, rtol=1e-5)
+    assert not np.array_equal(found["maps"][0], found["maps"][2])
+
+
+def test_they_change_nothing_in_training(tmp_path):
+    _, run = run_fit(tmp_path, "plain", train={"epochs": 2})
+    _, other = run_fit(tmp_path, "filmed", train={"epochs": 2}, explain={**MOVIE, "snapshots_every": 1})
+    assert not (run.path / FILE).exists()
+    keys = ("train/loss", "val/loss", "val/top1")
+    assert [[row[key] for key in keys] for row in run.metrics()] == [
+        [row[key] for key in keys] for row in other.metrics()
+    ]
+
+
+def test_a_resumed_run_has_the_same_movie(tmp_path, monkeypatch):
+    sections = {"train": {"epochs": 4}, "explain": {**MOVIE, "snapshots_every": 1}}
+    _, whole = run_fit(tmp_path, "whole", **sections)
+    save, saved = Trainer.save, []
+
+    def stopped(self):
+        save(self)
+        saved.append(1)
+        if len(saved) == 2:
+            raise Interrupted("on purpose")
+
+    monkeypatch.setattr(Trainer, "save", stopped)
+    with pytest.raises(Interrupted):
+        run_fit(tmp_path, "parts", **sections)
+    monkeypatch.setattr(Trainer, "save", save)
+    _, resumed = run_fit(tmp_path, "parts", resume=True, **sections)
+    for key, value in movie(whole).items():
+        np.testing.assert_array_equal(movie(resumed)[key], value)
+
+
+def test_a_network_without_attention_has_none(tmp_path):
+    model = {"name": "vit-micro", "embed_dim": 24, "depth": 0, "num_heads": 2, "stem": "conv", "global_pool": "avg"}
+    _, run = run_fit(tmp_path, model=model, explain=MOVIE)
+    assert not (run.path / FILE).exists()
+
+
+def test_an_unknown_method_is_told_before_training(tmp_path):
+    with pytest.raises(UsageError, match="no method 'chefr'; did you mean 'chefer'"):
+        run_fit(tmp_path, explain={**MOVIE, "method": "chefr"})
+
+
+def test_images_are_of_as_many_classes_as_there_are():
+    labels = make_images(60, classes=5).labels
+    assert labels[one_of_each(labels, 5, seed=0)].tolist() == [0, 1, 2, 3, 4]
+    assert labels[one_of_each(labels, 7, seed=0)].tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert one_of_each(labels, 5, seed=0).tolist() != one_of_each(labels, 5, seed=1).tolist()
+    assert len(one_of_each(torch.tensor([0, 0, 2]), 9, seed=0)) == 3
