@@ -35,10 +35,12 @@ def test_the_runs_own_samples_with_every_method(run, tmp_path, capsys):
     out = tmp_path / "all"
     assert main(["explain", str(run), "--method", "all", "--target", "true", "--out", str(out), "--json"]) == 0
     result = said(capsys)
-    assert {"maps", "patches", "heads-layer2", "layers", "rollout", "versus"} == set(result["figures"])
+    assert {"maps", "patches", "lens", "layer_likeness", "heads-layer2", "layers", "rollout", "versus"} == set(
+        result["figures"]
+    )
     for path in result["figures"].values():
         with Image.open(path) as figure:
-            assert figure.width > 500
+            assert figure.width > 400
     with np.load(result["arrays"]) as arrays:
         count = len(result["images"])
         assert arrays["images"].shape == (count, 16, 16, 3)

@@ -191,43 +191,6 @@ def per_class(
     return figure
 
 
-def attention_distance(distances: ArrayLike, theme: Theme = "light") -> Figure:
-    """How far each head looks, in pixels, layer by layer: distances (L, H); the line joins the layers' means."""
-    values = np.asarray(distances, dtype=float)
-    layers = np.arange(1, len(values) + 1)
-    with styled(theme) as s:
-        figure = Figure(figsize=(4.6, 2.9))
-        axes = figure.add_subplot()
-        axes.plot(layers, values.mean(axis=1), color=s.orange, linewidth=1.6, zorder=2)
-        for head in values.T:
-            axes.scatter(layers, head, s=18, color=s.blue, alpha=0.75, linewidths=0, zorder=3)
-        axes.set(title="Mean attention distance of each head", xlabel="layer", ylabel="pixels")
-        axes.set_xlim(0.5, len(values) + 0.5)
-        axes.set_ylim(0, max(1.0, 1.1 * float(values.max())))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y")
-    return figure
-
-
-def position_similarity(similarity: ArrayLike, theme: Theme = "light") -> Figure:
-    """Of each patch's position, the cosine similarity to all others, at the patch's own place: (N, r, c), N = r c.
-
-    Of a large grid every n-th patch is shown, at most 8 a side.
-    """
-    values = np.asarray(similarity, dtype=float)
-    rows, columns = values.shape[1:]
-    with styled(theme) as s:
-        down, across = (np.unique(np.linspace(0, n - 1, min(n, 8)).round().astype(int)) for n in (rows, columns))
-        figure = Figure(figsize=(0.45 * len(across) + 0.3, 0.45 * len(down) + 0.6))
-        places = figure.subplots(len(down), len(across), squeeze=False)
-        for row, line in zip(down, places, strict=True):
-            for column, axes in zip(across, line, strict=True):
-                axes.imshow(values[row * columns + column], vmin=-1, vmax=1, cmap="PuOr_r", interpolation="nearest")
-                axes.set_axis_off()
-        figure.suptitle("Similarity of positions", fontsize=10, fontweight="bold", color=s.ink, x=0.02, ha="left")
-    return figure
-
-
 def reliability(table: Mapping[str, Sequence[float | None]], ece: float, theme: Theme = "light") -> Figure:
     """Confidence against accuracy, with the gap to the diagonal hatched, and below how many images each bin holds.
 

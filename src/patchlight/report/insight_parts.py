@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from patchlight.report import figures, galleries
+from patchlight.report import diagnostics, galleries
 from patchlight.report.facts import Facts
 from patchlight.report.parts import Draw, Part, chart, data_uri, encode, overlay, picture
 from patchlight.report.style import cut
@@ -86,7 +86,7 @@ def heads(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     if facts.insight is None:
         return None
     insight = facts.insight
-    slides["attention_distance"] = lambda theme: figures.attention_distance(insight["distance"], theme)
+    slides["attention_distance"] = lambda theme: diagnostics.attention_distance(insight["distance"], theme)
     found: Part = {
         "distance": chart(slides["attention_distance"], "Mean attention distance of each head over the layers."),
         "filters": [picture(filter_.repeat(4, 0).repeat(4, 1)) for filter_ in insight["filters"]],
@@ -94,7 +94,7 @@ def heads(facts: Facts, slides: dict[str, Draw]) -> Part | None:
         "stem": facts.about("model", "stem") == "conv",
     }
     if "positions" in insight:
-        slides["positions"] = lambda theme: figures.position_similarity(insight["positions"], theme)
+        slides["positions"] = lambda theme: diagnostics.position_similarity(insight["positions"], theme)
         found["positions"] = chart(slides["positions"], "Cosine similarity between position embeddings.")
     return found
 

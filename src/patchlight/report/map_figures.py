@@ -20,7 +20,7 @@ from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
 from patchlight.explanation.methods import METHODS, Explanation, explain
 from patchlight.models import ModelCard
-from patchlight.report import galleries, style
+from patchlight.report import diagnostics, galleries, style
 from patchlight.units import percent
 
 FEW = 6  # images in figures of many rows
@@ -78,7 +78,7 @@ def write_figures(
             "What the model looked at" if len(found) > 1 else METHODS[next(iter(found))].about.capitalize(),
             captions,
         ),
-        "patches": _patches(subject),
+        **_token_figures(subject),
         **_attention_figures(subject, layers),
         "versus": _versus(subject, next(iter(found))),
     }
@@ -130,16 +130,27 @@ def _stretched(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / span if span else np.full_like(values, 0.5)
 
 
-def _patches(subject: Subject) -> Figure:
-    """Images and their patch tokens after the first and the last block, as colours."""
-    grid = subject.anatomy.grid(subject.inputs)
-    tokens = embeddings.tokens_by_layer(subject.anatomy, subject.inputs)
+def _token_figures(subject: Subject) -> dict[str, Figure]:
+    """Patch tokens as colours and norms, the answer layer by layer, and how alike layers are."""
+    anatomy, grid = subject.anatomy, subject.anatomy.grid(subject.inputs)
+    tokens = embeddings.tokens_by_layer(anatomy, subject.inputs)
     rows = [("image", list(subject.pictures))]
     for label, layer in (("after layer 1", 0), (f"after layer {tokens.shape[1]}", -1)):
-        colours = embeddings.token_colours(subject.anatomy, tokens[:, layer], grid).cpu().numpy()
+        colours = embeddings.token_colours(anatomy, tokens[:, layer], grid).cpu().numpy()
         rows.append((label, list((255 * colours).round().astype(np.uint8))))
-    title = "Patch tokens as colours: three principal components, like tokens in like colours"
-    return galleries.board(rows, title, subject.captions(), scale=False)
+    norms = embeddings.token_norms(anatomy, tokens[:, -1], grid).cpu().numpy()
+    rows.append(("norms of the last", [galleries.heat(norm / norms.max()) for norm in norms]))
+    title = "Patch tokens as colours (three principal components, like tokens in like colours) and their norms"
+    answer = subject.probs.argmax(dim=1)
+    lens = embeddings.logit_lens(anatomy, tokens)[torch.arange(len(answer)), :, answer]
+    figures = {
+        "patches": galleries.board(rows, title, subject.captions(), scale=False),
+        "lens": diagnostics.logit_lens(lens.cpu().numpy(), [line.split("\n")[0] for line in subject.captions()]),
+    }
+    if len(tokens) > 2:  # of two images everything is alike
+        cka = embeddings.cka_of_layers(tokens, tokens).cpu().numpy()
+        figures["layer_likeness"] = diagnostics.layer_similarity(cka)
+    return figures
 
 
 def _versus(subject: Subject, method: str) -> Figure:
