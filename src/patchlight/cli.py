@@ -12,9 +12,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from patchlight.config import RECIPES, Config, ModelConfig, apply_overrides, describe_fields, load_recipe, recipes
+from patchlight.config import (
+    RECIPES,
+    Config,
+    MethodName,
+    ModelConfig,
+    apply_overrides,
+    describe_fields,
+    load_recipe,
+    recipes,
+)
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.units import SPACE
 
@@ -151,18 +160,10 @@ def build_parser() -> Parser:
     predict.add_argument("run", type=Path, help="a run folder")
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="image files")
     predict.add_argument("--top", type=int, default=5, metavar="N", help="so many classes (default: 5)")
-    for verb in (evaluate, predict):
-        verb.add_argument("--json", action="store_true", help="print one JSON object")
-        verb.add_argument(
-            "--device",
-            choices=["auto", "cpu", "cuda", "mps"],
-            default="auto",
-            help="where to compute (default: the fastest)",
-        )
-
     explain = add("explain", "show what the model looked at, or measure how far each map can be believed",
                   "patchlight explain runs/quickstart photo.jpg --method all\n"
-                  "  patchlight explain runs/quickstart --faithfulness")  # fmt: skip
+                  "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  "
+                  + ", ".join(get_args(MethodName)))  # fmt: skip
     explain.add_argument("run", type=Path, help="a run folder")
     explain.add_argument(
         "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"
@@ -172,10 +173,15 @@ def build_parser() -> Parser:
     explain.add_argument("--layers", metavar="N,...", help="draw the heads of these layers, from 1 (default: the last)")
     explain.add_argument("--faithfulness", action="store_true", help="a table of the methods on the run's test images")
     explain.add_argument("--count", type=int, default=500, metavar="N", help="so many test images (default: 500)")
-    explain.add_argument("--out", type=Path, help="where the pictures go (default: RUN/explain)")
-    for verb in (explain,):
+    explain.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default: RUN/explain)")
+    for verb in (evaluate, predict, explain):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
-        verb.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+        verb.add_argument(
+            "--device",
+            choices=["auto", "cpu", "cuda", "mps"],
+            default="auto",
+            help="where to compute (default: the fastest)",
+        )
 
     report = add("report", "rebuild report.html and figures/ from a run folder", "patchlight report runs/quickstart")
     report.add_argument("run", type=Path, help="a run folder")

@@ -178,13 +178,20 @@ class EvalConfig(Section):
     gallery: Annotated[int, "right and wrong predictions kept for the report, each", COUNT] = 12
 
 
+# The rows of explanation.methods.METHODS, which imports torch; a test holds them equal.
+MethodName = Literal[
+    "attention", "rollout", "grad-rollout", "chefer", "legrad", "gradcam", "integrated-gradients", "occlusion",
+    "random", "centre",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ExplainConfig(Section):
     snapshots_every: Annotated[
         int, "keep maps of a few validation images every so many epochs; 0 is off", NOT_NEGATIVE
     ] = 0
     snapshots_images: Annotated[int, "how many images, of as many classes as there are", COUNT] = 6
-    method: Annotated[str, "of the snapshots: a method of `patchlight explain`"] = "chefer"
+    method: Annotated[MethodName, "of the snapshots"] = "chefer"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_a_network_without_attention_has_none(tmp_path):
 
 
 def test_an_unknown_method_is_told_before_training(tmp_path):
-    with pytest.raises(UsageError, match="no method 'chefr'; did you mean 'chefer'"):
+    with pytest.raises(UsageError, match=r"method cannot be 'chefr'; did you mean 'chefer'"):
         run_fit(tmp_path, explain={**MOVIE, "method": "chefr"})
 
 

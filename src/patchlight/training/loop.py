@@ -27,7 +27,6 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
-from patchlight.explanation.methods import find_method
 from patchlight.models import ModelCard, VisionTransformer, pixels_to_input, save_model
 from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
@@ -80,7 +79,6 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         raise PatchlightError(
             "there are no validation images to select by; set data.val_fraction, or --train.select last"
         )
-    find_method(config.explain.method)
     if data.val is None and train.early_stop_epochs:
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
     device = runtime.resolve_device(train.device)
