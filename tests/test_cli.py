@@ -12,20 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import small_config
+from small import SMALL, small_config
 
 from patchlight import verbs
 from patchlight.cli import VERBS, main, split_settings
 from patchlight.config import recipe_names
 from patchlight.models import MODELS
 from patchlight.runs import Run
-
-SMALL = [
-    *("--data.image_size", "16", "--data.train_per_class", "12", "--data.val_per_class", "4"),
-    *("--data.test_per_class", "6", "--model.embed_dim", "24", "--model.depth", "2", "--model.num_heads", "2"),
-    *("--train.batch_size", "32", "--train.epochs", "2", "--train.device", "cpu", "--train.precision", "fp32"),
-    *("--eval.gallery", "4"),
-]
 
 
 @pytest.fixture(scope="module")
