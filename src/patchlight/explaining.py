@@ -68,6 +68,7 @@ def faithfulness(
     Written to `faithfulness.json` in the run folder, or in `out`.
     """
     opened = Run.open(run)
+    runtime.tune_process(runtime.resolve_device(device))
     model, card = load_model(run, runtime.resolve_device(device))
     anatomy = dissect(model)
     test = own_split(opened, "test")
@@ -91,6 +92,7 @@ def faithfulness(
 
 
 def load_subject(run: Run, files: Sequence[str | Path], device: str) -> Subject:
+    runtime.tune_process(runtime.resolve_device(device))
     model, card = load_model(run.path, runtime.resolve_device(device))
     anatomy = dissect(model)
     labels = None
