@@ -17,7 +17,8 @@ ROW = {"images_per_s": 1.0, "epochs": 1.0, "own_s": 1.0, "memory_gb": 1.0}
 
 
 def test_the_known_sizes_are_the_sources_own(cifar10_parquet):
-    assert len(load_source("digits")["train"]) == TRAIN_IMAGES["digits"]
+    for name in ("digits", "planted"):
+        assert len(load_source(name)["train"]) == TRAIN_IMAGES[name]
     assert len(load_source(str(cifar10_parquet))["train"]) == TRAIN_IMAGES["cifar10"]
 
 

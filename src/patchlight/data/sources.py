@@ -28,7 +28,7 @@ DIGITS_TEST_SHARE = 0.2
 DIGITS_SEED = 0
 
 # Images to train on, those to validate with among them, of sources that are the same for everyone.
-TRAIN_IMAGES = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000}
+TRAIN_IMAGES = {"digits": 1438, "planted": 6000, "cifar10": 50_000, "cifar100": 50_000}
 
 
 @dataclass(frozen=True)

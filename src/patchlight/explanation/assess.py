@@ -16,10 +16,12 @@ from torch import Tensor
 from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.faithfulness import (
     WAYS,
+    Falls,
     infidelity,
     maps_of,
     max_sensitivity,
     pointing,
+    random_removals,
     randomized,
     rank_correlation,
     removal_curve,
@@ -72,8 +74,9 @@ def assess(
             with torch.no_grad():
                 logits, taken = timed(functools.partial(anatomy.logits, part))
                 seconds["forward"] += taken
+            removals = random_removals(anatomy, part, logits.argmax(dim=1), black)
             for name in names:
-                row, taken = assess_batch(anatomy, other, name, part, logits.float(), black, spot)
+                row, taken = assess_batch(anatomy, other, name, part, logits.float(), black, spot, removals)
                 found[name].append(row)
                 seconds[name] += taken
                 progress.advance()
@@ -97,9 +100,10 @@ def assess(
 
 
 def assess_batch(
-    anatomy: Anatomy, other: Anatomy, name: str, images: Tensor, logits: Tensor, black: Tensor, where: Tensor | None
-) -> tuple[dict[str, Tensor], float]:
-    """Each measure (B,) of a method on a batch, and the seconds that its maps took."""
+    anatomy: Anatomy, other: Anatomy, name: str, images: Tensor, logits: Tensor, black: Tensor, where: Tensor | None,
+    removals: Falls,
+) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+    """Each measure (B,) of a method on a batch, and the seconds that its maps took; `other` is a model of chance."""
     method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
     maps, taken = timed(lambda: maps_of(method, anatomy, images, targets))
     scores: dict[str, Tensor] = {}
@@ -110,7 +114,7 @@ def assess_batch(
         scores |= {f"deletion {way}": best.area(), f"insertion {way}": worst.area()}
         if way == "mean":
             scores |= {"positive": best.accuracy(), "negative": worst.accuracy()}
-    scores["infidelity"] = infidelity(anatomy, images, targets, maps, black)
+    scores["infidelity"] = infidelity(maps, removals)
     scores["sensitivity"] = max_sensitivity(lambda noisy: maps_of(method, anatomy, noisy, targets), images, maps)
     scores["randomized"] = rank_correlation(maps, maps_of(method, other, images, targets))
     scores["other class"] = rank_correlation(maps, maps_of(method, anatomy, images, least))

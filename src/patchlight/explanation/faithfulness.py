@@ -112,26 +112,41 @@ def max_sensitivity(
     return worst
 
 
+@dataclass(frozen=True)
+class Falls:
+    """What random sets of patches were worth: `hidden` (S, N), bool, and the fall (B, S) of the target's logit."""
+
+    hidden: Tensor
+    falls: Tensor
+
+
 @torch.no_grad()
-def infidelity(
-    anatomy: Anatomy, images: Tensor, targets: Tensor, maps: Tensor, black: Tensor, *, samples: int = 32,
-    way: str = "mean",
-) -> Tensor:  # fmt: skip
+def random_removals(
+    anatomy: Anatomy, images: Tensor, targets: Tensor, black: Tensor, *, samples: int = 32, way: str = "mean"
+) -> Falls:
+    """Small and large sets of patches, the same for all images, and what each takes from the target's logit."""
+    draw = torch.Generator().manual_seed(0)
+    rows, columns = anatomy.grid(images)
+    before = scores(anatomy.logits(images), targets)
+    sets, falls = [], []
+    for _ in range(samples):
+        share = torch.rand(1, generator=draw)
+        hidden = (torch.rand(rows * columns, generator=draw) < share).to(images.device)
+        after = logits_without(anatomy, images, hidden.expand(len(images), -1), way, black)
+        sets.append(hidden)
+        falls.append(before - scores(after, targets))
+    return Falls(torch.stack(sets), torch.stack(falls, dim=1))
+
+
+def infidelity(maps: Tensor, removals: Falls) -> Tensor:
     """Yeh et al. 2019, definition 1, for the removal of random sets of patches: how badly the map's sum over a set
     foretells the fall of the target's logit. Each map is scaled as fits best; then 0 is perfect and 1 says nothing.
     """
-    draw = torch.Generator().manual_seed(0)
-    values, before = maps.flatten(1), scores(anatomy.logits(images), targets)
-    told, found = [], []
-    for _ in range(samples):
-        share = torch.rand(1, generator=draw)  # small sets and large ones
-        hidden = (torch.rand(values.shape[1], generator=draw) < share).to(images.device).expand(len(images), -1)
-        told.append((values * hidden).sum(dim=1))
-        found.append(before - scores(logits_without(anatomy, images, hidden, way, black), targets))
-    a, fall = torch.stack(told, dim=1), torch.stack(found, dim=1)
-    tiny = torch.finfo(a.dtype).tiny
-    scale = (a * fall).sum(dim=1, keepdim=True) / (a * a).sum(dim=1, keepdim=True).clamp(min=tiny)
-    return ((scale * a - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
+    fall = removals.falls
+    told = maps.flatten(1).to(fall) @ removals.hidden.to(fall).T
+    tiny = torch.finfo(fall.dtype).tiny
+    scale = (told * fall).sum(dim=1, keepdim=True) / (told * told).sum(dim=1, keepdim=True).clamp(min=tiny)
+    return ((scale * told - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
