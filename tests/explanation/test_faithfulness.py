@@ -158,6 +158,12 @@ def test_infidelity_is_captums():
     torch.testing.assert_close(found, theirs / torch.stack(falls, 1).pow(2).mean(1))
 
 
+def test_max_sensitivity_where_a_map_is_empty():
+    images = torch.zeros(2, 3, 4, 4)
+    assert max_sensitivity(lambda x: x[:, 0], images, images[:, 0]).tolist() == [1.0, 1.0]
+    assert max_sensitivity(lambda x: 0 * x[:, 0], images, images[:, 0]).tolist() == [0.0, 0.0]
+
+
 def test_max_sensitivity_of_a_linear_map():
     """The map is the image itself, of norm 1: it changes by the noise, and that of a constant map not at all."""
     images = torch.zeros(2, 3, 4, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -68,30 +69,30 @@ def assess(
     other = randomized(anatomy)
     parts = list(zip(images.split(BATCH), [None] * len(images) if where is None else where.split(BATCH), strict=False))
     found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in names}
-    seconds = dict.fromkeys([*names, "forward"], 0.0)
+    seconds: dict[str, list[float]] = {name: [] for name in [*names, "forward"]}  # an image, batch by batch
     with Progress(len(parts) * len(names), label) as progress:
         for part, spot in parts:
             with torch.no_grad():
                 logits, taken = timed(functools.partial(anatomy.logits, part))
-                seconds["forward"] += taken
+                seconds["forward"].append(taken / len(part))
             removals = random_removals(anatomy, part, logits.argmax(dim=1), black)
             for name in names:
                 row, taken = assess_batch(anatomy, other, name, part, logits.float(), black, spot, removals)
                 found[name].append(row)
-                seconds[name] += taken
+                seconds[name].append(taken / len(part))
                 progress.advance()
                 if label and progress.due():
                     progress.show(name)
-    each = 1000 / len(images)
+    median = {name: statistics.median(times) for name, times in seconds.items()}  # the first batch is slower
     return {
         "n": len(images),
-        "forward_ms": seconds["forward"] * each,
+        "forward_ms": 1000 * median["forward"],
         "rows": [
             {
                 "method": name,
                 "by_class": METHODS[name].by_class,
-                "ms": seconds[name] * each,
-                "ratio": seconds[name] / seconds["forward"],
+                "ms": 1000 * median[name],
+                "ratio": median[name] / median["forward"],
                 "scores": {key: interval([row[key] for row in found[name]]) for key in found[name][0]},
             }
             for name in names

@@ -99,15 +99,18 @@ def removal_curve(
 def max_sensitivity(
     run: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, *, radius: float = 0.1, samples: int = 4
 ) -> Tensor:
-    """Yeh et al. 2019, definition 2: the greatest relative change of the map `run(images)` under noise of at most
-    `radius` (in normalised units), over `samples` draws. 0 is steady.
+    """Yeh et al. 2019, definition 2: the greatest change of the map `run(images)` under noise of at most `radius` (in
+    normalised units), over `samples` draws, as a share of the larger of the two maps: 0 is steady, and a map that is
+    empty before or after has changed by 1.
     """
     draw = torch.Generator().manual_seed(0)
     worst = torch.zeros(len(images), device=images.device)
-    size = maps.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    before = maps.flatten(1)
     for _ in range(samples):
         noise = torch.empty(images.shape).uniform_(-radius, radius, generator=draw).to(images)
-        change = (run(images + noise) - maps).flatten(1).norm(dim=1) / size
+        after = run(images + noise).flatten(1)
+        size = torch.maximum(before.norm(dim=1), after.norm(dim=1)).clamp(min=torch.finfo(torch.float32).tiny)
+        change = (after - before).norm(dim=1) / size
         worst = torch.maximum(worst, change.to(worst))
     return worst
 
