@@ -8,7 +8,7 @@ from patchlight.config import Config, config_from_dict
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
 from patchlight.runs import Run
-from patchlight.training.loop import fit
+from patchlight.training.fit import fit
 from patchlight.training.state import TrainState
 from patchlight.verbs import build
 

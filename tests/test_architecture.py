@@ -9,11 +9,13 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # The longest matching prefix decides.
 LEVELS = {
-    "errors": 0, "fields": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0, "evaluation.metrics": 0,
+    "errors": 0, "fields": 0, "sections": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0,
+    "evaluation.metrics": 0,
     "report.figures": 0, "report.galleries": 0, "report.diagnostics": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explanation": 2, "training": 2,
     "training.loop": 3,
+    "training.fit": 4,
     "doctor": 4, "report": 4,
     "verbs": 5,
     "explaining": 6,
@@ -29,6 +31,7 @@ NEVER = [
 NO_TORCH = {
     "errors",
     "fields",
+    "sections",
     "config",
     "progress",
     "units",

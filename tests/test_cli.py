@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from saved import SAVED
 from small import SMALL, small_config
 
 from patchlight import verbs
 from patchlight.cli import VERBS, main, split_settings
-from patchlight.config import recipe_names
+from patchlight.config import load_recipe, recipe_names
 from patchlight.models import MODELS
 from patchlight.runs import Run
 
@@ -150,7 +151,7 @@ def test_predict_agrees_with_eval(run, here):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(paths[-1])
     answers = verbs.predict(run, paths, top=99)
     model, card = verbs.load_model(run)
-    probs = model(verbs.pixels_to_input(pixels, card.mean, card.std)).softmax(1)
+    probs = model(card.to_input(pixels)).softmax(1)
     for answer, row in zip(answers, probs, strict=True):
         assert len(answer["classes"]) == 10
         assert answer["classes"][0]["class"] == card.class_names[int(row.argmax())]
@@ -239,16 +240,24 @@ def test_a_saved_config_is_a_recipe(run, tmp_path):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_two_steps(name, tmp_path):
-    """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's."""
+    """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's,
+    but for weights of a hub, in whose place stand small ones of the same format.
+    """
     words = [
         "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug",
         "--train.device", "cpu",
         "--data.test_per_class", "2", "--data.val_per_class", "2", "--data.train_per_class", "6",
         "--train.batch_size", "20", "--eval.gallery", "2",
     ]  # fmt: skip
+    recipe = load_recipe(name)
+    if recipe.model.name not in MODELS:
+        library = "timm" if recipe.model.name.startswith("timm/") else "huggingface"
+        words += ["--model.name", str(SAVED[library](tmp_path / "weights")), "--model.img_size", "32"]
+    if recipe.data.subset_test_per_class:
+        words += ["--data.subset_test_per_class", "2"]
     assert main(words) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["step"] for row in rows] == [2 * n for n in range(1, 2 * max(1, len(recipe.stages)) + 1)]
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):

@@ -130,7 +130,7 @@ def test_every_field_is_explained_in_the_order_of_the_sections():
     infos = describe_fields()
     assert all(info.meaning for info in infos)
     assert len({info.key for info in infos}) == len(infos) == sum(len(dataclasses.fields(s)) for s in SECTIONS.values())
-    assert {f.name: f.default_factory for f in dataclasses.fields(Config)} == SECTIONS
+    assert {f.name: f.default_factory for f in dataclasses.fields(Config) if f.name != "stages"} == SECTIONS
 
 
 @pytest.mark.parametrize(

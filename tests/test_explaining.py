@@ -53,7 +53,7 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
     assert str(path) in text
-    for name in ("chefer", *(f"{name} (blind)" for name in CONTROLS), "heads-layer1", "heads-layer2", "deletion"):
+    for name in ("grad-rollout", *(f"{name} (blind)" for name in CONTROLS), "heads-layer1", "heads-layer2", "deletion"):
         assert name in text
     assert main([*words, "--json"]) == 0
     assert said(capsys)["images"][0] | {"predicted": "", "probability": 0} == {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from patchlight.config import (
+    DEFAULT_METHOD,
     RECIPES,
     Config,
     MethodName,
@@ -152,7 +153,7 @@ def build_parser() -> Parser:
         "--data", metavar="SOURCE", help="another source with the same classes (one without splits is taken whole)"
     )
     evaluate.add_argument(
-        "--split", choices=["train", "val", "test"], default="test", help="which images (default: test)"
+        "--split", choices=["train", "val", "test", "subset_test"], default="test", help="which images (default: test)"
     )
 
     predict = add("predict", "say what is on image files of any size and mode",
@@ -168,7 +169,9 @@ def build_parser() -> Parser:
     explain.add_argument(
         "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"
     )
-    explain.add_argument("--method", metavar="NAME", help="one of them, or all (default: chefer; --faithfulness: all)")
+    explain.add_argument(
+        "--method", metavar="NAME", help=f"one of them, or all (default: {DEFAULT_METHOD}; --faithfulness: all)"
+    )
     explain.add_argument("--target", default="predicted", metavar="CLASS", help="predicted (default), true, or a class")
     explain.add_argument("--layers", metavar="N,...", help="draw the heads of these layers, from 1 (default: the last)")
     explain.add_argument("--faithfulness", action="store_true", help="a table of the methods on the run's test images")
@@ -294,7 +297,7 @@ def _explain(args: argparse.Namespace) -> None:
         _print_json(result) if args.json else _print(faithfulness_table(result))
         return
     result = explaining.explain_run(
-        args.run, args.images, method=args.method or "chefer", target=args.target, layers=layers, out=args.out,
+        args.run, args.images, method=args.method or DEFAULT_METHOD, target=args.target, layers=layers, out=args.out,
         device=args.device,
     )  # fmt: skip
     _print_json(result) if args.json else _print(explanation_text(result))

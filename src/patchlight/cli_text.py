@@ -32,9 +32,17 @@ def share(value: float | None) -> str:
 def result_line(result: dict[str, Any]) -> str:
     low, high = result["top1_ci95"]
     mirrored = f"; {share(result['mirrored']['top1'])} averaged with mirror images" if "mirrored" in result else ""
+    subset = ""
+    if "subset_test" in result:
+        own = result["subset_test"]
+        low_own, high_own = own["top1_ci95"]
+        subset = (
+            f"; {share(own['top1'])} ({100 * low_own:.2f} to {100 * high_own:.2f}) of the {own['n']:,} test images of "
+            "the subset"
+        )
     return (
         f"{result['split']} accuracy {share(result['top1'])} "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images){mirrored}"
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images){mirrored}{subset}"
     )
 
 
@@ -221,7 +229,8 @@ SHOWN_MEASURES = {
 }  # fmt: skip
 LEGEND = (
     "deletion: probability as the best patches go first, low is true; insertion: as the worst go first, high is true; "
-    "infidelity: what the map does not foretell, 0 to 1; sensitivity: change of the map under slight noise; "
+    "infidelity: what the map does not foretell, 0 to 1 (what random has is foretold by the number of patches alone); "
+    "sensitivity: change of the map under slight noise; "
     "randomized: likeness to the map of a model of chance; other class: likeness to the map for another class, "
     "1 is blind to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not "
     "to be believed."

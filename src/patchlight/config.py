@@ -1,197 +1,43 @@
-"""A recipe as typed data: what every setting is called, means and may be, and the way from TOML to it and back.
+"""A recipe as typed data, and the way from TOML to it and back; `sections.py` says what every setting is.
 
 Defaults < recipe < command line. Nothing here imports torch, so that the command line can check a recipe at once.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-from patchlight.fields import (
-    COUNT,
-    NEARLY_ONE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    PROPER_RATE,
-    RATE,
-    Duration,
-    Range,
-    Section,
-    is_optional,
-    kind,
-    parse,
-    parts,
-    required,
-)  # fmt: skip
+from patchlight.fields import Section, is_optional, kind, parse, parts, required
+from patchlight.sections import (
+    DEFAULT_METHOD,
+    SECTIONS,
+    STAGE_FIELDS,
+    About,
+    AugmentConfig,
+    DataConfig,
+    EvalConfig,
+    ExplainConfig,
+    MethodName,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 
-RECIPES = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class About(Section):
-    name: Annotated[str, "the recipe's name; a run is called so unless --out says otherwise"] = "run"
-    title: Annotated[str, "what it trains, in a line"] = ""
-    source: Annotated[str, "where the settings come from"] = ""
-    command: Annotated[str, "how to run it"] = ""
-    cost: Annotated[str, "time and hardware"] = ""
-    expect: Annotated[str, "the result to expect, and who measured it"] = ""
-    top1: Annotated[float | None, "test accuracy after train.epochs, in 0..1, as `expect` tells it", RATE] = None
-
-
-@dataclass(frozen=True)
-class DataConfig(Section):
-    source: Annotated[str, "digits, cifar10, cifar100, hf:owner/name, or the path of a folder or archive"] = "digits"
-    image_size: Annotated[int | None, "pixels a side; unset keeps the source's own size", COUNT] = None
-    train_per_class: Annotated[int | None, "training images of each class; unset takes all", COUNT] = None
-    val_per_class: Annotated[int | None, "validation images of each class; unset goes by val_fraction", COUNT] = None
-    test_per_class: Annotated[int | None, "test images of each class; unset takes all", COUNT] = None
-    val_fraction: Annotated[float, "share of train cut off where the source has no validation split", PROPER_RATE] = 0.1
-    split_seed: Annotated[int, "seed of the stratified splits, apart from train.seed", NOT_NEGATIVE] = 0
-    mean: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
-    std: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
-    memory_limit_mb: Annotated[int, "larger sets are decoded once, into a memory-mapped cache file", NOT_NEGATIVE] = 64
-
-
-@dataclass(frozen=True)
-class AugmentConfig(Section):
-    crop_padding: Annotated[int, "pixels of padding before a random crop; 0 is off", NOT_NEGATIVE] = 0
-    crop_mode: Annotated[Literal["zero", "reflect"], "what the padding is filled with"] = "zero"
-    flip: Annotated[Literal["none", "random", "alternating"], "mirroring; alternating shows each side in turn"] = "none"
-    resized_crop_scale: Annotated[tuple[float, ...] | None, "least and greatest area share of a resized crop"] = None
-    resized_crop_ratio: Annotated[tuple[float, ...], "least and greatest aspect ratio of a resized crop"] = (
-        0.75,
-        4 / 3,
-    )
-    policy: Annotated[
-        Literal["none", "randaugment", "autoaugment", "trivialaugment"], "colour and shape policy, per image"
-    ] = "none"
-    randaugment_ops: Annotated[int, "operations per image", COUNT] = 2
-    randaugment_magnitude: Annotated[int, "strength on torchvision's scale of 31 bins", Range(0, 30)] = 9
-    erasing_prob: Annotated[float, "share of images that lose a random rectangle", RATE] = 0.0
-    mixup_alpha: Annotated[float, "mixup's Beta parameter; 0 is off", NOT_NEGATIVE] = 0.0
-    cutmix_alpha: Annotated[float, "CutMix's Beta parameter; 0 is off", NOT_NEGATIVE] = 0.0
-    mix_prob: Annotated[float, "share of images (or batches) that are mixed", RATE] = 1.0
-    cutmix_share: Annotated[float, "of the mixed ones, the share that gets CutMix where both are on", RATE] = 0.5
-    mix_mode: Annotated[Literal["image", "batch"], "draw the mix for each image, or once for a batch"] = "image"
-    strong_until: Annotated[float, "share of training after which policy, erasing and mixing stop", RATE] = 1.0
-
-
-@dataclass(frozen=True)
-class ModelConfig(Section):
-    """Which model, and what to change of it. An unset field keeps the variant's own value."""
-
-    name: Annotated[str, "a row of `patchlight models`"] = "vit-tiny"
-    patch_size: Annotated[int | None, "pixels a side of a patch", COUNT] = None
-    embed_dim: Annotated[int | None, "width of a token", COUNT] = None
-    depth: Annotated[int | None, "number of blocks; 0 leaves the stem alone", NOT_NEGATIVE] = None
-    num_heads: Annotated[int | None, "attention heads; they divide embed_dim", COUNT] = None
-    mlp_ratio: Annotated[float | None, "hidden width of the MLP over embed_dim", POSITIVE] = None
-    stem: Annotated[Literal["patch", "conv"] | None, "one strided convolution, or a small stack of them"] = None
-    stem_channels: Annotated[tuple[int, ...] | None, "widths of the conv stem, one per halving; patch_size = 2^n"] = (
-        None
-    )
-    stem_whitening: Annotated[int | None, "channels of frozen 2x2 whitening before the conv stem", NOT_NEGATIVE] = None
-    global_pool: Annotated[Literal["token", "avg", "seq"] | None, "CLS token, mean, or attention over tokens"] = None
-    pos_embed: Annotated[Literal["learn", "sincos1d", "sincos2d", "none"] | None, "position embedding"] = None
-    reg_tokens: Annotated[int | None, "register tokens", NOT_NEGATIVE] = None
-    init_values: Annotated[float | None, "LayerScale's first value; 0 is without", NOT_NEGATIVE] = None
-    qk_norm: Annotated[bool | None, "normalise queries and keys"] = None
-    drop_rate: Annotated[float | None, "dropout before the head", PROPER_RATE] = None
-    pos_drop_rate: Annotated[float | None, "dropout after the position embedding", PROPER_RATE] = None
-    proj_drop_rate: Annotated[float | None, "dropout in the MLP and after attention's projection", PROPER_RATE] = None
-    mlp_drop_rate: Annotated[float | None, "dropout in the MLP; unset is proj_drop_rate", PROPER_RATE] = None
-    attn_drop_rate: Annotated[float | None, "dropout of attention weights", PROPER_RATE] = None
-    drop_path_rate: Annotated[float | None, "stochastic depth of the last block, rising from 0", PROPER_RATE] = None
-    fused_attn: Annotated[bool | None, "attention in one kernel; unset is what a probe finds faster"] = None
-    grad_checkpointing: Annotated[bool | None, "recompute blocks in the backward pass to save memory"] = None
-
-
-@dataclass(frozen=True)
-class OptimConfig(Section):
-    name: Annotated[Literal["adamw", "sgd", "muon"], "muon: for the matrices of the blocks, adamw for the rest"] = (
-        "adamw"
-    )
-    lr: Annotated[float, "peak learning rate", POSITIVE] = 1e-3
-    weight_decay: Annotated[
-        float, "decoupled (coupled for sgd); not on norms, biases, tokens, positions", NOT_NEGATIVE
-    ] = 0.05
-    beta1: Annotated[float, "adamw", PROPER_RATE] = 0.9
-    beta2: Annotated[float, "adamw", NEARLY_ONE] = 0.999
-    momentum: Annotated[float, "sgd and muon", PROPER_RATE] = 0.9
-    nesterov: Annotated[bool, "sgd and muon"] = True
-    muon_lr: Annotated[float, "peak learning rate of the matrices under muon", POSITIVE] = 0.02
-    muon_conv_lr: Annotated[float, "the same of a conv stem's kernels; 0 leaves them to adamw", NOT_NEGATIVE] = 0.0
-    grad_clip: Annotated[float, "greatest norm of the gradient; 0 is off", NOT_NEGATIVE] = 0.0
-
-
-@dataclass(frozen=True)
-class ScheduleConfig(Section):
-    name: Annotated[
-        Literal["constant", "linear", "cosine", "cosine_restarts", "onecycle"], "what follows the warm-up"
-    ] = "cosine"
-    warmup_epochs: Annotated[float, "linear warm-up from 0", NOT_NEGATIVE] = 0.0
-    warmup_steps: Annotated[int | None, "the same in steps; wins over warmup_epochs", NOT_NEGATIVE] = None
-    warmup_share: Annotated[float | None, "the same as a share of training; wins over both", PROPER_RATE] = None
-    min_lr: Annotated[float, "where linear and cosine end", NOT_NEGATIVE] = 0.0
-    cycles: Annotated[int, "of cosine_restarts", COUNT] = 1
-    pct_start: Annotated[float, "share of onecycle spent rising", Range(0.001, 0.999)] = 0.3
-
-
-@dataclass(frozen=True)
-class TrainConfig(Section):
-    epochs: Annotated[float, "passes over the training images; 2.5 ends in the middle of the third", POSITIVE] = 10.0
-    budget: Annotated[
-        Duration | None, "wall-clock time of training and validation, as 90s, 10m or 1h30m; it then decides the epochs"
-    ] = None
-    batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
-    micro_batch_size: Annotated[int | None, "process a batch in pieces of this size, to save memory", COUNT] = None
-    label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
-    ema_decay: Annotated[float, "moving average of the weights, used for validation and kept; 0 is off", NEARLY_ONE] = (
-        0.0
-    )
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where the hardware has it, fp16 on older GPUs"
-    ] = "auto"
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], "auto: cuda, else mps, else cpu"] = "auto"
-    threads: Annotated[int | None, "CPU threads; unset is torch's choice", COUNT] = None
-    compile: Annotated[bool, "torch.compile the model"] = False
-    cuda_graphs: Annotated[bool, "replay the compiled model as CUDA graphs; needs compile and a GPU"] = False
-    seed: Annotated[int, "of weights, order and augmentation", NOT_NEGATIVE] = 0
-    select: Annotated[Literal["best", "last"], "which weights are kept: best by validation top-1, or the last"] = "best"
-    early_stop_epochs: Annotated[
-        int, "stop after so many epochs without a better validation; 0 is off", NOT_NEGATIVE
-    ] = 0
-    checkpoint_every: Annotated[int, "keep a checkpoint every so many epochs; 0 keeps only the last", NOT_NEGATIVE] = 0
-    debug: Annotated[bool, "two steps an epoch and two epochs: does it all run?"] = False
-
-
-@dataclass(frozen=True)
-class EvalConfig(Section):
-    batch_size: Annotated[int, "images at a time", COUNT] = 500
-    mirror: Annotated[bool, "give apart the score of probabilities averaged over an image and its mirror image"] = False
-    gallery: Annotated[int, "right and wrong predictions kept for the report, each", COUNT] = 12
-
-
-# The rows of explanation.methods.METHODS, which imports torch; a test holds them equal.
-MethodName = Literal[
-    "attention", "rollout", "grad-rollout", "chefer", "legrad", "gradcam", "integrated-gradients", "occlusion",
-    "random", "centre",
+__all__ = [
+    "DEFAULT_METHOD", "RECIPES", "SECTIONS", "STAGE_FIELDS", "About", "AugmentConfig", "Config", "DataConfig",
+    "EvalConfig", "ExplainConfig", "FieldInfo", "MethodName", "ModelConfig", "OptimConfig", "ScheduleConfig",
+    "TrainConfig", "apply_overrides", "config_from_dict", "describe_fields", "load_recipe", "recipe_names", "recipes",
 ]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class ExplainConfig(Section):
-    snapshots_every: Annotated[
-        int, "keep maps of a few validation images every so many epochs; 0 is off", NOT_NEGATIVE
-    ] = 0
-    snapshots_images: Annotated[int, "how many images, of as many classes as there are", COUNT] = 6
-    method: Annotated[MethodName, "of the snapshots"] = "chefer"
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -207,32 +53,43 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
+    stages: tuple[dict[str, dict[str, Any]], ...] = ()  # what each stage of training changes of the above
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for TOML or JSON: unset fields are left out and tuples are lists."""
-        return {
-            section: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
-            for section, values in dataclasses.asdict(self).items()
+        data: dict[str, Any] = {
+            name: {
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(getattr(self, name)).items()
+                if v is not None
+            }
+            for name in SECTIONS
         }
+        return {**data, "stages": copy.deepcopy(list(self.stages))} if self.stages else data
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name on the command line: `train.epochs`, or `stages.1.train.epochs` of a stage."""
+        data = self.to_dict()
+        stages = {f"stages.{number}": stage for number, stage in enumerate(data.pop("stages", []), 1)}
+        whole = {f"{section}.{key}": value for section, values in data.items() for key, value in values.items()}
+        return whole | {
+            f"{number}.{section}.{key}": value
+            for number, stage in stages.items()
+            for section, values in stage.items()
+            for key, value in values.items()
+        }
+
+    def of_stages(self) -> list[Config]:
+        """A recipe without stages for each of its stages, or itself."""
+        whole = self.to_dict()
+        changes = whole.pop("stages", [])
+        return [config_from_dict(laid_over(whole, change)) for change in changes] or [self]
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML text; `load_recipe` reads it back equal."""
         import tomli_w
 
         return tomli_w.dumps(self.to_dict())
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "about": About,
-    "data": DataConfig,
-    "augment": AugmentConfig,
-    "model": ModelConfig,
-    "optim": OptimConfig,
-    "schedule": ScheduleConfig,
-    "train": TrainConfig,
-    "eval": EvalConfig,
-    "explain": ExplainConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -261,6 +118,8 @@ def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
 
     Raises UsageError, naming `origin`, the key and the nearest known one.
     """
+    data = dict(data)
+    stages = data.pop("stages", [])
     sections: dict[str, Section] = {}
     for name, values in data.items():
         if name not in SECTIONS:
@@ -275,7 +134,34 @@ def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
             sections[name] = SECTIONS[name](**values)
         except UsageError as error:
             raise UsageError(f"{origin}: {name}.{error}") from None
-    return Config(**sections)  # type: ignore[arg-type]
+    check_stages(stages, data, origin)
+    return Config(**sections, stages=tuple(copy.deepcopy(stages)))  # type: ignore[arg-type]
+
+
+def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
+    """Raises UsageError for a stage that is no recipe when laid over `data`, or changes what all of them share."""
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise UsageError(f"{origin}: stages are tables; write [[stages]] with its settings below")
+    for number, stage in enumerate(stages, 1):
+        where = f"{origin}: stage {number}"
+        for section, values in stage.items():
+            for name in values if isinstance(values, dict) else ():
+                if not any(f"{section}.{name}".startswith(allowed) for allowed in STAGE_FIELDS):
+                    raise UsageError(
+                        f"{where}: {section}.{name} is the same in all stages; a stage may set "
+                        f"{', '.join(allowed.rstrip('.') for allowed in STAGE_FIELDS)}"
+                    )
+        config_from_dict(laid_over(data, stage), where)
+    if stages and data.get("train", {}).get("budget") is not None:
+        raise UsageError(f"{origin}: train.budget cannot be divided between stages; set each one's train.epochs")
+
+
+def laid_over(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`data` with the fields that a stage changes."""
+    return {
+        section: {**data.get(section, {}), **changes[section]} if section in changes else data[section]
+        for section in {**data, **changes}
+    }
 
 
 def recipe_names() -> list[str]:
@@ -316,6 +202,7 @@ def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
     """`{"section.field": text}` from a command line, laid over `config`; "none" unsets an optional field."""
     data = config.to_dict()
     for key, text in overrides.items():
+        holder, key = _stage_of(data, key)
         section, _, name = key.partition(".")
         if section not in SECTIONS or not name:
             raise UsageError(f"unknown setting '{key}'; {did_you_mean(key, [info.key for info in describe_fields()])}")
@@ -324,7 +211,24 @@ def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
         hint, _, _ = parts(hints[name])
         if text.lower() == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
-            data[section].pop(name, None)
+            holder.get(section, {}).pop(name, None)
         else:
-            data[section][name] = parse(text, hint)
+            holder.setdefault(section, {})[name] = parse(text, hint)
     return config_from_dict(data, "command line")
+
+
+def _stage_of(data: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Where `key` of a command line belongs: "stages.2.optim.lr" is "optim.lr" of the second stage.
+
+    Raises UsageError for a stage that is not there, and for a setting of all stages that each of them has its own of.
+    """
+    stages = data.get("stages", [])
+    if not key.startswith("stages."):
+        section, _, name = key.partition(".")
+        if stages and all(name in stage.get(section, {}) for stage in stages):
+            raise UsageError(f"every stage of this recipe has its own {key}; set stages.1.{key} and so on")
+        return data, key
+    number, _, inner = key.removeprefix("stages.").partition(".")
+    if not number.isdecimal() or not 1 <= int(number) <= len(stages):
+        raise UsageError(f"'{key}': this recipe has {len(stages)} stages; write stages.1.optim.lr and the like")
+    return stages[int(number) - 1], inner

@@ -16,7 +16,7 @@ from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.data.images import ImageSet
 from patchlight.data.sources import TRAIN_IMAGES
 from patchlight.data.splits import Splits
-from patchlight.models import ModelCard, build_model, model_args
+from patchlight.models import MODELS, ModelCard, build_model, model_args
 from patchlight.probe import probe_precision, resolve_precision
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps
@@ -72,16 +72,20 @@ def forecast(seconds: float, device: str = "auto") -> Iterator[dict[str, Any]]:
     them, and `own_s` seconds for all of them.
     """
     for name in recipe_names():
-        config = load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"})
-        if config.data.source in TRAIN_IMAGES:
-            yield _forecast(config, seconds)
+        if can_be_forecast(load_recipe(name)):
+            yield _forecast(load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"}), seconds)
+
+
+def can_be_forecast(config: Config) -> bool:
+    """Its images have a known number, and its model needs no weights of a hub."""
+    return config.data.source in TRAIN_IMAGES and config.model.name in MODELS and not config.stages
 
 
 def _forecast(config: Config, seconds: float) -> dict[str, Any]:
     train_images = round(TRAIN_IMAGES[config.data.source] * (1 - config.data.val_fraction))
     val_images = TRAIN_IMAGES[config.data.source] - train_images
     data = _noise(config)
-    args = model_args(config.model, img_size=data.train.image_size[0], num_classes=CLASSES)
+    args = model_args(config.model, img_size=config.model.img_size or data.train.image_size[0], num_classes=CLASSES)
     card = ModelCard(config.model.name, args, data.train.class_names, (0.5,) * 3, (0.25,) * 3)
     runtime.forget_peak_memory()
     with tempfile.TemporaryDirectory() as folder:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from patchlight import runtime
+from patchlight.config import DEFAULT_METHOD
 from patchlight.data.decode import load_image
 from patchlight.data.planted import evidence
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.assess import assess
 from patchlight.explanation.methods import METHODS, explain, find_method
-from patchlight.models import load_model, pixels_to_input
+from patchlight.models import load_model
 from patchlight.report.map_figures import Subject, write_figures
 from patchlight.runs import Run
 from patchlight.verbs import own_split, report
@@ -26,7 +27,7 @@ MOST_SHOWN = 12  # images of a run when none are named
 
 
 def explain_run(
-    run: str | Path, images: Sequence[str | Path] = (), *, method: str = "chefer", target: str = "predicted",
+    run: str | Path, images: Sequence[str | Path] = (), *, method: str = DEFAULT_METHOD, target: str = "predicted",
     layers: Sequence[int] | None = None, out: str | Path | None = None, device: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """Explain image files, or without any the run's own samples, and write figures and `maps.npz` into `out`.
@@ -74,7 +75,7 @@ def faithfulness(
     test = own_split(opened, "test")
     chosen = torch.randperm(len(test), generator=runtime.generator(0, "faithfulness"))[:count].sort().values
     pixels, _ = test.gather(chosen)
-    inputs = pixels_to_input(pixels.to(next(model.parameters()).device), card.mean, card.std)
+    inputs = card.to_input(pixels.to(next(model.parameters()).device))
     black = (-torch.tensor(card.mean) / torch.tensor(card.std)).to(inputs)
     where = None
     if opened.config().data.source == "planted":
@@ -102,7 +103,7 @@ def load_subject(run: Run, files: Sequence[str | Path], device: str) -> Subject:
     else:
         pixels, labels = own_samples(run)
         names = [f"sample {i}" for i in range(len(pixels))]
-    inputs = pixels_to_input(pixels.to(next(model.parameters()).device), card.mean, card.std)
+    inputs = card.to_input(pixels.to(next(model.parameters()).device))
     with torch.no_grad():
         probs = anatomy.logits(inputs).float().softmax(dim=1)
     return Subject(anatomy, card, pixels, labels, names, inputs, probs)

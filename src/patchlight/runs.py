@@ -142,11 +142,9 @@ class Run:
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, `{"train.epochs": (10, 20)}`; the `about` section describes and does not count."""
-    left, right = a.to_dict(), b.to_dict()
+    left, right = a.flat(), b.flat()
     return {
-        f"{section}.{key}": (left[section].get(key), right[section].get(key))
-        for section in left
-        if section != "about"
-        for key in sorted({*left[section], *right[section]})
-        if left[section].get(key) != right[section].get(key)
+        key: (left.get(key), right.get(key))
+        for key in sorted({*left, *right})
+        if not key.startswith("about.") and left.get(key) != right.get(key)
     }

@@ -32,17 +32,17 @@ from patchlight.models import (
     MODELS,
     ModelCard,
     VisionTransformer,
-    build_model,
+    check_model,
     create_model,
+    load_backbone,
     load_model,
-    model_args,
-    pixels_to_input,
 )  # fmt: skip
 from patchlight.models.summary import count, describe
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import Run, config_differences
-from patchlight.training.loop import check_fit, choose_fused, fit
+from patchlight.training.fit import check_fit, fit
+from patchlight.training.loop import choose_fused
 from patchlight.training.state import TrainState
 from patchlight.units import percent
 
@@ -66,7 +66,7 @@ def train(
     # What cannot work is found before data are loaded, as far as it can be.
     Run(path).check_free(config, resume=resume, overwrite=overwrite)
     device = runtime.resolve_device(config.train.device)
-    model_args(config.model, img_size=config.data.image_size or 32, num_classes=2)
+    check_model(config.model)
     check_augment(config.augment)
     if resume and (path / "eval.json").is_file():
         say(f"{path} is finished; its report is built again")
@@ -85,7 +85,7 @@ def train(
             **runtime.describe(device),
             "threads": threads,
             **machine_choices(config, model, device),
-            "model": {"name": config.model.name, **count(model, card.img_size)},
+            "model": {"name": card.name, **count(model, card.img_size), "weights": card.source},
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command or f"patchlight train {config.about.name}",
@@ -118,35 +118,43 @@ def with_choices(config: Config, record: dict[str, Any]) -> Config:
 
 
 def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
-    """A new model for the data, its weights drawn from the recipe's seed, and its card."""
+    """The model for the data and its card; what is drawn of its weights is drawn from the recipe's seed.
+
+    Pixels are normalised as the recipe says, else as pretrained weights were, else by the training images.
+    """
     names, (height, width) = data.train.class_names, data.train.image_size
     assert height == width, "sources give square images"
     if (config.data.mean is None) != (config.data.std is None):
         raise UsageError("data.mean and data.std belong together; give both or neither")
-    if config.data.mean is not None and config.data.std is not None:
-        mean, std = config.data.mean, config.data.std
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
-    else:
-        mean, std = channel_stats(data.train)
-        std = tuple(deviation or 1.0 for deviation in std)  # a channel of one value stays that of zero
-    args = model_args(config.model, img_size=height, num_classes=len(names))
     with torch.random.fork_rng():
         torch.manual_seed(runtime.derive_seed(config.train.seed, "init"))
-        model = build_model(config.model.name, args)
-    return model, ModelCard(config.model.name, args, names, mean, std)
+        backbone = load_backbone(
+            config.model, img_size=config.model.img_size or height, num_classes=len(names), class_names=names
+        )
+    if backbone.note:
+        say(backbone.note)
+    mean, std = config.data.mean or backbone.mean, config.data.std or backbone.std
+    if mean is None or std is None:
+        mean, std = channel_stats(data.train)
+        std = tuple(deviation or 1.0 for deviation in std)  # a channel of one value stays that of zero
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
+    name = backbone.name or config.model.name
+    return backbone.model, ModelCard(name, backbone.args, names, mean, std, backbone.source)
 
 
 def fit_input(model: nn.Module, card: ModelCard, images: ImageSet, seed: int) -> None:
     """Give a ViT's stem what it computes from training images, 5,000 at most."""
     if isinstance(model, VisionTransformer):
         chosen = torch.randperm(len(images), generator=runtime.generator(seed, "input"))[:5000]
-        model.fit_input(pixels_to_input(images.gather(chosen)[0], card.mean, card.std))
+        model.fit_input(card.to_input(images.gather(chosen)[0]))
 
 
 def describe_data(source: str, data: Splits) -> dict[str, Any]:
     """How many images there are of each kind, and the digests that they are known by later."""
     sets = {"train": data.train, "val": data.val, "test": data.test}
+    if data.subset_test is not None:
+        sets["subset_test"] = data.subset_test
     return {
         "source": source,
         **{name: len(images or ()) for name, images in sets.items()},
@@ -197,6 +205,11 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     metrics, logits = evaluation.evaluate(
         model, card, data.test, split="test", batch_size=config.eval.batch_size, mirror=config.eval.mirror
     )
+    if data.subset_test is not None:
+        subset, _ = evaluation.evaluate(
+            model, card, data.subset_test, split="subset_test", batch_size=config.eval.batch_size
+        )
+        metrics["subset_test"] = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
     run.write_json("environment.json", environment)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write_arrays("samples.npz", samples)
@@ -266,7 +279,7 @@ def predict(
         paths = images[start : start + PREDICT_BATCH]
         pixels = torch.stack([load_image(path, card.img_size) for path in paths]).to(next(model.parameters()).device)
         with torch.inference_mode():
-            probs = model(pixels_to_input(pixels, card.mean, card.std)).float().softmax(dim=1)
+            probs = model(card.to_input(pixels)).float().softmax(dim=1)
         best = probs.topk(min(top, len(card.class_names)))
         for path, values, places in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
             classes = [{"class": card.class_names[i], "probability": p} for p, i in zip(values, places, strict=True)]
@@ -295,8 +308,8 @@ def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
     rows = [_summary(run) for run in opened]
     configs = [run.config() for run in opened]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
-    values = [config.to_dict() for config in configs]
-    differences = {key: [v[key.split(".")[0]].get(key.split(".")[1]) for v in values] for key in sorted(keys)}
+    values = [config.flat() for config in configs]
+    differences = {key: [value.get(key) for value in values] for key in sorted(keys)}
     return {"runs": rows, "differences": differences}
 
 

@@ -8,7 +8,6 @@ import torch
 from small import make_images, small_config, small_splits
 
 from patchlight.evaluation.evaluate import evaluate, predict_logits
-from patchlight.models import pixels_to_input
 from patchlight.verbs import build
 
 
@@ -27,7 +26,7 @@ def test_batches_do_not_matter():
     whole, parts = (predict_logits(model, card, images, batch_size=size) for size in (23, 5))
     np.testing.assert_allclose(whole, parts, atol=1e-5)
     with torch.inference_mode():
-        by_hand = model(pixels_to_input(images.images, card.mean, card.std))
+        by_hand = model(card.to_input(images.images))
     np.testing.assert_allclose(whole, by_hand.numpy(), atol=1e-5)
 
 
@@ -40,9 +39,7 @@ def test_mirror_images_are_scored_apart():
     mirrored = metrics.pop("mirrored")
     assert metrics == plain
     with torch.inference_mode():
-        sides = [
-            model(pixels_to_input(x, card.mean, card.std)).softmax(1) for x in (images.images, images.images.flip(3))
-        ]
+        sides = [model(card.to_input(x)).softmax(1) for x in (images.images, images.images.flip(3))]
     mean = (sides[0] + sides[1]) / 2
     assert mirrored["top1"] == pytest.approx((mean.argmax(1) == images.labels).float().mean().item())
     assert mirrored["loss"] == pytest.approx(-mean.gather(1, images.labels[:, None]).log().mean().item(), rel=1e-5)

@@ -21,7 +21,8 @@ from patchlight.models import load_model
 from patchlight.models import pixels_to_input as to_input
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints
-from patchlight.training.loop import Trainer, fit
+from patchlight.training.fit import fit
+from patchlight.training.loop import Trainer
 from patchlight.training.state import StopSignal
 from patchlight.verbs import build
 
@@ -77,7 +78,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_the_same_run(tmp_path, monkeypatc
     }
     _, whole = run_fit(tmp_path, "whole", **sections)
 
-    import patchlight.training.loop as loop
+    import patchlight.training.fit as loop
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "stop_on_signal", lambda: _context(StopAfter(steps)))

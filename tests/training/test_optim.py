@@ -24,7 +24,7 @@ def test_decay_is_timms():
 
 
 def test_muon_needs_blocks():
-    with pytest.raises(UsageError, match="this model has none; use adamw"):
+    with pytest.raises(UsageError, match="none is trained here; use adamw"):
         build_optimizers(create_model("resnet18"), OptimConfig(name="muon"))
 
 

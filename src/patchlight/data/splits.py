@@ -5,6 +5,8 @@
   no setting can move an image between training and test. A note says so.
 - Without a validation split, one is cut from train: `val_per_class` of each class, else `val_fraction` of each class
   (rounded, at least one where a class has two). With `val_fraction = 0` there is no validation set.
+- With `subset_test_per_class` so many more of each class are set aside as a second test set: what an experiment on a
+  part of the data would call its test, to be compared with the full one.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Splits:
     train: ImageSet
     val: ImageSet | None
     test: ImageSet
+    subset_test: ImageSet | None = None  # cut off train, beside `test`
     notes: tuple[str, ...] = ()
 
 
@@ -60,11 +63,17 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
             f"'{config.source}' has no test split: {len(test)} images, {TEST_SHARE:.0%} of each class, are set aside "
             f"from train as test (fixed seed {TEST_SEED})"
         )
+    subset_test = None
     if val is None:
-        train, val = _cut_val(train, config)
+        train, val, subset_test = _cut_val(train, config)
         if val is None:
             notes.append("there is no validation set (data.val_fraction is 0): nothing can be selected by it")
     else:
+        if config.subset_test_per_class is not None:
+            raise PatchlightError(
+                f"'{config.source}' has a validation split, so nothing is cut off train; leave out "
+                "data.subset_test_per_class"
+            )
         train = _take(train, config.train_per_class, config.split_seed, "training", "train_per_class")
         val = _take(val, config.val_per_class, config.split_seed, "validation", "val_per_class")
     test = _take(test, config.test_per_class, config.split_seed, "test", "test_per_class")
@@ -77,7 +86,7 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
     if absent:
         notes.append(f"no training image shows {', '.join(absent)}")
-    return Splits(train, val, test, tuple(notes))
+    return Splits(train, val, test, subset_test, tuple(notes))
 
 
 def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -87,20 +96,25 @@ def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:
     return train.select(kept), train.select(cut)
 
 
-def _cut_val(train: ImageSet, config: DataConfig) -> tuple[ImageSet, ImageSet | None]:
-    """Training images from the front of each class's order and validation images from its back."""
-    front, back = [], []
+def _cut_val(train: ImageSet, config: DataConfig) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
+    """Training images from the front of each class's order, validation images from its back, and before these the
+    subset's own test images.
+    """
+    front, back, before = [], [], []
+    tested = config.subset_test_per_class or 0
     for name, rows in zip(train.class_names, _orders(train, config.split_seed), strict=True):
         held = config.val_per_class if config.val_per_class is not None else share_of(len(rows), config.val_fraction)
-        taken = config.train_per_class if config.train_per_class is not None else len(rows) - held
-        if taken + held > len(rows) or taken < 0:
+        taken = config.train_per_class if config.train_per_class is not None else len(rows) - held - tested
+        if taken + held + tested > len(rows) or taken < 0:
             raise PatchlightError(_too_few(name, len(rows), taken, held, config))
         front.append(rows[:taken])
         back.append(rows[len(rows) - held :])
+        before.append(rows[len(rows) - held - tested : len(rows) - held])
     val = merged(back)
     if len(val) == 0 and config.val_per_class is None and config.val_fraction > 0:
         raise PatchlightError("every class has one training image, so none can be set aside as validation")
-    return train.select(merged(front)), train.select(val) if len(val) else None
+    subset_test = train.select(merged(before)) if tested else None
+    return train.select(merged(front)), train.select(val) if len(val) else None, subset_test
 
 
 def _too_few(name: str, there: int, taken: int, held: int, config: DataConfig) -> str:
@@ -111,6 +125,8 @@ def _too_few(name: str, there: int, taken: int, held: int, config: DataConfig) -
         asked.append(f"data.val_per_class = {held}")
     else:
         asked.append(f"data.val_fraction = {config.val_fraction:g} (here {held})")
+    if config.subset_test_per_class is not None:
+        asked.append(f"data.subset_test_per_class = {config.subset_test_per_class}")
     return f"the class '{name}' has {there} training images, too few for {' and '.join(asked)}"
 
 

@@ -14,7 +14,7 @@ from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
-from patchlight.models import ModelCard, pixels_to_input
+from patchlight.models import ModelCard
 from patchlight.progress import Progress
 
 TINY = 1e-30  # under the least probability, before its logarithm
@@ -44,7 +44,7 @@ def predict_logits(
         for start in starts:
             pixels, _ = images.gather(torch.arange(start, min(start + batch_size, len(images))))
             pixels = pixels.flip(3) if mirror else pixels
-            inputs = pixels_to_input(pixels.to(device), card.mean, card.std)
+            inputs = card.to_input(pixels.to(device))
             with runtime.autocast(precision, device):
                 logits.append(model(inputs).float().cpu())
             progress.advance()
@@ -61,7 +61,7 @@ def evaluate(
     """The metrics of `eval.json` and the logits (N, K).
 
     With `mirror` they tell under "mirrored" what averaging the probabilities of an image and its mirror image gives.
-    Raises PatchlightError where the images are not of the model's classes or size.
+    Raises PatchlightError where the images are not of the model's classes.
     """
     check_compatible(card, images)
     logits = predict_logits(
@@ -87,11 +87,6 @@ def check_compatible(card: ModelCard, images: ImageSet) -> None:
     if images.class_names != card.class_names:
         raise PatchlightError(
             f"the data has {_names(images.class_names)}, but the model was trained for {_names(card.class_names)}"
-        )
-    if images.image_size != (card.img_size, card.img_size):
-        height, width = images.image_size
-        raise PatchlightError(
-            f"the images are {height}x{width} pixels, but the model takes {card.img_size}x{card.img_size}"
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
+from patchlight.models.hub import HuggingFaceClassifier
 from patchlight.models.layers import SequencePool
 
 # Hugging Face names the heads and norms of its image classifiers so.
@@ -61,11 +62,22 @@ class Anatomy:
         return share / share.sum(dim=1, keepdim=True)
 
 
+def find_anatomy(model: nn.Module) -> Anatomy | None:
+    """`dissect`'s, or None for a model that has no attention to look at."""
+    try:
+        anatomy = dissect(model)
+    except PatchlightError:
+        return None
+    return anatomy if anatomy.blocks else None
+
+
 def dissect(model: nn.Module) -> Anatomy:
     """The anatomy of `model`: a VisionTransformer of Patchlight or timm, or a Hugging Face image classifier.
 
     Raises PatchlightError, naming what is missing, for models that are no such ViT.
     """
+    if isinstance(model, HuggingFaceClassifier):
+        model = model.hf
     if hasattr(model, "config") and hasattr(model, "_can_record_outputs"):
         return _of_hugging_face(model)
     if isinstance(getattr(model, "blocks", None), nn.Module) and hasattr(model, "forward_head"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.explanation import attention, perturbation, relevance
 from patchlight.explanation.anatomy import Anatomy, dissect
@@ -84,7 +85,7 @@ def explain(
     model: nn.Module | Anatomy,
     images: Tensor,
     *,
-    method: str = "chefer",
+    method: str = DEFAULT_METHOD,
     target: str | int | Tensor = "predicted",
     **options: Any,
 ) -> Explanation:

@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.models import hub
+from patchlight.models.adapt import adapt_weights
+from patchlight.models.hub import Backbone
 from patchlight.models.resnet import ResNet
 from patchlight.models.vit import VisionTransformer
 
 __all__ = [
-    "MODELS", "ModelCard", "ResNet", "VisionTransformer", "build_model", "create_model", "load_model", "model_args",
-    "pixels_to_input", "save_model",
+    "MODELS", "Backbone", "ModelCard", "ResNet", "VisionTransformer", "build_model", "check_model", "create_model",
+    "load_backbone", "load_model", "model_args", "pixels_to_input", "resize_model", "save_model",
 ]  # fmt: skip
+
+FORMAT = "patchlight-model-1"  # of a saved model's config.json
 
 # name: (class, its arguments). The shapes and where they come from: docs of the recipes of the same names.
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
@@ -56,30 +62,117 @@ class ModelCard:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source: dict[str, Any] | None = None  # where the weights came from that training began with
 
     @property
     def img_size(self) -> int:
         return int(self.args["img_size"])
 
+    def to_input(self, images: Tensor) -> Tensor:
+        """uint8 pixels (B, C, h, w) of any size -> what the model takes, (B, C, img_size, img_size), normalised."""
+        size = (self.img_size, self.img_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 255)
+        return pixels_to_input(images, self.mean, self.std)
+
 
 def model_args(config: ModelConfig, *, img_size: int, num_classes: int) -> dict[str, Any]:
-    """The variant's arguments with the config's fields laid over them.
+    """The arguments of a row of MODELS with the config's fields laid over them.
 
     Raises UsageError for an unknown model and for a field that the model does not have.
     """
+    if config.name not in MODELS and Path(config.name).is_dir():
+        raise UsageError(f"{config.name} has no config.json of a model of Patchlight, timm or Hugging Face")
     if config.name not in MODELS:
-        raise UsageError(f"no model '{config.name}'; {did_you_mean(config.name, MODELS)}")
-    _, args = MODELS[config.name]
-    given = {k: v for k, v in dataclasses.asdict(config).items() if v is not None and k != "name"}
-    known = _arguments(config.name)
+        raise UsageError(
+            f"no model '{config.name}'; {did_you_mean(config.name, MODELS)} Pretrained ones are timm/NAME, OWNER/NAME "
+            "on the Hugging Face hub, or a folder"
+        )
+    if config.revision is not None:
+        raise UsageError(f"model.revision is of weights on a hub, and {config.name} has none; leave it out")
+    return _with_fields(config.name, MODELS[config.name][1], config, img_size, num_classes)
+
+
+def _with_fields(
+    name: str, args: dict[str, Any], config: ModelConfig, img_size: int, num_classes: int
+) -> dict[str, Any]:
+    given, known = _given(config), _arguments(name)
     for key in given:
         if key not in known:
             raise UsageError(f"model.{key} does not apply to {config.name}; remove it or choose another model.name")
     return {**args, **given, "img_size": img_size, "num_classes": num_classes}
 
 
+def _given(config: ModelConfig) -> dict[str, Any]:
+    """The fields that are set, but for those that say which weights."""
+    apart = ("name", "pretrained", "revision", "img_size")
+    return {k: v for k, v in dataclasses.asdict(config).items() if v is not None and k not in apart}
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raises UsageError where `load_backbone` would, as far as can be told without weights."""
+    if not is_model_folder(config.name) and hub.library_of(config.name):
+        hub.check_fields(config, _given(config))
+    elif not is_model_folder(config.name):
+        model_args(config, img_size=32, num_classes=2)
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether it is the folder of a run or of a model that Patchlight saved."""
+    folder = _model_folder(Path(name))
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def load_backbone(
+    config: ModelConfig, *, img_size: int, num_classes: int, class_names: tuple[str, ...] | None = None
+) -> Backbone:
+    """The model that a recipe begins with: new, of a hub, or of another run, with a head for `num_classes`.
+
+    The head of a run that knows just these `class_names` is kept. Random weights are drawn from torch's generator.
+    Raises UsageError for a wrong name or field, PatchlightError where weights are missing, damaged or do not fit.
+    """
+    if is_model_folder(config.name):
+        return _from_run(config, img_size, num_classes, class_names)
+    if config.name not in MODELS and hub.library_of(config.name):
+        hub.check_fields(config, _given(config))
+        backbone = hub.load_backbone(config, _given(config), img_size=img_size, num_classes=num_classes)
+        return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
+    args = model_args(config, img_size=img_size, num_classes=num_classes)
+    return Backbone(build_model(config.name, args), args)
+
+
+def _from_run(config: ModelConfig, img_size: int, num_classes: int, class_names: tuple[str, ...] | None) -> Backbone:
+    """The weights of another run's model, for another size or other classes if need be."""
+    trained, card = load_model(config.name)
+    if "library" in card.args:
+        args = hub.reshaped(card.args, img_size, num_classes)
+        hub.check_fields(config, _given(config))
+    else:
+        args = _with_fields(card.name, card.args, config, img_size, num_classes)
+    model = build_model(card.name, args)
+    new_head = card.class_names != class_names
+    model.load_state_dict(adapt_weights(trained.state_dict(), model, hub.prefix_tokens(trained), new_head))
+    note = f"{card.name} with the weights of {config.name}, {'a new head' if new_head else 'its head kept'}"
+    if card.img_size != img_size:
+        note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
+    return Backbone(model, args, card.mean, card.std, note, {"library": "patchlight", "id": config.name}, card.name)
+
+
 def _arguments(name: str) -> set[str]:
     return set(inspect.signature(MODELS[name][0]).parameters)
+
+
+def resize_model(model: nn.Module, card: ModelCard, img_size: int) -> tuple[nn.Module, ModelCard]:
+    """The same weights for images of another size, positions resampled."""
+    args = {**card.args, "img_size": img_size}
+    if "library" in args:
+        args = hub.reshaped(args, img_size, len(card.class_names))
+    other = build_model(card.name, args)
+    other.load_state_dict(adapt_weights(model.state_dict(), other, hub.prefix_tokens(model), new_head=False))
+    return other.to(next(model.parameters()).device), dataclasses.replace(card, args=args)
 
 
 def create_model(name: str | ModelConfig, *, img_size: int = 32, num_classes: int = 10, **overrides: Any) -> nn.Module:
@@ -88,13 +181,13 @@ def create_model(name: str | ModelConfig, *, img_size: int = 32, num_classes: in
     Raises UsageError for an unknown name or argument, or shapes that do not fit together.
     """
     config = name if isinstance(name, ModelConfig) else _as_config(name, overrides)
-    args = model_args(config, img_size=img_size, num_classes=num_classes)
-    return build_model(config.name, args)
+    return load_backbone(config, img_size=img_size, num_classes=num_classes).model
 
 
 def build_model(name: str, args: dict[str, Any]) -> nn.Module:
     """The model with exactly these arguments; convolutions are channels-last, which CPUs and GPUs do faster."""
-    return MODELS[name][0](**args).to(memory_format=torch.channels_last)
+    model = hub.build(args) if "library" in args else MODELS[name][0](**args)
+    return model.to(memory_format=torch.channels_last)
 
 
 def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
@@ -106,7 +199,7 @@ def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
 
 
 def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 pixels (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation, channels-last."""
+    """Pixels of 0..255 (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation, channels-last."""
     scale, shift = _scale_and_shift(mean, std, images.device)
     return torch.addcmul(shift, images, scale).contiguous(memory_format=torch.channels_last)
 
@@ -123,7 +216,7 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     """Write `model.safetensors` and `config.json` into `folder`, each in one step, the weights last."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": "patchlight-model-1", **dataclasses.asdict(card)}
+    config = {"format": FORMAT, **dataclasses.asdict(card)}
     part = folder / ".config.json.part"
     part.write_text(json.dumps(config, indent=1), encoding="utf-8")
     part.replace(folder / "config.json")
@@ -137,8 +230,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
 
     Raises PatchlightError, naming the file, where one is missing, damaged or does not fit the architecture.
     """
-    folder = Path(folder)
-    folder = folder / "model" if (folder / "model").is_dir() or (folder / "config.toml").is_file() else folder
+    folder = _model_folder(Path(folder))
     card = _read_card(folder / "config.json")
     model = build_model(card.name, card.args)
     weights = folder / "model.safetensors"
@@ -152,17 +244,24 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     return model.to(device).eval(), card
 
 
+def _model_folder(folder: Path) -> Path:
+    """Of a run its `model/`, else the folder itself."""
+    return folder / "model" if (folder / "model").is_dir() or (folder / "config.toml").is_file() else folder
+
+
 def _read_card(path: Path) -> ModelCard:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         name = data["name"]
-        if name not in MODELS:
-            raise PatchlightError(f"{path} names the model '{name}', which this version does not have")
-        unknown = set(data["args"]) - _arguments(name)
-        if unknown:
-            raise PatchlightError(f"{path} has unknown arguments of {name}: {', '.join(sorted(unknown))}")
+        if "library" not in data["args"]:
+            if name not in MODELS:
+                raise PatchlightError(f"{path} names the model '{name}', which this version does not have")
+            unknown = set(data["args"]) - _arguments(name)
+            if unknown:
+                raise PatchlightError(f"{path} has unknown arguments of {name}: {', '.join(sorted(unknown))}")
         args = {k: tuple(v) if isinstance(v, list) else v for k, v in data["args"].items()}
-        return ModelCard(name, args, tuple(data["class_names"]), tuple(data["mean"]), tuple(data["std"]))
+        source = data.get("source")
+        return ModelCard(name, args, tuple(data["class_names"]), tuple(data["mean"]), tuple(data["std"]), source)
     except FileNotFoundError:
         raise PatchlightError(f"no {path}; give the folder of a finished run") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:

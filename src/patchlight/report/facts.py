@@ -156,9 +156,10 @@ def _is_result(data: dict[str, Any]) -> bool:
         isinstance(row, list) and len(row) == k and all(isinstance(n, int) and n >= 0 for n in row)
         for row in data["confusion"]
     )
-    mirrored = data.get("mirrored", {"top1": 0})
-    if not isinstance(mirrored, dict) or not is_number(mirrored.get("top1")):
-        return False
+    for key in ("mirrored", "subset_test"):
+        extra = data.get(key, {"top1": 0})
+        if not isinstance(extra, dict) or not is_number(extra.get("top1")):
+            return False
     columns = [table.get(key) for key in ("edges", "confidence", "accuracy", "count")]
     if not all(isinstance(column, list) for column in columns):
         return False

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.explanation import embeddings
-from patchlight.explanation.anatomy import dissect
+from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.capture import record_attention
 from patchlight.explanation.methods import explain
-from patchlight.models import ModelCard, VisionTransformer, pixels_to_input
+from patchlight.models import ModelCard
 
-METHOD = "chefer"
+METHOD = "chefer"  # of the quick methods that point well, the one whose maps differ most between classes
 EXPLORED = 6  # images whose attention can be explored patch by patch
 MOST_BYTES = 1_500_000  # of that attention, so that a page stays light
 FILTERS = 16
@@ -29,11 +29,11 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
     all heads would be too much). `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8;
     `positions` (N, r, c) similarity, where there are any.
     """
-    if not isinstance(model, VisionTransformer) or not len(model.blocks) or not len(samples["images"]):
+    anatomy = find_anatomy(model)
+    if anatomy is None or not len(samples["images"]):
         return None
-    anatomy = dissect(model)
     pixels = torch.from_numpy(samples["images"]).permute(0, 3, 1, 2)
-    inputs = pixels_to_input(pixels.to(next(model.parameters()).device), card.mean, card.std)
+    inputs = card.to_input(pixels.to(next(model.parameters()).device))
     targets = [torch.from_numpy(part).to(inputs.device) for part in (samples["probs"].argmax(1), samples["labels"])]
     relevance = [explain(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
     explored = spread_out(len(inputs), EXPLORED)

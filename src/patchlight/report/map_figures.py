@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from patchlight.config import DEFAULT_METHOD
 from patchlight.explanation import embeddings
 from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.attention import read_out
@@ -155,7 +156,7 @@ def _token_figures(subject: Subject) -> dict[str, Figure]:
 
 def _versus(subject: Subject, method: str) -> Figure:
     """Why this class and why not the other: of mistakes the predicted and the true class, else the two likeliest."""
-    method = method if METHODS[method].by_class else "chefer"
+    method = method if METHODS[method].by_class else DEFAULT_METHOD
     first, second = subject.probs.topk(2, dim=1).indices.unbind(dim=1)
     if subject.labels is not None:
         true = torch.from_numpy(subject.labels).to(first)

@@ -51,8 +51,17 @@ def headline(facts: Facts) -> Part:
         "chance": percent(sizes.max() / max(sizes.sum(), 1), 0 if k < 50 else 1),
         "top5": percent(result["top5"], 1) if k > 5 else None,
         "mirrored": percent(mirrored["top1"], 1) if (mirrored := result.get("mirrored")) else None,
+        "subset": _subset(result.get("subset_test")),
         "loss": f"{result['loss']:.3f}",
     }
+
+
+def _subset(own: dict[str, Any] | None) -> str | None:
+    """The score on the subset's own test images, which stand beside the full test set."""
+    if own is None:
+        return None
+    low, high = own["top1_ci95"]
+    return f"{percent(own['top1'], 1)} (95 % interval {100 * low:.1f} {EN} {percent(high, 1)}, {own['n']:,} images)"
 
 
 def _validation(facts: Facts) -> str | None:

@@ -12,11 +12,17 @@ from torch import nn
 from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.evaluation.metrics import softmax
+from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.methods import explain
-from patchlight.models import ModelCard, VisionTransformer, pixels_to_input
+from patchlight.models import ModelCard
 
 # Whose attention a map shows.
-POOLED = {"token": "the CLS token", "avg": "the mean patch", "seq": "the pooled patch"}
+POOLED = {
+    "token": "the CLS token",
+    "avg": "the mean patch",
+    "seq": "the pooled patch",
+    "token+avg": "CLS token and mean patch",
+}
 
 
 def collect_samples(
@@ -33,12 +39,12 @@ def collect_samples(
         "probs": probs[rows].astype(np.float32),
         "kind": np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
     }
-    if isinstance(model, VisionTransformer) and len(model.blocks) and len(rows):
+    if (anatomy := find_anatomy(model)) is not None and len(rows):
         device = next(model.parameters()).device
-        found = explain(model, pixels_to_input(pixels.to(device), card.mean, card.std), method="attention")
+        found = explain(anatomy, card.to_input(pixels.to(device)), method="attention")
         samples["maps"] = found.maps.cpu().numpy().astype(np.float32)
-        samples["map_title"] = np.array(f"attention of {POOLED[model.global_pool]} in the last layer, mean over heads")
-        samples["patch_size"] = np.array(model.patch_size)
+        samples["map_title"] = np.array(f"attention of {POOLED[anatomy.pooling]} in the last layer, mean over heads")
+        samples["patch_size"] = np.array(anatomy.patch_size[0])
     return samples
 
 

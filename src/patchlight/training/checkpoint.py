@@ -50,6 +50,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-[0-9]*"))
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """Where training stood at a checkpoint. Raises PatchlightError where that cannot be read."""
+    try:
+        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PatchlightError(_unreadable(path, error)) from None
+
+
 def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimizers: list[Optimizer]) -> dict[str, Any]:
     """Put everything back as `save_checkpoint` found it and return its `state`.
 
@@ -60,12 +68,14 @@ def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimiz
         if ema is not None:
             ema.load_state_dict(load_file(path / "ema.safetensors"))
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
-        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return read_state(path)
     except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
-        raise PatchlightError(
-            f"{path} cannot be resumed from ({reason}); delete it and resume from what is left"
-        ) from None
+        raise PatchlightError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+    return f"{path} cannot be resumed from ({reason}); delete it and resume from what is left"
 
 
 def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: how a Vision Transformer is trained, from top to bottom.
+"""The training loop: how a Vision Transformer is trained, from top to bottom. `fit.py` runs one for each stage.
 
 Shapes: B batch, C channels, H W pixels, K classes.
 """
@@ -9,7 +9,7 @@ import copy
 import datetime
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from patchlight.data.batches import TrainBatches
 from patchlight.data.images import ImageSet
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError, UsageError
+from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
-from patchlight.models import ModelCard, VisionTransformer, pixels_to_input, save_model
+from patchlight.models import ModelCard, VisionTransformer, save_model
 from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
@@ -36,68 +36,24 @@ from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, pr
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
-from patchlight.training.state import StopSignal, Stopwatch, TrainState, stop_on_signal
+from patchlight.training.state import StopSignal, Stopwatch, TrainState
+from patchlight.training.trainable import frozen_modules
 from patchlight.units import clock
-
-
-def fit(
-    model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run, *, resume: bool = False
-) -> TrainState:
-    """Train `model` by `config` on `data.train`; leave metrics, checkpoints and the selected weights in `run`.
-
-    After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in
-    `model/` if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a
-    checkpoint has been saved, and PatchlightError where the loss is no longer finite.
-    """
-    check_fit(model, data, config)
-    with torch.random.fork_rng(), stop_on_signal() as stop:
-        trainer = Trainer(model, card, data, config, run)
-        pace = trainer.rehearse() if trainer.budget_s else None
-        if pace is not None:
-            trainer.plan(pace)
-        if resume:
-            trainer.resume()
-        trainer.announce(pace)
-        state = trainer.state
-        rows = run.metrics()[: state.epoch]
-        while trainer.done < state.total_steps and not state.stopped_early:
-            trainer.train_epoch(stop)
-            if state.step == trainer.steps_of(state.epoch):
-                rows.append(trainer.finish_epoch())
-                run.write_metrics(rows)
-                say(trainer.describe(rows[-1]))
-            trainer.save()
-            if stop.requested:
-                raise Interrupted(f"stopped by {stop.requested} after {state.epoch} epochs and {state.step} steps")
-    return state
-
-
-def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
-    """Raises PatchlightError where training could not begin, or could not end as asked for."""
-    train = config.train
-    if data.val is None and train.select == "best":
-        raise PatchlightError(
-            "there are no validation images to select by; set data.val_fraction, or --train.select last"
-        )
-    if data.val is None and train.early_stop_epochs:
-        raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
-    device = runtime.resolve_device(train.device)
-    if train.compile:
-        runtime.check_compile(device)
-    if train.cuda_graphs and not (train.compile and device.type == "cuda"):
-        raise UsageError("train.cuda_graphs needs train.compile = true and a CUDA device; set it to false")
-    build_optimizers(model, config.optim)
 
 
 class Trainer:
     """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock, and the state."""
 
-    def __init__(self, model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run) -> None:
+    def __init__(
+        self, model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run,
+        start: TrainState | None = None,
+    ) -> None:  # fmt: skip
         train = config.train
         self.config, self.run, self.card, self.data = config, run, card, data
         self.device = runtime.resolve_device(train.device)
         self.precision = resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
+        self.frozen = frozen_modules(self.model)
         if isinstance(model, VisionTransformer) and config.model.fused_attn is None:
             model.set_fused_attn(choose_fused(model, train.batch_size, self.precision, self.device))
         mode = "reduce-overhead" if train.cuda_graphs else None
@@ -116,7 +72,8 @@ class Trainer:
             self.steps_per_epoch, epochs = min(2, self.steps_per_epoch), 2
         elif train.budget:
             self.budget_s = train.budget.seconds
-        self.state = TrainState(total_steps=max(1, round(epochs * self.steps_per_epoch)))
+        total = max(1, round(epochs * self.steps_per_epoch))
+        self.state = replace(start or TrainState(), total_steps=total)
         self.budget: Budget | None = None
         left_out = len(data.train) - self.batches.steps_per_epoch * self.batches.batch_size
         if left_out > 0.1 * len(data.train):
@@ -130,10 +87,48 @@ class Trainer:
         self.watch = Stopwatch()
         self.steps_s = 0.0  # of training in this process, without validation
 
+    def run_stage(self, stop: StopSignal, stages: int, resume: bool) -> None:
+        """Train until the stage is over, from the newest checkpoint with `resume`."""
+        pace = self.rehearse() if self.budget_s else None
+        if pace is not None:
+            self.plan(pace)
+        if resume:
+            self.resume()
+        if stages > 1:
+            say(f"stage {self.state.stage + 1} of {stages}: {self.describe_trainable()}")
+        self.announce(pace)
+        rows = self.run.metrics()[: self.state.epochs_done]
+        while self.done < self.state.total_steps and not self.state.stopped_early:
+            self.train_epoch(stop)
+            if self.state.step == self.steps_of(self.state.epoch):
+                row = self.finish_epoch()
+                rows.append({**row, "stage": self.state.stage + 1} if stages > 1 else row)
+                self.run.write_metrics(rows)
+                say(self.describe(row))
+            self.save()
+            if stop.requested:
+                done = f"{self.state.epochs_done} epochs and {self.state.step} steps"
+                raise Interrupted(f"stopped by {stop.requested} after {done}")
+
+    def describe_trainable(self) -> str:
+        """What is trained in this stage, for how long and at which rate."""
+        params = [p.numel() for p in self.model.parameters()]
+        trained = [p.numel() for p in self.model.parameters() if p.requires_grad]
+        return (
+            f"training {self.config.train.trainable}, {sum(trained):,} of {sum(params):,} parameters, for "
+            f"{self.epochs:.3g} epochs at a rate of {self.config.optim.lr:g}"
+        )
+
+    def train_mode(self) -> None:
+        """But for what is frozen: there dropout is off and statistics stay."""
+        self.model.train()
+        for part in self.frozen:
+            part.eval()
+
     def rehearse(self) -> Pace:
         """Time a few real steps and a validation batch, then put the model back as it was."""
         before = copy.deepcopy(self.model.state_dict())
-        self.model.train()
+        self.train_mode()
         step_s = time_steps(self.timed_step, self.budget_s)
         val_s = 0.0
         if self.data.val is not None:
@@ -202,11 +197,13 @@ class Trainer:
     def train_epoch(self, stop: StopSignal) -> None:
         """The steps of the epoch that are still to do, or those until `stop` is requested."""
         state = self.state
-        self.model.train()
+        self.train_mode()
         self.watch.lap(state)
         loss_sum = torch.tensor(state.loss_sum, device=self.device)
         correct = torch.tensor(state.correct, device=self.device)
-        with Progress(state.total_steps, f"epoch {state.epoch + 1}/{self.epochs:.3g}", self.done) as progress:
+        with Progress(
+            state.total_steps, f"epoch {state.epochs_done + 1}/{state.epochs_before + self.epochs:.3g}", self.done
+        ) as progress:
             while state.step < self.steps_of(state.epoch) and not stop.requested:
                 loss, right = self.train_step(state.epoch, state.step)
                 loss_sum += loss * self.batches.batch_size
@@ -226,7 +223,7 @@ class Trainer:
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
         train = self.config.train
-        torch.manual_seed(runtime.derive_seed(train.seed, "dropout", epoch, step))
+        torch.manual_seed(runtime.derive_seed(train.seed, "dropout", self.state.epochs_before + epoch, step))
         images, targets, labels = self.make_inputs(epoch, step)
 
         mean_loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
@@ -269,8 +266,8 @@ class Trainer:
 
     def make_inputs(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, H, W) float, targets (B,) or, where mixed, (B, K), and the images' own labels (B,)."""
-        batch = self.batches.batch(epoch, step, strong=self.is_strong(epoch, step))
-        images = pixels_to_input(batch.images, self.card.mean, self.card.std)
+        batch = self.batches.batch(self.state.epochs_before + epoch, step, strong=self.is_strong(epoch, step))
+        images = self.card.to_input(batch.images)
         if not self.is_mixed(epoch, step):
             return images, batch.targets, batch.targets
         mixed, targets = mix(images, batch.targets, len(self.card.class_names), self.config.augment, batch.generator)
@@ -285,8 +282,8 @@ class Trainer:
         images, done = steps * self.batches.batch_size, self.done
         val_loss, val_top1 = self.validate()
         row: dict[str, Any] = {
-            "epoch": state.epoch + 1,
-            "step": done,
+            "epoch": state.epochs_done + 1,
+            "step": state.steps_before + done,
             "lr": self.lr(done - 1, self.config.optim.lr),
             "train/loss": state.loss_sum / images,
             # Of mixed images there is no one right answer to count.
@@ -298,12 +295,17 @@ class Trainer:
         }
         state.epoch, state.step, state.loss_sum, state.correct, state.epoch_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
         row["best"] = val_top1 is not None and val_loss is not None and state.improve(val_top1, val_loss)
+        if row["best"]:
+            state.best_step = row["step"]
+        if train.checkpoint_every and state.epochs_done % train.checkpoint_every == 0:
+            state.kept_steps.append(row["step"])
         if row["best"] or train.select == "last":
             save_model(self.run.path / "model", self.selected_model, self.card)
-        if self.snapshots is not None and self.snapshots.due(state.epoch):
-            self.snapshots.take(self.selected_model, state.epoch)
+        if self.snapshots is not None and self.snapshots.due(state.epochs_done):
+            self.snapshots.take(self.selected_model, state.epochs_done)
         patience = train.early_stop_epochs
-        state.stopped_early = bool(patience) and val_top1 is not None and state.epoch - state.best_epoch >= patience
+        since = state.epochs_done - max(state.best_epoch, state.epochs_before)
+        state.stopped_early = bool(patience) and val_top1 is not None and since >= patience
         val_s = self.watch.lap(state)
         if self.budget is not None:
             self.budget.val_s = val_s
@@ -339,23 +341,20 @@ class Trainer:
         state = self.state
         state.scaler = self.scaler.state_dict()
         folder = self.run.path / "checkpoints"
-        path = save_checkpoint(folder, self.done, self.model, self.ema, self.optimizers, asdict(state))
-        every = self.config.train.checkpoint_every
-        kept = {n * self.steps_per_epoch for n in range(every, math.ceil(self.epochs) + 1, every)} if every else set()
-        kept.add(min(state.best_epoch * self.steps_per_epoch, state.total_steps))
-        prune_checkpoints(folder, path, kept)
+        step = state.steps_before + self.done
+        path = save_checkpoint(folder, step, self.model, self.ema, self.optimizers, asdict(state))
+        prune_checkpoints(folder, path, {*state.kept_steps, state.best_step})
 
     def resume(self) -> None:
         """Put everything back as it was at the newest checkpoint, if there is one."""
         found = list_checkpoints(self.run.path / "checkpoints")
         if not found:
-            say("no checkpoint was saved yet; training starts over")
             return
         state = TrainState.from_dict(load_checkpoint(found[-1], self.model, self.ema, self.optimizers), str(found[-1]))
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         self.state = state
-        say(f"resuming from {found[-1]}: {state.epoch} epochs and {state.step} steps are done")
+        say(f"resuming from {found[-1]}: {state.epochs_done} epochs and {state.step} steps are done")
 
     def describe_step(self, progress: Progress) -> str:
         state = self.state
@@ -367,14 +366,15 @@ class Trainer:
 
     def describe(self, row: dict[str, Any]) -> str:
         """An epoch in a line."""
-        parts = [f"epoch {row['epoch']}/{self.epochs:.3g}", f"loss {row['train/loss']:.3f}"]
+        all_epochs = self.state.epochs_before + self.epochs
+        parts = [f"epoch {row['epoch']}/{all_epochs:.3g}", f"loss {row['train/loss']:.3f}"]
         if row["train/top1"] is not None:
             parts.append(f"acc {row['train/top1']:.1%}")
         if row["val/top1"] is not None:
             parts.append(
                 f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
             )
-        left = row["wall_s"] / row["step"] * (self.state.total_steps - row["step"])
+        left = (self.state.total_steps - self.done) * self.batches.batch_size / row["images_per_s"]
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
 

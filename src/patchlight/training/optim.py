@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +14,24 @@ from torch.optim import Optimizer
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
 from patchlight.training.muon import Muon
+from patchlight.training.trainable import depths
 
 Groups = list[dict[str, Any]]
 
-NO_DECAY = ("pos_embed", "cls_token", "reg_token")
+# Ours and timm's, then Hugging Face's and those of hierarchical transformers.
+NO_DECAY = {
+    "pos_embed", "cls_token", "reg_token", "dist_token", "position_embeddings", "distillation_token", "mask_token",
+    "register_tokens", "relative_position_bias_table",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parameter with its name, and what its rates are scaled by."""
+
+    name: str
+    parameter: nn.Parameter
+    scale: float = 1.0
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -25,7 +41,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """What Muon is made for: the matrices inside the blocks, neither embedding nor head (Jordan et al. 2024)."""
-    return parameter.ndim == 2 and name.startswith("blocks.")
+    return parameter.ndim == 2 and re.search(r"(^|\.)(blocks|layers?)\.\d+\.", name) is not None
 
 
 def is_kernel(name: str, parameter: nn.Parameter) -> bool:
@@ -33,48 +49,46 @@ def is_kernel(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 4 and name.startswith("patch_embed.stem.")
 
 
-def decay_groups(named: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> Groups:
-    """Parameter groups with and without decay, each with the `peak_lr` that the schedule scales."""
-    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in named:
-        split[decays(name, parameter)].append(parameter)
+def decay_groups(parts: list[Part], lr: float, weight_decay: float) -> Groups:
+    """Parameter groups with and without decay, of one scale each, with the `peak_lr` that the schedule scales."""
+    split: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for part in sorted(parts, key=lambda part: not decays(part.name, part.parameter)):
+        split.setdefault((part.scale, decays(part.name, part.parameter)), []).append(part.parameter)
     return [
-        {"params": params, "lr": lr, "peak_lr": lr, "weight_decay": weight_decay if decayed else 0.0}
-        for decayed, params in split.items()
-        if params
+        {"params": params, "lr": scale * lr, "peak_lr": scale * lr, "weight_decay": weight_decay if decayed else 0.0}
+        for (scale, decayed), params in split.items()
     ]
 
 
-def adamw(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Optimizer]:
+def adamw(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
     """Loshchilov & Hutter 2019, in torch's fused form."""
-    groups = decay_groups(named, config.lr, config.weight_decay)
-    return [torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), fused=_fusable(named))]
+    groups = decay_groups(parts, config.lr, config.weight_decay)
+    return [torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), fused=_fusable(parts))]
 
 
-def sgd(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Optimizer]:
+def sgd(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
     """SGD with momentum; torch's weight decay here is the classic coupled one."""
-    groups = decay_groups(named, config.lr, config.weight_decay)
+    groups = decay_groups(parts, config.lr, config.weight_decay)
     nesterov = config.nesterov and config.momentum > 0
-    return [torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov, fused=_fusable(named))]
+    return [torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov, fused=_fusable(parts))]
 
 
-def muon(named: list[tuple[str, nn.Parameter]], config: OptimConfig) -> list[Optimizer]:
+def muon(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
     """Muon on the blocks' matrices (`muon_lr`) and on a stem's kernels (`muon_conv_lr`), AdamW on the rest (`lr`)."""
-    matrices = [(name, p) for name, p in named if is_hidden_matrix(name, p)]
-    kernels = [(name, p) for name, p in named if is_kernel(name, p)] if config.muon_conv_lr else []
+    matrices = [part for part in parts if is_hidden_matrix(part.name, part.parameter)]
+    kernels = [part for part in parts if is_kernel(part.name, part.parameter)] if config.muon_conv_lr else []
     if not matrices and not kernels:
         raise UsageError(
-            "optim.name 'muon' is for the matrices of transformer blocks, and this model has none; use adamw"
+            "optim.name 'muon' is for the matrices of transformer blocks, and none is trained here; use adamw"
         )
     groups = decay_groups(matrices, config.muon_lr, config.weight_decay)
     # Batch norm follows each kernel, so its scale means nothing.
     groups += [{**group, "normalize": True} for group in decay_groups(kernels, config.muon_conv_lr, 0.0)]
-    taken = {name for name, _ in matrices + kernels}
-    rest = [(name, p) for name, p in named if name not in taken]
-    return [Muon(groups, momentum=config.momentum, nesterov=config.nesterov), *adamw(rest, config)]
+    rest = [part for part in parts if part not in matrices and part not in kernels]
+    return [Muon(groups, momentum=config.momentum, nesterov=config.nesterov), *(adamw(rest, config) if rest else [])]
 
 
-OPTIMIZERS: dict[str, Callable[[list[tuple[str, nn.Parameter]], OptimConfig], list[Optimizer]]] = {
+OPTIMIZERS: dict[str, Callable[[list[Part], OptimConfig], list[Optimizer]]] = {
     "adamw": adamw,
     "sgd": sgd,
     "muon": muon,
@@ -82,11 +96,21 @@ OPTIMIZERS: dict[str, Callable[[list[tuple[str, nn.Parameter]], OptimConfig], li
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """One or two optimizers that together hold every trainable parameter once; each group knows its `peak_lr`."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return OPTIMIZERS[config.name](named, config)
+    """One or two optimizers that together hold every trainable parameter once; each group knows its `peak_lr`.
+
+    With `layer_decay` below 1 a parameter's rates fall with each block that lies between it and the head (Clark et al.
+    2020, ELECTRA; Bao et al. 2022, BEiT).
+    """
+    depth = depths(model)
+    top = max(depth.values())
+    parts = [
+        Part(name, p, config.layer_decay ** (top - depth[name]))
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
+    return OPTIMIZERS[config.name](parts, config)
 
 
-def _fusable(named: list[tuple[str, nn.Parameter]]) -> bool:
+def _fusable(parts: list[Part]) -> bool:
     """torch's fused optimizers run on these devices; on others the default is taken."""
-    return all(p.device.type in ("cpu", "cuda") for _, p in named)
+    return all(part.parameter.device.type in ("cpu", "cuda") for part in parts)

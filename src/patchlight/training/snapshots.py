@@ -12,8 +12,9 @@ from torch import nn
 from patchlight import runtime
 from patchlight.config import ExplainConfig
 from patchlight.data.images import ImageSet
+from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.methods import explain
-from patchlight.models import ModelCard, VisionTransformer, pixels_to_input
+from patchlight.models import ModelCard
 from patchlight.runs import Run
 
 FILE = "snapshots.npz"
@@ -36,7 +37,7 @@ class Snapshots:
     def take(self, model: nn.Module, epoch: int) -> None:
         """Add the maps after `epoch` epochs. What an interrupted run wrote of later epochs is dropped."""
         device = next(model.parameters()).device
-        inputs = pixels_to_input(self.pixels.to(device), self.card.mean, self.card.std)
+        inputs = self.card.to_input(self.pixels.to(device))
         found = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
         new = {
             "epochs": np.array([epoch]),
@@ -72,4 +73,4 @@ def one_of_each(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 
 def can_be_taken(model: nn.Module, config: ExplainConfig) -> bool:
     """They are asked for, and the model has attention."""
-    return bool(config.snapshots_every) and isinstance(model, VisionTransformer) and len(model.blocks) > 0
+    return bool(config.snapshots_every) and find_anatomy(model) is not None

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -18,9 +18,12 @@ from patchlight.errors import PatchlightError
 class TrainState:
     """All that changes between two steps beside tensors. It goes into `state.json`: a resumed run is the same run."""
 
-    epoch: int = 0  # epochs finished
+    stage: int = 0  # which of the recipe's stages, from 0
+    epochs_before: int = 0  # finished in earlier stages
+    steps_before: int = 0
+    epoch: int = 0  # epochs of this stage finished
     step: int = 0  # steps finished in the epoch under way
-    total_steps: int = 0  # of the whole training; 0 until it is known
+    total_steps: int = 0  # of this stage; 0 until it is known
     loss_sum: float = 0.0  # over the images of that epoch
     correct: float = 0.0
     epoch_s: float = 0.0  # training seconds of that epoch
@@ -28,8 +31,10 @@ class TrainState:
     cpu_s: float = 0.0  # processor seconds of the same
     best_top1: float = -1.0
     best_loss: float = 0.0  # of the epoch with best_top1
-    best_epoch: int = 0
-    stopped_early: bool = False
+    best_epoch: int = 0  # of all stages
+    best_step: int = 0  # when it was over
+    kept_steps: list[int] = field(default_factory=list)  # whose checkpoints stay
+    stopped_early: bool = False  # this stage
     scaler: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -42,11 +47,23 @@ class TrainState:
                 f"{origin} was saved by another version of Patchlight; train with --overwrite"
             ) from None
 
+    @property
+    def epochs_done(self) -> int:
+        """Of all stages."""
+        return self.epochs_before + self.epoch
+
+    def next_stage(self, steps: int) -> TrainState:
+        """Where the stage after this one begins, in which `steps` were made."""
+        return replace(
+            self, stage=self.stage + 1, epochs_before=self.epochs_done, steps_before=self.steps_before + steps,
+            epoch=0, step=0, total_steps=0, stopped_early=False, scaler={},
+        )  # fmt: skip
+
     def improve(self, top1: float, loss: float) -> bool:
         """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""
         if (top1, -loss) <= (self.best_top1, -self.best_loss):
             return False
-        self.best_top1, self.best_loss, self.best_epoch = top1, loss, self.epoch
+        self.best_top1, self.best_loss, self.best_epoch = top1, loss, self.epochs_done
         return True
 
 

@@ -1,0 +1,75 @@
+"""Which parts of a model are trained, and how deep each lies: for frozen backbones, stages and layer-wise rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from patchlight.errors import UsageError
+from patchlight.explanation.anatomy import find_anatomy
+from patchlight.models.adapt import is_head
+
+# Words of names of what comes before the first block: ours and timm's, then Hugging Face's.
+EMBEDDING = {"patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre", "embeddings"}
+LAST_NORM = {"norm", "layernorm"}  # belongs to the last block, as timm has it
+
+
+def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
+    """A ViT's blocks; of a hierarchical transformer its levels; of other networks nothing."""
+    anatomy = find_anatomy(model)
+    if anatomy is not None:
+        return anatomy.blocks
+    inner: Any = getattr(model, "hf", model)
+    levels = getattr(inner, "blocks", None) or getattr(inner, "layers", None) or getattr(inner, "stages", None)
+    return list(levels) if isinstance(levels, (nn.Sequential, nn.ModuleList)) else []
+
+
+def depths(model: nn.Module) -> dict[str, int]:
+    """How deep each parameter lies: 0 in the embedding, i in block i (from 1), the last norm with the last block,
+    and one more what follows. Of a model without blocks all but the head are at 0.
+    """
+    blocks = blocks_of(model)
+    within = {id(p): depth for depth, block in enumerate(blocks, 1) for p in block.parameters()}
+    found = {}
+    for name, p in model.named_parameters():
+        words = set(name.split("."))
+        before = not is_head(name) if not blocks else words & EMBEDDING
+        after = len(blocks) if words & LAST_NORM else len(blocks) + 1
+        found[name] = within.get(id(p), 0 if before else after)
+    return found
+
+
+def set_trainable(model: nn.Module, what: str, names: Sequence[str]) -> None:
+    """Train "all", the "head" alone, or the "last N" blocks with what follows them, of the parameters `names`.
+
+    Raises UsageError for another word, and where the model has no N blocks.
+    """
+    kept = _least_depth(model, what)
+    depth = depths(model)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in names and (is_head(name) if kept is None else depth[name] >= kept))
+        if not p.requires_grad:
+            p.grad = None
+
+
+def _least_depth(model: nn.Module, what: str) -> int | None:
+    """From which depth on is trained; None is the head alone."""
+    if what in ("all", "head"):
+        return 0 if what == "all" else None
+    word, _, number = what.partition(" ")
+    if word != "last" or not number.isdecimal() or int(number) < 1:
+        raise UsageError(f'train.trainable must be "all", "head", or "last N" with a number of blocks, not "{what}"')
+    blocks = len(blocks_of(model))
+    if int(number) > blocks:
+        raise UsageError(f'train.trainable is "{what}", but the model has {blocks} blocks')
+    return blocks + 1 - int(number)
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """The largest parts of which nothing is trained: in them dropout is off and statistics stay as they are."""
+    params = list(model.parameters())
+    if params and not any(p.requires_grad for p in params):
+        return [model]
+    return [part for child in model.children() for part in frozen_modules(child)]

@@ -1,0 +1,277 @@
+"""Models of timm and Hugging Face: found by their names, read, resampled and saved; errors in a sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import pytest
+import timm
+import torch
+import transformers
+from saved import save_hugging_face, save_timm
+
+from patchlight.config import ModelConfig
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.explanation.anatomy import find_anatomy
+from patchlight.models import ModelCard, check_model, create_model, load_backbone, load_model, resize_model, save_model
+from patchlight.models.adapt import resample_kernel, resample_positions
+from patchlight.models.hub import library_of
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    return {
+        "timm": save_timm(root / "timm"),
+        "huggingface": save_hugging_face(root / "vit"),
+        "encoder": save_hugging_face(root / "encoder", classifier=False),
+        "mae": save_hugging_face(
+            root / "mae", "ViTMAE", decoder_hidden_size=24, decoder_num_attention_heads=3, decoder_intermediate_size=48,
+            decoder_num_hidden_layers=1,
+        ),
+        "deit": save_hugging_face(root / "deit", "DeiT"),
+        "dinov2": save_hugging_face(root / "dinov2", "Dinov2", mlp_ratio=2),
+    }  # fmt: skip
+
+
+def load(name, size: int = 32, classes: int = 5, **fields):
+    return load_backbone(ModelConfig(name=str(name), **fields), img_size=size, num_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "timm"),
+        ("hf-hub:timm/vit_tiny_patch16_224", "timm"),
+        ("local-dir:here", "timm"),
+        ("google/vit-base-patch16-224", "huggingface"),
+        ("./google/vit", None),
+        ("vit-tiny", None),
+        ("a/b/c", None),
+    ],
+)
+def test_a_name_says_its_library(name, library):
+    assert library_of(name) == library
+
+
+def test_folders_are_told_apart_by_their_config(folders, tmp_path):
+    assert library_of(str(folders["timm"])) == "timm"
+    assert library_of(str(folders["huggingface"])) == "huggingface"
+    (tmp_path / "config.json").write_text("{}")
+    assert library_of(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "local-dir:"])
+def test_timm_weights_are_timms(folders, prefix):
+    found = load(f"{prefix}{folders['timm']}")
+    original = timm.create_model(f"local-dir:{folders['timm']}", pretrained=True).eval()
+    assert found.model.head.out_features == 5
+    model = found.model.eval()
+    torch.testing.assert_close(model.forward_features(IMAGES), original.forward_features(IMAGES))
+    assert (found.mean, found.std, found.note) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "")
+    assert found.source["library"] == f"timm {timm.__version__}"
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "deit", "dinov2"])
+def test_hugging_face_weights_are_theirs(folders, kind):
+    found = load(folders[kind])
+    original = transformers.AutoModelForImageClassification.from_pretrained(folders[kind]).eval()
+    inner = found.model.hf.eval()
+    for key, value in original.state_dict().items():
+        if "classifier" not in key:
+            torch.testing.assert_close(inner.state_dict()[key], value)
+    assert found.model.eval()(IMAGES).shape == (2, 5)
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert find_anatomy(found.model) is not None
+
+
+@pytest.mark.parametrize("kind", ["encoder", "mae"])
+def test_an_encoder_gets_a_head(folders, kind):
+    found = load(folders[kind])
+    cls = transformers.ViTModel if kind == "encoder" else transformers.ViTMAEModel
+    original = cls.from_pretrained(folders[kind])
+    theirs = {key.removeprefix("vit."): value for key, value in original.state_dict().items()}
+    ours = {key.removeprefix("hf.vit."): value for key, value in found.model.state_dict().items()}
+    for key in ("layers.1.mlp.fc1.weight", "embeddings.cls_token", "layernorm.bias"):
+        torch.testing.assert_close(ours[key], theirs[key])
+    assert found.model(IMAGES).shape == (2, 5)
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
+def test_another_size_and_patch(folders, kind):
+    found = load(folders[kind], size=48, patch_size=8)
+    assert found.note == "positions resampled from 8x8 to 6x6 patches, patch kernels from 4 to 8 pixels a side"
+    assert found.model.eval()(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
+    state = found.model.state_dict()
+    position, kernel = (
+        ("pos_embed", "patch_embed.proj.weight")
+        if kind == "timm"
+        else ("hf.vit.embeddings.position_embeddings", "hf.vit.embeddings.patch_embeddings.projection.weight")
+    )
+    before = load(folders[kind]).model.state_dict()
+    torch.testing.assert_close(state[position], resample_positions(before[position], (6, 6), 1))
+    torch.testing.assert_close(state[kernel], resample_kernel(before[kernel], (8, 8)), atol=1e-5, rtol=1e-4)
+
+
+def test_resampling_is_timms():
+    table = torch.randn(1, 2 + 49, 8)
+    theirs = timm.layers.resample_abs_pos_embed(table, [4, 5], num_prefix_tokens=2)
+    torch.testing.assert_close(resample_positions(table, (4, 5), 2), theirs)
+    kernel = torch.randn(6, 3, 16, 16)
+    for size in (8, 32):
+        torch.testing.assert_close(
+            resample_kernel(kernel, (size, size)), timm.layers.resample_patch_embed(kernel, [size, size]),
+            atol=1e-4, rtol=1e-3,
+        )  # fmt: skip
+
+
+def test_a_resampled_kernel_says_the_same_of_resized_patches():
+    """Of patches made larger exactly: the products are what they were."""
+    kernel, patches = torch.randn(4, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    larger = torch.nn.functional.interpolate(patches, size=(8, 8), mode="bicubic", antialias=True)
+    before = patches.flatten(1) @ kernel.flatten(1).T
+    after = larger.flatten(1) @ resample_kernel(kernel, (8, 8)).flatten(1).T
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface", "dinov2"])
+def test_a_saved_model_is_read_without_its_origin(folders, tmp_path, kind):
+    copy = tmp_path / "copy"
+    shutil.copytree(folders[kind], copy)
+    found = load(copy, drop_path_rate=0.1) if kind == "timm" else load(copy, attn_drop_rate=0.1)
+    card = ModelCard(str(copy), found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    save_model(tmp_path / "saved", found.model, card)
+    shutil.rmtree(copy)
+    again, read = load_model(tmp_path / "saved")
+    assert (read.name, read.mean, read.source) == (card.name, card.mean, card.source)
+    torch.testing.assert_close(again(IMAGES), found.model.eval()(IMAGES))
+    from_there = load(tmp_path / "saved")  # and is itself a place to start from
+    assert from_there.source["id"] == str(tmp_path / "saved")
+    larger, _ = resize_model(again, read, 64)
+    assert larger.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_a_run_of_ours_is_a_backbone(tmp_path):
+    model = create_model("vit-micro", num_classes=3)
+    card = ModelCard("vit-micro", load_args("vit-micro", 3), ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
+    save_model(tmp_path / "model", model, card)
+    other = load(tmp_path, classes=5)
+    assert other.mean == (0.5,) * 3
+    assert "a new head" in other.note
+    torch.testing.assert_close(other.model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+    same = load_backbone(ModelConfig(name=str(tmp_path)), img_size=32, num_classes=3, class_names=("a", "b", "c"))
+    torch.testing.assert_close(same.model.eval()(IMAGES), model.eval()(IMAGES))
+    assert "its head kept" in same.note
+    wider = load(tmp_path, size=64)
+    assert "resampled for 64" in wider.note
+    with pytest.raises(PatchlightError, match=r"leave that part of the model as it was"):
+        load(tmp_path, embed_dim=48)
+
+
+def load_args(name: str, classes: int):
+    return load_backbone(ModelConfig(name=name), img_size=32, num_classes=classes).args
+
+
+def test_without_weights(folders):
+    torch.manual_seed(1)
+    found = load(folders["huggingface"], pretrained=False)
+    assert found.mean is None
+    assert not torch.equal(
+        found.model.state_dict()["hf.vit.layers.0.mlp.fc1.weight"],
+        load(folders["huggingface"]).model.state_dict()["hf.vit.layers.0.mlp.fc1.weight"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm/vit_smal_patch8_224", "timm has no model 'vit_smal_patch8_224'; did you mean 'vit_small_patch8_224'"),
+        ("timm/vit_small_patch8_224.augreg", "timm has no weights 'augreg' of vit_small_patch8_224; known: dino"),
+        ("vit-tyni", "no model 'vit-tyni'; did you mean 'vit-tiny'"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_loaded(name, message):
+    with pytest.raises(UsageError, match=message):
+        check_model(ModelConfig(name=name))
+
+
+def test_a_field_of_ours_that_is_not_theirs(folders):
+    with pytest.raises(UsageError, match=r"model.stem does not apply"):
+        check_model(ModelConfig(name=str(folders["timm"]), stem="conv"))
+    with pytest.raises(UsageError, match=r"model.drop_path_rate does not apply"):
+        load(folders["huggingface"], drop_path_rate=0.1)
+
+
+def damaged(folder, tmp_path, what):
+    copy = tmp_path / "damaged"
+    shutil.copytree(folder, copy)
+    (weights,) = copy.glob("*.safetensors")
+    if what == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif what == "malformed":
+        weights.write_bytes(b"{" * 100)
+    elif what == "pickle":
+        weights.write_bytes(pickle.dumps({"head.weight": [1.0]}))
+    elif what == "no weights":
+        for path in copy.glob("*.safetensors"):
+            path.unlink()
+        (copy / "pytorch_model.bin").unlink(missing_ok=True)
+    elif what == "no config":
+        (copy / "config.json").unlink()
+    elif what == "broken config":
+        (copy / "config.json").write_text("{")
+    elif what == "other shape":
+        config = json.loads((copy / "config.json").read_text())
+        if "architecture" in config:
+            config["model_args"]["embed_dim"] = 48
+        else:
+            config["hidden_size"] = 48
+        (copy / "config.json").write_text(json.dumps(config))
+    elif what == "unknown type":
+        config = json.loads((copy / "config.json").read_text())
+        config |= {"architecture": "vit_huge_unknown"} if "architecture" in config else {"model_type": "vit_unknown"}
+        (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
+@pytest.mark.parametrize(
+    "what",
+    ["truncated", "malformed", "pickle", "no weights", "no config", "broken config", "other shape", "unknown type"],
+)
+def test_damage_is_told_in_a_sentence(folders, tmp_path, kind, what):
+    folder = damaged(folders[kind], tmp_path, what)
+    name = f"local-dir:{folder}" if kind == "timm" else str(folder)
+    with pytest.raises(PatchlightError, match="damaged") as error:
+        load(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pickle_with_code_is_not_run(folders, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    copy = damaged(folders["huggingface"], tmp_path, "no weights")
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"classifier.bias": Evil()}, protocol=2))
+    with pytest.raises(PatchlightError):
+        load(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_is_no_classifier(tmp_path):
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(PatchlightError, match=r"of the type 'bert', of which there is no image classifier"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["swin_tiny_patch4_window7_224", "pvt_v2_b0"])
+def test_hierarchical_transformers_come_through_the_same_door(architecture):
+    options = {"pretrained": False}
+    found = load(f"timm/{architecture}", size=64, **options)
+    assert found.model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert find_anatomy(found.model) is None

@@ -1,0 +1,197 @@
+"""Stages, frozen parts and layer-wise rates: what is trained, what stays, and that a resumed run is the same run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm.optim
+import torch
+from saved import save_hugging_face
+from small import small_config, small_splits
+
+from patchlight import verbs
+from patchlight.config import OptimConfig, apply_overrides, config_from_dict
+from patchlight.errors import Interrupted, UsageError
+from patchlight.models import VisionTransformer, create_model
+from patchlight.runs import Run
+from patchlight.training import fit as fitting
+from patchlight.training.loop import Trainer
+from patchlight.training.optim import build_optimizers
+from patchlight.training.trainable import depths, frozen_modules, set_trainable
+
+STAGES = [
+    {"train": {"trainable": "head", "epochs": 1}, "optim": {"lr": 1e-2}},
+    {"train": {"trainable": "last 1", "epochs": 2}, "schedule": {"name": "constant"}},
+    {"train": {"trainable": "all", "epochs": 1, "batch_size": 10}, "augment": {"flip": "random"}},
+]
+
+
+def staged(stages=STAGES, **settings):
+    data = small_config().to_dict()
+    for key, value in settings.items():
+        section, name = key.split("__")
+        data[section][name] = value
+    return config_from_dict({**data, "stages": stages})
+
+
+def trained(path, config, data=None, resume=False):
+    data = data or small_splits()
+    model, card = verbs.build(config, data)
+    run = Run(path) if resume else Run.create(path, config, resume=False, overwrite=False)
+    return fitting.fit(model, card, data, config, run, resume=resume), model, run
+
+
+def test_each_stage_is_a_recipe():
+    config = staged()
+    first, second, third = config.of_stages()
+    assert (first.optim.lr, second.optim.lr) == (1e-2, config.optim.lr)
+    assert (second.schedule.name, third.augment.flip, third.train.batch_size) == ("constant", "random", 10)
+    assert all(stage.stages == () for stage in (first, second, third))
+    assert config_from_dict(config.to_dict()) == config
+    assert config.flat()["stages.1.optim.lr"] == 1e-2
+
+
+def test_settings_of_a_stage_on_the_command_line():
+    config = apply_overrides(staged(), {"stages.1.optim.lr": "0.5", "stages.2.train.label_smoothing": "0.2"})
+    assert config.of_stages()[0].optim.lr == 0.5
+    assert config.of_stages()[1].train.label_smoothing == 0.2
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.epochs", "every stage of this recipe has its own train.epochs; set stages.1.train.epochs"),
+        ("stages.4.train.epochs", "this recipe has 3 stages"),
+        ("stages.x.train.epochs", "this recipe has 3 stages"),
+        ("stages.1.train.epoch", "unknown field 'train.epoch'"),
+        ("stages.1.data.source", "data.source is the same in all stages"),
+        ("train.budget", "train.budget cannot be divided between stages"),
+    ],
+)
+def test_wrong_settings_are_told(key, message):
+    with pytest.raises(UsageError, match=message):
+        apply_overrides(staged(), {key: "10m" if key == "train.budget" else "2"})
+
+
+def test_only_what_is_named_is_trained(tmp_path):
+    config = staged(STAGES[:2], train__select="last")
+    before, _ = verbs.build(config, small_splits())
+    state, model, run = trained(tmp_path / "run", config)
+    after = model.state_dict()
+    moved = {name for name, p in before.state_dict().items() if not torch.equal(p, after[name])}
+    assert moved
+    assert all(name.startswith(("head", "norm", "fc_norm", f"blocks.{len(model.blocks) - 1}")) for name in moved)
+    rows = run.metrics()
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["stage"] for row in rows] == [1, 2, 2]
+    assert [row["step"] for row in rows] == [n * rows[0]["step"] for n in (1, 2, 3)]
+    assert (state.stage, state.epochs_done) == (1, 3)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_resumed_staged_run_is_the_same_run(tmp_path, monkeypatch, steps):
+    config = staged(train__checkpoint_every=1)
+    whole, model, run = trained(tmp_path / "whole", config)
+    epochs = []
+    inner = Trainer.finish_epoch
+
+    def interrupted(self):
+        row = inner(self)
+        epochs.append(row)
+        if len(epochs) == (steps + 1) // 2:
+            raise Interrupted("stopped")
+        return row
+
+    other = tmp_path / "other"
+    monkeypatch.setattr(Trainer, "finish_epoch", interrupted)
+    with pytest.raises(Interrupted):
+        trained(other, config)
+    monkeypatch.setattr(Trainer, "finish_epoch", inner)
+    state, again, rerun = trained(other, config, resume=True)
+    for name, p in model.state_dict().items():
+        assert torch.equal(p, again.state_dict()[name]), name
+    keys = ("epoch", "step", "stage", "train/loss", "val/loss")
+    assert [[row[key] for key in keys] for row in run.metrics()] == [[r[key] for key in keys] for r in rerun.metrics()]
+    assert state.best_epoch == whole.best_epoch
+
+
+def test_sizes_may_differ_between_stages(tmp_path):
+    stages = [{"model": {"img_size": 8}, "train": {"epochs": 1}}, {"model": {"img_size": 16}, "train": {"epochs": 1}}]
+    config = staged(stages, train__select="last")
+    trained(tmp_path / "run", config)
+    card = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert card["args"]["img_size"] == 16
+
+
+def test_patience_ends_a_stage_and_not_the_training(tmp_path, monkeypatch):
+    stages = [{"train": {"epochs": 5, "early_stop_epochs": 1}}, {"train": {"epochs": 1}}]
+    scores = iter([(1.0, 0.5), (1.0, 0.4), (1.0, 0.6)])
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(scores))
+    state, _, run = trained(tmp_path / "run", staged(stages))
+    assert [row["stage"] for row in run.metrics()] == [1, 1, 2]
+    assert state.best_epoch == 3
+
+
+def test_words_for_what_is_trained():
+    model = create_model("vit-micro")
+    names = [name for name, _ in model.named_parameters()]
+
+    def trainable(what):
+        set_trainable(model, what, names)
+        return {name for name, p in model.named_parameters() if p.requires_grad}
+
+    assert trainable("head") == {"head.weight", "head.bias"}
+    last = trainable("last 1")
+    assert {name.split(".")[0] for name in last} == {"blocks", "norm", "head"}
+    assert {name.split(".")[1] for name in last if name.startswith("blocks")} == {"3"}
+    assert not trainable("last 4") & {"pos_embed", "cls_token", "patch_embed.proj.weight"}
+    assert trainable("all") == set(names)
+    for wrong in ("half", "last", "last 0", "last five"):
+        with pytest.raises(UsageError, match="must be"):
+            trainable(wrong)
+    with pytest.raises(UsageError, match="the model has 4 blocks"):
+        trainable("last 5")
+
+
+def test_frozen_parts_are_as_in_evaluation():
+    model = VisionTransformer(img_size=16, embed_dim=24, num_heads=3, depth=3, stem="conv", proj_drop_rate=0.5)
+    set_trainable(model, "last 1", [name for name, _ in model.named_parameters()])
+    model.train()
+    for part in frozen_modules(model):
+        part.eval()
+    assert not model.patch_embed.training
+    assert [block.training for block in model.blocks] == [False, False, True]
+    assert all(not m.training for m in model.blocks[0].modules())
+
+
+def test_layer_decay_is_timms():
+    options = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
+    model = timm.models.VisionTransformer(**options)
+    theirs = {
+        id(p): (group["lr_scale"], group["weight_decay"])
+        for group in timm.optim.param_groups_layer_decay(
+            model, 0.05, no_weight_decay_list=model.no_weight_decay(), layer_decay=0.7
+        )
+        for p in group["params"]
+    }
+    optimizers = build_optimizers(model, OptimConfig(lr=1.0, weight_decay=0.05, layer_decay=0.7))
+    ours = {
+        id(p): (group["peak_lr"], group["weight_decay"])
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert ours == {key: (pytest.approx(lr), decay) for key, (lr, decay) in theirs.items()}
+
+
+def test_depths_of_a_hugging_face_model(tmp_path):
+    from patchlight.config import ModelConfig
+    from patchlight.models import load_backbone
+
+    folder = save_hugging_face(tmp_path)
+    model = load_backbone(ModelConfig(name=str(folder)), img_size=32, num_classes=5).model
+    found = depths(model)
+    assert found["hf.vit.embeddings.cls_token"] == 0
+    assert found["hf.vit.layers.1.mlp.fc1.weight"] == 2
+    assert (found["hf.vit.layernorm.weight"], found["hf.classifier.weight"]) == (2, 3)
