@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from patchlight import runtime
 from patchlight.config import OptimConfig
 from patchlight.models import VisionTransformer, create_model
+from patchlight.models.fused import set_fused_attn
 from patchlight.probe import resolve_precision
 from patchlight.training.loop import choose_fused
 from patchlight.training.optim import build_optimizers
@@ -176,7 +177,8 @@ def choose_attention(model: nn.Module, contender: Contender, batch: int, device:
         return "given"
     assert isinstance(model, VisionTransformer)
     fused = choose_fused(model, batch, precision_of(contender, device), device)
-    model.set_fused_attn(fused)
+    assert fused is not None
+    set_fused_attn(model, fused)
     return "fused" if fused else "plain"
 
 

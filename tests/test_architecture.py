@@ -15,11 +15,11 @@ LEVELS = {
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explanation": 2, "training": 2,
     "training.loop": 3,
-    "training.fit": 4,
+    "training.hf_trainer": 4, "training.fit": 4,
     "doctor": 4, "report": 4,
     "verbs": 5,
-    "explaining": 6,
-    "cli": 7, "cli_text": 7, "__main__": 8,
+    "explaining": 6, "probing": 6, "export": 6,
+    "cli_parser": 6, "cli_text": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
 NEVER = [
     ("models", "data"),
@@ -40,6 +40,7 @@ NO_TORCH = {
     "report.galleries",
     "report.diagnostics",
     "cli",
+    "cli_parser",
     "cli_text",
 }
 

@@ -57,6 +57,20 @@ def result_table(result: dict[str, Any]) -> str:
     return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
 
 
+def probe_table(result: dict[str, Any]) -> str:
+    rows = []
+    for key, about, choice in (("linear", "linear probe", "C"), ("knn", "nearest neighbours", "k")):
+        found = result[key]
+        low, high = found["top1_ci95"]
+        rows.append((
+            about, f"{choice} = {found[choice]:g}", share(found["val_top1"]), share(found["top1"]),
+            f"{100 * low:.2f} to {100 * high:.2f}", f"{found['seconds']:.1f} s",
+        ))  # fmt: skip
+    heads = ("", "chosen", "validation", "test", "95 % interval", "time")
+    first = f"{result['features']} features of {result['model']} on {result['data']}, in {result['features_s']:.1f} s"
+    return f"{first}\n\n{table(rows, heads)}"
+
+
 def prediction_table(answers: list[dict[str, Any]]) -> str:
     blocks = []
     for answer in answers:

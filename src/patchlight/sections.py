@@ -86,6 +86,7 @@ class ModelConfig(Section):
     global_pool: Annotated[Literal["token", "avg", "seq"] | None, "CLS token, mean, or attention over tokens"] = None
     pos_embed: Annotated[Literal["learn", "sincos1d", "sincos2d", "none"] | None, "position embedding"] = None
     reg_tokens: Annotated[int | None, "register tokens", NOT_NEGATIVE] = None
+    distill_token: Annotated[bool | None, "a second token with its own head, which learns from train.teacher"] = None
     init_values: Annotated[float | None, "LayerScale's first value; 0 is without", NOT_NEGATIVE] = None
     qk_norm: Annotated[bool | None, "normalise queries and keys"] = None
     drop_rate: Annotated[float | None, "dropout before the head", PROPER_RATE] = None
@@ -142,6 +143,10 @@ class TrainConfig(Section):
     batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
     micro_batch_size: Annotated[int | None, "process a batch in pieces of this size, to save memory", COUNT] = None
     label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
+    teacher: Annotated[str | None, "a finished run that teaches beside the labels, on the same augmented images"] = None
+    distill: Annotated[Literal["hard", "soft"], "by the teacher's answers, or by its softened probabilities"] = "hard"
+    distill_share: Annotated[float, "share of the loss that is the teacher's", RATE] = 0.5
+    distill_temperature: Annotated[float, "of soft distillation", POSITIVE] = 3.0
     ema_decay: Annotated[float, "moving average of the weights, used for validation and kept; 0 is off", NEARLY_ONE] = (
         0.0
     )
@@ -153,6 +158,9 @@ class TrainConfig(Section):
     compile: Annotated[bool, "torch.compile the model"] = False
     cuda_graphs: Annotated[bool, "replay the compiled model as CUDA graphs; needs compile and a GPU"] = False
     seed: Annotated[int, "of weights, order and augmentation", NOT_NEGATIVE] = 0
+    engine: Annotated[Literal["loop", "hf"], "who makes the steps: Patchlight's loop, or Hugging Face's Trainer"] = (
+        "loop"
+    )
     select: Annotated[Literal["best", "last"], "which weights are kept: best by validation top-1, or the last"] = "best"
     early_stop_epochs: Annotated[
         int, "stop after so many epochs without a better validation; 0 is off", NOT_NEGATIVE

@@ -102,7 +102,7 @@ def train(
 def machine_choices(config: Config, model: nn.Module, device: torch.device) -> dict[str, Any]:
     """What the recipe leaves to the machine: precision, and whether a ViT's attention is one kernel."""
     precision, fused = resolve_precision(config.train.precision, device), config.model.fused_attn
-    if isinstance(model, VisionTransformer) and fused is None:
+    if fused is None:
         fused = choose_fused(model, config.train.batch_size, precision, device)
     return {"precision": precision, "fused_attn": fused}
 

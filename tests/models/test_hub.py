@@ -15,8 +15,10 @@ from saved import save_hugging_face, save_timm
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.anatomy import find_anatomy
+from patchlight.explanation.capture import record_attention
 from patchlight.models import ModelCard, check_model, create_model, load_backbone, load_model, resize_model, save_model
 from patchlight.models.adapt import resample_kernel, resample_positions
+from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.models.hub import library_of
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -267,6 +269,23 @@ def test_a_model_that_is_no_classifier(tmp_path):
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(PatchlightError, match=r"of the type 'bert', of which there is no image classifier"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface", "dinov2", "ours"])
+def test_attention_fused_or_not_is_the_same(folders, kind):
+    model = create_model("vit-micro") if kind == "ours" else load(folders[kind]).model
+    model.eval()
+    heads, tokens, _ = attention_shape(model)
+    assert (heads, tokens) == (3, 65)
+    found = []
+    for fused in (True, False):
+        set_fused_attn(model, fused)
+        with record_attention(find_anatomy(model)) as recorded:
+            model(IMAGES)
+        assert recorded.attention.shape[2:] == (heads, tokens, tokens)
+        found.append(model(IMAGES))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+    assert attention_shape(create_model("resnet18")) is None
 
 
 @pytest.mark.parametrize("architecture", ["swin_tiny_patch4_window7_224", "pvt_v2_b0"])

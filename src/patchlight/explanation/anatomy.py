@@ -33,7 +33,7 @@ class Anatomy:
     patch_embed: nn.Module
     patch_size: tuple[int, int]
     num_prefix_tokens: int
-    pooling: str  # "token": the first; "avg": mean patch; "seq": learned average of patches; "token+avg"
+    pooling: str  # "token", "avg" (mean patch), "seq" (learned average of patches), "token+avg" or "token+dist"
     pool: nn.Module | None  # of "seq"
     decode: Callable[[Tensor], Tensor]  # tokens after any block (B, T, D) -> the logits (B, K) that they would give
     is_hugging_face: bool
@@ -59,6 +59,8 @@ class Anatomy:
             patches += 1 / patches.shape[1]
         if "token" in self.pooling:
             share[:, 0] += 1
+        if "dist" in self.pooling:
+            share[:, 1] += 1
         return share / share.sum(dim=1, keepdim=True)
 
 
@@ -98,7 +100,9 @@ def _of_timm(model: Any) -> Anatomy:
     if pool is not None and not isinstance(pool, SequencePool):
         raise PatchlightError(f"{type(model).__name__} pools by {type(pool).__name__}, which maps cannot see through")
     pooling = "seq" if pool is not None else str(model.global_pool)
-    if pooling not in ("token", "avg", "seq"):
+    if getattr(model, "head_dist", None) is not None:
+        pooling = "token+dist"
+    if pooling not in ("token", "avg", "seq", "token+dist"):
         raise PatchlightError(f"{type(model).__name__} pools by '{pooling}'; maps know token and avg")
     patch = model.patch_embed.patch_size if hasattr(model.patch_embed, "patch_size") else model.patch_size
     return Anatomy(
@@ -137,10 +141,12 @@ def _of_hugging_face(model: Any) -> Anatomy:
     prefix += getattr(model.config, "num_register_tokens", 0)
     width = getattr(heads[0], "in_features", None)
     pooling = "token+avg" if width == 2 * model.config.hidden_size else "token"
+    if getattr(model, "distillation_classifier", None) is not None:
+        pooling = "token+dist"
 
     def decode(tokens: Tensor) -> Tensor:
         tokens = norms[0](tokens)
-        if pooling == "token":
+        if pooling.startswith("token") and "avg" not in pooling:
             logits = [head(tokens[:, 0]) for head in heads]
         else:
             logits = [heads[0](torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=1))]

@@ -70,10 +70,14 @@ class ModelCard:
 
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 pixels (B, C, h, w) of any size -> what the model takes, (B, C, img_size, img_size), normalised."""
+        return pixels_to_input(self.resized(images), self.mean, self.std)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, h, w) of 0..255 at the model's size, bicubic with antialiasing."""
         size = (self.img_size, self.img_size)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 255)
-        return pixels_to_input(images, self.mean, self.std)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 255)
 
 
 def model_args(config: ModelConfig, *, img_size: int, num_classes: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from patchlight.errors import PatchlightError
 # The last words of state-dict keys: ours and timm's, then Hugging Face's.
 POSITIONS = ("pos_embed", "position_embeddings")
 KERNELS = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
-HEADS = ("head", "classifier", "cls_classifier", "distillation_classifier", "head_dist")
+HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist")
 
 
 def resample_positions(table: Tensor, new: tuple[int, int], prefix: int, old: tuple[int, int] | None = None) -> Tensor:

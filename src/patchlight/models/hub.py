@@ -14,6 +14,7 @@ No code of a repository is run; weights are read as safetensors or, where there 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import pickle
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-from patchlight.models.adapt import adapt_weights, is_head
+from patchlight.models.adapt import POSITIONS, adapt_weights, is_head
 
 # Our words for theirs; a field that is not here does not apply to a model of the library.
 TIMM_FIELDS = {
@@ -91,7 +93,7 @@ def check_fields(config: ModelConfig, given: dict[str, Any]) -> None:
 
 def check_timm_name(name: str) -> None:
     """Raises UsageError where timm has no such model or no weights of that tag."""
-    timm = _import("timm")
+    timm = import_library("timm")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = did_you_mean(architecture, timm.list_models())
@@ -118,8 +120,10 @@ def load_backbone(config: ModelConfig, given: dict[str, Any], *, img_size: int, 
 def build(args: dict[str, Any]) -> nn.Module:
     """The model that `Backbone.args` describe, its weights drawn anew."""
     if args["library"] == "timm":
-        return _import("timm").create_model(args["architecture"], num_classes=args["num_classes"], **args["options"])
-    transformers = _import("transformers")
+        return import_library("timm").create_model(
+            args["architecture"], num_classes=args["num_classes"], **args["options"]
+        )
+    transformers = import_library("transformers")
     config = transformers.AutoConfig.for_model(**args["config"])
     return HuggingFaceClassifier(transformers.AutoModelForImageClassification.from_config(config))
 
@@ -146,7 +150,7 @@ def prefix_tokens(model: Any) -> int:
 
 def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_classes: int) -> Backbone:
     """timm resamples positions and patch kernels itself; the head is made anew."""
-    timm = _import("timm")
+    timm = import_library("timm")
     source, architecture, saved, weights = _timm_source(config)
     options = {TIMM_FIELDS[key]: value for key, value in given.items() if key in TIMM_FIELDS}
     if weights.get("fixed_input_size", False):
@@ -160,7 +164,8 @@ def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_cla
     note = ""
     if (grid := _grid_of(model)) and config.pretrained:
         kernel = model.patch_embed.proj.weight.shape[-1]
-        native = timm.create_model(architecture, pretrained=False, **{**saved, "img_size": size})
+        with torch.device("meta"):  # only to ask for its shape
+            native = timm.create_model(architecture, pretrained=False, **{**saved, "img_size": size})
         note = _resized(_grid_of(native), grid, native.patch_embed.proj.weight.shape[-1] if patch else kernel, kernel)
     return Backbone(
         model,
@@ -176,7 +181,7 @@ def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_cla
 
 def _timm_source(config: ModelConfig) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """What timm calls the model, its architecture, the arguments it was saved with, and what it says of its weights."""
-    timm = _import("timm")
+    timm = import_library("timm")
     at = f"@{config.revision}" if config.revision else ""
     if config.name.startswith("timm/"):
         name = config.name.removeprefix("timm/")
@@ -184,6 +189,8 @@ def _timm_source(config: ModelConfig) -> tuple[str, str, dict[str, Any], dict[st
         weights = {} if found is None else found.to_dict()
         if config.pretrained and not (found and found.has_weights):
             raise UsageError(f"timm has no weights of {name}; set model.pretrained = false, or choose another model")
+        if at and not weights.get("hf_hub_id"):
+            raise UsageError(f"the weights of {name} are in no repository of the hub; leave out model.revision")
         if at:
             return f"hf-hub:{weights['hf_hub_id'].partition('@')[0]}{at}", name.partition(".")[0], {}, weights
         return name, name.partition(".")[0], {}, weights
@@ -200,7 +207,7 @@ def _timm_source(config: ModelConfig) -> tuple[str, str, dict[str, Any], dict[st
 
 def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int, num_classes: int) -> Backbone:
     """The weights are read into the model that they were made for, then carried over to the one that is asked for."""
-    transformers = _import("transformers")
+    transformers = import_library("transformers")
     where: dict[str, Any] = {"revision": config.revision} if config.revision else {}
     native = transformers.AutoConfig.from_pretrained(config.name, **where)
     kind = SAME_WEIGHTS.get(native.model_type, native.model_type)
@@ -222,11 +229,15 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
     model = classifiers.from_config(wanted)
     note = ""
     if config.pretrained:
-        found, about = type(model).from_pretrained(
-            config.name, config=native, ignore_mismatched_sizes=True, output_loading_info=True, **where
-        )
+        with quiet(transformers):  # that the head is new is no news
+            found, about = type(model).from_pretrained(
+                config.name, config=native, ignore_mismatched_sizes=True, output_loading_info=True, **where
+            )
         _check_loaded(config.name, about)
-        note = _resized(_hugging_face_grid(native), _hugging_face_grid(wanted), native.patch_size, wanted.patch_size)
+        sizes = [getattr(shape, "patch_size", None) for shape in (native, wanted)]
+        positions = any(key.endswith(POSITIONS) for key in found.state_dict())
+        grids = [_hugging_face_grid(shape) if positions else None for shape in (native, wanted)]
+        note = _resized(*grids, *sizes)
         prefix = prefix_tokens(HuggingFaceClassifier(found))
         model.load_state_dict(adapt_weights(found.state_dict(), model, prefix, new_head=True))
     mean, std = _hugging_face_input(config, where) if config.pretrained else (None, None)
@@ -297,6 +308,21 @@ def _revision(repository: str | None, revision: str | None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's warnings and progress bars."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
 def told_plainly(name: str) -> Iterator[None]:
     """What the libraries raise, as one sentence that names the model."""
     try:
@@ -314,13 +340,12 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _import(library: str) -> Any:
-    import importlib
-
+def import_library(name: str, extra: str = "hub") -> Any:
+    """An optional library. Raises UsageError, with what to install, where it is not there."""
     try:
-        return importlib.import_module(library)
+        return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise UsageError(f"{library} is not installed; pip install 'patchlight[hub]'") from None
+        raise UsageError(f"{name} is not installed; pip install 'patchlight[{extra}]'") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

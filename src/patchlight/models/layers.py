@@ -181,7 +181,7 @@ class ConvStem(nn.Module):
         if self.whitening is not None:
             x = F.gelu(self.whitening(x))
         x = self.proj(self.stem(x))
-        if len(x) == 1 and x.requires_grad:
+        if x.requires_grad and x.shape[0] == 1:
             # The backward pass of batch norm misreads the gradient of a single image whose channels come last, where
             # the image's own come first (torch 2.15, CPU).
             x.register_hook(Tensor.contiguous)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from patchlight.models.hub import prefix_tokens
+
 
 def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens, patch size and stem's shares.
@@ -21,7 +23,7 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(image)
     model.train(training)
-    patch_size = getattr(model, "patch_size", None)
+    patch_size, prefix = _patches(model)
     flops = counter.get_flop_counts()
     stem = getattr(model, "patch_embed", None)
     return {
@@ -33,8 +35,19 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
         "stem": getattr(model, "stem", None),
         "stem_flops": sum(flops[f"{type(model).__name__}.patch_embed"].values()) if stem is not None else None,
         "stem_params": sum(p.numel() for p in stem.parameters()) if stem is not None else None,
-        "tokens": (img_size // patch_size) ** 2 + model.num_prefix_tokens if patch_size else None,
+        "tokens": (img_size // patch_size) ** 2 + prefix if patch_size else None,
     }
+
+
+def _patches(model: Any) -> tuple[int | None, int]:
+    """Patch size and prefix tokens of a ViT of ours, timm's or Hugging Face's; None of another network."""
+    if hasattr(model, "hf"):
+        patch = getattr(model.hf.config, "patch_size", None)
+        return (patch, prefix_tokens(model)) if isinstance(patch, int) and prefix_tokens(model) else (None, 0)
+    if not hasattr(model, "num_prefix_tokens"):
+        return None, 0
+    patch = getattr(model, "patch_size", None) or model.patch_embed.patch_size[0]
+    return patch, model.num_prefix_tokens
 
 
 def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
@@ -49,7 +62,9 @@ def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
     handles = []
     for name, module in _layers(model):
 
-        def hook(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+        def hook(layer: nn.Module, args: Any, output: Any, name: str = name) -> None:
+            if not isinstance(output, Tensor):  # of Hugging Face's encoders
+                output = next(value for value in output.values() if isinstance(value, Tensor))
             size = sum(p.numel() for p in layer.parameters())
             rows.append({"layer": name, "kind": type(layer).__name__, "shape": _shape(output), "params": size})
 
@@ -66,6 +81,7 @@ def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The children, and those of a plain sequence one by one; what does nothing is left out."""
     layers: list[tuple[str, nn.Module]] = []
+    model = getattr(model, "hf", model)
     for name, child in model.named_children():
         inner = child.named_children() if isinstance(child, nn.Sequential) else ()
         layers += [(f"{name}.{key}", module) for key, module in inner] or [(name, child)]

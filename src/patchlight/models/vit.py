@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H W pixels, N patch tokens, T = prefix tokens + N, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +21,7 @@ class VisionTransformer(nn.Module):
     stem: "patch", one convolution with stride `patch_size`, or "conv", a ConvStem of `stem_channels`, before which
     `stem_whitening` channels of a frozen Whitening may stand; `fit_input` gives it its filters.
     global_pool: "token" reads the CLS token, "avg" the mean patch token, "seq" a learned average of them.
+    distill_token: a second token with a head of its own (DeiT); the answer is the mean of the two heads'.
     pos_embed: "learn", "sincos1d", "sincos2d" or "none".
     init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1;
     mlp_drop_rate is timm's proj_drop_rate unless given.
@@ -29,6 +32,7 @@ class VisionTransformer(nn.Module):
         embed_dim: int = 192, depth: int = 12, num_heads: int = 3, mlp_ratio: float = 4.0,
         stem: str = "patch", stem_channels: tuple[int, ...] | None = None, stem_whitening: int = 0,
         global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
+        distill_token: bool = False,
         init_values: float = 0.0, qk_norm: bool = False,
         drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
         mlp_drop_rate: float | None = None, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
@@ -41,7 +45,10 @@ class VisionTransformer(nn.Module):
         self.global_pool, self.stem = global_pool, stem
         self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
         self.grid_size = (img_size // patch_size, img_size // patch_size)
-        self.num_prefix_tokens = int(class_token) + reg_tokens
+        if distill_token and not class_token:
+            raise UsageError("model.distill_token stands beside a CLS token; set model.global_pool = 'token'")
+        self.num_prefix_tokens = int(class_token) + int(distill_token) + reg_tokens
+        self.distilled_training = False  # in training mode give the answers of both heads
         self.grad_checkpointing = grad_checkpointing
 
         self.patch_embed: nn.Module
@@ -55,6 +62,7 @@ class VisionTransformer(nn.Module):
         else:
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if distill_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
         self._add_positions(pos_embed, embed_dim)
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -75,6 +83,7 @@ class VisionTransformer(nn.Module):
         self.fc_norm = nn.LayerNorm(embed_dim, EPS) if global_pool == "avg" else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(embed_dim, num_classes)
+        self.head_dist = nn.Linear(embed_dim, num_classes) if distill_token else None
         self._init_weights()
 
     def _add_positions(self, kind: str, dim: int) -> None:
@@ -97,7 +106,7 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         if isinstance(self.pos_embed, nn.Parameter):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        for token in (self.cls_token, self.reg_token):
+        for token in (self.cls_token, self.dist_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
 
@@ -106,16 +115,11 @@ class VisionTransformer(nn.Module):
         if isinstance(self.patch_embed, ConvStem) and self.patch_embed.whitening is not None:
             self.patch_embed.whitening.fit(images)
 
-    def set_fused_attn(self, fused: bool) -> None:
-        """Attention through scaled_dot_product_attention, or as two products and a softmax: the same numbers."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.attn.fused_attn = fused
-
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, D): patches, the prefix before them, positions added."""
         x = self.patch_embed(x)
-        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        tokens = (self.cls_token, self.dist_token, self.reg_token)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in tokens if token is not None]
         x = torch.cat([*prefix, x], dim=1) if prefix else x
         return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed)
 
@@ -134,11 +138,15 @@ class VisionTransformer(nn.Module):
         patches = x[:, self.num_prefix_tokens :]
         return patches.mean(dim=1) if self.attn_pool is None else self.attn_pool(patches)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Tokens (B, T, D) -> logits (B, K)."""
-        return self.head(self.head_drop(self.fc_norm(self.pool(x))))
+    def forward_head(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens (B, T, D) -> logits (B, K); of both heads, apart, in `distilled_training`."""
+        logits = self.head(self.head_drop(self.fc_norm(self.pool(x))))
+        if self.head_dist is None:
+            return logits
+        distilled = self.head_dist(self.head_drop(x[:, 1]))
+        return (logits, distilled) if self.distilled_training and self.training else (logits + distilled) / 2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.forward_head(self.forward_features(x))
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from patchlight.config import ScheduleConfig
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.report import figures, galleries
 from patchlight.report.facts import Facts, resume_command
+from patchlight.report.settings import settings
 from patchlight.report.style import STYLES, Theme, cut, svg
 from patchlight.units import SPACE, duration, percent, short
 
@@ -70,7 +70,8 @@ def _validation(facts: Facts) -> str | None:
         return None
     score = row.get("val/top1")
     train = facts.config.train
-    words = f"epoch {row['epoch']} of {len(facts.rows) if train.budget else f'{train.epochs:g}'}"
+    epochs = sum(stage.train.epochs for stage in facts.config.of_stages())
+    words = f"epoch {row['epoch']} of {len(facts.rows) if train.budget else f'{epochs:g}'}"
     return f"{percent(score, 1)} at {words}, the one kept" if score is not None else f"{words} was kept"
 
 
@@ -116,51 +117,11 @@ def recipe(facts: Facts) -> Part:
             for word, text in (("Recipe from", about.source), ("Its cost", about.cost), ("Its result", about.expect))
             if text
         ],
-        "settings": _settings(facts),
+        "settings": settings(facts),
         "toml": facts.config.to_toml(),
         "command": str(facts.about("command") or about.command or again),
         "again": again,
     }
-
-
-def _warmup(schedule: ScheduleConfig) -> str:
-    if schedule.warmup_share is not None:
-        return f" after {schedule.warmup_share:.3g} of it as warm-up" if schedule.warmup_share else ""
-    steps, epochs = schedule.warmup_steps, schedule.warmup_epochs
-    length, unit = (epochs, "epoch") if steps is None else (steps, "step")
-    return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
-
-
-def _settings(facts: Facts) -> list[tuple[str, str]]:
-    """The settings that one asks for first; the rest stands in the whole recipe."""
-    c = facts.config
-    optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
-    warmup = _warmup(c.schedule)
-    augment = [f"crop with {c.augment.crop_padding} pixels of padding"] if c.augment.crop_padding else []
-    augment += [f"{c.augment.flip} flip"] if c.augment.flip != "none" else []
-    augment += ["resized crop"] if c.augment.resized_crop_scale else []
-    augment += [c.augment.policy] if c.augment.policy != "none" else []
-    for name, value in (
-        ("erasing", c.augment.erasing_prob),
-        ("mixup", c.augment.mixup_alpha),
-        ("CutMix", c.augment.cutmix_alpha),
-    ):
-        augment += [f"{name} {value:g}"] if value else []
-    regular = [f"label smoothing {c.train.label_smoothing:g}"] if c.train.label_smoothing else []
-    regular += [f"drop path {c.model.drop_path_rate:g}"] if c.model.drop_path_rate else []
-    regular += [f"averaged weights (EMA {c.train.ema_decay:g})"] if c.train.ema_decay else []
-    changes = {k: v for k, v in c.to_dict()["model"].items() if k not in ("name", "drop_path_rate", "fused_attn")}
-    rows = [
-        ("Length", f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"),
-        ("Optimizer", optim + (f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else "")),
-        ("Schedule", c.schedule.name + warmup),
-        ("Augmentation", ", ".join(augment) or "none"),
-        ("Regularisation", ", ".join(regular)),
-        ("Changed in the model", ", ".join(f"{key} {value}" for key, value in changes.items())),
-        ("Kept weights", "the best by validation" if c.train.select == "best" else "the last"),
-        ("Seed", str(c.train.seed)),
-    ]
-    return [(word, text) for word, text in rows if text]
 
 
 def curves(facts: Facts, slides: dict[str, Draw]) -> Part | None:

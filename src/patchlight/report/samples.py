@@ -18,11 +18,9 @@ from patchlight.models import ModelCard
 
 # Whose attention a map shows.
 POOLED = {
-    "token": "the CLS token",
-    "avg": "the mean patch",
-    "seq": "the pooled patch",
-    "token+avg": "CLS token and mean patch",
-}
+    "token": "the CLS token", "avg": "the mean patch", "seq": "the pooled patch",
+    "token+avg": "CLS token and mean patch", "token+dist": "CLS and distillation token",
+}  # fmt: skip
 
 
 def collect_samples(

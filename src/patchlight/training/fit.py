@@ -10,6 +10,7 @@ from patchlight.config import Config
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import ModelCard, resize_model
+from patchlight.models.hub import import_library
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, read_state
@@ -38,7 +39,13 @@ def fit(
                 model, card = resize_model(model, card, stage.model.img_size)
             set_trainable(model, stage.train.trainable, names)
             trainer = Trainer(model, card, data, stage, run, state)
-            trainer.run_stage(stop, len(stages), resume)
+            trainer.begin(len(stages), resume)
+            if config.train.engine == "hf":
+                from patchlight.training.hf_trainer import train
+
+                train(trainer, stop)
+            else:
+                trainer.train(stop)
             state, resume = trainer.state.next_stage(trainer.done), False
     return trainer.state
 
@@ -66,8 +73,28 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         runtime.check_compile(device)
     if train.cuda_graphs and not (train.compile and device.type == "cuda"):
         raise UsageError("train.cuda_graphs needs train.compile = true and a CUDA device; set it to false")
+    if train.engine == "hf":
+        check_engine(config)
+    if config.model.distill_token and not train.teacher:
+        raise UsageError("model.distill_token learns from a teacher; name a finished run with train.teacher")
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     for stage in config.of_stages():
         set_trainable(model, stage.train.trainable, names)
         build_optimizers(model, stage.optim)
     set_trainable(model, "all", names)
+
+
+def check_engine(config: Config) -> None:
+    """Raises UsageError for what the `Trainer` of Hugging Face does not do."""
+    import_library("transformers")
+    import_library("accelerate")
+    train = config.train
+    for asked, what in (
+        (any(stage.optim.name == "muon" for stage in config.of_stages()), "optim.name 'muon', which is two optimizers"),
+        (train.budget, "train.budget, whose number of steps may change"),
+        (any(stage.train.micro_batch_size for stage in config.of_stages()), "train.micro_batch_size"),
+        (train.compile, "train.compile"),
+        (train.precision == "fp16", "train.precision 'fp16'"),
+    ):
+        if asked:
+            raise UsageError(f"train.engine 'hf' cannot do {what}; change it, or set train.engine = 'loop'")

@@ -28,11 +28,13 @@ from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
 from patchlight.models import ModelCard, VisionTransformer, save_model
+from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
+from patchlight.training.distill import Teacher
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
@@ -54,12 +56,18 @@ class Trainer:
         self.precision = resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
         self.frozen = frozen_modules(self.model)
-        if isinstance(model, VisionTransformer) and config.model.fused_attn is None:
-            model.set_fused_attn(choose_fused(model, train.batch_size, self.precision, self.device))
+        fused = config.model.fused_attn
+        if fused is None:
+            fused = choose_fused(model, train.batch_size, self.precision, self.device)
+        if fused is not None:
+            set_fused_attn(model, fused)
         mode = "reduce-overhead" if train.cuda_graphs else None
         self.forward = torch.compile(self.model, mode=mode) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.teacher = Teacher(train, card, self.device, self.precision) if train.teacher else None
+        if isinstance(model, VisionTransformer):
+            model.distilled_training = self.teacher is not None
         self.ema: AveragedModel | None = None
         if train.ema_decay:
             self.ema = self.new_average()
@@ -84,11 +92,12 @@ class Trainer:
         self.snapshots: Snapshots | None = None
         if data.val is not None and can_be_taken(model, config.explain):
             self.snapshots = Snapshots(run, card, data.val, config.explain, train.seed)
+        self.stages, self.rows = 1, list[dict[str, Any]]()
         self.watch = Stopwatch()
         self.steps_s = 0.0  # of training in this process, without validation
 
-    def run_stage(self, stop: StopSignal, stages: int, resume: bool) -> None:
-        """Train until the stage is over, from the newest checkpoint with `resume`."""
+    def begin(self, stages: int, resume: bool) -> None:
+        """Fix the length of the stage, one of `stages`, or take up the newest checkpoint; say what is to come."""
         pace = self.rehearse() if self.budget_s else None
         if pace is not None:
             self.plan(pace)
@@ -96,19 +105,30 @@ class Trainer:
             self.resume()
         if stages > 1:
             say(f"stage {self.state.stage + 1} of {stages}: {self.describe_trainable()}")
+        self.stages, self.rows = stages, self.run.metrics()[: self.state.epochs_done]
         self.announce(pace)
-        rows = self.run.metrics()[: self.state.epochs_done]
-        while self.done < self.state.total_steps and not self.state.stopped_early:
+
+    @property
+    def is_over(self) -> bool:
+        return self.done >= self.state.total_steps or self.state.stopped_early
+
+    def train(self, stop: StopSignal) -> None:
+        """Epoch after epoch until the stage is over."""
+        while not self.is_over:
             self.train_epoch(stop)
-            if self.state.step == self.steps_of(self.state.epoch):
-                row = self.finish_epoch()
-                rows.append({**row, "stage": self.state.stage + 1} if stages > 1 else row)
-                self.run.write_metrics(rows)
-                say(self.describe(row))
-            self.save()
-            if stop.requested:
-                done = f"{self.state.epochs_done} epochs and {self.state.step} steps"
-                raise Interrupted(f"stopped by {stop.requested} after {done}")
+            self.pause(stop)
+
+    def pause(self, stop: StopSignal) -> None:
+        """At the end of an epoch its line; then a checkpoint. Raises Interrupted where a stop was asked for."""
+        if self.state.step == self.steps_of(self.state.epoch):
+            row = self.finish_epoch()
+            self.rows.append({**row, "stage": self.state.stage + 1} if self.stages > 1 else row)
+            self.run.write_metrics(self.rows)
+            say(self.describe(row))
+        self.save()
+        if stop.requested:
+            done = f"{self.state.epochs_done} epochs and {self.state.step} steps"
+            raise Interrupted(f"stopped by {stop.requested} after {done}")
 
     def describe_trainable(self) -> str:
         """What is trained in this stage, for how long and at which rate."""
@@ -232,8 +252,8 @@ class Trainer:
             if train.cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with runtime.autocast(self.precision, self.device):
-                logits = self.forward(part)
-            loss = F.cross_entropy(logits.float(), target, label_smoothing=train.label_smoothing)
+                answer = self.forward(part)
+            logits, loss = self.loss_of(answer, part, target)
             loss = loss * (len(part) / len(images))
             self.scaler.scale(loss).backward()
             mean_loss += loss.detach()
@@ -252,6 +272,14 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         return mean_loss, correct
+
+    def loss_of(self, answer: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's `answer` to `images` as logits (B, K), and its loss by labels and, if there is one, teacher."""
+        logits, distilled = answer if isinstance(answer, tuple) else (answer, answer)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.train.label_smoothing)
+        if self.teacher is not None:
+            loss = self.teacher.loss(loss, distilled.float(), images)
+        return logits, loss
 
     def lr(self, step: int, peak: float) -> float:
         return learning_rate(step, self.state.total_steps, peak, self.config.schedule, self.warmup)
@@ -379,10 +407,13 @@ class Trainer:
         return "  ".join(parts)
 
 
-def choose_fused(model: VisionTransformer, batch: int, precision: str, device: torch.device) -> bool:
-    """Whether attention of the model's shape is faster fused on this machine."""
-    tokens = model.num_prefix_tokens + model.grid_size[0] * model.grid_size[1]
-    return faster_attention(batch, model.num_heads, tokens, model.head_dim, precision, device) == "fused"
+def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.device) -> bool | None:
+    """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
+    shape = attention_shape(model)
+    if shape is None:
+        return None
+    heads, tokens, width = shape
+    return faster_attention(batch, heads, tokens, width, precision, device) == "fused"
 
 
 def diverged(what: str) -> str:

@@ -1,0 +1,45 @@
+"""Attention in one kernel, or as two products and a softmax: the same numbers, and the shape decides which is faster.
+
+Ours and timm's attention has a switch; Hugging Face's is asked for by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from patchlight.models.hub import HuggingFaceClassifier
+
+
+def attention_shape(model: Any) -> tuple[int, int, int] | None:
+    """Heads, tokens and the width of a head of a ViT, in which all layers are alike; None of another network."""
+    model = getattr(model, "encoder", model)  # of an autoencoder
+    if isinstance(model, HuggingFaceClassifier):
+        inner: Any = model.hf
+        embeddings = getattr(getattr(inner, inner.base_model_prefix, None), "embeddings", None)
+        table, heads = getattr(embeddings, "position_embeddings", None), getattr(inner.config, "num_attention_heads", 0)
+        if table is None or not isinstance(heads, int) or not heads:
+            return None
+        return heads, table.shape[1], table.shape[2] // heads
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Sequential) or not len(blocks) or not hasattr(model, "num_prefix_tokens"):
+        return None
+    attention: Any = getattr(blocks[0], "attn", None)
+    grid = getattr(model, "grid_size", None) or getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    width = getattr(attention, "head_dim", None) or getattr(model, "head_dim", None)
+    if not hasattr(attention, "fused_attn") or grid is None or width is None:
+        return None
+    return attention.num_heads, model.num_prefix_tokens + grid[0] * grid[1], width
+
+
+def set_fused_attn(model: nn.Module, fused: bool) -> None:
+    """Let every layer's attention be one kernel, or not. Nothing happens to a network without attention."""
+    if isinstance(model, HuggingFaceClassifier):
+        if attention_shape(model) is not None:
+            inner: Any = model.hf
+            inner.set_attn_implementation("sdpa" if fused else "eager")
+        return
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    for layer in layers:
+        layer.fused_attn = fused

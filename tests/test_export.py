@@ -1,0 +1,119 @@
+"""Exports are read by the libraries that they are for and answer as the run does; pushing up to the wire."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from saved import SAVED
+from small import SMALL
+
+from patchlight.cli import main
+from patchlight.export import FORMATS, export, push
+from patchlight.models import load_model
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of ours, of a timm model and of a Hugging Face model."""
+    root = tmp_path_factory.mktemp("export")
+    assert main(["train", "quickstart", *SMALL, "--model.global_pool", "token", "--out", str(root / "ours")]) == 0
+    data = [*SMALL[:8], "--train.debug", "--data.source", "digits", "--train.device", "cpu", "--model.img_size", "16"]
+    for kind, save in SAVED.items():
+        words = ["train", "finetune", *data, "--model.name", str(save(root / f"weights-{kind}"))]
+        assert main([*words, "--out", str(root / kind)]) == 0
+    return root
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", ["ours", "timm", "huggingface"])
+def test_every_format_of_every_kind(runs, tmp_path, kind, format):
+    found = export(runs / kind, format, out=tmp_path)
+    assert found["max_difference"] < 1e-4
+    assert "README.md" in found["files"]
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("---\n")
+    assert "model-index" in text
+    assert "95 % interval" in text
+
+
+def test_what_was_written_is_theirs(runs, tmp_path, capsys):
+    model, card = load_model(runs / "ours")
+    images = torch.randn(2, 3, 16, 16)
+    expected = model(images)
+    for format in ("timm", "hf", "onnx"):
+        assert main(["export", str(runs / "ours"), "--format", format, "--out", str(tmp_path / format)]) == 0
+        assert "logits differ from the run's by" in capsys.readouterr().out
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=1e-5)
+    assert theirs.pretrained_cfg["mean"] == pytest.approx(card.mean)
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "hf").eval()
+    torch.testing.assert_close(theirs(images).logits, expected, atol=1e-5, rtol=1e-5)
+    assert list(theirs.config.id2label.values()) == list(card.class_names)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    assert processor.image_mean == pytest.approx(card.mean)
+    import onnx
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
+    for batch in (1, 5):
+        logits = session.run(["logits"], {"pixels": pixels[:batch]})[0]
+        ours = model(card.to_input(torch.from_numpy(pixels[:batch]))).detach().numpy()
+        np.testing.assert_allclose(logits, ours, atol=1e-4)
+    props = {p.key: p.value for p in onnx.load(tmp_path / "onnx" / "model.onnx").metadata_props}
+    assert json.loads(props["labels"]) == list(card.class_names)
+
+
+def test_a_model_that_a_format_does_not_have(runs, tmp_path, capsys):
+    path = tmp_path / "conv"
+    assert main(["train", "quickstart", *SMALL, "--model.stem", "conv", "--out", str(path)]) == 0
+    assert main(["export", str(path), "--format", "timm"]) == 1
+    assert "timm's ViT has no convolutional stem; export to safetensors or onnx" in capsys.readouterr().err
+    assert main(["export", str(path), "--format", "onnx"]) == 0
+
+
+def test_a_push_is_a_repository_and_a_folder(runs, monkeypatch):
+    from huggingface_hub import HfApi
+
+    calls = []
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo, **options: calls.append((repo, options)))
+
+    def upload(self, *, repo_id, folder_path, commit_message):
+        calls.append((repo_id, sorted(p.name for p in __import__("pathlib").Path(folder_path).iterdir())))
+
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    found = push(runs / "ours", "me/digits", format="timm", private=True)
+    assert found["url"] == "https://huggingface.co/me/digits"
+    assert calls == [
+        ("me/digits", {"private": True, "exist_ok": True}),
+        ("me/digits", ["README.md", "config.json", "model.safetensors"]),
+    ]
+
+
+def test_a_refused_push(runs, monkeypatch, capsys):
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    def refused(self, *args, **options):
+        raise LocalTokenNotFoundError("Token is required")
+
+    monkeypatch.setattr(HfApi, "create_repo", refused)
+    assert main(["push", str(runs / "ours"), "me/digits"]) == 1
+    assert "the hub refused me/digits: Token is required; `hf auth login` logs in" in capsys.readouterr().err
+    assert main(["push", str(runs / "ours"), "digits"]) == 2
+    assert "a repository is OWNER/NAME, not 'digits'" in capsys.readouterr().err
+
+
+def test_an_unfinished_run(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "ours", copy)
+    (copy / "eval.json").unlink()
+    (copy / "samples.npz").unlink()
+    export(copy, "safetensors")
+    assert "It was not measured on test images" in (copy / "export" / "safetensors" / "README.md").read_text()
