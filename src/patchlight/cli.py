@@ -94,7 +94,7 @@ def _train(args: argparse.Namespace) -> None:
     from patchlight.cli_text import result_line
 
     run = verbs.train(config, out=args.out, resume=args.resume, overwrite=args.overwrite, command=_command(args))
-    result = run.read_json("eval.json")
+    result = run.result()
     if args.json:
         _print_json({"run": str(run.path), **result})
     else:

@@ -30,6 +30,8 @@ def share(value: float | None) -> str:
 
 
 def result_line(result: dict[str, Any]) -> str:
+    if "top1" not in result:
+        return f"kept epoch {result['epoch']}: validation loss {result['val_loss']:.4f} of the hidden patches' pixels"
     low, high = result["top1_ci95"]
     mirrored = f"; {share(result['mirrored']['top1'])} averaged with mirror images" if "mirrored" in result else ""
     subset = ""

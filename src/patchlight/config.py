@@ -24,6 +24,7 @@ from patchlight.sections import (
     DataConfig,
     EvalConfig,
     ExplainConfig,
+    MaeConfig,
     MethodName,
     ModelConfig,
     OptimConfig,
@@ -33,8 +34,9 @@ from patchlight.sections import (
 
 __all__ = [
     "DEFAULT_METHOD", "RECIPES", "SECTIONS", "STAGE_FIELDS", "About", "AugmentConfig", "Config", "DataConfig",
-    "EvalConfig", "ExplainConfig", "FieldInfo", "MethodName", "ModelConfig", "OptimConfig", "ScheduleConfig",
-    "TrainConfig", "apply_overrides", "config_from_dict", "describe_fields", "load_recipe", "recipe_names", "recipes",
+    "EvalConfig", "ExplainConfig", "FieldInfo", "MaeConfig", "MethodName", "ModelConfig", "OptimConfig",
+    "ScheduleConfig", "TrainConfig", "apply_overrides", "config_from_dict", "describe_fields", "load_recipe",
+    "recipe_names", "recipes",
 ]  # fmt: skip
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -51,6 +53,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     stages: tuple[dict[str, dict[str, Any]], ...] = ()  # what each stage of training changes of the above

@@ -77,8 +77,9 @@ def forecast(seconds: float, device: str = "auto") -> Iterator[dict[str, Any]]:
 
 
 def can_be_forecast(config: Config) -> bool:
-    """Its images have a known number, and its model needs no weights of a hub."""
-    return config.data.source in TRAIN_IMAGES and config.model.name in MODELS and not config.stages
+    """It learns labels of images whose number is known, with a model that needs no weights of a hub."""
+    is_known = config.data.source in TRAIN_IMAGES and config.model.name in MODELS
+    return is_known and config.train.task == "classify" and not config.stages
 
 
 def _forecast(config: Config, seconds: float) -> dict[str, Any]:

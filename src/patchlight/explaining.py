@@ -18,7 +18,7 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.assess import assess
 from patchlight.explanation.methods import METHODS, explain, find_method
-from patchlight.models import load_model
+from patchlight.models import load_classifier
 from patchlight.report.map_figures import Subject, write_figures
 from patchlight.runs import Run
 from patchlight.verbs import own_split, report
@@ -70,7 +70,7 @@ def faithfulness(
     """
     opened = Run.open(run)
     runtime.tune_process(runtime.resolve_device(device))
-    model, card = load_model(run, runtime.resolve_device(device))
+    model, card = load_classifier(run, runtime.resolve_device(device))
     anatomy = dissect(model)
     test = own_split(opened, "test")
     chosen = torch.randperm(len(test), generator=runtime.generator(0, "faithfulness"))[:count].sort().values
@@ -94,7 +94,7 @@ def faithfulness(
 
 def load_subject(run: Run, files: Sequence[str | Path], device: str) -> Subject:
     runtime.tune_process(runtime.resolve_device(device))
-    model, card = load_model(run.path, runtime.resolve_device(device))
+    model, card = load_classifier(run.path, runtime.resolve_device(device))
     anatomy = dissect(model)
     labels = None
     if files:

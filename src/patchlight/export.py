@@ -146,8 +146,9 @@ def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     import_library("onnxscript", "export")
     path = folder / "model.onnx"
     pixels = torch.zeros(2, 3, card.img_size, card.img_size, dtype=torch.uint8)
+    packed = Packed(model, card).eval().requires_grad_(False)
     torch.onnx.export(
-        Packed(model, card).eval(), (pixels,), str(path), input_names=["pixels"], output_names=["logits"],
+        packed, (pixels,), str(path), input_names=["pixels"], output_names=["logits"],
         dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}}, dynamo=True, external_data=False,
         verbose=False,
     )  # fmt: skip
@@ -181,7 +182,8 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     config = run.config()
-    facts: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"], "pipeline_tag": "image-classification"}
+    purpose = "image-classification" if card.class_names else "image-feature-extraction"
+    facts: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"], "pipeline_tag": purpose}
     if (run.path / "eval.json").is_file():
         result = run.read_json("eval.json")
         facts["eval_results"] = [EvalResult(
@@ -193,16 +195,18 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
             f"Accuracy on {result['n']:,} {result['split']} images of `{result['data']}`: "
             f"**{100 * result['top1']:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
         )
-    else:
+    elif card.class_names:
         score = "It was not measured on test images."
+    else:
+        score = "It learned without labels, so its head says nothing; give it a new one."
     data = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
-    classes = ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "")
+    classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
     weights = f" It began with the weights of `{card.source['id']}`." if card.source else ""
     return (
         f"---\n{data.to_yaml()}\n---\n\n# {config.about.name}\n\n"
         f"{card.name}, trained with Patchlight's recipe `{config.about.name}`.{weights} {score}\n\n"
         f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
-        f"{_numbers(card.std)}. Classes: {classes}.\n"
+        f"{_numbers(card.std)}.{classes if card.class_names else ''}\n"
     )
 
 

@@ -15,10 +15,12 @@ import numpy as np
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 
+# What a finished run has, by its `train.task`.
+RESULTS = {"classify": "eval.json", "reconstruct": "reconstruction.json"}
 CONTENTS = (
-    "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "insight.npz", "snapshots.npz",
-    "faithfulness.json",
-    "report.html", "README.md", "explain", "figures", "model", "checkpoints",
+    "config.toml", "environment.json", "metrics.jsonl", *RESULTS.values(), "samples.npz", "reconstructions.npz",
+    "insight.npz", "snapshots.npz", "faithfulness.json", "report.html", "README.md", "explain", "figures", "model",
+    "checkpoints",
 )  # fmt: skip
 
 
@@ -95,6 +97,14 @@ class Run:
 
     def config(self) -> Config:
         return load_recipe(str(self.path / "config.toml"))
+
+    @property
+    def finished(self) -> bool:
+        return any((self.path / name).is_file() for name in RESULTS.values())
+
+    def result(self) -> dict[str, Any]:
+        """What the run ended with: the test metrics or, without labels, the loss of what was painted."""
+        return self.read_json(RESULTS[self.config().train.task])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs so far; an empty list before the first."""

@@ -33,6 +33,7 @@ STREAMS = {
     "input": 5,
     "faithfulness": 6,
     "snapshots": 7,
+    "decoder": 8,
 }
 
 

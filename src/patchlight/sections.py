@@ -135,6 +135,9 @@ class ScheduleConfig(Section):
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
+    task: Annotated[
+        Literal["classify", "reconstruct"], "learn labels, or without them paint hidden patches (masked autoencoding)"
+    ] = "classify"
     epochs: Annotated[float, "passes over the training images; 2.5 ends in the middle of the third", POSITIVE] = 10.0
     budget: Annotated[
         Duration | None, "wall-clock time of training and validation, as 90s, 10m or 1h30m; it then decides the epochs"
@@ -170,6 +173,16 @@ class TrainConfig(Section):
 
 
 @dataclass(frozen=True)
+class MaeConfig(Section):
+    """Masked autoencoding (He et al. 2022), with train.task = "reconstruct"."""
+
+    mask_ratio: Annotated[float, "share of the patches that are hidden", Range(0.05, 0.95)] = 0.75
+    decoder_dim: Annotated[int, "width of the decoder, which is thrown away; four divides it", COUNT] = 128
+    decoder_depth: Annotated[int, "its blocks", COUNT] = 2
+    decoder_heads: Annotated[int, "its attention heads; they divide decoder_dim", COUNT] = 4
+
+
+@dataclass(frozen=True)
 class EvalConfig(Section):
     batch_size: Annotated[int, "images at a time", COUNT] = 500
     mirror: Annotated[bool, "give apart the score of probabilities averaged over an image and its mirror image"] = False
@@ -201,6 +214,7 @@ SECTIONS: dict[str, type[Section]] = {
     "optim": OptimConfig,
     "schedule": ScheduleConfig,
     "train": TrainConfig,
+    "mae": MaeConfig,
     "eval": EvalConfig,
     "explain": ExplainConfig,
 }

@@ -35,12 +35,14 @@ from patchlight.models import (
     check_model,
     create_model,
     load_backbone,
+    load_classifier,
     load_model,
 )  # fmt: skip
+from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
-from patchlight.runs import Run, config_differences
+from patchlight.runs import RESULTS, Run, config_differences
 from patchlight.training.fit import check_fit, fit
 from patchlight.training.loop import choose_fused
 from patchlight.training.state import TrainState
@@ -68,7 +70,7 @@ def train(
     device = runtime.resolve_device(config.train.device)
     check_model(config.model)
     check_augment(config.augment)
-    if resume and (path / "eval.json").is_file():
+    if resume and Run(path).finished:
         say(f"{path} is finished; its report is built again")
         report(path)
         return Run.open(path)
@@ -78,6 +80,8 @@ def train(
         for note in data.notes:
             say(note)
         model, card = build(config, data)
+        if config.train.task == "reconstruct":
+            model = autoencoder(model, config)
         fit_input(model, card, data.train, config.train.seed)
         check_fit(model, data, config)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
@@ -95,7 +99,11 @@ def train(
         run.write_json("environment.json", record)
         say(summary_line(record))
         state = fit(model, card, data, with_choices(config, record), run, resume=resume)
-        finish(run, data, config, {**record, "time": time_of(run, state)})
+        done = {**record, "time": time_of(run, state)}
+        if config.train.task == "reconstruct":
+            finish_reconstruction(run, state, done)
+        else:
+            finish(run, data, config, done)
     return run
 
 
@@ -140,7 +148,9 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
     name = backbone.name or config.model.name
-    return backbone.model, ModelCard(name, backbone.args, names, mean, std, backbone.source)
+    # What paints knows no classes, so what begins with it gets a new head.
+    classes = names if config.train.task == "classify" else ()
+    return backbone.model, ModelCard(name, backbone.args, classes, mean, std, backbone.source)
 
 
 def fit_input(model: nn.Module, card: ModelCard, images: ImageSet, seed: int) -> None:
@@ -215,7 +225,23 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     run.write_arrays("samples.npz", samples)
     if (insight := collect_insight(model, card, samples)) is not None:
         run.write_arrays("insight.npz", insight)
-    run.write_json("eval.json", {"data": config.data.source, **metrics})  # last: it marks a run as finished
+    run.write_json(RESULTS["classify"], {"data": config.data.source, **metrics})  # last: it marks a run as finished
+    report(run.path)
+
+
+def autoencoder(model: nn.Module, config: Config) -> nn.Module:
+    """The encoder with a decoder. Raises UsageError for a model that is no plain ViT of ours."""
+    if not isinstance(model, VisionTransformer):
+        raise UsageError(f"train.task 'reconstruct' is for a ViT of `patchlight models`, not for {config.model.name}")
+    with torch.random.fork_rng():
+        torch.manual_seed(runtime.derive_seed(config.train.seed, "decoder"))
+        return MaskedAutoencoder(model, **dataclasses.asdict(config.mae))
+
+
+def finish_reconstruction(run: Run, state: TrainState, environment: dict[str, Any]) -> None:
+    """Nothing is tested: the encoder is a beginning, and what is built on it is measured."""
+    run.write_json("environment.json", environment)
+    run.write_json(RESULTS["reconstruct"], {"val_loss": state.best_loss, "epoch": state.best_epoch})
     report(run.path)
 
 
@@ -223,7 +249,7 @@ def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", d
     """The metrics of a finished run on a split of its own data, or of any source with the same classes."""
     opened = Run.open(run)
     config = opened.config()
-    model, card = load_model(run, runtime.resolve_device(device))
+    model, card = load_classifier(run, runtime.resolve_device(device))
     if not (opened.path / "eval.json").is_file():
         say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_same_source(data, config.data.source):
@@ -273,7 +299,7 @@ def predict(
     run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto"
 ) -> list[dict[str, Any]]:
     """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first."""
-    model, card = load_model(run, runtime.resolve_device(device))
+    model, card = load_classifier(run, runtime.resolve_device(device))
     answers = []
     for start in range(0, len(images), PREDICT_BATCH):
         paths = images[start : start + PREDICT_BATCH]
@@ -302,9 +328,9 @@ def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
     unfinished = [run for run in opened if not (run.path / "eval.json").is_file()]
     opened = [run for run in opened if run not in unfinished]
     for run in unfinished:
-        say(f"{run.path} has no result yet and is left out")
+        say(f"{run.path} has no test result and is left out")
     if not opened:
-        raise PatchlightError("none of these runs has a result yet; finish one with `patchlight train ... --resume`")
+        raise PatchlightError("none of these runs has a test result; finish one with `patchlight train ... --resume`")
     rows = [_summary(run) for run in opened]
     configs = [run.config() for run in opened]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}

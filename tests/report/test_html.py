@@ -204,8 +204,9 @@ def test_the_page_needs_nothing_else(run, page):
 
 
 def test_slides(run, page):
-    assert {path.stem for path in (run / "figures").iterdir()} == set(SLIDES)
-    for name in SLIDES:
+    of_classifiers = set(SLIDES) - {"painted"}
+    assert {path.stem for path in (run / "figures").iterdir()} == of_classifiers
+    for name in of_classifiers:
         picture = Image.open(run / "figures" / f"{name}.png").convert("RGB")
         assert picture.getpixel((0, 0)) == (255, 255, 255)
         assert picture.width > 300

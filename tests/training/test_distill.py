@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    _, run = run_fit(tmp_path_factory.mktemp("teacher"), train={"epochs": 6, "select": "last"})
+    _, run = run_fit(tmp_path_factory.mktemp("teacher"), train={"epochs": 12, "select": "last"})
     return run.path
 
 

@@ -248,6 +248,17 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     return model.to(device).eval(), card
 
 
+def load_classifier(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
+    """As `load_model`; raises PatchlightError, too, for a model that learned without labels."""
+    model, card = load_model(folder, device)
+    if not card.class_names:
+        raise PatchlightError(
+            f"{folder} learned without labels and knows no classes; train on from it with "
+            f"`patchlight train finetune --model.name {folder}`"
+        )
+    return model, card
+
+
 def _model_folder(folder: Path) -> Path:
     """Of a run its `model/`, else the folder itself."""
     return folder / "model" if (folder / "model").is_dir() or (folder / "config.toml").is_file() else folder

@@ -125,11 +125,21 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens after the last block (B, T, D)."""
-        x = self.embed(x)
+        return self.norm(self.run_blocks(self.embed(x)))
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) of any number through all blocks."""
         for block in self.blocks:
             recompute = self.grad_checkpointing and self.training
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return self.norm(x)
+        return x
+
+    def encode_visible(self, x: Tensor, shown: Tensor) -> Tensor:
+        """Images (B, C, H, W) of which only the patches `shown` (B, V) are looked at -> tokens (B, P + V, D)."""
+        whole = self.embed(x)
+        prefix, patches = whole.split([self.num_prefix_tokens, whole.shape[1] - self.num_prefix_tokens], dim=1)
+        visible = patches.gather(1, shown.unsqueeze(2).expand(-1, -1, patches.shape[2]))
+        return self.norm(self.run_blocks(torch.cat([prefix, visible], dim=1)))
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens (B, T, D) -> (B, D)."""

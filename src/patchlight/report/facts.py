@@ -36,6 +36,7 @@ class Facts:
     samples: Samples | None
     insight: Samples | None
     snapshots: Samples | None
+    painted: Samples | None  # what an autoencoder made of a few images
     faithfulness: dict[str, Any] | None
 
     @property
@@ -87,6 +88,7 @@ def read_facts(run: Path) -> Facts:
         samples=samples,
         insight=_insight(run / "insight.npz", samples),
         snapshots=_arrays(run / "snapshots.npz", "remove it; the report does without", _are_snapshots),
+        painted=_arrays(run / "reconstructions.npz", "remove it; the report does without", _are_painted),
         faithfulness=_json(run / "faithfulness.json", "remove it; the report does without", _is_faithfulness),
     )
 
@@ -211,6 +213,11 @@ def _is_insight(data: Samples, count: int) -> bool:
         and np.isfinite(data["distance"]).all()
         and ("positions" not in data or data["positions"].shape == (patches, *relevance.shape[2:]))
     )
+
+
+def _are_painted(data: Samples) -> bool:
+    shapes = {data[key].shape for key in ("images", "hidden", "painted") if key in data and data[key].dtype == np.uint8}
+    return len(shapes) == 1 and len(data) == 3 and len(next(iter(shapes))) == 4
 
 
 def _are_snapshots(data: Samples) -> bool:

@@ -29,6 +29,7 @@ SLIDES = {
     "patches": "an image as the model sees it",
     "attention": "where the model looked",
     "attention_distance": "how far each head looks",
+    "painted": "what was hidden and what the model painted",
     "positions": "how alike position embeddings are",
 }
 
@@ -45,6 +46,7 @@ def build_report(run: Path) -> Path:
     shown = {
         "headline": parts.headline(facts),
         "recipe": parts.recipe(facts),
+        "painted": parts.painted(facts, slides),
         "curves": parts.curves(facts, slides),
         "classes": parts.classes(facts, slides),
         "calibration": parts.calibration(facts, slides),
@@ -89,6 +91,8 @@ def build_readme(run: Path) -> Path:
 
 
 def _result(headline: parts.Part) -> str:
+    if headline["painting"]:
+        return headline["painting"]
     if headline["top1"] is None:
         return "No test result yet: the run is still training or was interrupted."
     interval = f"95 % interval {headline['interval']}"
@@ -97,6 +101,8 @@ def _result(headline: parts.Part) -> str:
 
 def _commands(facts: Facts) -> list[str]:
     run, recipe = shlex.quote(str(facts.run)), shlex.quote(str(facts.run / "config.toml"))
+    if facts.config.train.task == "reconstruct":
+        return [f"patchlight train finetune --model.name {run}    # begin with its encoder", f"patchlight report {run}"]
     first = [f"{resume_command(facts.run)}    # go on with the training"] if facts.result is None else []
     return [
         *first,
@@ -117,6 +123,7 @@ def _files(facts: Facts) -> list[str]:
         "environment.json": "versions, hardware, size of the model, time",
         "metrics.jsonl": "a line for each epoch",
         "eval.json": "the test result in numbers",
+        "reconstruction.json": "the loss of what was painted, and the epoch that is kept",
         "samples.npz": "the images, predictions and attention maps that the report shows",
         "checkpoints": "what training resumes from",
     }

@@ -26,6 +26,7 @@ BY = "\N{MULTIPLICATION SIGN}"
 EN = "\N{EN DASH}"
 TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
 NAME = 36  # signs of a class name under a picture
+PAINTED_ROWS = (("image", "images"), ("shown", "hidden"), ("painted", "painted"))
 Draw = Callable[[Theme], Figure]
 Part = dict[str, Any]
 
@@ -36,6 +37,7 @@ def headline(facts: Facts) -> Part:
         "validation": _validation(facts),
         "facts": key_facts(facts),
         "resume": resume_command(facts.run),
+        "painting": _painting(facts),
     }
     if facts.result is None:
         return part
@@ -54,6 +56,27 @@ def headline(facts: Facts) -> Part:
         "subset": _subset(result.get("subset_test")),
         "loss": f"{result['loss']:.3f}",
     }
+
+
+def _painting(facts: Facts) -> str | None:
+    """Of masked autoencoding, which has no accuracy."""
+    if facts.config.train.task != "reconstruct" or facts.selected is None:
+        return None
+    share, loss = facts.config.mae.mask_ratio, facts.selected.get("val/loss")
+    error = (
+        f": their pixels, normalised patch by patch, are missed by {loss:.3f} (mean square)" if loss is not None else ""
+    )
+    return f"An encoder that learned without labels, by painting {percent(share)} of each image's patches{error}."
+
+
+def painted(facts: Facts, slides: dict[str, Draw]) -> Part | None:
+    """Images, what was shown of them, and what the model painted."""
+    if facts.painted is None:
+        return None
+    rows = [(word, list(facts.painted[key])) for word, key in PAINTED_ROWS]
+    slides["painted"] = lambda theme: galleries.board(rows, "What the model painted", theme=theme, scale=False)
+    words = "Validation images, the same with hidden patches grey, and with what the model painted there."
+    return {"figure": chart(slides["painted"], words)}
 
 
 def _subset(own: dict[str, Any] | None) -> str | None:

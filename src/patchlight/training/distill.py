@@ -12,7 +12,7 @@ from torch import Tensor
 from patchlight import runtime
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError
-from patchlight.models import ModelCard, load_model
+from patchlight.models import ModelCard, load_classifier
 
 
 class Teacher:
@@ -20,7 +20,7 @@ class Teacher:
 
     def __init__(self, config: TrainConfig, student: ModelCard, device: torch.device, precision: str) -> None:
         assert config.teacher is not None
-        self.model, self.card = load_model(config.teacher, device)
+        self.model, self.card = load_classifier(config.teacher, device)
         self.model.requires_grad_(False)
         if self.card.class_names != student.class_names:
             raise PatchlightError(

@@ -75,6 +75,8 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         raise UsageError("train.cuda_graphs needs train.compile = true and a CUDA device; set it to false")
     if train.engine == "hf":
         check_engine(config)
+    if train.task == "reconstruct":
+        check_reconstruction(config)
     if config.model.distill_token and not train.teacher:
         raise UsageError("model.distill_token learns from a teacher; name a finished run with train.teacher")
     names = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -82,6 +84,19 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         set_trainable(model, stage.train.trainable, names)
         build_optimizers(model, stage.optim)
     set_trainable(model, "all", names)
+
+
+def check_reconstruction(config: Config) -> None:
+    """Raises UsageError for what needs labels, which are not looked at."""
+    augment = config.augment
+    for asked, what in (
+        (augment.mixup_alpha or augment.cutmix_alpha, "mixup and CutMix mix labels; leave them out"),
+        (config.train.teacher, "train.teacher teaches labels; leave it out"),
+        (config.train.trainable != "all", "all is trained; leave out train.trainable"),
+        (config.stages, "it has one stage; leave out [[stages]]"),
+    ):
+        if asked:
+            raise UsageError(f"train.task 'reconstruct' looks at no labels: {what}")
 
 
 def check_engine(config: Config) -> None:

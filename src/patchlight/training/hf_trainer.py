@@ -6,7 +6,7 @@ It gets Patchlight's batches, loss, rates and random numbers, so that its losses
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -71,13 +71,13 @@ class Engine(transformers.Trainer):
         """Patchlight's rates; each group has its own peak."""
         ours, done = self.ours, self.ours.done
         inner = ours.optimizers[0]
-        rates = [
-            lambda step, peak=group["peak_lr"]: ours.lr(min(done + step, ours.state.total_steps - 1), peak) / peak
-            for group in inner.param_groups
-        ]
+
+        def rate(peak: float) -> Callable[[int], float]:
+            return lambda step: ours.lr(min(done + step, ours.state.total_steps - 1), peak) / peak
+
         for group in inner.param_groups:
             group["lr"] = group["initial_lr"] = group["peak_lr"]
-        self.lr_scheduler = LambdaLR(inner, rates)
+        self.lr_scheduler = LambdaLR(inner, [rate(group["peak_lr"]) for group in inner.param_groups])
         return self.lr_scheduler
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
@@ -91,10 +91,12 @@ class Engine(transformers.Trainer):
     ) -> Any:
         self.ours.train_mode()  # the Trainer puts frozen parts in training mode, too
         images = inputs["pixel_values"]
-        logits, loss = self.ours.loss_of(model(images), images, inputs["targets"])
-        self.loss_sum += loss.detach() * len(logits)
-        self.correct += (logits.detach().argmax(dim=1) == inputs["own_labels"]).sum()
-        return (loss, logits) if return_outputs else loss
+        answer = model(images)
+        loss, right = self.ours.task.loss(answer, images, inputs["targets"], inputs["own_labels"])
+        self.loss_sum += loss.detach() * len(images)
+        if right is not None:
+            self.correct += right
+        return (loss, answer) if return_outputs else loss
 
 
 class AfterStep(transformers.TrainerCallback):

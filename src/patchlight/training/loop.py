@@ -12,33 +12,28 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.batches import TrainBatches
-from patchlight.data.images import ImageSet
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
-from patchlight.evaluation.evaluate import predict_logits
-from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
-from patchlight.models import ModelCard, VisionTransformer, save_model
+from patchlight.models import ModelCard
 from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.probe import faster_attention, resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
-from patchlight.training.distill import Teacher
 from patchlight.training.optim import build_optimizers
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
+from patchlight.training.tasks import TASKS, Task, diverged
 from patchlight.training.trainable import frozen_modules
 from patchlight.units import clock
 
@@ -65,9 +60,7 @@ class Trainer:
         self.forward = torch.compile(self.model, mode=mode) if train.compile else self.model
         self.optimizers = build_optimizers(self.model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.teacher = Teacher(train, card, self.device, self.precision) if train.teacher else None
-        if isinstance(model, VisionTransformer):
-            model.distilled_training = self.teacher is not None
+        self.task: Task = TASKS[train.task](config, card, model, self.device, self.precision)
         self.ema: AveragedModel | None = None
         if train.ema_decay:
             self.ema = self.new_average()
@@ -154,7 +147,8 @@ class Trainer:
         if self.data.val is not None:
             size = self.config.eval.batch_size
             few = self.data.val.select(range(min(size, len(self.data.val))))
-            val_s = time_steps(lambda step: self.predict_val(few), 0.0) * len(self.data.val) / len(few)
+            each_s = time_steps(lambda step: self.task.score(self.selected_model, few), 0.0) / len(few)
+            val_s = each_s * len(self.data.val)
         self.model.load_state_dict(before)
         for optimizer in self.optimizers:
             optimizer.state.clear()
@@ -253,11 +247,12 @@ class Trainer:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with runtime.autocast(self.precision, self.device):
                 answer = self.forward(part)
-            logits, loss = self.loss_of(answer, part, target)
+            loss, right = self.task.loss(answer, part, target, label)
             loss = loss * (len(part) / len(images))
             self.scaler.scale(loss).backward()
             mean_loss += loss.detach()
-            correct += (logits.detach().argmax(dim=1) == label).sum()
+            if right is not None:
+                correct += right
 
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -273,14 +268,6 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return mean_loss, correct
 
-    def loss_of(self, answer: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's `answer` to `images` as logits (B, K), and its loss by labels and, if there is one, teacher."""
-        logits, distilled = answer if isinstance(answer, tuple) else (answer, answer)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.train.label_smoothing)
-        if self.teacher is not None:
-            loss = self.teacher.loss(loss, distilled.float(), images)
-        return logits, loss
-
     def lr(self, step: int, peak: float) -> float:
         return learning_rate(step, self.state.total_steps, peak, self.config.schedule, self.warmup)
 
@@ -291,6 +278,10 @@ class Trainer:
     def is_mixed(self, epoch: int, step: int) -> bool:
         augment = self.config.augment
         return self.is_strong(epoch, step) and bool(augment.mixup_alpha or augment.cutmix_alpha)
+
+    def counts_right(self, epoch: int, step: int) -> bool:
+        """Of mixed images, and of painted ones, there is no one right answer to count."""
+        return self.config.train.task == "classify" and not self.is_mixed(epoch, step)
 
     def make_inputs(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, H, W) float, targets (B,) or, where mixed, (B, K), and the images' own labels (B,)."""
@@ -314,26 +305,26 @@ class Trainer:
             "step": state.steps_before + done,
             "lr": self.lr(done - 1, self.config.optim.lr),
             "train/loss": state.loss_sum / images,
-            # Of mixed images there is no one right answer to count.
-            "train/top1": None if self.is_mixed(state.epoch, 0) else state.correct / images,
+            "train/top1": state.correct / images if self.counts_right(state.epoch, 0) else None,
             "val/loss": val_loss,
             "val/top1": val_top1,
             "images_per_s": images / state.epoch_s,
             "epoch_s": state.epoch_s,
         }
         state.epoch, state.step, state.loss_sum, state.correct, state.epoch_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
-        row["best"] = val_top1 is not None and val_loss is not None and state.improve(val_top1, val_loss)
+        # What paints has no accuracy: its loss decides.
+        row["best"] = val_loss is not None and state.improve(val_top1 or 0.0, val_loss)
         if row["best"]:
             state.best_step = row["step"]
         if train.checkpoint_every and state.epochs_done % train.checkpoint_every == 0:
             state.kept_steps.append(row["step"])
         if row["best"] or train.select == "last":
-            save_model(self.run.path / "model", self.selected_model, self.card)
+            self.task.keep(self.selected_model, self.run, self.data.test if self.data.val is None else self.data.val)
         if self.snapshots is not None and self.snapshots.due(state.epochs_done):
             self.snapshots.take(self.selected_model, state.epochs_done)
         patience = train.early_stop_epochs
         since = state.epochs_done - max(state.best_epoch, state.epochs_before)
-        state.stopped_early = bool(patience) and val_top1 is not None and since >= patience
+        state.stopped_early = bool(patience) and val_loss is not None and since >= patience
         val_s = self.watch.lap(state)
         if self.budget is not None:
             self.budget.val_s = val_s
@@ -346,19 +337,7 @@ class Trainer:
 
     def validate(self) -> tuple[float | None, float | None]:
         """Loss and top-1 of the selected weights on the validation images, if any, in the precision of training."""
-        if self.data.val is None:
-            return None, None
-        logits = self.predict_val(self.data.val)
-        if not np.isfinite(logits).all():
-            raise PatchlightError(diverged("the model's outputs are no longer finite"))
-        labels = self.data.val.labels.numpy()
-        return cross_entropy(logits, labels), topk_accuracy(logits, labels, 1)
-
-    def predict_val(self, images: ImageSet) -> np.ndarray:
-        return predict_logits(
-            self.selected_model, self.card, images,
-            batch_size=self.config.eval.batch_size, precision=self.precision, label="validating",
-        )  # fmt: skip
+        return (None, None) if self.data.val is None else self.task.score(self.selected_model, self.data.val)
 
     def new_average(self) -> AveragedModel:
         decay = self.config.train.ema_decay
@@ -388,7 +367,7 @@ class Trainer:
         state = self.state
         seen = state.step * self.batches.batch_size
         pace = self.batches.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
-        accuracy = "" if self.is_mixed(state.epoch, state.step) else f"acc {state.correct / seen:.1%}  "
+        accuracy = f"acc {state.correct / seen:.1%}  " if self.counts_right(state.epoch, state.step) else ""
         lr = self.lr(self.done - 1, self.config.optim.lr)
         return f"loss {state.loss_sum / seen:.3f}  {accuracy}lr {lr:.1e}  {pace:,.0f} images/s"
 
@@ -414,7 +393,3 @@ def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.dev
         return None
     heads, tokens, width = shape
     return faster_attention(batch, heads, tokens, width, precision, device) == "fused"
-
-
-def diverged(what: str) -> str:
-    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or use train.precision = 'fp32'"
