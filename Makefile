@@ -26,7 +26,7 @@ check: .venv/.installed-dev
 # nothing else; the tables of docs/results.md are written anew.
 bench: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m benchmarks step data inference memory scaling roofline startup
+	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup
 	$(BIN)/python -m benchmarks.tables
 
 .venv/bin/python:

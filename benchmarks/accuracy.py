@@ -61,18 +61,7 @@ def train_ours(
     """`settings` go over the recipe's. `total_s` holds the test images and the report too."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        settings = {
-            **(settings or {}),
-            "data.source": options.source, "train.budget": f"{seconds:g}s", "train.seed": str(seed),
-            "train.device": options.device.type,
-        }  # fmt: skip
-        words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        started = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "patchlight", "train", recipe, *words, "--out", str(path)],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        total = time.monotonic() - started
+        total = train_into(path, options, recipe, seconds, seed, settings or {})
         lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         environment = json.loads((path / "environment.json").read_text())
     rows = [{"wall_s": line["wall_s"], "epoch": line["epoch"], "val_top1": line["val/top1"]} for line in lines]
@@ -82,6 +71,22 @@ def train_ours(
         "rows": rows, "images": round(images), "digest_val": data["digests"]["val"], "train": data["train"],
         "total_s": total,
     }  # fmt: skip
+
+
+def train_into(path: Path, options: Options, recipe: str, seconds: float, seed: int, settings: dict[str, str]) -> float:
+    """`patchlight train` for a budget, into a run folder; how long the whole command took."""
+    settings = {
+        **settings,
+        "data.source": options.source, "train.budget": f"{seconds:g}s", "train.seed": str(seed),
+        "train.device": options.device.type,
+    }  # fmt: skip
+    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "patchlight", "train", recipe, *words, "--out", str(path)],
+        cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return time.monotonic() - started
 
 
 def summary(runs: list[dict[str, Any]], budget: float) -> dict[str, Any]:

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import ablation, accuracy, data, inference, memory, roofline, scaling, startup, step
+from benchmarks import (
+    ablation,
+    accuracy,
+    breakdown,
+    data,
+    inference,
+    memory,
+    pretraining,
+    roofline,
+    scaling,
+    startup,
+    step,
+)
 from benchmarks.options import Options
 
 
@@ -24,7 +36,11 @@ CATALOGUE = {
     "memory": Benchmark("peak memory of a training step", memory.run, memory.table),
     "scaling": Benchmark("our cost against tokens, width, depth and batch", scaling.run, scaling.table),
     "roofline": Benchmark("what the machine can do", roofline.run, roofline.table),
+    "breakdown": Benchmark("where the time of a recipe's training step goes", breakdown.run, breakdown.table),
     "startup": Benchmark("help, imports, first step", startup.run, startup.table),
     "accuracy": Benchmark("validation accuracy within a wall-clock budget", accuracy.run, accuracy.table),
+    "pretraining": Benchmark(
+        "what pre-training and a teacher are worth in equal time", pretraining.run, pretraining.table
+    ),
     "ablation": Benchmark("the same without each ingredient of a recipe", ablation.run, ablation.table),
 }

@@ -16,7 +16,8 @@ SIZE = 32
 def save_timm(folder: Path, architecture: str = "vit_tiny_patch16_224", **options) -> Path:
     """timm's folder: config.json with the architecture, model.safetensors."""
     torch.manual_seed(0)
-    options = {"img_size": SIZE, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 3, **options}
+    if architecture.startswith("vit"):
+        options = {"img_size": SIZE, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 3, **options}
     model = timm.create_model(architecture, num_classes=7, **options)
     model.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, SIZE, SIZE)}
     timm.models.save_for_hf(model, folder, model_args=options, safe_serialization=True)

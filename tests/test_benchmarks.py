@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablation, step
+from benchmarks import ablation, pretraining, step
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Shape, build, parameters
+from benchmarks.options import Options
+from benchmarks.pretraining import ALONE, PLANS, STUDENT
 from benchmarks.record import file_name
 from benchmarks.scaling import slope
 from benchmarks.tables import MarkersMissing, markers, place, place_all
@@ -158,3 +160,41 @@ def test_devices_have_markers_of_their_own():
     assert place(opening + closing, "step-cuda", step.table(RECORD["result"])).startswith(
         opening + "\nViT-Ti/4, 5,362,762"
     )
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_plan_shares_the_time_and_fits_its_recipes(plan):
+    trainings = PLANS[plan]
+    assert sum(training.share for training in trainings) == pytest.approx(1)
+    assert trainings[-1].recipe == STUDENT
+    for training in trainings:
+        load_recipe(training.recipe, training.settings)
+
+
+def test_what_plans_begin_with_is_trained_once(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(pretraining, "train_into", lambda path, options, *what: trained.append((path, what)))
+    done: dict[tuple[object, ...], Path] = {}
+    few = {"data.train_per_class": "450"}
+    for limit in ({}, few):
+        for plan in ("masked autoencoding, then labels", "the same, its probabilities"):
+            last = pretraining.carry_out(PLANS[plan], {}, limit, Options(), 100.0, 0, tmp_path, done)
+    recipes = [what[0] for _, what in trained]
+    assert recipes.count("mae-cifar10") == 1  # it looks at no labels
+    assert recipes.count("cifar10-cpu-10min") == 2
+    assert recipes.count(STUDENT) == 4
+    path, (_, seconds, _, settings) = trained[-1]
+    assert path == last
+    assert seconds == pytest.approx(70.0)
+    assert settings == {"train.teacher": str(trained[-2][0]), "train.distill": "soft", **few}
+
+
+def test_gains_are_those_of_the_same_seed():
+    def runs(*tests):
+        return [{"test": test, "val": 0.5, "wall_s": 1.0} for test in tests]
+
+    found = {"all": {ALONE: runs(0.5, 0.6), "other": runs(0.52, 0.61)}}
+    spreads = dict.fromkeys(("test", "val", "wall_s"), SPREAD)
+    summary = {"all": {ALONE: spreads, "other": spreads}}
+    result = {"source": "digits", "budget_s": 60.0, "runs": found, "summary": summary}
+    assert "| +1.5 (+1.0 to +2.0) |" in pretraining.table(result)

@@ -24,6 +24,7 @@ from patchlight.sections import (
     DataConfig,
     EvalConfig,
     ExplainConfig,
+    LoraConfig,
     MaeConfig,
     MethodName,
     ModelConfig,
@@ -34,7 +35,7 @@ from patchlight.sections import (
 
 __all__ = [
     "DEFAULT_METHOD", "RECIPES", "SECTIONS", "STAGE_FIELDS", "About", "AugmentConfig", "Config", "DataConfig",
-    "EvalConfig", "ExplainConfig", "FieldInfo", "MaeConfig", "MethodName", "ModelConfig", "OptimConfig",
+    "EvalConfig", "ExplainConfig", "FieldInfo", "LoraConfig", "MaeConfig", "MethodName", "ModelConfig", "OptimConfig",
     "ScheduleConfig", "TrainConfig", "apply_overrides", "config_from_dict", "describe_fields", "load_recipe",
     "recipe_names", "recipes",
 ]  # fmt: skip
@@ -53,6 +54,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     mae: MaeConfig = field(default_factory=MaeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)

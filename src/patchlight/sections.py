@@ -142,7 +142,9 @@ class TrainConfig(Section):
     budget: Annotated[
         Duration | None, "wall-clock time of training and validation, as 90s, 10m or 1h30m; it then decides the epochs"
     ] = None
-    trainable: Annotated[str, 'what is trained: "all", "head", or the head and "last N" blocks'] = "all"
+    trainable: Annotated[
+        str, 'what is trained: "all", "head", the head and "last N" blocks, or the head and "lora" adapters'
+    ] = "all"
     batch_size: Annotated[int, "images per optimizer step", COUNT] = 128
     micro_batch_size: Annotated[int | None, "process a batch in pieces of this size, to save memory", COUNT] = None
     label_smoothing: Annotated[float, "share of the target spread over all classes", PROPER_RATE] = 0.0
@@ -170,6 +172,15 @@ class TrainConfig(Section):
     ] = 0
     checkpoint_every: Annotated[int, "keep a checkpoint every so many epochs; 0 keeps only the last", NOT_NEGATIVE] = 0
     debug: Annotated[bool, "two steps an epoch and two epochs: does it all run?"] = False
+
+
+@dataclass(frozen=True)
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2022), in stages with train.trainable = "lora"."""
+
+    rank: Annotated[int, "width of an adapter", COUNT] = 8
+    alpha: Annotated[float, "an adapter's product is scaled by alpha / rank", POSITIVE] = 16.0
+    dropout: Annotated[float, "of an adapter's input", PROPER_RATE] = 0.0
 
 
 @dataclass(frozen=True)
@@ -214,6 +225,7 @@ SECTIONS: dict[str, type[Section]] = {
     "optim": OptimConfig,
     "schedule": ScheduleConfig,
     "train": TrainConfig,
+    "lora": LoraConfig,
     "mae": MaeConfig,
     "eval": EvalConfig,
     "explain": ExplainConfig,

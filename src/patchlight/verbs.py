@@ -38,6 +38,7 @@ from patchlight.models import (
     load_classifier,
     load_model,
 )  # fmt: skip
+from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
 from patchlight.probe import resolve_precision
@@ -139,6 +140,9 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
         backbone = load_backbone(
             config.model, img_size=config.model.img_size or height, num_classes=len(names), class_names=names
         )
+        if any(stage.train.trainable == "lora" for stage in config.of_stages()):
+            layers = add_lora(backbone.model, config.lora, config.model.img_size or height)
+            say(f"LoRA adapters of rank {config.lora.rank} beside {layers} linear layers")
     if backbone.note:
         say(backbone.note)
     mean, std = config.data.mean or backbone.mean, config.data.std or backbone.std

@@ -11,7 +11,9 @@ import timm
 import torch
 import transformers
 from saved import save_hugging_face, save_timm
+from small import SMALL
 
+from patchlight.cli import main
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.anatomy import find_anatomy
@@ -294,3 +296,29 @@ def test_hierarchical_transformers_come_through_the_same_door(architecture):
     found = load(f"timm/{architecture}", size=64, **options)
     assert found.model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
     assert find_anatomy(found.model) is None
+
+
+SMALL_HIERARCHIES = {
+    "swin_tiny_patch4_window7_224": {
+        "img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2),
+    },
+    "pvt_v2_b0": {
+        "depths": (1, 1, 1, 1), "embed_dims": (8, 16, 16, 16), "num_heads": (1, 1, 2, 2), "mlp_ratios": (2, 2, 2, 2),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", SMALL_HIERARCHIES)
+def test_hierarchical_transformers_train_and_report(tmp_path, architecture, capsys):
+    folder = save_timm(tmp_path / "hub", architecture, **SMALL_HIERARCHIES[architecture])
+    run = tmp_path / "run"
+    words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", f"local-dir:{folder}"]
+    words += ["--model.img_size", "32", "--train.debug", "--train.device", "cpu", "--out", str(run)]
+    assert main(words) == 0
+    page = (run / "report.html").read_text()
+    assert "Which classes it knows" in page
+    assert "Where it looked" not in page
+    assert main(["eval", str(run)]) == 0
+    assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
+    assert main(["explain", str(run)]) != 0
+    assert "patchlight:" in capsys.readouterr().err.splitlines()[-1]

@@ -22,12 +22,13 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.models import hub
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.hub import Backbone
+from patchlight.models.lora import merged
 from patchlight.models.resnet import ResNet
 from patchlight.models.vit import VisionTransformer
 
 __all__ = [
     "MODELS", "Backbone", "ModelCard", "ResNet", "VisionTransformer", "build_model", "check_model", "create_model",
-    "load_backbone", "load_model", "model_args", "pixels_to_input", "resize_model", "save_model",
+    "load_backbone", "load_classifier", "load_model", "model_args", "pixels_to_input", "resize_model", "save_model",
 ]  # fmt: skip
 
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
@@ -218,9 +219,9 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
-    """Write `model.safetensors` and `config.json` into `folder`, each in one step, the weights last."""
+    """Write `model.safetensors` and `config.json` into `folder`, each in one step, weights last; adapters merged."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": FORMAT, **dataclasses.asdict(card)}
+    model, config = merged(model), {"format": FORMAT, **dataclasses.asdict(card)}
     part = folder / ".config.json.part"
     part.write_text(json.dumps(config, indent=1), encoding="utf-8")
     part.replace(folder / "config.json")

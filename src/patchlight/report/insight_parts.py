@@ -130,7 +130,7 @@ def _cell(row: dict[str, Any], controls: list[dict[str, Any]], key: str, better:
     others = [control["scores"][key] for control in controls]
     beats = all(score["high"] < o["low"] if better == "low" else score["low"] > o["high"] for o in others)
     return {
-        "mean": f"{score['mean']:.2f}",
+        "mean": f"{round(score['mean'], 2) + 0.0:.2f}",  # no minus sign before a zero
         "interval": f"{score['low']:.2f} to {score['high']:.2f}",
         "verdict": ("beats" if beats else "fails") if compared else "",
     }

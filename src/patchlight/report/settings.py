@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from patchlight.config import Config, ScheduleConfig
 from patchlight.report.facts import Facts
+from patchlight.units import percent
 
 
 def _warmup(schedule: ScheduleConfig) -> str:
     if schedule.warmup_share is not None:
-        return f" after {schedule.warmup_share:.3g} of it as warm-up" if schedule.warmup_share else ""
+        return f", {percent(schedule.warmup_share)} of it warm-up" if schedule.warmup_share else ""
     steps, epochs = schedule.warmup_steps, schedule.warmup_epochs
     length, unit = (epochs, "epoch") if steps is None else (steps, "step")
     return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""

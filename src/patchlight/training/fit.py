@@ -11,6 +11,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import ModelCard, resize_model
 from patchlight.models.hub import import_library
+from patchlight.models.lora import has_lora
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, read_state
@@ -79,6 +80,8 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         check_reconstruction(config)
     if config.model.distill_token and not train.teacher:
         raise UsageError("model.distill_token learns from a teacher; name a finished run with train.teacher")
+    if has_lora(model) and any(stage.model.img_size != config.model.img_size for stage in config.of_stages()):
+        raise UsageError('stages with train.trainable = "lora" keep the image size; leave out their model.img_size')
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     for stage in config.of_stages():
         set_trainable(model, stage.train.trainable, names)

@@ -10,6 +10,7 @@ from torch import nn
 from patchlight.errors import UsageError
 from patchlight.explanation.anatomy import find_anatomy
 from patchlight.models.adapt import is_head
+from patchlight.models.lora import is_lora
 
 # Words of names of what comes before the first block: ours and timm's, then Hugging Face's.
 EMBEDDING = {"patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre", "embeddings"}
@@ -42,25 +43,28 @@ def depths(model: nn.Module) -> dict[str, int]:
 
 
 def set_trainable(model: nn.Module, what: str, names: Sequence[str]) -> None:
-    """Train "all", the "head" alone, or the "last N" blocks with what follows them, of the parameters `names`.
+    """Train "all", the "head" alone, the "last N" blocks and what follows them, or "lora" adapters and the head.
 
-    Raises UsageError for another word, and where the model has no N blocks.
+    What is not in `names` stays frozen. Raises UsageError for another word, and where the model has no N blocks.
     """
     kept = _least_depth(model, what)
     depth = depths(model)
     for name, p in model.named_parameters():
-        p.requires_grad_(name in names and (is_head(name) if kept is None else depth[name] >= kept))
+        of_it = depth[name] >= kept if kept is not None else is_head(name) or (what == "lora" and is_lora(name))
+        p.requires_grad_(name in names and of_it)
         if not p.requires_grad:
             p.grad = None
 
 
 def _least_depth(model: nn.Module, what: str) -> int | None:
-    """From which depth on is trained; None is the head alone."""
-    if what in ("all", "head"):
+    """From which depth on is trained; None where depth does not decide."""
+    if what in ("all", "head", "lora"):
         return 0 if what == "all" else None
     word, _, number = what.partition(" ")
     if word != "last" or not number.isdecimal() or int(number) < 1:
-        raise UsageError(f'train.trainable must be "all", "head", or "last N" with a number of blocks, not "{what}"')
+        raise UsageError(
+            f'train.trainable must be "all", "head", "lora", or "last N" with a number of blocks, not "{what}"'
+        )
     blocks = len(blocks_of(model))
     if int(number) > blocks:
         raise UsageError(f'train.trainable is "{what}", but the model has {blocks} blocks')
