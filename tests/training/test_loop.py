@@ -171,6 +171,12 @@ def test_pieces_of_a_batch_give_the_same_step(tmp_path):
 CONV = {"name": "vit-compact", "embed_dim": 24, "depth": 2, "num_heads": 2, "stem_whitening": 12, "init_values": 0.3}
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_blocks_have_the_kind_of_attention_that_was_chosen(tmp_path, fused):
+    trainer = start(tmp_path, model={"fused_attn": fused})[0]
+    assert {block.attn.fused_attn for block in trainer.model.blocks} == {fused}
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("model", [{}, CONV])
