@@ -17,9 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from patchlight import runtime
 from patchlight.config import OptimConfig
 from patchlight.models import VisionTransformer, create_model
-from patchlight.models.fused import set_fused_attn
+from patchlight.models.fused import choose_fused, set_fused_attn
 from patchlight.probe import resolve_precision
-from patchlight.training.loop import choose_fused
 from patchlight.training.optim import build_optimizers
 
 LR, WEIGHT_DECAY, CLASSES = 1e-3, 0.05, 10

@@ -38,6 +38,7 @@ from patchlight.models import (
     load_classifier,
     load_model,
 )  # fmt: skip
+from patchlight.models.fused import choose_fused
 from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
@@ -45,7 +46,6 @@ from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import RESULTS, Run, config_differences
 from patchlight.training.fit import check_fit, fit
-from patchlight.training.loop import choose_fused
 from patchlight.training.state import TrainState
 from patchlight.units import percent
 

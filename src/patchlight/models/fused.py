@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from patchlight.models.hub import HuggingFaceClassifier
+from patchlight.probe import faster_attention
 
 
 def attention_shape(model: Any) -> tuple[int, int, int] | None:
@@ -43,3 +45,12 @@ def set_fused_attn(model: nn.Module, fused: bool) -> None:
     layers: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
     for layer in layers:
         layer.fused_attn = fused
+
+
+def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.device) -> bool | None:
+    """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
+    shape = attention_shape(model)
+    if shape is None:
+        return None
+    heads, tokens, width = shape
+    return faster_attention(batch, heads, tokens, width, precision, device) == "fused"

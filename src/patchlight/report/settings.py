@@ -24,8 +24,9 @@ def _stages(config: Config) -> list[tuple[str, str]]:
         optim += f", falling by {c.optim.layer_decay:g} with each block" if c.optim.layer_decay < 1 else ""
         optim += f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else ""
         length = f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"
+        trained = f"the head and LoRA of rank {c.lora.rank}" if c.train.trainable == "lora" else c.train.trainable
         found.append([
-            ("Trained", c.train.trainable if c.train.trainable != "all" or len(stages) > 1 else ""),
+            ("Trained", trained if trained != "all" or len(stages) > 1 else ""),
             ("Length", length), ("Optimizer", optim), ("Schedule", c.schedule.name + _warmup(c.schedule)),
         ])  # fmt: skip
     if len(stages) == 1:

@@ -13,6 +13,7 @@ from patchlight import runtime
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError
 from patchlight.models import ModelCard, load_classifier
+from patchlight.models.fused import choose_fused, set_fused_attn
 
 
 class Teacher:
@@ -22,6 +23,8 @@ class Teacher:
         assert config.teacher is not None
         self.model, self.card = load_classifier(config.teacher, device)
         self.model.requires_grad_(False)
+        if (fused := choose_fused(self.model, config.batch_size, precision, device)) is not None:
+            set_fused_attn(self.model, fused)
         if self.card.class_names != student.class_names:
             raise PatchlightError(
                 f"train.teacher {config.teacher} knows the classes {', '.join(self.card.class_names[:5])}..., not the "

@@ -23,8 +23,8 @@ from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.models import ModelCard
-from patchlight.models.fused import attention_shape, set_fused_attn
-from patchlight.probe import faster_attention, resolve_precision
+from patchlight.models.fused import choose_fused, set_fused_attn
+from patchlight.probe import resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
@@ -384,12 +384,3 @@ class Trainer:
         left = (self.state.total_steps - self.done) * self.batches.batch_size / row["images_per_s"]
         parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
         return "  ".join(parts)
-
-
-def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.device) -> bool | None:
-    """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
-    shape = attention_shape(model)
-    if shape is None:
-        return None
-    heads, tokens, width = shape
-    return faster_attention(batch, heads, tokens, width, precision, device) == "fused"
