@@ -321,7 +321,7 @@ def test_a_network_without_attention(tmp_path, no_slides):
     (run / "environment.json").write_text(json.dumps(environment))
     page = report(run)
     assert "11.2 M parameters" in page.text
-    assert "no attention to show" in page.text
+    assert "this model is none" in page.text
     assert "What the model sees" not in page.text
     assert not (run / "figures" / "attention.png").exists()
 
