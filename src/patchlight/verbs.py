@@ -38,7 +38,7 @@ from patchlight.models import (
     load_classifier,
     load_model,
 )  # fmt: skip
-from patchlight.models.fused import choose_fused
+from patchlight.models.fused import resolve_fused
 from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
@@ -110,9 +110,8 @@ def train(
 
 def machine_choices(config: Config, model: nn.Module, device: torch.device) -> dict[str, Any]:
     """What the recipe leaves to the machine: precision, and whether a ViT's attention is one kernel."""
-    precision, fused = resolve_precision(config.train.precision, device), config.model.fused_attn
-    if fused is None:
-        fused = choose_fused(model, config.train.batch_size, precision, device)
+    precision = resolve_precision(config.train.precision, device)
+    fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
     return {"precision": precision, "fused_attn": fused}
 
 

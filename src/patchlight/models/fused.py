@@ -47,6 +47,13 @@ def set_fused_attn(model: nn.Module, fused: bool) -> None:
         layer.fused_attn = fused
 
 
+def resolve_fused(
+    asked: bool | None, model: nn.Module, batch: int, precision: str, device: torch.device
+) -> bool | None:
+    """What a recipe asks for; where it leaves that open, the faster kind."""
+    return choose_fused(model, batch, precision, device) if asked is None else asked
+
+
 def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.device) -> bool | None:
     """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
     shape = attention_shape(model)

@@ -23,7 +23,7 @@ from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.models import ModelCard
-from patchlight.models.fused import choose_fused, set_fused_attn
+from patchlight.models.fused import resolve_fused, set_fused_attn
 from patchlight.probe import resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
@@ -51,9 +51,7 @@ class Trainer:
         self.precision = resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
         self.frozen = frozen_modules(self.model)
-        fused = config.model.fused_attn
-        if fused is None:
-            fused = choose_fused(model, train.batch_size, self.precision, self.device)
+        fused = resolve_fused(config.model.fused_attn, model, train.batch_size, self.precision, self.device)
         if fused is not None:
             set_fused_attn(model, fused)
         mode = "reduce-overhead" if train.cuda_graphs else None
