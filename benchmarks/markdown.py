@@ -30,5 +30,11 @@ def percent(share: Mapping[str, float] | None) -> str:
     return text if share["min"] == share["max"] else f"{text} ({share['min']:.1%} to {share['max']:.1%})"
 
 
+def points(gain: Mapping[str, float]) -> str:
+    """A difference of shares in points, with its spread where it has one: +1.2 (-0.1 to +1.9)."""
+    median, least, greatest = (100 * gain[key] for key in ("median", "min", "max"))
+    return f"{median:+.1f}" if least == greatest else f"{median:+.1f} ({least:+.1f} to {greatest:+.1f})"
+
+
 def milliseconds(seconds: float) -> str:
     return number(1000 * seconds)

@@ -121,13 +121,10 @@ def table(result: dict[str, Any]) -> str:
     for few, plans in result["summary"].items():
         alone = result["runs"][few][ALONE]
         for plan, found in plans.items():
-            gains = [
-                100 * (run["test"] - other["test"]) for run, other in zip(result["runs"][few][plan], alone, strict=True)
-            ]
-            gain = spread(gains)
+            gains = [run["test"] - other["test"] for run, other in zip(result["runs"][few][plan], alone, strict=True)]
             rows.append([
                 few, plan, markdown.percent(found["test"]), markdown.percent(found["val"]),
-                "" if plan == ALONE else f"{gain['median']:+.1f} ({gain['min']:+.1f} to {gain['max']:+.1f})",
+                "" if plan == ALONE else markdown.points(spread(gains)),
             ])  # fmt: skip
     seeds = len(next(iter(next(iter(result["runs"].values())).values())))
     header = ["labels", "plan", "test accuracy", "validation accuracy", "points over labels alone, seed by seed"]

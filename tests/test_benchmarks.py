@@ -97,18 +97,24 @@ def test_each_ingredient_of_a_recipe_can_be_left_out(recipe):
     assert not applies(recipe, {})
 
 
-def test_ablation_rows_start_with_the_whole_and_then_the_worst():
-    found = {"last": {"median": 0.8, "min": 0.79, "max": 0.81}, "images": SPREAD}
-    worse, same = {"last": dict.fromkeys(SPREAD, 0.7), "images": SPREAD}, {"last": SPREAD, "images": SPREAD}
-    result = {
-        "source": "digits", "recipe": "quickstart", "budget_s": 60.0,
-        "variants": {WHOLE: {}, "a": {"x.y": "0"}, "b": {}},
-        "summary": {"b": same, "a": worse, WHOLE: found}, "runs": {WHOLE: [{}, {}]},
-    }  # fmt: skip
+def test_ablation_asks_again_only_what_is_close(monkeypatch):
+    scores = {"": [0.80, 0.70], "cosine": [0.795, 0.719]}  # of each seed; all else is far below
+    asked = []
+
+    def train(options, recipe, seconds, seed, settings):
+        name = settings.get("schedule.name", "") if set(settings) <= {"schedule.name"} else "other"
+        asked.append((name, seed))
+        return {"rows": [{"val_top1": scores.get(name, [0.1, 0.1])[seed]}], "images": 100}
+
+    monkeypatch.setattr(ablation, "train_ours", train)
+    result = ablation.run(Options(recipes=("cifar10-cpu-10min",)))
+    assert [name for name, seed in asked if seed == 1] == ["", "cosine"]
+    assert len(asked) == len(result["variants"]) + 2
     lines = ablation.table(result).splitlines()
-    assert lines[0] == "`quickstart` on `digits`, 60 s each, 2 seeds."
-    assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == [WHOLE, "without a", "without b"]
-    assert "| `--x.y 0` | 70.0% | -10.0 |" in lines[5]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    assert cells[0] == [WHOLE, "", "2", "75.0% (70.0% to 80.0%)", "", "100"]
+    assert cells[-1][2:5] == ["2", "75.7% (71.9% to 79.5%)", "+0.7 (-0.5 to +1.9)"]
+    assert all(row[2:5] == ["1", "10.0%", "-70.0"] for row in cells[1:-1])
 
 
 @pytest.mark.parametrize("name", ["timm fp32", "Hugging Face fp32", "Patchlight fp32"])
