@@ -25,9 +25,9 @@ from patchlight import runtime
 from patchlight.config import load_recipe
 from patchlight.data.splits import load_splits
 from patchlight.models.summary import count
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
-from patchlight.verbs import build, fit_input
 
 RECIPES = ("cifar10-cpu-10min", "cifar10-vit-30min", "cifar10-patchify-30min")
 BATCH, OPTIMIZER, REST = "batch and augmentation", "optimizer", "the rest"
@@ -78,7 +78,6 @@ def trainer_of(options: Options, recipe: str, path: Path) -> Trainer:
     config = load_recipe(recipe, settings)
     data = load_splits(config.data)
     model, card = build(config, data)
-    fit_input(model, card, data.train, config.train.seed)
     trainer = Trainer(model, card, data, config, Run.create(path, config))
     make = trainer.make_inputs
 

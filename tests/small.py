@@ -7,10 +7,10 @@ import torch
 from patchlight.config import Config, config_from_dict
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
 from patchlight.training.state import TrainState
-from patchlight.verbs import build
 
 # Words of a command line that make `train quickstart` take two seconds.
 SMALL = [

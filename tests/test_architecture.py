@@ -16,7 +16,7 @@ LEVELS = {
     "evaluation": 2, "explanation": 2, "training": 2,
     "training.loop": 3,
     "training.hf_trainer": 4, "training.fit": 4,
-    "doctor": 4, "report": 4,
+    "doctor": 4, "report": 4, "preparing": 4,
     "verbs": 5,
     "explaining": 6, "probing": 6, "export": 6,
     "cli_parser": 6, "cli_text": 6, "cli": 7, "__main__": 8,

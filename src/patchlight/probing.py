@@ -18,9 +18,9 @@ from patchlight.errors import PatchlightError
 from patchlight.evaluation.features import pooled_features
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.models import check_model
+from patchlight.preparing import build
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
-from patchlight.verbs import build, fit_input
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C of the linear probe
 NEIGHBOURS = (5, 10, 20)
@@ -43,7 +43,6 @@ def probe(config: Config) -> dict[str, Any]:
         if data.val is None:
             raise PatchlightError("a probe is chosen by validation images, and there are none; set data.val_fraction")
         model, card = build(config, data)
-        fit_input(model, card, data.train, config.train.seed)
         model.to(device)
         precision = resolve_precision(config.train.precision, device)
         start = time.perf_counter()

@@ -8,7 +8,7 @@ import torch
 from small import make_images, small_config, small_splits
 
 from patchlight.evaluation.evaluate import evaluate, predict_logits
-from patchlight.verbs import build
+from patchlight.preparing import build
 
 
 def model_and_card():

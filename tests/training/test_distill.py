@@ -10,10 +10,10 @@ import timm
 import torch
 from small import run_fit, small_config, small_splits
 
-from patchlight import verbs
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import VisionTransformer, load_model
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.distill import Teacher, hard_loss, soft_loss
 from patchlight.training.loop import Trainer
@@ -93,7 +93,7 @@ def test_what_does_not_go_together(tmp_path, teacher):
         run_fit(tmp_path / "b", train={"teacher": str(tmp_path / "nothing")})
     config = small_config(train={"teacher": str(teacher)})
     data = small_splits()
-    model, card = verbs.build(config, data)
+    model, card = build(config, data)
     other = dataclasses.replace(card, class_names=("x", "y", "z"))
     with pytest.raises(PatchlightError, match="knows the classes class0, class1, class2"):
         Trainer(model, other, data, config, Run(tmp_path))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from small import small_config, small_splits
 
-from patchlight import verbs
 from patchlight.cli import main
 from patchlight.config import config_from_dict
 from patchlight.errors import Interrupted, UsageError
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
@@ -63,7 +63,7 @@ def losses_of(tmp_path, monkeypatch, config, resume=False):
 
         monkeypatch.setattr(Engine, "compute_loss", seen)
     data = small_splits()
-    model, card = verbs.build(config, data)
+    model, card = build(config, data)
     run = Run.create(tmp_path, config, resume=resume)
     try:
         fit(model, card, data, config, run, resume=resume)
@@ -129,7 +129,7 @@ def test_what_the_trainer_cannot_do_is_told_before_training(tmp_path, sections, 
     config = small_config(**{**sections, "train": {**sections.get("train", {}), "engine": "hf"}})
     data = small_splits()
     with pytest.raises(UsageError, match=f"train.engine 'hf' cannot do {what}"):
-        fit(*verbs.build(config, data), data, config, Run.create(tmp_path / "run", config))
+        fit(*build(config, data), data, config, Run.create(tmp_path / "run", config))
 
 
 def test_its_run_ends_in_the_same_report(tmp_path):

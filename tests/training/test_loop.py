@@ -19,12 +19,12 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import load_model
 from patchlight.models import pixels_to_input as to_input
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
 from patchlight.training.state import StopSignal
-from patchlight.verbs import build
 
 DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 EVERYTHING = {"crop_padding": 2, "flip": "random", "policy": "randaugment", "mixup_alpha": 0.5, "cutmix_alpha": 1.0}

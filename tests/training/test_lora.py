@@ -16,10 +16,10 @@ from patchlight.config import LoraConfig
 from patchlight.errors import Interrupted, UsageError
 from patchlight.models import ResNet, VisionTransformer, load_model
 from patchlight.models.lora import add_lora, has_lora, is_lora, merged
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
-from patchlight.verbs import build
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 

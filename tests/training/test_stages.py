@@ -10,10 +10,10 @@ import torch
 from saved import save_hugging_face
 from small import small_config, small_splits
 
-from patchlight import verbs
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict
 from patchlight.errors import Interrupted, UsageError
 from patchlight.models import VisionTransformer, create_model
+from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training import fit as fitting
 from patchlight.training.loop import Trainer
@@ -37,7 +37,7 @@ def staged(stages=STAGES, **settings):
 
 def trained(path, config, data=None, resume=False):
     data = data or small_splits()
-    model, card = verbs.build(config, data)
+    model, card = build(config, data)
     run = Run(path) if resume else Run.create(path, config, resume=False, overwrite=False)
     return fitting.fit(model, card, data, config, run, resume=resume), model, run
 
@@ -76,7 +76,7 @@ def test_wrong_settings_are_told(key, message):
 
 def test_only_what_is_named_is_trained(tmp_path):
     config = staged(STAGES[:2], train__select="last")
-    before, _ = verbs.build(config, small_splits())
+    before, _ = build(config, small_splits())
     state, model, run = trained(tmp_path / "run", config)
     after = model.state_dict()
     moved = {name for name, p in before.state_dict().items() if not torch.equal(p, after[name])}
