@@ -170,12 +170,14 @@ def precision_of(contender: Contender, device: torch.device) -> str:
     return resolve_precision(contender.precision, device)
 
 
-def choose_attention(model: nn.Module, contender: Contender, batch: int, device: torch.device) -> str:
-    """Where it is left to Patchlight, take what its probe finds faster, as its training loop does."""
+def choose_attention(
+    model: nn.Module, contender: Contender, batch: int, device: torch.device, *, training: bool = True
+) -> str:
+    """Where it is left to Patchlight, take what its probe finds faster, as its own commands do."""
     if contender.library != "Patchlight" or contender.fused_attn is not None:
         return "given"
     assert isinstance(model, VisionTransformer)
-    fused = choose_fused(model, batch, precision_of(contender, device), device)
+    fused = choose_fused(model, batch, precision_of(contender, device), device, training=training)
     assert fused is not None
     set_fused_attn(model, fused)
     return "fused" if fused else "plain"

@@ -18,6 +18,7 @@ from benchmarks.contenders import (
     Contender,
     Shape,
     build,
+    choose_attention,
     in_layout_of,
     installed,
     make_batch,
@@ -27,14 +28,17 @@ from benchmarks.options import Options
 from benchmarks.timing import Seconds, compare, grouped, interleave, sampler
 from patchlight import runtime
 from patchlight.data.images import ImageSet
-from patchlight.evaluation.evaluate import predict_logits
+from patchlight.evaluation.evaluate import choose_speed, predict_logits
 from patchlight.models import ModelCard
 
 FORWARD = [
     "timm fp32", "timm bf16", "Hugging Face fp32", "Hugging Face bf16", "vit-pytorch fp32", "vit-pytorch bf16",
-    "Patchlight fp32", "Patchlight bf16", OURS,
+    "Patchlight fp32", "Patchlight fp32, plain attention", "Patchlight bf16", "Patchlight bf16, plain attention", OURS,
 ]  # fmt: skip
-PREDICT = "Patchlight predict_logits, from uint8 pixels"
+PREDICT = {  # eval.precision: what `patchlight eval` does with it
+    "fp32": "Patchlight predict_logits, from uint8 pixels, fp32",
+    "auto": "Patchlight predict_logits, from uint8 pixels, as chosen",
+}
 GROUP = 20  # single images whose median counts as a round of the ratio
 
 
@@ -57,13 +61,14 @@ def samplers(options: Options, shape: Shape, calls: int = 1) -> dict[str, Callab
     """Seconds per image."""
     device = options.device
     work = {name: forward(contender, shape, device) for name, contender in installed(FORWARD).items()}
-    work[PREDICT] = prediction(shape, device)
+    work |= {name: prediction(shape, device, precision) for precision, name in PREDICT.items()}
     return {name: sampler(call, device, calls=calls, items=shape.batch) for name, call in work.items()}
 
 
 def forward(contender: Contender, shape: Shape, device: torch.device) -> Callable[[], object]:
     """A pass through the model in evaluation mode, from float images on the device to logits there."""
     model = build(contender, shape, device).eval()
+    choose_attention(model, contender, shape.batch, device, training=False)
     images = in_layout_of(contender, make_batch(shape, device)[0])
     precision = precision_of(contender, device)
 
@@ -75,14 +80,15 @@ def forward(contender: Contender, shape: Shape, device: torch.device) -> Callabl
     return call
 
 
-def prediction(shape: Shape, device: torch.device) -> Callable[[], object]:
-    """The whole way that `patchlight eval` goes, in fp32: gather, move, normalise, model, logits back on the CPU."""
+def prediction(shape: Shape, device: torch.device, asked: str) -> Callable[[], object]:
+    """The whole way that `patchlight eval` goes: gather, move, normalise, model, logits back on the CPU."""
     model = build(CONTENDERS[OURS], shape, device).eval()
+    precision = choose_speed(model, asked, shape.batch)
     names = tuple(str(label) for label in range(CLASSES))
     pixels = torch.randint(256, (shape.batch, 3, shape.img_size, shape.img_size), dtype=torch.uint8)
     images = ImageSet(pixels, torch.zeros(shape.batch, dtype=torch.int64), names)
     card = ModelCard("deit-tiny", {"img_size": shape.img_size}, names, (0.5,) * 3, (0.25,) * 3)
-    return lambda: predict_logits(model, card, images, batch_size=shape.batch)
+    return lambda: predict_logits(model, card, images, batch_size=shape.batch, precision=precision)
 
 
 def percentiles(seconds: Seconds) -> dict[str, dict[str, float]]:

@@ -141,6 +141,22 @@ def test_predict_takes_any_mode(run, here, capsys, mode):
     assert shares == sorted(shares, reverse=True)
 
 
+def test_eval_and_predict_in_another_precision(run, here, capsys):
+    path = picture(here / "a.png")
+    exact = json.loads((run / "eval.json").read_text())
+    assert main(["eval", str(run), "--precision", "bf16", "--json"]) == 0
+    low = json.loads(capsys.readouterr().out)
+    assert (exact["precision"], low["precision"]) == ("fp32", "bf16")
+    assert low["loss"] != exact["loss"]
+    assert low["loss"] == pytest.approx(exact["loss"], rel=0.05)
+    shares = []
+    for words in ([], ["--precision", "fp32"], ["--precision", "bf16"]):
+        assert main(["predict", str(run), str(path), "--json", *words]) == 0
+        shares.append(json.loads(capsys.readouterr().out)["predictions"][0]["classes"][0]["probability"])
+    assert shares[0] == shares[1] != shares[2]
+    assert shares[2] == pytest.approx(shares[0], abs=0.05)
+
+
 def test_predict_agrees_with_eval(run, here):
     """The digits written as files get the classes that the evaluation gave them."""
     images = verbs.own_split(Run.open(run), "test")

@@ -99,5 +99,6 @@ def test_a_processor_without_bf16_is_not_asked(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_attention_is_one_of_the_two(precision):
-    assert probe.faster_attention(8, 2, 17, 16, precision, CPU) in ("fused", "explicit")
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_is_one_of_the_two(precision, training):
+    assert probe.faster_attention(8, 2, 17, 16, precision, CPU, training=training) in ("fused", "explicit")

@@ -114,7 +114,7 @@ def _eval(args: argparse.Namespace) -> None:
     from patchlight import verbs
     from patchlight.cli_text import result_table
 
-    result = verbs.evaluate(args.run, data=args.data, split=args.split, device=args.device)
+    result = verbs.evaluate(args.run, data=args.data, split=args.split, device=args.device, precision=args.precision)
     _print_json(result) if args.json else _print(result_table(result))
 
 
@@ -124,7 +124,7 @@ def _predict(args: argparse.Namespace) -> None:
     from patchlight import verbs
     from patchlight.cli_text import prediction_table
 
-    answers = verbs.predict(args.run, args.images, top=args.top, device=args.device)
+    answers = verbs.predict(args.run, args.images, top=args.top, device=args.device, precision=args.precision)
     _print_json({"predictions": answers}) if args.json else _print(prediction_table(answers))
 
 

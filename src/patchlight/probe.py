@@ -79,19 +79,23 @@ def probe_precision(device: torch.device) -> Choice | None:
     return measure("precision", {p: work(p) for p in ("fp32", "bf16")}, device)
 
 
-def faster_attention(batch: int, heads: int, tokens: int, width: int, precision: str, device: torch.device) -> str:
-    """ "fused" (scaled_dot_product_attention) or "explicit" (two products and a softmax), forward and backward, of
-    queries (batch, heads, tokens, width). GPUs have a kernel for it, so they are not asked.
+def faster_attention(
+    batch: int, heads: int, tokens: int, width: int, precision: str, device: torch.device, *, training: bool = True
+) -> str:
+    """ "fused" (scaled_dot_product_attention) or "explicit" (two products and a softmax), forward and in `training`
+    backward, of queries (batch, heads, tokens, width). GPUs have a kernel for it, so they are not asked.
     """
     if device.type != "cpu":
         return "fused"
 
     def work(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
         q, k, v = torch.rand(3, min(batch, 64), heads, tokens, width, dtype=runtime.DTYPES[precision]).unbind(0)
-        q.requires_grad_()
+        q.requires_grad_(training)
 
         def run() -> None:
-            attend(q, k, v).float().sum().backward()
+            answer = attend(q, k, v).float().sum()
+            if training:
+                answer.backward()
 
         return run
 
@@ -99,7 +103,8 @@ def faster_attention(batch: int, heads: int, tokens: int, width: int, precision:
         "fused": work(F.scaled_dot_product_attention),
         "explicit": work(lambda q, k, v: ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v),
     }
-    choice = measure(f"attention {precision} {heads}x{tokens}x{width}", ways, device)
+    question = f"attention {precision} {heads}x{tokens}x{width}" + ("" if training else " forward")
+    choice = measure(question, ways, device)
     return choice.fastest if choice.steady else "explicit"
 
 

@@ -196,6 +196,9 @@ class MaeConfig(Section):
 @dataclass(frozen=True)
 class EvalConfig(Section):
     batch_size: Annotated[int, "images at a time", COUNT] = 500
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], "fp32 gives one score on all machines; auto: the fastest here"
+    ] = "fp32"
     mirror: Annotated[bool, "give apart the score of probabilities averaged over an image and its mirror image"] = False
     gallery: Annotated[int, "right and wrong predictions kept for the report, each", COUNT] = 12
 

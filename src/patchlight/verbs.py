@@ -110,12 +110,14 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
 
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
     metrics, logits = evaluation.evaluate(
-        model, card, data.test, split="test", batch_size=config.eval.batch_size, mirror=config.eval.mirror
-    )
+        model, card, data.test, split="test", batch_size=config.eval.batch_size, precision=config.eval.precision,
+        mirror=config.eval.mirror,
+    )  # fmt: skip
     if data.subset_test is not None:
         subset, _ = evaluation.evaluate(
-            model, card, data.subset_test, split="subset_test", batch_size=config.eval.batch_size
-        )
+            model, card, data.subset_test, split="subset_test", batch_size=config.eval.batch_size,
+            precision=config.eval.precision,
+        )  # fmt: skip
         metrics["subset_test"] = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
     run.write_json("environment.json", environment)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
@@ -133,8 +135,14 @@ def finish_reconstruction(run: Run, state: TrainState, environment: dict[str, An
     report(run.path)
 
 
-def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto") -> dict[str, Any]:
-    """The metrics of a finished run on a split of its own data, or of any source with the same classes."""
+def evaluate(
+    run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto",
+    precision: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of a finished run on a split of its own data, or of any source with the same classes.
+
+    `precision` is as eval.precision, and that of the run's recipe where it is None.
+    """
     opened = Run.open(run)
     config = opened.config()
     model, card = load_classifier(run, runtime.resolve_device(device))
@@ -145,8 +153,9 @@ def evaluate(run: str | Path, *, data: str | None = None, split: str = "test", d
     else:
         images, split = other_split(data, split, card)
     metrics, _ = evaluation.evaluate(
-        model, card, images, split=split, batch_size=config.eval.batch_size, mirror=config.eval.mirror
-    )
+        model, card, images, split=split, batch_size=config.eval.batch_size,
+        precision=precision or config.eval.precision, mirror=config.eval.mirror,
+    )  # fmt: skip
     return {"data": data or config.data.source, **metrics}
 
 
@@ -184,15 +193,20 @@ def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto"
+    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto", precision: str = "fp32"
 ) -> list[dict[str, Any]]:
-    """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first."""
-    model, card = load_classifier(run, runtime.resolve_device(device))
+    """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first.
+
+    `precision` is as eval.precision.
+    """
+    on = runtime.resolve_device(device)
+    model, card = load_classifier(run, on)
+    precision = evaluation.choose_speed(model, precision, PREDICT_BATCH)
     answers = []
     for start in range(0, len(images), PREDICT_BATCH):
         paths = images[start : start + PREDICT_BATCH]
-        pixels = torch.stack([load_image(path, card.img_size) for path in paths]).to(next(model.parameters()).device)
-        with torch.inference_mode():
+        pixels = torch.stack([load_image(path, card.img_size) for path in paths]).to(on)
+        with torch.inference_mode(), runtime.autocast(precision, on):
             probs = model(card.to_input(pixels)).float().softmax(dim=1)
         best = probs.topk(min(top, len(card.class_names)))
         for path, values, places in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import make_images, small_config, small_splits
 
-from patchlight.evaluation.evaluate import evaluate, predict_logits
+from patchlight.evaluation.evaluate import choose_speed, evaluate, predict_logits
 from patchlight.preparing import build
 
 
@@ -50,3 +50,32 @@ def test_bf16_agrees_with_fp32_on_almost_all():
     images = make_images(n=60, seed=5)
     exact, low = (predict_logits(model, card, images, precision=p) for p in ("fp32", "bf16"))
     assert np.abs(exact - low).max() < 0.05 * np.abs(exact).max()
+
+
+def test_scores_say_in_which_precision_they_were_made():
+    model, card = model_and_card()
+    images = make_images(n=60, seed=5)
+    exact, logits = evaluate(model, card, images, split="test")
+    low, others = evaluate(model, card, images, split="test", precision="bf16")
+    assert (exact["precision"], low["precision"]) == ("fp32", "bf16")
+    assert not np.array_equal(logits, others)
+    assert low["loss"] == pytest.approx(exact["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(("answer", "fused"), [("explicit", False), ("fused", True)])
+def test_below_fp32_attention_is_of_the_faster_kind(monkeypatch, answer, fused):
+    asked = []
+
+    def faster(*args, training):
+        asked.append(training)
+        return answer
+
+    monkeypatch.setattr("patchlight.models.fused.faster_attention", faster)
+    model, _ = model_and_card()
+    before = [block.attn.fused_attn for block in model.blocks]
+    assert choose_speed(model, "fp32", 8) == "fp32"
+    assert [block.attn.fused_attn for block in model.blocks] == before
+    assert not asked
+    assert choose_speed(model, "bf16", 8) == "bf16"
+    assert {block.attn.fused_attn for block in model.blocks} == {fused}
+    assert asked == [False]

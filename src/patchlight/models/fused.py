@@ -54,10 +54,12 @@ def resolve_fused(
     return choose_fused(model, batch, precision, device) if asked is None else asked
 
 
-def choose_fused(model: nn.Module, batch: int, precision: str, device: torch.device) -> bool | None:
+def choose_fused(
+    model: nn.Module, batch: int, precision: str, device: torch.device, *, training: bool = True
+) -> bool | None:
     """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
     shape = attention_shape(model)
     if shape is None:
         return None
     heads, tokens, width = shape
-    return faster_attention(batch, heads, tokens, width, precision, device) == "fused"
+    return faster_attention(batch, heads, tokens, width, precision, device, training=training) == "fused"
