@@ -22,7 +22,7 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-# Speed and memory beside timm, Hugging Face, vit-pytorch, torchvision and kornia, about 20 minutes on two cores that do
+# Speed and memory beside timm, Hugging Face, vit-pytorch, torchvision and kornia, about 40 minutes on two cores that do
 # nothing else; the tables of docs/results.md are written anew.
 bench: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -15,7 +15,8 @@ from benchmarks.accuracy import train_ours
 from benchmarks.options import Options
 from benchmarks.timing import spread
 from patchlight.config import ModelConfig, load_recipe
-from patchlight.models import MODELS, model_args
+from patchlight.errors import UsageError
+from patchlight.models import MODELS, create_model, model_args
 
 WHOLE = "the whole recipe"
 CLOSE = 0.01  # of accuracy: a difference that one seed does not settle
@@ -39,6 +40,12 @@ INGREDIENTS: dict[str, dict[str, str]] = {
     "reflected border (black)": {"augment.crop_mode": "zero"},
     "alternating flip (random)": {"augment.flip": "random"},
     "erasing": {"augment.erasing_prob": "0"},
+    "a short memory of squares, 0.95 (0.999)": {"optim.beta2": "0.999"},
+    "the convolutional stem (a patch embedding)": {
+        "model.stem": "patch",
+        "model.stem_channels": "none",
+        "model.stem_whitening": "none",
+    },
     "policy": {"augment.policy": "none"},
 }
 
@@ -49,6 +56,10 @@ def applies(recipe: str, settings: dict[str, str]) -> bool:
     defaults = {name: p.default for name, p in inspect.signature(MODELS[before.model.name][0]).parameters.items()}
     shapes = [defaults | model_args(config.model, img_size=32, num_classes=10) for config in (before, after)]
     if shapes[1].get("depth") == 0 and shapes[1].get("stem") != "conv":
+        return False
+    try:
+        create_model(after.model)
+    except UsageError:
         return False
     return shapes[0] != shapes[1] or replace(before, model=ModelConfig()) != replace(after, model=ModelConfig())
 

@@ -37,7 +37,13 @@ def run(options: Options) -> dict[str, Any]:
         "source": options.source,
         "budget_s": seconds,
         "runs": runs,
-        "summary": {name: summary(found, seconds) for name, found in runs.items()},
+        "summary": {
+            name: {
+                **summary(found, seconds),
+                "head_start": _spread([head_start(*pair) for pair in zip(found, runs[PEER], strict=True)]),
+            }
+            for name, found in runs.items()
+        },
     }
 
 
@@ -102,6 +108,16 @@ def summary(runs: list[dict[str, Any]], budget: float) -> dict[str, Any]:
     }
 
 
+def head_start(run: dict[str, Any], peer: dict[str, Any]) -> float | None:
+    """The peer's time over the run's, to the accuracy that the peer ends with; None where the run never has it.
+
+    A run is only looked at when an epoch ends, so it may have been there earlier.
+    """
+    goal = peer["rows"][-1]
+    reached = [row["wall_s"] for row in run["rows"] if row["val_top1"] >= goal["val_top1"]]
+    return goal["wall_s"] / reached[0] if reached else None
+
+
 def accuracy_at(rows: list[dict[str, Any]], wall_s: float) -> float | None:
     """The newest validation by then."""
     known = [row["val_top1"] for row in rows if row["wall_s"] <= wall_s]
@@ -117,6 +133,7 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
+            "never" if found["head_start"] is None else markdown.times(found["head_start"]),
             markdown.percent(found["last"]), markdown.percent(found["best"]),
             *(markdown.percent(found["at"][str(share)]) for share in SHARES),
             markdown.number(found["images"]["median"]),
@@ -126,8 +143,8 @@ def table(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     seeds = len(next(iter(result["runs"].values())))
     header = [
-        "", "validation accuracy at the end", "best", *(f"at {share:.0%}" for share in SHARES), "images seen",
-        "s, training and validation", "s in all",
+        "", "the peer's time over its own, to the peer's last accuracy", "validation accuracy at the end", "best",
+        *(f"at {share:.0%}" for share in SHARES), "images seen", "s, training and validation", "s in all",
     ]  # fmt: skip
     intro = f"`{result['source']}`, a budget of {result['budget_s']:,.0f} s, {seeds} seed{'s' if seeds > 1 else ''}."
     return f"{intro}\n\n{markdown.table(header, rows)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,9 @@ QUICK = Shape(depth=2, batch=4)
 
 @dataclass(frozen=True)
 class Contender:
-    """`precision` "auto" and `fused_attn` None are Patchlight's choice; `fused_adamw` None is torch's default."""
+    """`precision` "auto" is Patchlight's choice; None is the library's own attention, of Patchlight its choice, and
+    torch's default of AdamW.
+    """
 
     library: str
     precision: str
@@ -55,10 +58,15 @@ CONTENDERS = {
     "timm fp32": Contender("timm", "fp32"),
     "timm bf16": Contender("timm", "bf16"),
     "timm bf16, fused AdamW": Contender("timm", "bf16", fused_adamw=True),
+    "timm bf16, plain attention, fused AdamW": Contender("timm", "bf16", fused_attn=False, fused_adamw=True),
     "Hugging Face fp32": Contender("Hugging Face", "fp32"),
     "Hugging Face bf16": Contender("Hugging Face", "bf16"),
+    "Hugging Face bf16, plain attention, fused AdamW": Contender(
+        "Hugging Face", "bf16", fused_attn=False, fused_adamw=True
+    ),
     "vit-pytorch fp32": Contender("vit-pytorch", "fp32"),
     "vit-pytorch bf16": Contender("vit-pytorch", "bf16"),
+    "vit-pytorch bf16, fused AdamW": Contender("vit-pytorch", "bf16", fused_adamw=True),
     "Patchlight fp32": Contender("Patchlight", "fp32", fused_attn=True),
     "Patchlight fp32, plain attention": Contender("Patchlight", "fp32", fused_attn=False),
     "Patchlight bf16": Contender("Patchlight", "bf16", fused_attn=True),
@@ -76,11 +84,10 @@ def installed(names: Iterable[str]) -> dict[str, Contender]:
     return {name: row for name, row in rows.items() if importlib.util.find_spec(MODULES[row.library])}
 
 
-def same_precision(name: str) -> str:
-    """Our contender in the precision of this one; what Patchlight chose is compared with itself."""
-    if name == OURS:
-        return OURS
-    return "Patchlight bf16" if CONTENDERS[name].precision == "bf16" else "Patchlight fp32"
+def same_precision(name: str, chosen: str) -> str:
+    """Our contender with fused attention in the precision of this one, which is `chosen` where it was left open."""
+    asked = CONTENDERS[name].precision
+    return f"Patchlight {chosen if asked == 'auto' else asked}"
 
 
 def _timm(shape: Shape, contender: Contender) -> nn.Module:
@@ -174,6 +181,12 @@ def choose_attention(
     model: nn.Module, contender: Contender, batch: int, device: torch.device, *, training: bool = True
 ) -> str:
     """Where it is left to Patchlight, take what its probe finds faster, as its own commands do."""
+    if contender.library != "Patchlight" and contender.fused_attn is not None:
+        if contender.library == "Hugging Face":
+            inner: Any = model.model
+            inner.set_attn_implementation("sdpa" if contender.fused_attn else "eager")
+        else:
+            set_fused_attn(model, contender.fused_attn)
     if contender.library != "Patchlight" or contender.fused_attn is not None:
         return "given"
     assert isinstance(model, VisionTransformer)

@@ -55,7 +55,10 @@ PLANS: dict[str, tuple[Training, ...]] = {
         ),
     ),
 }  # fmt: skip
-LABELS: dict[str, dict[str, str]] = {"all": {}, "450 of each class": {"data.train_per_class": "450"}}
+LABELS: dict[str, dict[str, str]] = {
+    "all": {},
+    "450 of each class": {"data.train_per_class": "450", "data.val_per_class": "50"},
+}
 QUICK: dict[str, dict[str, str]] = {"20 of each class": {"data.train_per_class": "20"}}
 
 

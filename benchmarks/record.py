@@ -58,14 +58,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def file_name(name: str, device: str) -> str:
-    """`step.json` for the CPU, `step-cuda.json` for a GPU; the stem is also the name of the markers in a document."""
-    return f"{name}.json" if device == "cpu" else f"{name}-{device}.json"
+def file_name(record: dict[str, Any]) -> str:
+    """`step.json` for the CPU, `step-cuda.json` for a GPU, `ablation-RECIPE.json` where a result is of one recipe; the
+    stem is also the name of the markers in a document.
+    """
+    device = None if record["device"] == "cpu" else record["device"]
+    return "-".join(part for part in (record["benchmark"], record["result"].get("recipe"), device) if part) + ".json"
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(record["benchmark"], record["device"])
+    path = folder / file_name(record)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(path)

@@ -74,20 +74,20 @@ def table(result: dict[str, Any]) -> str:
             f"Patchlight chose {result['patchlight_chose']}. Ratios: the contender's time over ours, "
             "median (least to greatest round).",
             "In one process with the same memory settings:",
-            _rows(result["one_process"], batch, flops, same=True),
+            _rows(result["one_process"], batch, flops, chosen=result["patchlight_chose"].partition(",")[0]),
             "Each in its own process, with its own defaults:",
-            _rows(result["own_processes"], batch, flops, same=False),
+            _rows(result["own_processes"], batch, flops),
         ]
     )
 
 
-def _rows(part: dict[str, Any], batch: int, flops: int, *, same: bool) -> str:
+def _rows(part: dict[str, Any], batch: int, flops: int, *, chosen: str = "") -> str:
     header = ["contender", "time over Patchlight's"]
-    header += ["over Patchlight's in its precision"] if same else []
+    header += ["over Patchlight's in its precision, with fused attention"] if chosen else []
     rows = []
     for name, seconds in part["seconds"].items():
         row = [name, markdown.times(part["ratios"][OURS][name])]
-        row += [markdown.times(part["ratios"][same_precision(name)][name])] if same else []
+        row += [markdown.times(part["ratios"][same_precision(name, chosen)][name])] if chosen else []
         median = seconds["median"]
         row += [
             markdown.milliseconds(median), markdown.number(batch / median), markdown.number(flops / median / 1e9)

@@ -29,12 +29,15 @@ def caption(record: dict[str, Any]) -> str:
     where = hardware["gpu"] or f"{hardware['cpu']}, {record['threads']} threads"
     known = [f"{name} {number}" for name, number in versions.items() if number and name in SHOWN]
     commit = (environment["git_commit"] or "an installed wheel")[:9]
+    load = record["load_average"]["before"]
+    where += f", load {load:.1f} before" if load > BUSY else ""
     parts = [where, ", ".join(known), f"commit {commit}", record["date"][:10], f"`{record['command']}`"]
     if record["missing"]:
         parts.append(f"not installed: {', '.join(record['missing'])}")
     return f"{'; '.join(parts)}."
 
 
+BUSY = 0.5  # the load average of a machine that does something else, too
 SHOWN = ("torch", "torchvision", "timm", "transformers", "vit-pytorch", "kornia")
 
 

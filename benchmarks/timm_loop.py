@@ -47,6 +47,7 @@ def train(job: Job) -> dict[str, Any]:
     """The rows of the run: wall seconds since training began, images seen, validation accuracy."""
     from timm.data import Mixup
     from timm.loss import SoftTargetCrossEntropy
+    from timm.optim import param_groups_weight_decay
 
     torch.manual_seed(job.seed)
     device = torch.device(job.device)
@@ -57,7 +58,10 @@ def train(job: Job) -> dict[str, Any]:
     model = deit(splits.train.image_size[0], classes).to(device)
     mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=job.smoothing, num_classes=classes)
     loss_of = SoftTargetCrossEntropy()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=job.lr, weight_decay=job.weight_decay)
+    # As timm's own script has it: norms, biases, tokens and positions are not decayed.
+    undecayed: Any = model.no_weight_decay
+    groups = param_groups_weight_decay(model, job.weight_decay, undecayed())
+    optimizer = torch.optim.AdamW(groups, lr=job.lr)
 
     rows: list[dict[str, Any]] = []
     started, seen, epoch = time.monotonic(), 0, 0

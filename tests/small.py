@@ -17,7 +17,7 @@ SMALL = [
     *("--data.image_size", "16", "--data.train_per_class", "12", "--data.val_per_class", "4"),
     *("--data.test_per_class", "6", "--model.embed_dim", "24", "--model.depth", "2", "--model.num_heads", "2"),
     *("--train.batch_size", "32", "--train.epochs", "2", "--train.device", "cpu", "--train.precision", "fp32"),
-    *("--eval.gallery", "4"),
+    *("--eval.gallery", "4", "--explain.faithfulness", "0"),
 ]
 
 

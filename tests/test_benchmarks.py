@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablation, pretraining, step
+from benchmarks import ablation, accuracy, pretraining, step
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
-from benchmarks.contenders import CONTENDERS, DEFAULTS, Shape, build, parameters
+from benchmarks.contenders import CONTENDERS, DEFAULTS, Contender, Shape, build, choose_attention, parameters
 from benchmarks.options import Options
 from benchmarks.pretraining import ALONE, PLANS, STUDENT
 from benchmarks.record import file_name
 from benchmarks.scaling import slope
-from benchmarks.tables import MarkersMissing, markers, place, place_all
+from benchmarks.tables import MarkersMissing, caption, markers, place, place_all
 from benchmarks.timing import compare, grouped, interleave, ratios, sampler
 from benchmarks.timm_loop import rate
 from patchlight.config import load_recipe, recipe_names
@@ -29,7 +29,7 @@ PART = {
 }
 RECORD = {
     "benchmark": "step", "command": "python -m benchmarks step", "date": "2026-01-02T03:04:05+00:00", "quick": False,
-    "device": "cpu", "threads": 2, "missing": ["kornia"],
+    "device": "cpu", "threads": 2, "missing": ["kornia"], "load_average": {"before": 0.1, "after": 2.0},
     "environment": {
         "git_commit": "0123456789abcdef", "hardware": {"cpu": "Some CPU", "gpu": None},
         "versions": {"torch": "2.11.0", "timm": "1.0.20", "kornia": None},
@@ -117,6 +117,32 @@ def test_ablation_asks_again_only_what_is_close(monkeypatch):
     assert all(row[2:5] == ["1", "10.0%", "-70.0"] for row in cells[1:-1])
 
 
+def test_the_time_to_the_peers_accuracy():
+    peer = {"rows": [{"wall_s": 30.0, "val_top1": 0.2}, {"wall_s": 60.0, "val_top1": 0.3}]}
+    ours = {"rows": [{"wall_s": 10.0, "val_top1": 0.1}, {"wall_s": 20.0, "val_top1": 0.35}]}
+    assert accuracy.head_start(ours, peer) == 3.0
+    assert accuracy.head_start(peer, ours) is None
+    assert accuracy.head_start(peer, peer) == 1.0
+
+
+def test_a_busy_machine_is_told(tmp_path: Path):
+    assert "load" not in caption(RECORD)
+    assert "2 threads, load 3.3 before;" in caption({**RECORD, "load_average": {"before": 3.28, "after": 1.0}})
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("library", ["timm", "Hugging Face"])
+def test_a_peers_attention_is_as_asked(library: str, fused: bool):
+    device = torch.device("cpu")
+    contender = Contender(library, "fp32", fused_attn=fused)
+    model = build(contender, Shape(img_size=8, dim=12, depth=2, batch=1), device)
+    assert choose_attention(model, contender, 1, device) == "given"
+    if library == "timm":
+        assert {block.attn.fused_attn for block in model.blocks} == {fused}
+    else:
+        assert model.model.config._attn_implementation == ("sdpa" if fused else "eager")
+
+
 @pytest.mark.parametrize("name", ["timm fp32", "Hugging Face fp32", "Patchlight fp32"])
 def test_models_are_of_one_size(name):
     shape = Shape(img_size=8, dim=12, depth=2, batch=1)
@@ -160,8 +186,10 @@ def test_quick_numbers_stay_out_of_documents(tmp_path: Path):
 
 
 def test_devices_have_markers_of_their_own():
-    assert file_name("step", "cpu") == "step.json"
-    assert file_name("step", "cuda") == "step-cuda.json"
+    assert file_name(RECORD) == "step.json"
+    assert file_name({**RECORD, "device": "cuda"}) == "step-cuda.json"
+    of_one = {**RECORD, "benchmark": "ablation", "result": {"recipe": "cifar10-cpu"}}
+    assert file_name(of_one) == "ablation-cifar10-cpu.json"
     opening, closing = markers("step-cuda")
     assert place(opening + closing, "step-cuda", step.table(RECORD["result"])).startswith(
         opening + "\nViT-Ti/4, 5,362,762"

@@ -85,6 +85,17 @@ def test_planted_evidence_is_pointed_at(tmp_path, capsys):
     assert (path / "faithfulness.json").is_file()
 
 
+def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
+    """Where images are enlarged for the model, no one patch holds it."""
+    settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.debug", "--model.depth", "1"]
+    words = ["train", "planted", *settings, "--model.img_size", "48", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    capsys.readouterr()
+    words = ["explain", str(tmp_path / "run"), "--faithfulness", "--method", "attention", "--count", "4", "--json"]
+    assert main(words) == 0
+    assert "pointing" not in said(capsys)["rows"][0]["scores"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

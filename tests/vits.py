@@ -52,6 +52,8 @@ VITS = {
     "timm, not square": lambda: of_timm(img_size=(16, 24)),
     "Hugging Face ViT": of_hugging_face,
     "Hugging Face DeiT": lambda: of_hugging_face("DeiT"),
+    "Hugging Face BEiT": lambda: of_hugging_face("Beit", use_absolute_position_embeddings=True),
+    "Hugging Face I-JEPA": lambda: of_hugging_face("IJepa"),
     "Hugging Face DINOv2": lambda: of_hugging_face("Dinov2"),
     "Hugging Face DINOv2, registers": lambda: of_hugging_face("Dinov2WithRegisters", num_register_tokens=3),
 }

@@ -6,6 +6,7 @@ A verb imports what it needs when it runs, so that help and usage errors are ins
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -34,6 +35,9 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a class or a file may be called what the terminal cannot write
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(words)
     except UsageError as error:

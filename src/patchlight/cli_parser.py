@@ -115,7 +115,7 @@ def build_parser() -> Parser:
     explain.add_argument("--faithfulness", action="store_true", help="a table of the methods on the run's test images")
     explain.add_argument("--count", type=int, default=500, metavar="N", help="so many test images (default: 500)")
     explain.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default: RUN/explain)")
-    for verb, default, about in ((evaluate, None, "that of the recipe"), (predict, "fp32", "fp32")):
+    for verb, default, about in ((evaluate, None, "that of the recipe"), (predict, "auto", "auto")):
         verb.add_argument(
             "--precision", choices=["auto", "fp32", "bf16", "fp16"], default=default,
             help=f"fp32 answers alike on all machines, auto is the fastest here (default: {about})",

@@ -31,6 +31,8 @@ def share(value: float | None) -> str:
 
 def result_line(result: dict[str, Any]) -> str:
     if "top1" not in result:
+        if result["val_loss"] is None:
+            return f"kept epoch {result['epoch']}, the last; there are no validation images"
         return f"kept epoch {result['epoch']}: validation loss {result['val_loss']:.4f} of the hidden patches' pixels"
     low, high = result["top1_ci95"]
     mirrored = f"; {share(result['mirrored']['top1'])} averaged with mirror images" if "mirrored" in result else ""
@@ -217,7 +219,8 @@ def doctor_text(found: dict[str, Any]) -> str:
         ("torch", found["versions"]["torch"]),
         ("torch.compile", "possible" if found["compiler"] or found["device"] != "cpu" else "needs a C++ compiler"),
     ]
-    blocks = [table(facts, left=2), "\n".join(f"advice: {line}" for line in found["advice"])]
+    advice = "\n".join(f"advice: {line}" for line in found["advice"])
+    blocks = [table(facts, left=2), advice or "advice: none; nothing here would speed training up"]
     if "recipes" in found:
         rows = [
             (
@@ -228,6 +231,9 @@ def doctor_text(found: dict[str, Any]) -> str:
         ]  # fmt: skip
         header = ("recipe", "images/s", f"epochs in {clock(found['budget_s'])}", "its own length", "GB", "accuracy")
         blocks.append(table(rows, header))
+        if found["not_tried"]:
+            names = ", ".join(found["not_tried"])
+            blocks.append(f"not tried, as they begin with weights of a hub or learn without labels: {names}")
         if best := found["best"]:
             enough = "" if best["enough"] else f" ({percent(best['share'])} of the epochs that it wants)"
             blocks.append(

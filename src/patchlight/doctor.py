@@ -82,6 +82,11 @@ def can_be_forecast(config: Config) -> bool:
     return is_known and config.train.task == "classify" and not config.stages
 
 
+def not_tried() -> list[str]:
+    """The recipes that `forecast` leaves out: they begin with weights of a hub, or learn without labels."""
+    return [name for name in recipe_names() if not can_be_forecast(load_recipe(name))]
+
+
 def _forecast(config: Config, seconds: float) -> dict[str, Any]:
     train_images = round(TRAIN_IMAGES[config.data.source] * (1 - config.data.val_fraction))
     val_images = TRAIN_IMAGES[config.data.source] - train_images

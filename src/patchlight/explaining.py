@@ -13,12 +13,12 @@ from torch import Tensor
 from patchlight import runtime
 from patchlight.config import DEFAULT_METHOD
 from patchlight.data.decode import load_image
-from patchlight.data.planted import evidence
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.assess import assess
 from patchlight.explanation.methods import METHODS, explain, find_method
 from patchlight.models import load_classifier
+from patchlight.report.insight import measure_faithfulness
 from patchlight.report.map_figures import Subject, write_figures
 from patchlight.runs import Run
 from patchlight.verbs import own_split, report
@@ -71,19 +71,14 @@ def faithfulness(
     opened = Run.open(run)
     runtime.tune_process(runtime.resolve_device(device))
     model, card = load_classifier(run, runtime.resolve_device(device))
-    anatomy = dissect(model)
-    test = own_split(opened, "test")
-    chosen = torch.randperm(len(test), generator=runtime.generator(0, "faithfulness"))[:count].sort().values
-    pixels, _ = test.gather(chosen)
-    inputs = card.to_input(pixels.to(next(model.parameters()).device))
-    black = (-torch.tensor(card.mean) / torch.tensor(card.std)).to(inputs)
-    where = None
-    if opened.config().data.source == "planted":
-        rows = chosen if test.rows is None else test.rows[chosen]
-        where = torch.from_numpy(evidence("test", anatomy.patch_size))[rows].to(inputs.device)
-    methods = list(METHODS) if method == "all" else [method]
-    found = assess(anatomy, inputs, black, methods=methods, where=where, label="assessing")
-    result = {"run": str(run), "data": opened.config().data.source, **found}
+    dissect(model)  # which says what is missing of a model without maps
+    source = opened.config().data.source
+    found = measure_faithfulness(
+        model, card, own_split(opened, "test"), methods=list(METHODS) if method == "all" else [method], count=count,
+        label="assessing", planted=source == "planted",
+    )  # fmt: skip
+    assert found is not None
+    result = {"run": str(run), "data": source, **found}
     target = Run(Path(out)) if out else opened
     target.path.mkdir(parents=True, exist_ok=True)
     target.write_json("faithfulness.json", result)
@@ -98,7 +93,7 @@ def load_subject(run: Run, files: Sequence[str | Path], device: str) -> Subject:
     anatomy = dissect(model)
     labels = None
     if files:
-        pixels = torch.stack([load_image(path, card.img_size) for path in files])
+        pixels = torch.stack([load_image(path, card.fit_size) for path in files])
         names = [str(path) for path in files]
     else:
         pixels, labels = own_samples(run)

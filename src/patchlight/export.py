@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.libraries import import_library
 from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
-from patchlight.models.hub import HuggingFaceClassifier, import_library, quiet
+from patchlight.models.hf_backbone import HuggingFaceClassifier, quiet
 from patchlight.runs import Run
 
 TOLERANCE = 1e-3  # of the greatest difference between logits, over the greatest logit; more is an error
@@ -35,7 +36,7 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
     model, card = load_model(opened.path)
     folder = Path(out) if out else opened.path / "export" / format
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = sample_pixels(opened, card)
+    pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)
     with torch.no_grad():
         expected = model(card.to_input(pixels))
     answer = FORMATS[format](model, card, folder)
@@ -160,14 +161,13 @@ def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def answer(pixels: Tensor) -> Tensor:
-        sized = card.resized(pixels).round().to(torch.uint8)
-        return torch.from_numpy(session.run(["logits"], {"pixels": sized.numpy()})[0])
+        return torch.from_numpy(session.run(["logits"], {"pixels": pixels.numpy()})[0])
 
     return answer
 
 
 Writer = Callable[[nn.Module, ModelCard, Path], Callable[[Tensor], Tensor]]
-# name: what writes it, and gives back how the written model answers uint8 pixels with logits.
+# name: what writes it, and gives back how the written model answers uint8 pixels of its size with logits.
 FORMATS: dict[str, Writer] = {
     "safetensors": write_safetensors,
     "timm": write_timm,

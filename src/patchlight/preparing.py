@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.images import ImageSet, channel_stats, digest
+from patchlight.data.sources import SOURCES
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import ModelCard, VisionTransformer, load_backbone
@@ -51,7 +53,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     name = backbone.name or config.model.name
     # What paints knows no classes, so what begins with it gets a new head.
     classes = names if config.train.task == "classify" else ()
-    card = ModelCard(name, backbone.args, classes, mean, std, backbone.source)
+    card = ModelCard(name, backbone.args, classes, mean, std, backbone.source, height)
     if config.train.task == "reconstruct":
         return autoencoder(backbone.model, config), card
     if backbone.source is None:
@@ -99,10 +101,17 @@ def describe_data(source: str, data: Splits) -> dict[str, Any]:
         sets["subset_test"] = data.subset_test
     return {
         "source": source,
+        "path": source_path(source),
         **{name: len(images or ()) for name, images in sets.items()},
         "classes": len(data.train.class_names),
         "digests": {name: digest(images) for name, images in sets.items() if images is not None},
     }
+
+
+def source_path(source: str) -> str | None:
+    """The full path of a source that is one, from wherever it is looked at; None of a source with a name."""
+    path = Path(source).expanduser()
+    return None if source in SOURCES or not path.exists() else str(path.resolve())
 
 
 def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

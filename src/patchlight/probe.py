@@ -87,13 +87,14 @@ def faster_attention(
     """
     if device.type != "cpu":
         return "fused"
+    few = min(batch, 64)
 
     def work(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
-        q, k, v = torch.rand(3, min(batch, 64), heads, tokens, width, dtype=runtime.DTYPES[precision]).unbind(0)
-        q.requires_grad_(training)
+        shape, dtype = (few, heads, tokens, width), runtime.DTYPES[precision]
+        inputs = [torch.rand(shape, dtype=dtype, requires_grad=training) for _ in range(3)]  # all three get gradients
 
         def run() -> None:
-            answer = attend(q, k, v).float().sum()
+            answer = attend(*inputs).float().sum()
             if training:
                 answer.backward()
 
@@ -103,7 +104,7 @@ def faster_attention(
         "fused": work(F.scaled_dot_product_attention),
         "explicit": work(lambda q, k, v: ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v),
     }
-    question = f"attention {precision} {heads}x{tokens}x{width}" + ("" if training else " forward")
+    question = f"attention {precision} {few}x{heads}x{tokens}x{width}" + ("" if training else " forward")
     choice = measure(question, ways, device)
     return choice.fastest if choice.steady else "explicit"
 

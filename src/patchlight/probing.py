@@ -37,7 +37,7 @@ def probe(config: Config) -> dict[str, Any]:
     device = runtime.resolve_device(config.train.device)
     runtime.tune_process(device)
     with runtime.threads(config.train.threads):
-        data = load_splits(config.data)
+        data = load_splits(config.data, config.model.img_size)
         for note in data.notes:
             say(note)
         if data.val is None:

@@ -19,8 +19,8 @@ from patchlight.errors import PatchlightError, UsageError
 RESULTS = {"classify": "eval.json", "reconstruct": "reconstruction.json"}
 CONTENTS = (
     "config.toml", "environment.json", "metrics.jsonl", *RESULTS.values(), "samples.npz", "reconstructions.npz",
-    "insight.npz", "snapshots.npz", "faithfulness.json", "report.html", "README.md", "explain", "figures", "model",
-    "checkpoints",
+    "insight.npz", "snapshots.npz", "faithfulness.json", "report.html", "README.md", "explain", "export", "figures",
+    "model", "checkpoints",
 )  # fmt: skip
 
 
@@ -105,6 +105,12 @@ class Run:
     def result(self) -> dict[str, Any]:
         """What the run ended with: the test metrics or, without labels, the loss of what was painted."""
         return self.read_json(RESULTS[self.config().train.task])
+
+    def kept_row(self) -> dict[str, Any]:
+        """The line of the epoch whose weights were kept."""
+        rows = self.metrics()
+        best = [row for row in rows if row["best"]] if self.config().train.select == "best" else []
+        return (best or rows)[-1]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs so far; an empty list before the first."""

@@ -109,7 +109,9 @@ def reuse_memory() -> None:
     """
     if allocator() == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        # Older ones refuse more than 32 MiB, and would then map every larger block than 128 KiB anew.
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
@@ -208,12 +210,16 @@ def git_commit() -> str | None:
     return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
+CPU_FACTS = ("model name", "cpu family", "model")  # of /proc/cpuinfo
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines if key.strip() in CPU_FACTS}
+        if "model name" in facts:  # clouds give processors of many years one name
+            return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
     return platform.processor() or platform.machine()
 
 

@@ -216,6 +216,9 @@ class ExplainConfig(Section):
     snapshots_every: Annotated[
         int, "keep maps of a few validation images every so many epochs; 0 is off", NOT_NEGATIVE
     ] = 0
+    faithfulness: Annotated[
+        int, "measure the maps of the report on so many test images at the end; 0 is off", NOT_NEGATIVE
+    ] = 0
     snapshots_images: Annotated[int, "how many images, of as many classes as there are", COUNT] = 6
     method: Annotated[MethodName, "of the snapshots"] = DEFAULT_METHOD
 

@@ -5,6 +5,7 @@ What draws is imported where it is used: matplotlib takes longer to import than 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 import statistics
@@ -22,7 +23,7 @@ from patchlight.data.decode import load_image
 from patchlight.data.images import ImageSet, digest
 from patchlight.data.sources import load_source
 from patchlight.data.splits import Splits, load_splits
-from patchlight.doctor import best, examine, forecast
+from patchlight.doctor import best, examine, forecast, not_tried
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.fields import Duration, checked
@@ -31,11 +32,20 @@ from patchlight.models import (
     ModelCard,
     check_model,
     create_model,
+    is_model_folder,
     load_classifier,
     load_model,
 )  # fmt: skip
 from patchlight.models.summary import count, describe
-from patchlight.preparing import build, continued, describe_data, machine_choices, summary_line, with_choices
+from patchlight.preparing import (
+    build,
+    continued,
+    describe_data,
+    machine_choices,
+    source_path,
+    summary_line,
+    with_choices,
+)  # fmt: skip
 from patchlight.progress import say
 from patchlight.runs import RESULTS, Run, config_differences
 from patchlight.training.fit import check_fit, fit
@@ -60,26 +70,29 @@ def train(
     path = Path(out) if out else Path("runs") / config.about.name
     # What cannot work is found before data are loaded, as far as it can be.
     Run(path).check_free(config, resume=resume, overwrite=overwrite)
+    if overwrite:
+        check_not_needed(path, config)
     device = runtime.resolve_device(config.train.device)
     check_model(config.model)
-    check_augment(config.augment)
+    for stage in config.of_stages():
+        check_augment(stage.augment)
     if resume and Run(path).finished:
         say(f"{path} is finished; its report is built again")
         report(path)
         return Run.open(path)
     runtime.tune_process(device)
     with runtime.threads(config.train.threads) as threads:
-        data = load_splits(config.data)
+        data = load_splits(config.data, config.model.img_size)
         for note in data.notes:
             say(note)
         model, card = build(config, data)
-        check_fit(model, data, config)
+        trained = check_fit(model, card, data, config)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
         record = {
             **runtime.describe(device),
             "threads": threads,
             **machine_choices(config, model, device),
-            "model": {"name": card.name, **count(model, card.img_size), "weights": card.source},
+            "model": {"name": card.name, **count(model, card.img_size), "trainable": trained, "weights": card.source},
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command or f"patchlight train {config.about.name}",
@@ -91,10 +104,17 @@ def train(
         state = fit(model, card, data, with_choices(config, record), run, resume=resume)
         done = {**record, "time": time_of(run, state)}
         if config.train.task == "reconstruct":
-            finish_reconstruction(run, state, done)
+            finish_reconstruction(run, done)
         else:
             finish(run, data, config, done)
     return run
+
+
+def check_not_needed(path: Path, config: Config) -> None:
+    """Raises UsageError where the run would begin with what it is to replace."""
+    for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
+        if name is not None and is_model_folder(name) and Path(name).resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{field} is {name}, which --overwrite would delete; choose another folder with --out")
 
 
 def time_of(run: Run, state: TrainState) -> dict[str, float]:
@@ -105,7 +125,7 @@ def time_of(run: Run, state: TrainState) -> dict[str, float]:
 
 def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) -> None:
     """Read the test set, this once, with the selected weights; then write what people open."""
-    from patchlight.report.insight import collect_insight
+    from patchlight.report.insight import collect_insight, measure_faithfulness
     from patchlight.report.samples import collect_samples
 
     model, card = load_model(run.path, runtime.resolve_device(config.train.device))
@@ -124,14 +144,20 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     run.write_arrays("samples.npz", samples)
     if (insight := collect_insight(model, card, samples)) is not None:
         run.write_arrays("insight.npz", insight)
+    if config.explain.faithfulness:
+        few = 2 if config.train.debug else config.explain.faithfulness
+        planted = config.data.source == "planted"
+        if (table := measure_faithfulness(model, card, data.test, count=few, planted=planted)) is not None:
+            run.write_json("faithfulness.json", {"run": str(run.path), "data": config.data.source, **table})
     run.write_json(RESULTS["classify"], {"data": config.data.source, **metrics})  # last: it marks a run as finished
     report(run.path)
 
 
-def finish_reconstruction(run: Run, state: TrainState, environment: dict[str, Any]) -> None:
+def finish_reconstruction(run: Run, environment: dict[str, Any]) -> None:
     """Nothing is tested: the encoder is a beginning, and what is built on it is measured."""
     run.write_json("environment.json", environment)
-    run.write_json(RESULTS["reconstruct"], {"val_loss": state.best_loss, "epoch": state.best_epoch})
+    kept = run.kept_row()
+    run.write_json(RESULTS["reconstruct"], {"val_loss": kept["val/loss"], "epoch": kept["epoch"]})
     report(run.path)
 
 
@@ -148,7 +174,7 @@ def evaluate(
     model, card = load_classifier(run, runtime.resolve_device(device))
     if not (opened.path / "eval.json").is_file():
         say(f"{opened.path} is not finished; these are its best weights so far")
-    if data is None or is_same_source(data, config.data.source):
+    if data is None or is_own_source(opened, data):
         images = own_split(opened, split)
     else:
         images, split = other_split(data, split, card)
@@ -159,9 +185,10 @@ def evaluate(
     return {"data": data or config.data.source, **metrics}
 
 
-def is_same_source(a: str, b: str) -> bool:
+def is_own_source(run: Run, source: str) -> bool:
     """The run's own data, however they are named: their test images are then those that were set aside, no others."""
-    return a == b or (Path(a).exists() and Path(b).exists() and Path(a).samefile(b))
+    own = run.read_json("environment.json")["data"]
+    return source == own["source"] or (own["path"] is not None and source_path(source) == own["path"])
 
 
 def own_split(run: Run, split: str) -> ImageSet:
@@ -169,13 +196,15 @@ def own_split(run: Run, split: str) -> ImageSet:
 
     Raises PatchlightError where the run has no such images, or where they are not the same any more.
     """
-    config = run.config().data
-    images = getattr(load_splits(config), split)
+    config, own = run.config(), run.read_json("environment.json")["data"]
+    moved = own["path"] is None or not Path(own["path"]).exists()
+    source = own["source"] if moved else own["path"]  # which holds wherever the command is given
+    images = getattr(load_splits(dataclasses.replace(config.data, source=source), config.model.img_size), split)
     if images is None:
         raise PatchlightError(f"the run has no '{split}' images; use --split train or --split test")
-    if digest(images) != run.read_json("environment.json")["data"]["digests"][split]:
+    if digest(images) != own["digests"][split]:
         raise PatchlightError(
-            f"{config.source} has changed since the run, so its '{split}' images are others now and may have been "
+            f"{own['source']} has changed since the run, so its '{split}' images are others now and may have been "
             "trained on; restore it, or name a source that the model has not seen with --data"
         )
     return images
@@ -183,7 +212,7 @@ def own_split(run: Run, split: str) -> ImageSet:
 
 def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str]:
     """A split of another source with labels in the model's order, and its name. One without splits is taken whole."""
-    sets = load_source(source, image_size=card.img_size)
+    sets = load_source(source, image_size=card.fit_size)
     if split not in sets and len(sets) == 1:
         split = "all"
         sets = {split: next(iter(sets.values()))}
@@ -193,11 +222,11 @@ def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto", precision: str = "fp32"
+    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto", precision: str = "auto"
 ) -> list[dict[str, Any]]:
     """For each image file, of any size and mode: `{"image", "classes": [{"class", "probability"}]}`, best first.
 
-    `precision` is as eval.precision.
+    `precision` is as eval.precision; the fastest here is exact enough for an answer (docs/results.md).
     """
     on = runtime.resolve_device(device)
     model, card = load_classifier(run, on)
@@ -205,7 +234,7 @@ def predict(
     answers = []
     for start in range(0, len(images), PREDICT_BATCH):
         paths = images[start : start + PREDICT_BATCH]
-        pixels = torch.stack([load_image(path, card.img_size) for path in paths]).to(on)
+        pixels = torch.stack([load_image(path, card.fit_size) for path in paths]).to(on)
         with torch.inference_mode(), runtime.autocast(precision, on):
             probs = model(card.to_input(pixels)).float().softmax(dim=1)
         best = probs.topk(min(top, len(card.class_names)))
@@ -263,7 +292,7 @@ def doctor(budget: str | None = None, *, device: str = "auto") -> dict[str, Any]
     for row in forecast(seconds, device):
         say(f"tried {row['recipe']}: {row['images_per_s']:,.0f} images/s")
         rows.append(row)
-    return {**found, "budget_s": seconds, "recipes": rows, "best": best(rows)}
+    return {**found, "budget_s": seconds, "recipes": rows, "best": best(rows), "not_tried": not_tried()}
 
 
 def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:
@@ -276,6 +305,8 @@ def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:
 
 def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 10) -> dict[str, Any]:
     """One model's size and its layers."""
+    if not is_model_folder(config.name):
+        config = dataclasses.replace(config, pretrained=False)  # its shape is asked for, which needs no download
     model = create_model(config, img_size=img_size, num_classes=num_classes)
     return {"name": config.name, **count(model, img_size), "layers": describe(model, img_size)}
 
@@ -288,8 +319,8 @@ def data(config: Config, *, out: str | Path | None = None, overwrite: bool = Fal
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
-    result = audit_source(source, config.data)
+    result = audit_source(source, config.data, config.model.img_size)
     paths = []
     if result["trained_on"] is not None:
-        paths = write_data_figures(folder, load_splits(config.data), config.augment)
+        paths = write_data_figures(folder, load_splits(config.data, config.model.img_size), config.augment)
     return {**result, "figures": [str(path) for path in paths]}

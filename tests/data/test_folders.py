@@ -87,3 +87,13 @@ def test_bad_files_are_named_and_counted(tmp_path: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(PatchlightError, match="8 of 8 images are bad"):
         load_source(str(tmp_path))
+
+
+def test_images_deeper_down_are_told_of(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pets", ["cat", "dog"])
+    write_folder(tmp_path / "pets" / "cat", ["2023", "2024"], per_class=3)
+    write_folder(tmp_path / "pets" / "cat" / "2024", ["may", ".cache"], per_class=1)
+    train = load_source(str(tmp_path / "pets"))["train"]
+    assert len(train) == 4
+    (note,) = train.notes
+    assert note == f"left out of {tmp_path / 'pets'}: 7 images in folders inside class folders, such as cat/2023/0.png"

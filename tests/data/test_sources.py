@@ -194,6 +194,9 @@ def test_a_common_square_size_is_kept_and_others_are_fitted_with_a_note(tmp_path
         assert "9.png is 9 x 9" in train.notes[0]
         assert "fitted to 32 x 32" in train.notes[0]
     assert load_source(str(tmp_path), image_size=9)["train"].notes == ()
+    asked = load_source(str(tmp_path), fallback_size=48)["train"]  # what the model takes, say
+    assert asked.image_size == (48, 48)
+    assert "fitted to 48 x 48" in asked.notes[0]
 
 
 def test_images_that_are_not_square_are_fitted(tmp_path: Path) -> None:

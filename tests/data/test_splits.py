@@ -204,7 +204,20 @@ def test_copies_across_splits_are_noted() -> None:
     pixels[:2] = train.images[:2]
     leaky = ImageSet(pixels, test.labels, test.class_names)
     notes = " ".join(make_splits({"train": train, "test": leaky}, config()).notes)
-    assert sum(int(n) for n in re.findall(r"exact copies of \w+ images: (\d+)", notes)) == 2
+    assert sum(int(n) for n in re.findall(r"test images that are exact copies of \w+ images: (\d+)", notes)) == 2
+
+
+def test_every_copy_is_counted_in_validation_too() -> None:
+    train, other = make_set(), make_set(offset=500)
+    pixels = other.images.clone()
+    pixels[:3] = train.images[0]
+    leaky = ImageSet(pixels, other.labels, other.class_names)
+    sets = {"train": train, "val": leaky, "test": leaky}
+    assert make_splits(sets, config()).notes == (
+        "validation images that are exact copies of training images: 3; the validation score flatters the model",
+        "test images that are exact copies of training images: 3; the test score flatters the model",
+        f"test images that are exact copies of validation images: {len(other)}; the test score flatters the model",
+    )
 
 
 def test_a_class_without_training_images_is_noted() -> None:

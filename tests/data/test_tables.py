@@ -135,3 +135,43 @@ def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
     assert list(sets) == ["train"]
     assert any("test has no labels" in note for note in sets["train"].notes)
     assert any("extra" in note for note in sets["train"].notes)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("mnist_train", "mnist_test"),
+        ("train-00000-of-00001", "test-00000-of-00001"),
+        ("my-set.train", "my-set.test"),
+        ("train/0000", "test/0000"),
+        ("train/part-0-a1b2.snappy", "test/part-0-c3d4.snappy"),
+    ],
+)
+def test_a_split_is_found_in_a_name(tmp_path: Path, names: tuple[str, str]) -> None:
+    for index, name in enumerate(names):
+        columns = {"image": [encode(picture(index))], "label": [index]}
+        write_parquet(tmp_path / f"{name}.parquet", columns)
+    sets = load_source(str(tmp_path))
+    assert [int(sets[key].labels[0]) for key in ("train", "test")] == [0, 1]
+
+
+def test_parts_of_another_name_are_one_split(tmp_path: Path) -> None:
+    for index in range(3):
+        columns = {"image": [encode(picture(index))], "label": [index]}
+        write_parquet(tmp_path / f"part-{index:05}-of-00003.parquet", columns)
+    assert len(load_source(str(tmp_path))["train"]) == 3
+    write_parquet(tmp_path / "more.parquet", columns)
+    with pytest.raises(PatchlightError, match="no split called train, val or test, but more, part"):
+        load_source(str(tmp_path))
+
+
+def test_the_cache_notices_changed_images_beside_a_table(tmp_path: Path) -> None:
+    columns = {"image": [{"bytes": None, "path": f"{i}.png"} for i in range(3)], "label": [0, 1, 0]}
+    write_parquet(tmp_path / "train.parquet", columns)
+    for index in range(3):
+        picture(index).save(tmp_path / f"{index}.png")
+    first = load_source(str(tmp_path), memory_limit_mb=0)["train"]
+    picture(77).save(tmp_path / "1.png", compress_level=1)
+    second = load_source(str(tmp_path), memory_limit_mb=0)["train"]
+    assert torch.equal(second.images[1], chw(picture(77)))
+    assert torch.equal(second.images[0], first.images[0])

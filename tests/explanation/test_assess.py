@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -90,3 +91,16 @@ def test_an_interval_covers_the_mean_of_a_normal_sample():
     assert found["mean"] == pytest.approx(sample.double().mean().item())
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * sample.std().item() / 20, rel=0.1)
     assert interval([torch.ones(5)]) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_models_with_relative_positions_keep_their_tokens():
+    """Rotations and biases are of the whole grid, so no token can be dropped; everything else is measured."""
+    torch.manual_seed(0)
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+    for model in (
+        timm.models.eva.Eva(**shape, use_rot_pos_emb=True, mlp_ratio=2),
+        timm.models.beit.Beit(**shape, use_rel_pos_bias=True, mlp_ratio=2),
+    ):
+        found = assess(dissect(model.eval()), torch.randn(2, 3, 16, 16), torch.zeros(3), methods=["attention"])
+        measures = set(found["rows"][0]["scores"])
+        assert measures == set(MEASURES) - {"deletion tokens", "insertion tokens", "pointing"}

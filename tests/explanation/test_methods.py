@@ -262,3 +262,10 @@ def test_a_single_image_must_be_a_batch():
 def test_anatomy_is_found_once():
     model, images = ours(), images_for("")
     torch.testing.assert_close(explain(dissect(model), images).maps, explain(model, images).maps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_models_have_maps(method):
+    model, images = ours().bfloat16(), images_for("").bfloat16()
+    found = explain(model, images, method=method)
+    assert torch.isfinite(found.maps.float()).all()

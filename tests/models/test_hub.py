@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import pickle
 import shutil
@@ -18,10 +20,14 @@ from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.capture import record_attention
+from patchlight.explanation.methods import explain
 from patchlight.models import ModelCard, check_model, create_model, load_backbone, load_model, resize_model, save_model
-from patchlight.models.adapt import resample_kernel, resample_positions
+from patchlight.models.adapt import is_head, resample_kernel, resample_positions
+from patchlight.models.backbone import commit_of
 from patchlight.models.fused import attention_shape, set_fused_attn
-from patchlight.models.hub import library_of
+from patchlight.models.hub import checkpoints_gradients, library_of
+from patchlight.models.summary import count
+from patchlight.training.trainable import depths
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -196,6 +202,7 @@ def test_without_weights(folders):
         ("timm/vit_smal_patch8_224", "timm has no model 'vit_smal_patch8_224'; did you mean 'vit_small_patch8_224'"),
         ("timm/vit_small_patch8_224.augreg", "timm has no weights 'augreg' of vit_small_patch8_224; known: dino"),
         ("vit-tyni", "no model 'vit-tyni'; did you mean 'vit-tiny'"),
+        ("vit_small_patch16_224", "no model 'vit_small_patch16_224' of Patchlight, but timm has it: timm/vit_small"),
     ],
 )
 def test_a_wrong_name_is_told_before_anything_is_loaded(name, message):
@@ -322,3 +329,181 @@ def test_hierarchical_transformers_train_and_report(tmp_path, architecture, caps
     assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
     assert main(["explain", str(run)]) != 0
     assert "patchlight:" in capsys.readouterr().err.splitlines()[-1]
+
+
+def saved_run(folder, found, name="vit"):
+    card = ModelCard(name, found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    save_model(folder / "model", found.model, card)
+    return folder
+
+
+def test_fields_are_laid_over_a_run_of_a_hub_model(folders, tmp_path):
+    """As over the hub's own, and by the words of the library that the run's model is of."""
+    run = saved_run(tmp_path / "timm", load(folders["timm"]))
+    found = load(run, drop_path_rate=0.25, drop_rate=0.5, patch_size=8, grad_checkpointing=True)
+    assert found.model.head_drop.p == 0.5
+    assert found.model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.25)
+    assert found.model.patch_embed.patch_size == (8, 8)
+    assert found.model.grad_checkpointing
+    run = saved_run(tmp_path / "huggingface", load(folders["huggingface"]))
+    found = load(run, attn_drop_rate=0.25, grad_checkpointing=True)
+    assert found.model.hf.config.attention_probs_dropout_prob == 0.25
+    assert checkpoints_gradients(found.model)
+    for field in ({"drop_rate": 0.1}, {"drop_path_rate": 0.1}):
+        with pytest.raises(UsageError, match=rf"model.{next(iter(field))} does not apply"):
+            load(run, **field)
+    for field in ({"pretrained": False}, {"revision": "main"}):
+        with pytest.raises(UsageError, match=rf"model.{next(iter(field))}"):
+            load(run, **field)
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
+def test_checkpointing_outlives_another_size(folders, kind):
+    found = load(folders[kind], grad_checkpointing=True)
+    card = ModelCard("vit", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    larger, _ = resize_model(found.model, card, 64)
+    assert checkpoints_gradients(larger)
+    plain, _ = resize_model(load(folders[kind]).model, card, 64)
+    assert not checkpoints_gradients(plain)
+
+
+@pytest.mark.parametrize("field", [{"num_heads": 6}, {"pos_embed": "sincos1d"}])
+def test_weights_that_would_mean_something_else(tmp_path, field):
+    name, options = "vit-micro", {"pos_embed": "sincos2d"}
+    args = load_backbone(ModelConfig(name=name, **options), img_size=32, num_classes=5).args
+    model = create_model(name, num_classes=5, **options)
+    save_model(tmp_path / "model", model, ModelCard(name, args, tuple("abcde"), (0.5,) * 3, (0.2,) * 3))
+    key, value = next(iter(field.items()))
+    with pytest.raises(UsageError, match=rf"model.{key} is {value}, but the weights of .* were trained with"):
+        load(tmp_path, **field)
+
+
+@pytest.mark.parametrize("kind", ["sincos1d", "sincos2d"])
+def test_fixed_positions_are_resampled_too(tmp_path, kind):
+    """At another size patches stand where they stood, and at the first size again nothing is left of it."""
+    name = "vit-micro"
+    config = ModelConfig(name=name, pos_embed=kind)
+    first = load_backbone(config, img_size=32, num_classes=5)
+    card = ModelCard(name, first.args, tuple("abcde"), (0.5,) * 3, (0.2,) * 3)
+    save_model(tmp_path / "model", first.model, card)
+    larger = load(tmp_path, size=64)
+    expected = resample_positions(first.model.pos_embed, (16, 16), 1)
+    torch.testing.assert_close(larger.model.pos_embed, expected)
+    by_stage, resized = resize_model(first.model, card, 64)
+    torch.testing.assert_close(by_stage.pos_embed, expected)
+    save_model(tmp_path / "again" / "model", by_stage, resized)
+    read, _ = load_model(tmp_path / "again")
+    torch.testing.assert_close(read.pos_embed, expected)
+    back, card = resize_model(read, resized, 32)
+    torch.testing.assert_close(back.pos_embed, first.model.pos_embed)
+    assert card.args == first.args
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_are_trained_in_full(folders, tmp_path, dtype):
+    model = transformers.ViTForImageClassification.from_pretrained(folders["huggingface"], dtype=getattr(torch, dtype))
+    model.save_pretrained(tmp_path / "half")
+    shutil.copy(folders["huggingface"] / "preprocessor_config.json", tmp_path / "half")
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == dtype
+    found = load(tmp_path / "half")
+    assert {p.dtype for p in found.model.parameters()} == {torch.float32}
+    again, _ = load_model(saved_run(tmp_path / "run", found))
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+
+
+def test_a_head_is_its_last_linear_map():
+    names = ["head.weight", "head.fc.bias", "hf.classifier.weight", "classifier.1.weight", "head_dist.weight"]
+    assert all(is_head(name) for name in names)
+    before = ["head.norm.weight", "head.pre_logits.fc.weight", "norm.weight", "heads_up.weight", "fc_norm.bias"]
+    assert not any(is_head(name) for name in before)
+
+
+ODD = {  # of timm: what its `patch_embed` is, and whether maps can be made
+    "cait_xxs24_224": ("one convolution", False),
+    "vit_tiny_r_s16_p8_224": ("a network and a convolution", True),
+    "pit_ti_224": ("a convolution of another name", False),
+    "mvitv2_tiny": ("an overlapping convolution", False),
+    "crossvit_9_240": ("two branches", False),
+}
+
+
+@pytest.mark.parametrize("architecture", ODD)
+def test_transformers_with_another_patch_embedding(tmp_path, architecture):
+    """They are counted, resized and told apart; none ends a training with an error."""
+    torch.manual_seed(0)
+    size = 240 if architecture == "crossvit_9_240" else 224
+    found = load(f"timm/{architecture}", size=size, pretrained=False)
+    with torch.device("meta"):
+        facts = count(timm.create_model(architecture), size)
+    assert facts["params"] > 1e6
+    assert (find_anatomy(found.model) is not None) == ODD[architecture][1]
+    assert depths(found.model)
+    if ODD[architecture][1]:
+        maps = explain(found.model, torch.randn(1, 3, size, size), method="attention").maps
+        assert maps.shape == (1, 7, 7)
+
+
+SMALL_FAMILIES = {
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "Swin": {"image_size": 32, "embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+    "PvtV2": {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
+    "ConvNext": {"image_size": 32, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", SMALL_FAMILIES)
+def test_other_classifiers_of_hugging_face_train(tmp_path, family):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(num_labels=7, **SMALL_FAMILIES[family])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        getattr(transformers, f"{family}ForImageClassification")(config).save_pretrained(tmp_path / "weights")
+    words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(tmp_path / "weights")]
+    words += ["--model.img_size", "32", "--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "accuracy" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_the_commit_is_known_by_whatever_was_read(tmp_path, monkeypatch, file):
+    """Of a registry name timm reads the weights alone, without the repository's config."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert commit_of("owner/name", None) == {"revision": None, "commit": None}
+    folder = tmp_path / "models--owner--name"
+    for path, text in ((folder / "snapshots" / "abc123" / file, ""), (folder / "refs" / "main", "abc123")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert commit_of("owner/name@main", None) == {"revision": None, "commit": "abc123"}
+
+
+@pytest.mark.parametrize(
+    ("about", "mean", "std"),
+    [
+        (None, None, None),
+        ({"do_normalize": True}, None, None),
+        ({"do_normalize": False}, (0.0,) * 3, (1.0,) * 3),
+        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, (0.5,) * 3, (0.25,) * 3),
+    ],
+)
+def test_weights_that_do_not_say_their_normalisation(folders, tmp_path, about, mean, std):
+    shutil.copytree(folders["huggingface"], tmp_path / "weights")
+    (tmp_path / "weights" / "preprocessor_config.json").unlink()
+    if about is not None:
+        about = {"image_processor_type": "ViTImageProcessor", **about}
+        (tmp_path / "weights" / "preprocessor_config.json").write_text(json.dumps(about))
+    found = load(tmp_path / "weights")
+    assert (found.mean, found.std) == (mean, std)
+    assert ("does not say how its pixels were normalised" in found.note) == (mean is None)
+
+
+def test_a_pretrained_model_is_described_without_its_weights(capsys):
+    assert main(["models", "timm/vit_tiny_patch16_224.augreg_in21k", "--img-size", "224"]) == 0
+    assert "5,526,346" in capsys.readouterr().out
+
+
+def test_a_mistyped_run_is_not_looked_for_on_a_hub(folders, tmp_path, monkeypatch):
+    saved_run(tmp_path / "runs" / "mae-cifar10", load(folders["timm"]))
+    monkeypatch.chdir(tmp_path)
+    check_model(ModelConfig(name="runs/mae-cifar10"))
+    with pytest.raises(UsageError, match="no run or model at runs/mae-cifar1; did you mean 'runs/mae-cifar10'"):
+        check_model(ModelConfig(name="runs/mae-cifar1"))
+    check_model(ModelConfig(name="google/vit-base-patch16-224"))  # of a hub

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from patchlight.config import ModelConfig
+from patchlight.config import RECIPES, ModelConfig, load_recipe, recipe_names
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
 from patchlight.models.summary import count, describe
@@ -161,3 +161,20 @@ def test_the_stems_share():
     assert found["stem_flops"] == sum(2 * 9 * i * o * side**2 for i, o, side in kernels)
     assert found["stem_params"] == sum(9 * i * o + 2 * o for i, o, _ in kernels)
     assert count(create_model("resnet18"), 32)["stem_flops"] is None
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).data.source == "cifar10"])
+def test_a_recipe_says_how_much_of_it_is_convolution(name):
+    config = load_recipe(name)
+    if config.model.name not in MODELS:
+        pytest.skip("its model is a hub's")
+    found = count(create_model(config.model), 32)
+    text = (RECIPES / f"{name}.toml").read_text()
+    if found["stem"] != "conv":
+        assert "Its stem" not in text
+        return
+    flops, params = (f"{100 * found[f'stem_{of}'] / found[whole]:.0f} %" for of, whole in SHARES)
+    assert f"# Its stem, which is convolution, has {flops} of the FLOPs and {params} of the parameters." in text
+
+
+SHARES = (("flops", "flops_per_image"), ("params", "params"))

@@ -75,6 +75,7 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
         np.savez_compressed(
             path / "insight.npz", relevance=rng.random((len(chosen), 2, *grid)), explored=np.array([0, 5]),
             attention=rng.integers(0, 256, (2, 2, 3 if n <= 64 else 1, n, n), dtype=np.uint8),
+            pooled=rng.integers(0, 256, (2, 2, 3, *grid), dtype=np.uint8),
             distance=rng.random((2, 3)), entropy=rng.random((2, 3)), positions=rng.random((n, *grid)),
             filters=rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
         )  # fmt: skip
@@ -157,6 +158,19 @@ def test_the_page_says_what_happened(run, page):
         "[schedule]",
     ):
         assert words in page.text, words
+
+
+def test_patches_are_those_of_the_image_that_the_model_takes(tmp_path, no_slides):
+    """Of small images that are enlarged for it."""
+    run = make_run(tmp_path / "enlarged")
+    about = {**ENVIRONMENT, "model": {**ENVIRONMENT["model"], "tokens": 197, "img_size": 224, "patch_size": 16}}
+    (run / "environment.json").write_text(json.dumps(about))
+    with np.load(run / "samples.npz") as found:
+        samples = {**found, "patch_size": np.array(16)}
+    np.savez(run / "samples.npz", **samples)
+    text = report(run).text
+    assert "224 \N{MULTIPLICATION SIGN} 224 / 16² = 196 patches" in text
+    assert "197 tokens go through the blocks: one more than patches" in text
 
 
 def test_the_parts_are_in_order(page):
@@ -244,10 +258,11 @@ def test_the_faithfulness_table_marks_what_beats_no_control(tmp_path, no_slides)
 def test_attention_can_be_explored(run, page):
     """The bytes in the page are those of the file, image by image."""
     with np.load(run / "insight.npz") as file:
-        attention = file["attention"]
-    found = re.findall(r'data-attention="([^"]+)"', page.html)
-    assert [base64.b64decode(data) for data in found] == [image.tobytes() for image in attention]
-    assert 'data-layers="2" data-heads="3" data-rows="8" data-columns="8"' in page.html
+        arrays = {key: file[key] for key in ("attention", "pooled")}
+    for key, images in arrays.items():
+        found = re.findall(rf'data-{key}="([^"]+)"', page.html)
+        assert [base64.b64decode(data) for data in found] == [image.tobytes() for image in images]
+    assert 'data-layers="2" data-heads="3" data-rows="8" data-columns="8" data-pooled-heads="3"' in page.html
 
 
 @pytest.mark.parametrize(
@@ -277,6 +292,7 @@ def test_snapshots_that_do_not_fit_are_refused(tmp_path, key, value):
         ("explored", np.array([0, 99])),
         ("positions", np.zeros((3, 8, 8))),
         ("distance", np.zeros((5, 5))),
+        ("pooled", np.zeros((2, 2, 3, 9, 9), np.uint8)),
     ],
 )
 def test_insight_that_does_not_fit_is_refused(tmp_path, key, value):

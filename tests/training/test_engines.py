@@ -12,7 +12,7 @@ from patchlight.cli import main
 from patchlight.config import config_from_dict
 from patchlight.errors import Interrupted, UsageError
 from patchlight.preparing import build
-from patchlight.runs import Run
+from patchlight.runs import CONTENTS, Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
 
@@ -132,7 +132,7 @@ def test_what_the_trainer_cannot_do_is_told_before_training(tmp_path, sections, 
         fit(*build(config, data), data, config, Run.create(tmp_path / "run", config))
 
 
-def test_its_run_ends_in_the_same_report(tmp_path):
+def test_its_run_ends_in_the_same_report(tmp_path, capsys):
     words = ["train", "finetune", "--data.source", "digits", "--train.debug", "--data.train_per_class", "10"]
     words += ["--data.val_per_class", "4", "--data.test_per_class", "4", "--model.img_size", "32"]
     from saved import save_hugging_face
@@ -141,7 +141,11 @@ def test_its_run_ends_in_the_same_report(tmp_path):
     pages = {}
     for engine in ("loop", "hf"):
         path = tmp_path / engine
-        assert main([*words, "--train.engine", engine, "--train.precision", "fp32", "--out", str(path)]) == 0
-        pages[engine] = json.loads((path / "eval.json").read_text())
-        assert (path / "report.html").is_file()
+        capsys.readouterr()
+        assert main([*words, "--train.engine", engine, "--train.precision", "fp32", "--out", str(path), "--json"]) == 0
+        pages[engine] = json.loads(capsys.readouterr().out)  # the Trainer's own lines would be no JSON
+        assert ("Hugging Face's Trainer" in (path / "report.html").read_text().replace("&#39;", "'")) == (
+            engine == "hf"
+        )
+        assert {p.name for p in path.iterdir()} <= set(CONTENTS)
     assert pages["hf"]["loss"] == pytest.approx(pages["loop"]["loss"], rel=1e-4)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import timm.optim
 import torch
+from torch import nn
 
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
 from patchlight.models import VisionTransformer, create_model
-from patchlight.training.optim import OPTIMIZERS, build_optimizers, decays, is_hidden_matrix
+from patchlight.training.optim import OPTIMIZERS, build_optimizers, decays, is_hidden_matrix, moving_average
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 
@@ -74,3 +75,22 @@ def test_frozen_parameters_are_left_out():
     model.patch_embed.requires_grad_(False)
     held = {id(p) for o in build_optimizers(model, OptimConfig()) for g in o.param_groups for p in g["params"]}
     assert not held & {id(p) for p in model.patch_embed.parameters()}
+
+
+def test_an_average_smooths_weights_and_keeps_whole_numbers():
+    """Indices among the buffers, as Swin has them, are not rounded away."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("index", torch.arange(20))
+    model.register_buffer("mean", torch.zeros(3))
+    average = moving_average(model, 0.9)
+    average.update_parameters(model)
+    with torch.no_grad():
+        model.weight += 1
+        model.index += 100
+        model.mean += 1
+    before = average.module.weight.clone()
+    for _ in range(3):
+        average.update_parameters(model)
+    torch.testing.assert_close(average.module.weight, before + (1 - 0.9**3))
+    torch.testing.assert_close(average.module.mean, torch.full((3,), 1 - 0.9**3))
+    assert torch.equal(average.module.index, torch.arange(100, 120))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm.optim
 import torch
+from safetensors.torch import load_file
 from saved import save_hugging_face
-from small import small_config, small_splits
+from small import SMALL, small_config, small_splits
 
-from patchlight.config import OptimConfig, apply_overrides, config_from_dict
-from patchlight.errors import Interrupted, UsageError
+from patchlight.cli import main
+from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
+from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import VisionTransformer, create_model
 from patchlight.preparing import build
 from patchlight.runs import Run
@@ -31,7 +35,7 @@ def staged(stages=STAGES, **settings):
     data = small_config().to_dict()
     for key, value in settings.items():
         section, name = key.split("__")
-        data[section][name] = value
+        data.setdefault(section, {})[name] = value
     return config_from_dict({**data, "stages": stages})
 
 
@@ -195,3 +199,77 @@ def test_depths_of_a_hugging_face_model(tmp_path):
     assert found["hf.vit.embeddings.cls_token"] == 0
     assert found["hf.vit.layers.1.mlp.fc1.weight"] == 2
     assert (found["hf.vit.layernorm.weight"], found["hf.classifier.weight"]) == (2, 3)
+
+
+def test_a_stage_without_a_size_has_that_of_the_data(tmp_path, monkeypatch):
+    """Also when it is the stage that a resumed run begins with."""
+    stages = [{"model": {"img_size": 8}, "train": {"epochs": 1}}, {"train": {"epochs": 2}}]
+    config = staged(stages, train__select="last", explain__snapshots_every=1)
+    trained(tmp_path / "whole", config)
+    save, saved = Trainer.save, []
+
+    def stopped(self):
+        save(self)
+        saved.append(1)
+        if len(saved) == 2:
+            raise Interrupted("on purpose")
+
+    monkeypatch.setattr(Trainer, "save", stopped)
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "parts", config)
+    monkeypatch.setattr(Trainer, "save", save)
+    trained(tmp_path / "parts", config, resume=True)
+    for name in ("whole", "parts"):
+        card = json.loads((tmp_path / name / "model" / "config.json").read_text())
+        assert card["args"]["img_size"] == 16
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    with np.load(tmp_path / "whole" / "snapshots.npz") as movie:  # of all sizes, on the last one's grid
+        assert movie["maps"].shape[0] == 3
+        assert movie["maps"].shape[2:] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"model": {"img_size": 18}}, "is no multiple of|does not divide|divide"),
+        ({"augment": {"crop_padding": 16, "crop_mode": "reflect"}}, "can be reflected by 15 at most"),
+        ({"optim": {"lr": 1e-3}, "train": {"early_stop_epochs": 1}}, "early_stop_epochs needs validation images"),
+    ],
+)
+def test_what_a_later_stage_cannot_do_is_told_before_the_first(tmp_path, second, message):
+    stages = [{"train": {"epochs": 1}}, {**second, "train": {"epochs": 1, **second.get("train", {})}}]
+    config = staged(stages, train__select="last")
+    data = replace(small_splits(), val=None) if "validation" in message else small_splits()
+    with pytest.raises(PatchlightError, match=message):
+        trained(tmp_path / "run", config, data)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_contradictions_of_a_later_stage_are_told_before_data_are_loaded(tmp_path, capsys):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        '[data]\nsource = "nowhere/at/all"\n[augment]\ncrop_padding = 2\n[[stages]]\ntrain.epochs = 1\n[[stages]]\n'
+        "train.epochs = 1\naugment.resized_crop_scale = [0.5, 1.0]\n"
+    )
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert "choose one crop" in capsys.readouterr().err
+
+
+def test_what_is_trained_is_counted(tmp_path, capsys):
+    """On the terminal, in the record and on the page: of one stage and of several."""
+    words = [*SMALL, "--optim.name", "adamw", "--train.debug", "true"]
+    assert main(["train", "quickstart", *words, "--train.trainable", "head", "--out", str(tmp_path / "one")]) == 0
+    assert "training head, 250 of " in capsys.readouterr().err
+    record = json.loads((tmp_path / "one" / "environment.json").read_text())["model"]
+    assert record["trainable"] == [250]
+    assert f"head, 250 of {record['params']:,} parameters" in (tmp_path / "one" / "report.html").read_text()
+    path = tmp_path / "two.toml"
+    stages = "".join(f'[[stages]]\ntrain.epochs = 1\ntrain.trainable = "{what}"\n' for what in ("head", "all"))
+    path.write_text(f"{load_recipe('quickstart').to_toml()}\n{stages}")
+    pairs = [pair for pair in zip(words[::2], words[1::2], strict=True) if pair[0] != "--train.epochs"]
+    words = [word for pair in pairs for word in pair]
+    assert main(["train", str(path), *words, "--out", str(tmp_path / "two")]) == 0
+    record = json.loads((tmp_path / "two" / "environment.json").read_text())["model"]
+    assert record["trainable"] == [250, record["params"]]
+    assert "head, 250 of " in (tmp_path / "two" / "report.html").read_text()

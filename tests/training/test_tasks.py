@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import SMALL
 
-from patchlight import verbs
+from patchlight import preparing
 from patchlight.cli import main
 from patchlight.config import ModelConfig, config_from_dict
 from patchlight.errors import UsageError
@@ -124,6 +124,13 @@ def test_its_export(run, tmp_path):
     assert "image-feature-extraction" in (tmp_path / "README.md").read_text()
 
 
+def test_its_export_to_hugging_face(tmp_path):
+    words = ["train", "mae-cifar10", "--data.source", "digits", *SMALL, "--model.global_pool", "token"]
+    words += ["--model.pos_embed", "learn", "--train.debug", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert main(["export", str(tmp_path / "run"), "--format", "hf", "--out", str(tmp_path / "out")]) == 0
+
+
 def test_training_goes_on_from_it(run, tmp_path):
     words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(run)]
     words += ["--model.img_size", "16", "--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "fine")]
@@ -137,6 +144,7 @@ def test_training_goes_on_from_it(run, tmp_path):
     [
         (["--augment.mixup_alpha", "0.5"], "mixup and CutMix mix labels"),
         (["--train.teacher", "x"], "train.teacher teaches labels"),
+        (["--optim.layer_decay", "0.75"], "leave out layer_decay"),
     ],
 )
 def test_what_does_not_go_together(tmp_path, capsys, words, message):
@@ -145,7 +153,19 @@ def test_what_does_not_go_together(tmp_path, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_result_is_of_the_weights_that_are_kept(tmp_path, capsys, validated):
+    words = ["train", "mae-cifar10", "--data.source", "digits", *SMALL, "--train.epochs", "3", "--train.select", "last"]
+    words += ["--optim.lr", "0.5", "--out", str(tmp_path / "run")]  # so much that the last epoch is not the best
+    words += [] if validated else ["--data.val_per_class", "none", "--data.val_fraction", "0"]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((tmp_path / "run" / "reconstruction.json").read_text())
+    assert result == {"val_loss": rows[-1]["val/loss"], "epoch": 3}
+    assert ("validation loss" if validated else "kept epoch 3, the last") in capsys.readouterr().out
+
+
 def test_only_our_vits_paint():
     config = config_from_dict({"model": {"name": "resnet18"}, "train": {"task": "reconstruct"}})
     with pytest.raises(UsageError, match="is for a ViT of `patchlight models`, not for resnet18"):
-        verbs.autoencoder(ResNet(), config)
+        preparing.autoencoder(ResNet(), config)

@@ -45,8 +45,9 @@ class Scan:
     modes: Counter[str] = field(default_factory=Counter)
 
 
-def audit_source(source: str, config: DataConfig | None = None) -> dict[str, Any]:
-    """Everything `patchlight data` tells of a source, ready for JSON. `config` gives sizes and splits, but the source.
+def audit_source(source: str, config: DataConfig | None = None, fallback_size: int | None = None) -> dict[str, Any]:
+    """Everything `patchlight data` tells of a source, ready for JSON. `config` gives sizes and splits, but the source;
+    images of no common size are fitted to `fallback_size`.
 
     - `source`, `classes` (names), `notes`
     - `splits`: name -> `images`, `per_class` {name: count}, as the source has them, bad files counted
@@ -69,7 +70,7 @@ def audit_source(source: str, config: DataConfig | None = None) -> dict[str, Any
     trained_on, notes = None, list(listing.notes)
     if not scan.bad:
         try:
-            sets = decode_listing(listing, source, config.image_size, config.memory_limit_mb)
+            sets = decode_listing(listing, source, config.image_size, config.memory_limit_mb, fallback_size)
             splits = make_splits(sets, config)
             trained_on, notes = _trained_on(splits), list(splits.notes)
         except PatchlightError as error:

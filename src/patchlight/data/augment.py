@@ -98,14 +98,10 @@ def crop(
     """Cut a window of `size` (h, w) at `top`, `left` (B,) out of each image padded by `padding` on every side.
 
     `mode` says what the padding holds: black, or the image mirrored at its outermost pixel. Returns (B, C, h, w).
-    Raises UsageError where an image is too small to be reflected so far.
+    Raises UsageError as `check_crop` does.
     """
     b, c, height, width = images.shape
-    if mode == "reflect" and padding >= min(height, width):
-        raise UsageError(
-            f"augment.crop_padding is {padding}, but {height} x {width} images can be reflected by "
-            f"{min(height, width) - 1} at most"
-        )
+    check_crop(padding, mode, (height, width))
     rows = _to(top, images)[:, None] + torch.arange(size[0], device=images.device)
     columns = _to(left, images)[:, None] + torch.arange(size[1], device=images.device)
     if mode == "reflect":
@@ -115,6 +111,15 @@ def crop(
     planes = images.reshape(b, c, -1)
     index = rows[:, :, None] * images.shape[3] + columns[:, None, :]
     return planes.gather(2, index.view(b, 1, -1).expand(b, c, -1)).view(b, c, *size)
+
+
+def check_crop(padding: int, mode: str, size: tuple[int, int]) -> None:
+    """Raises UsageError where images of `size` (H, W) are too small to be reflected so far."""
+    if mode == "reflect" and padding >= min(size):
+        raise UsageError(
+            f"augment.crop_padding is {padding}, but {size[0]} x {size[1]} images can be reflected by "
+            f"{min(size) - 1} at most"
+        )
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:

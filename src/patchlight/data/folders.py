@@ -18,8 +18,8 @@ def list_image_folder(root: Path) -> Listing:
     """The listing of a folder of class folders, or of split folders that hold class folders.
 
     Classes are the union over all splits, sorted by name; files are sorted by name; hidden and other files are ignored,
-    and images outside class folders are left out with a note. Raises PatchlightError where there are no class folders
-    or one holds no image in any split.
+    and images outside class folders, or in folders inside them, are left out with a note. Raises PatchlightError where
+    there are no class folders or one holds no image in any split.
     """
     folders, notes = _split_folders(root)
     classes = {key: _folders(folder) for key, folder in folders.items()}
@@ -37,6 +37,9 @@ def list_image_folder(root: Path) -> Listing:
     strays = [path for folder in {root, *folders.values()} for path in _images(folder)]
     if strays:
         notes += (f"left out of {root}: {len(strays)} images outside class folders, such as {min(strays).name}",)
+    if deeper := [path for found in classes.values() for folder in found for path in _images_below(folder)]:
+        where = min(deeper).relative_to(root)
+        notes += (f"left out of {root}: {len(deeper)} images in folders inside class folders, such as {where}",)
     empty = [key for key, found in files.items() if not found]
     if empty:
         notes += (f"left out of {root}: the split {', '.join(empty)} has no images",)
@@ -84,6 +87,10 @@ def _folders(folder: Path) -> list[Path]:
 def _images(folder: Path) -> list[Path]:
     found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return sorted((path for path in found if path.is_file()), key=_name)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return [path for below in _folders(folder) for path in _images(below) + _images_below(below)]
 
 
 def _name(path: Path) -> str:

@@ -133,19 +133,21 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:
     return RawSplit(np.asarray(labels, dtype=np.int64), items)
 
 
-def decode_listing(listing: Listing, source: str, image_size: int | None, memory_limit_mb: int) -> dict[str, ImageSet]:
+def decode_listing(
+    listing: Listing, source: str, image_size: int | None, memory_limit_mb: int, fallback_size: int | None = None
+) -> dict[str, ImageSet]:
     """The listing's splits as image sets: in memory up to `memory_limit_mb` (2^20 bytes each), else in the cache.
 
-    The size is `image_size`, else the listing's own, else the square size that all images share, else FALLBACK_SIZE,
-    which a note on the sets reports. Raises PatchlightError for images that cannot be decoded, naming the first and
-    counting them.
+    The size is `image_size`, else the listing's own, else the square size that all images share, else `fallback_size`
+    (None is FALLBACK_SIZE), which a note on the sets reports. Raises PatchlightError for images that cannot be decoded,
+    naming the first and counting them.
     """
-    wanted = image_size or listing.size
+    wanted, fallback = image_size or listing.size, fallback_size or FALLBACK_SIZE
     if wanted is not None:
         return _decoded(listing, source, wanted, False, memory_limit_mb)
     height, width, name = first_dimensions(listing)
     if not name:  # not one can be read: decoding them says so
-        return _decoded(listing, source, FALLBACK_SIZE, False, memory_limit_mb)
+        return _decoded(listing, source, fallback, False, memory_limit_mb)
     if height == width:
         try:
             return _decoded(listing, source, height, True, memory_limit_mb)
@@ -153,8 +155,8 @@ def decode_listing(listing: Listing, source: str, image_size: int | None, memory
             why = f"the images have different sizes ({name} is {width} x {height}, {error})"
     else:
         why = f"the images are not square ({name} is {width} x {height})"
-    note = f"{why}: all are fitted to {FALLBACK_SIZE} x {FALLBACK_SIZE}; data.image_size chooses another size"
-    sets = _decoded(listing, source, FALLBACK_SIZE, False, memory_limit_mb)
+    note = f"{why}: all are fitted to {fallback} x {fallback}; data.image_size chooses another size"
+    sets = _decoded(listing, source, fallback, False, memory_limit_mb)
     return {key: _with_note(images, note) for key, images in sets.items()}
 
 

@@ -9,7 +9,7 @@ CPU, in torchvision's units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Op = Callable[[Tensor, Tensor], Tensor]
+CACHED_PIXELS = 128 * 128  # of larger images the places would fill the memory
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -25,38 +26,37 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
 
 
-# --- shape: an inverse matrix for each image, and one gather ---
+# --- shape: for each pixel the place it comes from, and one gather ---
 
 
-def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Resample with the nearest pixel; what lies outside is 0.
+def shapes(images: Tensor, kinds: Sequence[str], magnitude: Tensor) -> Tensor:
+    """ShearX, ShearY, TranslateX, TranslateY or Rotate, by the image: the nearest pixel, and 0 from outside."""
+    h, w = images.shape[2:]
+    find = _places if h * w <= CACHED_PIXELS else _places.__wrapped__
+    drawn = zip(kinds, magnitude.tolist(), strict=True)
+    places = torch.stack([find(kind, strength, h, w, images.device) for kind, strength in drawn])
+    planes = F.pad(images, (1, 1, 1, 1)).flatten(2)
+    return planes.gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
-    `matrices` (B, 2, 3) float32 map an output pixel (x, y, 1), counted from the image's centre, to the input. The
-    arithmetic repeats torchvision's `affine` step by step, since angles such as 30 degrees put many pixels exactly
+
+@lru_cache(maxsize=512)
+def _places(kind: str, magnitude: float, height: int, width: int, device: torch.device) -> Tensor:
+    """Where each output pixel comes from, (H * W,) int64, in an image with a frame of one black pixel, which stands for
+    all that lies outside.
+
+    The arithmetic repeats torchvision's `affine` step by step, since angles such as 30 degrees put many pixels exactly
     between two neighbours, where the last bit decides.
     """
-    b, c, h, w = images.shape
-    device = images.device
-    theta = matrices / torch.tensor([[[0.5 * w], [0.5 * h]]])
-    theta = theta.to(device, non_blocking=True)
-    x = torch.arange(w, device=device) - 0.5 * (w - 1)
-    y = torch.arange(h, device=device) - 0.5 * (h - 1)
+    theta = torch.tensor(_matrix(kind, magnitude, height, width)) / torch.tensor([[0.5 * width], [0.5 * height]])
+    x, y = torch.arange(width) - 0.5 * (width - 1), torch.arange(height) - 0.5 * (height - 1)
     # A matrix product in float32 fuses the second product with its addition: one rounding, which float64 imitates.
-    # Apple's GPUs have no float64; there a pixel on a tie may take its other neighbour.
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    from_x = (theta[:, :, 0, None] * x).to(wide)  # (B, 2, W)
-    from_y = theta[:, :, 1, None].to(wide) * y  # (B, 2, H)
-    grid = (from_x[:, :, None, :] + from_y[:, :, :, None]).float()  # (B, 2, H, W), the image spans -1..1
-    grid += theta[:, :, 2, None, None]
-    # A frame of one black pixel stands for all that lies outside. (float32 counts exactly to 2^24 pixels.)
-    column = grid[:, 0].add_(1).mul_(0.5 * w).sub_(0.5).round_().clamp_(-1, w)
-    row = grid[:, 1].add_(1).mul_(0.5 * h).sub_(0.5).round_().clamp_(-1, h)
-    index = row.add_(1).mul_(w + 2).add_(column).add_(1).long()
-    planes = F.pad(images, (1, 1, 1, 1)).reshape(b, c, (h + 2) * (w + 2))
-    return planes.gather(2, index.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)
+    from_x, from_y = (theta[:, :1] * x).double(), theta[:, 1:2].double() * y  # (2, W), (2, H)
+    grid = (from_x[:, None, :] + from_y[:, :, None]).float() + theta[:, 2, None, None]  # the image spans -1..1
+    column = grid[0].add(1).mul_(0.5 * width).sub_(0.5).round_().clamp_(-1, width)
+    row = grid[1].add(1).mul_(0.5 * height).sub_(0.5).round_().clamp_(-1, height)
+    return row.add_(1).mul_(width + 2).add_(column).add_(1).long().flatten().to(device)
 
 
-@lru_cache(maxsize=4096)
 def _matrix(kind: str, magnitude: float, height: int, width: int) -> Matrix:
     """The inverse map of one image, in Python's floats as torchvision computes it, for the sake of the last bit."""
     if kind == "TranslateX":
@@ -76,34 +76,29 @@ def _matrix(kind: str, magnitude: float, height: int, width: int) -> Matrix:
     return (1.0, 0.0, 0.0), (slope, 1.0, (slope * -x + -y) + y)
 
 
-def _affine_op(kind: str, images: Tensor, magnitude: Tensor) -> Tensor:
-    h, w = images.shape[2:]
-    return affine(images, torch.tensor([_matrix(kind, m, h, w) for m in magnitude.tolist()]))
-
-
 def shear_x(images: Tensor, magnitude: Tensor) -> Tensor:
     """Shift each row by `magnitude` times its distance from the top."""
-    return _affine_op("ShearX", images, magnitude)
+    return shapes(images, ["ShearX"] * len(images), magnitude)
 
 
 def shear_y(images: Tensor, magnitude: Tensor) -> Tensor:
     """Shift each column by `magnitude` times its distance from the left."""
-    return _affine_op("ShearY", images, magnitude)
+    return shapes(images, ["ShearY"] * len(images), magnitude)
 
 
 def translate_x(images: Tensor, magnitude: Tensor) -> Tensor:
     """Shift to the right by `magnitude` pixels, cut to a whole number."""
-    return _affine_op("TranslateX", images, magnitude)
+    return shapes(images, ["TranslateX"] * len(images), magnitude)
 
 
 def translate_y(images: Tensor, magnitude: Tensor) -> Tensor:
     """Shift down by `magnitude` pixels, cut to a whole number."""
-    return _affine_op("TranslateY", images, magnitude)
+    return shapes(images, ["TranslateY"] * len(images), magnitude)
 
 
 def rotate(images: Tensor, magnitude: Tensor) -> Tensor:
     """Turn counter-clockwise by `magnitude` degrees about the centre."""
-    return _affine_op("Rotate", images, magnitude)
+    return shapes(images, ["Rotate"] * len(images), magnitude)
 
 
 # --- colour: a blend with something plainer, or away from it ---
@@ -144,10 +139,14 @@ def contrast(images: Tensor, magnitude: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
     """Away from a 3 x 3 smoothing by `magnitude`; -1 is the smoothed image. The outermost pixels are not smoothed."""
-    b, c, h, w = images.shape
-    if min(h, w) <= 2:
+    if min(images.shape[2:]) <= 2:
         return images
     pixels = images.float()
+    return _blend(pixels, _smooth(pixels), magnitude)
+
+
+def _smooth(pixels: Tensor) -> Tensor:
+    b, c, h, w = pixels.shape
     # Sums over whole flat planes run faster than over rows; those that wrap around a border are not used.
     flat = pixels.reshape(b * c, h * w)
     rows = flat[:, : -2 * w] + flat[:, w:-w] + flat[:, 2 * w :]
@@ -156,7 +155,24 @@ def sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
     smooth = pixels.clone()
     inner = F.pad(total.div_(13).round_(), (0, 2)).view(b, c, h - 2, w)  # over 13, nothing is half-way: no ties
     smooth[..., 1:-1, 1:-1] = inner[..., :-2]
-    return _blend(pixels, smooth, magnitude)
+    return smooth
+
+
+def blends(images: Tensor, kinds: Sequence[str], magnitude: Tensor) -> Tensor:
+    """Brightness, Color, Contrast or Sharpness, by the image, in this order: one blend with what each of them needs."""
+    if images.shape[1] == 1 or min(images.shape[2:]) <= 2:  # some of them leave such images as they are
+        parts = ((kind, torch.tensor([k == kind for k in kinds])) for kind in dict.fromkeys(kinds))
+        return torch.cat([OPS[kind](images[own], magnitude[own]) for kind, own in parts])
+    pixels = images.float()
+    plainer = torch.zeros_like(pixels)
+    dark, gray, flat, _ = (kinds.count(kind) for kind in BLENDED)
+    if gray + flat:
+        luma = _gray(pixels[dark : dark + gray + flat])
+        plainer[dark : dark + gray] = luma[:gray]
+        plainer[dark + gray : dark + gray + flat] = luma[gray:].mean(dim=(1, 2, 3), keepdim=True)
+    if dark + gray + flat < len(pixels):
+        plainer[dark + gray + flat :] = _smooth(pixels[dark + gray + flat :])
+    return _blend(pixels, plainer, magnitude)
 
 
 # --- colour: value by value ---
@@ -231,4 +247,7 @@ OPS: dict[str, Op] = {
     "Invert": invert,
 }
 
-# RandAugment and TrivialAugment draw from all but the last.
+# Neighbours in OPS that share most of their work: a batch has few images of each, so that calls cost more than pixels.
+SHAPED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+BLENDED = ("Brightness", "Color", "Contrast", "Sharpness")
+FAMILIES: dict[tuple[str, ...], Callable[[Tensor, Sequence[str], Tensor], Tensor]] = {SHAPED: shapes, BLENDED: blends}

@@ -15,11 +15,14 @@ import torch
 from torch import Generator, Tensor
 
 from patchlight.config import AugmentConfig
-from patchlight.data.ops import OPS, identity
+from patchlight.data.ops import FAMILIES, OPS
 
 Policy = Callable[[Tensor, AugmentConfig, Generator], Tensor]
 
 DRAWN_OPS = [name for name in OPS if name != "Invert"]
+
+# Rows of OPS in their order, families in one.
+TOGETHER = list(dict.fromkeys(next((names for names in FAMILIES if op in names), (op,)) for op in OPS))
 
 # Magnitude of the first bin, of the last bin, and of the last bin in TrivialAugment's "wide" space. The narrow
 # translations are shares of the image's side. An op without a row has no magnitude.
@@ -151,11 +154,17 @@ def apply_ops(images: Tensor, ops: Tensor, magnitudes: Tensor) -> Tensor:
         order = ops_now[place].argsort(stable=True)
         place = place[order]
         images = images.index_select(0, order.to(images.device, non_blocking=True))
-        counts = torch.bincount(ops_now, minlength=len(OPS)).tolist()
-        parts = zip(OPS.values(), images.split(counts), magnitudes_now[place].split(counts), strict=True)
-        for op, part, magnitude in parts:
-            if len(part) and op is not identity:
-                part.copy_(op(part, magnitude))
+        counts = dict(zip(OPS, torch.bincount(ops_now, minlength=len(OPS)).tolist(), strict=True))
+        sizes = [sum(counts[name] for name in names) for names in TOGETHER]
+        parts = zip(TOGETHER, images.split(sizes), magnitudes_now[place].split(sizes), strict=True)
+        for names, part, magnitude in parts:
+            if len(part) == 0 or names == ("Identity",):
+                continue
+            if names in FAMILIES:
+                kinds = [name for name in names for _ in range(counts[name])]
+                part.copy_(FAMILIES[names](part, kinds, magnitude))
+            else:
+                part.copy_(OPS[names[0]](part, magnitude))
     return images.index_select(0, place.argsort().to(images.device, non_blocking=True))
 
 

@@ -104,15 +104,17 @@ def list_source(source: str) -> Listing:
     raise UsageError(f"{path} is a file that is no data source; known are {', '.join(k.about for k in PATH_KINDS)}")
 
 
-def load_source(source: str, *, image_size: int | None = None, memory_limit_mb: int = 64) -> dict[str, ImageSet]:
+def load_source(
+    source: str, *, image_size: int | None = None, memory_limit_mb: int = 64, fallback_size: int | None = None
+) -> dict[str, ImageSet]:
     """The splits that a source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
 
-    `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to 32
-    otherwise, which the sets' notes report. Sets that take more than `memory_limit_mb` decoded are memory-mapped from
-    the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be decoded, naming the first
-    and counting them.
+    `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to
+    `fallback_size` otherwise (None is 32), which the sets' notes report. Sets that take more than `memory_limit_mb`
+    decoded are memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images
+    cannot be decoded, naming the first and counting them.
     """
-    return decode_listing(list_source(source), source, image_size, memory_limit_mb)
+    return decode_listing(list_source(source), source, image_size, memory_limit_mb, fallback_size)
 
 
 def _unknown(source: str) -> str:

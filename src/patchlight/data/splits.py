@@ -24,6 +24,10 @@ from patchlight.errors import PatchlightError
 
 TEST_SHARE = 0.2
 TEST_SEED = 0
+SEEN_AND_HELD = (
+    ("training", "validation"), ("training", "test"), ("validation", "test"), ("training", "subset test"),
+    ("validation", "subset test"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,15 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def load_splits(config: DataConfig) -> Splits:
-    """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do."""
-    sets = load_source(config.source, image_size=config.image_size, memory_limit_mb=config.memory_limit_mb)
+def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
+    """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do.
+
+    Images of no common size are fitted to `fallback_size`: what the model takes, where a recipe says it.
+    """
+    sets = load_source(
+        config.source, image_size=config.image_size, memory_limit_mb=config.memory_limit_mb,
+        fallback_size=fallback_size,
+    )  # fmt: skip
     return make_splits(sets, config)
 
 
@@ -77,16 +87,23 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
         train = _take(train, config.train_per_class, config.split_seed, "training", "train_per_class")
         val = _take(val, config.val_per_class, config.split_seed, "validation", "val_per_class")
     test = _take(test, config.test_per_class, config.split_seed, "test", "test_per_class")
-    for name, other in (("validation", val), ("training", train)):
-        copies = len({row for row, _ in overlap(test, other)}) if other is not None else 0
-        if copies:
-            notes.append(f"test images that are exact copies of {name} images: {copies}; the test flatters the model")
+    cut = {"training": train, "validation": val, "test": test, "subset test": subset_test}
+    for seen, held in SEEN_AND_HELD:
+        if copies := _copies(cut[seen], cut[held]):
+            notes.append(
+                f"{held} images that are exact copies of {seen} images: {copies}; the {held} score flatters the model"
+            )
     if conflicts := label_conflicts(train):
         notes.append(f"training images that stand under several labels: {conflicts}; `patchlight data` lists them")
     absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
     if absent:
         notes.append(f"no training image shows {', '.join(absent)}")
     return Splits(train, val, test, subset_test, tuple(notes))
+
+
+def _copies(seen: ImageSet | None, held: ImageSet | None) -> int:
+    """How many images of `held` are in `seen`, pixel for pixel."""
+    return 0 if seen is None or held is None else len(overlap(seen, held))
 
 
 def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -12,6 +12,7 @@ Columns are found by type, not by name:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,12 @@ def list_parquet(path: Path) -> Listing:
         by_name.setdefault(_split_name(file), []).append(file)
     matched, notes = match_splits(by_name, str(path))
     tables = {key: _parquet_table(by_name[name], path) for key, name in matched.items()}
-    return list_tables(tables, str(path), lambda: hash_of(file_facts(files)), notes)
+
+    def fingerprint() -> str:
+        pictures = (picture for table in tables.values() for picture in _picture_files(table))
+        return hash_of([file_facts(files), file_facts(pictures)])
+
+    return list_tables(tables, str(path), fingerprint, notes)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -254,6 +260,25 @@ def _dataset_table(dataset: Any, name: str) -> Table:
 
 
 def _split_name(file: Path) -> str:
-    """The split a Parquet file belongs to by its name or its folder's: "train" of train-00000-of-00002.parquet."""
-    word = file.stem.replace("_", "-").replace(".", "-").partition("-")[0]
-    return next((name for name in (word, file.parent.name) if name.lower() in SPLIT_NAMES), word)
+    """The split a Parquet file belongs to: "train" of train-00000-of-00002.parquet, of train/0000.parquet and of
+    mnist_train.parquet; of another name what is left of it without numbers.
+    """
+    words = re.split(r"[-_.]", file.stem)
+    for name in (words[0], file.parent.name, *reversed(words)):
+        if name.lower() in SPLIT_NAMES:
+            return name
+    return "-".join(word for word in words if not word.isdigit() and word != "of")
+
+
+def _picture_files(table: Table) -> Iterator[Path]:
+    """The image files beside a Parquet table that holds their paths."""
+    import pyarrow.types
+
+    column = find_columns(table.schema, table.name).image
+    kind = table.schema.field(column).type
+    if not pyarrow.types.is_struct(kind) or kind.get_field_index("path") < 0:
+        return
+    for batch in table.batches([f"{column}.path"]):
+        for cell in batch.column(column).to_pylist():
+            if cell and cell["path"] and (picture := (table.folder or Path()) / cell["path"]).is_file():
+                yield picture

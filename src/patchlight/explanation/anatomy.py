@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.models.hub import HuggingFaceClassifier
+from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.layers import SequencePool
 
 # Hugging Face names the heads and norms of its image classifiers so.
@@ -93,8 +93,11 @@ def dissect(model: nn.Module) -> Anatomy:
 def _of_timm(model: Any) -> Anatomy:
     """timm's VisionTransformer, and ours, which has its names."""
     blocks = tuple(model.blocks)
-    missing = [i for i, block in enumerate(blocks) if not hasattr(block, "attn") or not hasattr(block, "norm1")]
-    if missing or not hasattr(model, "num_prefix_tokens"):
+    for i, block in enumerate(blocks):
+        if hasattr(block, "attn") and not _is_plain(block):
+            attention = type(block.attn).__name__
+            raise PatchlightError(f"blocks.{i}.attn is {attention}, whose attention cannot be captured")
+    if not all(_is_plain(block) for block in blocks) or not hasattr(model, "num_prefix_tokens"):
         raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
     pool = getattr(model, "attn_pool", None)
     if pool is not None and not isinstance(pool, SequencePool):
@@ -104,7 +107,11 @@ def _of_timm(model: Any) -> Anatomy:
         pooling = "token+dist"
     if pooling not in ("token", "avg", "seq", "token+dist"):
         raise PatchlightError(f"{type(model).__name__} pools by '{pooling}'; maps know token and avg")
-    patch = model.patch_embed.patch_size if hasattr(model.patch_embed, "patch_size") else model.patch_size
+    embed: Any = getattr(model, "patch_embed", None)
+    # Of a hybrid timm counts `patch_size` in cells of the network before it, the ratio in pixels.
+    patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
+    if patch is None:
+        raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
     return Anatomy(
         model=model,
         blocks=blocks,
@@ -121,9 +128,17 @@ def _of_timm(model: Any) -> Anatomy:
     )
 
 
+def _is_plain(block: Any) -> bool:
+    """A norm, then attention that can be computed in parts, with its weights in reach."""
+    attention = getattr(block, "attn", None)
+    in_parts = hasattr(attention, "fused_attn") and isinstance(getattr(attention, "attn_drop", None), nn.Module)
+    return hasattr(block, "norm1") and in_parts
+
+
 def _of_hugging_face(model: Any) -> Anatomy:
     """ViT, DeiT, DINOv2, ... `ForImageClassification`, transformers 5."""
-    kinds: dict[str, Any] = model._can_record_outputs
+    recorded = model._can_record_outputs or {}  # of some families None, or no plain classes
+    kinds: dict[str, Any] = {key: kind if isinstance(kind, type) else () for key, kind in recorded.items()}
     backbone: Any = getattr(model, model.base_model_prefix, None)
     heads = [head for name in HF_HEADS if (head := getattr(model, name, None)) is not None]
     norms = [norm for name in HF_NORMS if (norm := getattr(backbone, name, None)) is not None]
@@ -143,9 +158,15 @@ def _of_hugging_face(model: Any) -> Anatomy:
     pooling = "token+avg" if width == 2 * model.config.hidden_size else "token"
     if getattr(model, "distillation_classifier", None) is not None:
         pooling = "token+dist"
+    pooled_norm = getattr(getattr(backbone, "pooler", None), "layernorm", None)  # BEiT's, of the mean
+    if pooled_norm is not None or getattr(embeddings, "cls_token", None) is None:
+        pooling = "avg"
 
     def decode(tokens: Tensor) -> Tensor:
         tokens = norms[0](tokens)
+        if pooling == "avg":
+            pooled = tokens[:, prefix:].mean(dim=1)
+            return heads[0](pooled if pooled_norm is None else pooled_norm(pooled))
         if pooling.startswith("token") and "avg" not in pooling:
             logits = [head(tokens[:, 0]) for head in heads]
         else:

@@ -15,7 +15,9 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from patchlight.explanation.anatomy import Anatomy
+from patchlight.explanation.capture import can_drop_patches
 from patchlight.explanation.faithfulness import (
+    FILLS,
     WAYS,
     Falls,
     infidelity,
@@ -108,7 +110,7 @@ def assess_batch(
     method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
     maps, taken = timed(lambda: maps_of(method, anatomy, images, targets))
     scores: dict[str, Tensor] = {}
-    for way in WAYS:
+    for way in WAYS if can_drop_patches(anatomy) else FILLS:
         best, worst = (
             removal_curve(anatomy, images, targets, maps, black, way=way, most_first=first) for first in (True, False)
         )

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from patchlight.errors import PatchlightError
 from patchlight.explanation.anatomy import Anatomy, dissect
 
+# What timm and Hugging Face call rotary embeddings, and biases of relative positions.
+RELATIVE = (
+    "rope", "rope_embeddings", "rel_pos", "rel_pos_bias", "shared_rel_pos", "relative_position_bias",
+    "relative_position_bias_table",
+)  # fmt: skip
+
 
 @dataclass
 class Recording:
@@ -144,6 +150,11 @@ def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
         for module in modules:
             stack.callback(module.register_forward_hook(keep).remove)
         yield outputs
+
+
+def can_drop_patches(anatomy: Anatomy) -> bool:
+    """Whether tokens may be missing: not where layers know positions by rotations or biases of the whole grid."""
+    return not any(getattr(module, name, None) is not None for module in anatomy.model.modules() for name in RELATIVE)
 
 
 @contextlib.contextmanager

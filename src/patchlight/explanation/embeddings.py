@@ -34,9 +34,9 @@ def patch_filters(anatomy: Anatomy, count: int = 16) -> Tensor:
     figure 7 (left). Of a convolutional stem, the filters of its first convolution.
     """
     first = next(module for module in anatomy.patch_embed.modules() if isinstance(module, nn.Conv2d))
-    rows = first.weight.detach().flatten(1)
+    rows = first.weight.detach().flatten(1).double()
     _, _, components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
-    return components[:count].unflatten(1, first.weight.shape[1:])
+    return components[:count].unflatten(1, first.weight.shape[1:]).to(first.weight.dtype)
 
 
 @torch.no_grad()

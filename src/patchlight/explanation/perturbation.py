@@ -26,7 +26,7 @@ def occlusion(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
     whole = scores(anatomy.logits(images), targets)
     fall = []
     for patch in range(grid[0] * grid[1]):
-        shown = torch.ones(1, 1, grid[0] * grid[1], device=images.device)
+        shown = torch.ones(1, 1, grid[0] * grid[1], device=images.device, dtype=images.dtype)
         shown[..., patch] = 0
         fall.append(whole - scores(anatomy.logits(images * spread_patches(shown.unflatten(2, grid), images)), targets))
     return torch.stack(fall, dim=1).unflatten(1, grid)

@@ -17,6 +17,7 @@ from patchlight.errors import PatchlightError
 # The last words of state-dict keys: ours and timm's, then Hugging Face's.
 POSITIONS = ("pos_embed", "position_embeddings")
 KERNELS = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
+BEFORE_HEAD = ("norm", "pre_logits")  # what timm keeps inside a head before its last linear map
 HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist")
 
 
@@ -79,7 +80,7 @@ def adapt_weights(state: dict[str, Tensor], model: nn.Module, prefix: int, new_h
 def is_head(key: str) -> bool:
     """A state-dict key of the classifier: the last linear map, not what comes before it."""
     parts = key.split(".")
-    return any(part in HEADS for part in parts[:-1])
+    return any(part in HEADS for part in parts[:-1]) and not any(part in BEFORE_HEAD for part in parts)
 
 
 def _shape(sizes: Sequence[int]) -> str:

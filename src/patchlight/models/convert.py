@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.models.hub import import_library
+from patchlight.libraries import import_library
 from patchlight.models.layers import EPS
 from patchlight.models.vit import VisionTransformer
 
@@ -92,11 +92,11 @@ def to_hugging_face(model: VisionTransformer, args: dict[str, Any], class_names:
             raise PatchlightError(f"Hugging Face's ViT has no {what}; export to timm, safetensors or onnx")
     transformers = import_library("transformers")
     dim = model.head.in_features
+    names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes))  # what paints knows none
     config = transformers.ViTConfig(
         image_size=model.img_size, patch_size=model.patch_size, hidden_size=dim, num_hidden_layers=len(model.blocks),
         num_attention_heads=model.num_heads, intermediate_size=int(dim * args.get("mlp_ratio", 4.0)),
-        layer_norm_eps=EPS, id2label=dict(enumerate(class_names)),
-        label2id={name: i for i, name in enumerate(class_names)},
+        layer_norm_eps=EPS, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
     )  # fmt: skip
     theirs = transformers.ViTForImageClassification(config)
     theirs.load_state_dict(to_hugging_face_names(state_with_positions(model)))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from patchlight.models.hub import HuggingFaceClassifier
+from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.probe import faster_attention
 
 

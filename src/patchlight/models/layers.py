@@ -141,8 +141,12 @@ class Whitening(nn.Conv2d):
     @torch.no_grad()
     def fit(self, images: Tensor, eps: float = 5e-4) -> None:
         """Take the filters from the patches of `images` (B, C, H, W), as the model gets them."""
-        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, self.weight[0].numel())
-        variances, components = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
+        moments, count = self.weight.new_zeros(self.weight[0].numel(), self.weight[0].numel(), dtype=torch.float64), 0
+        for few in images.split(64):  # all patches at once are four times the images, and twice that in float64
+            patches = few.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, len(moments)).double()
+            moments += patches.T @ patches
+            count += len(patches)
+        variances, components = torch.linalg.eigh(moments / count)
         filters = (components / (variances + eps).sqrt()).T.flip(0)  # from the largest variance down
         pairs = torch.stack([filters, -filters], dim=1).flatten(0, 1).float()
         self.weight.copy_(pairs[: len(self.weight)].view_as(self.weight))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from patchlight.errors import UsageError
+from patchlight.libraries import import_library
 from patchlight.models.adapt import is_head
-from patchlight.models.hub import import_library
 from patchlight.sections import LoraConfig
 
 

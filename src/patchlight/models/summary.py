@@ -19,21 +19,24 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, img_size, img_size, device=device)
-    training = model.training
+    training, learned = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)  # the counter stumbles over a parameter that is handed from module to module
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
+        model(image)
     model.train(training)
+    for p in learned:
+        p.requires_grad_()
     patch_size, prefix = _patches(model)
     flops = counter.get_flop_counts()
     stem = getattr(model, "patch_embed", None)
     return {
         "params": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable": sum(p.numel() for p in learned),
         "flops_per_image": counter.get_total_flops(),
         "img_size": img_size,
         "patch_size": patch_size,
         "stem": getattr(model, "stem", None),
-        "stem_flops": sum(flops[f"{type(model).__name__}.patch_embed"].values()) if stem is not None else None,
+        "stem_flops": sum(flops.get(f"{type(model).__name__}.patch_embed", {}).values()) if stem is not None else None,
         "stem_params": sum(p.numel() for p in stem.parameters()) if stem is not None else None,
         "tokens": (img_size // patch_size) ** 2 + prefix if patch_size else None,
     }
@@ -46,8 +49,9 @@ def _patches(model: Any) -> tuple[int | None, int]:
         return (patch, prefix_tokens(model)) if isinstance(patch, int) and prefix_tokens(model) else (None, 0)
     if not hasattr(model, "num_prefix_tokens"):
         return None, 0
-    patch = getattr(model, "patch_size", None) or model.patch_embed.patch_size[0]
-    return patch, model.num_prefix_tokens
+    ratio = getattr(getattr(model, "patch_embed", None), "feat_ratio", None)
+    patch = getattr(model, "patch_size", None) or (ratio() if ratio is not None else None)
+    return (patch, model.num_prefix_tokens) if isinstance(patch, int) else (None, 0)
 
 
 def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:

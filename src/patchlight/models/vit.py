@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from patchlight.errors import UsageError
+from patchlight.models.adapt import resample_positions
 from patchlight.models.layers import EPS, Block, ConvStem, PatchEmbed, SequencePool, sincos_1d, sincos_2d
 
 
@@ -25,6 +26,8 @@ class VisionTransformer(nn.Module):
     pos_embed: "learn", "sincos1d", "sincos2d" or "none".
     init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1;
     mlp_drop_rate is timm's proj_drop_rate unless given.
+    pos_grid: rows and columns that sine and cosine positions are made for, and then resampled to the model's own:
+    those of the images that the weights were trained on.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class VisionTransformer(nn.Module):
         init_values: float = 0.0, qk_norm: bool = False,
         drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
         mlp_drop_rate: float | None = None, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
-        fused_attn: bool = True, grad_checkpointing: bool = False,
+        fused_attn: bool = True, grad_checkpointing: bool = False, pos_grid: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_shape(img_size, patch_size, embed_dim, num_heads, pos_embed)
@@ -45,6 +48,7 @@ class VisionTransformer(nn.Module):
         self.global_pool, self.stem = global_pool, stem
         self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
         self.grid_size = (img_size // patch_size, img_size // patch_size)
+        self.pos_grid = pos_grid or self.grid_size
         if distill_token and not class_token:
             raise UsageError("model.distill_token stands beside a CLS token; set model.global_pool = 'token'")
         self.num_prefix_tokens = int(class_token) + int(distill_token) + reg_tokens
@@ -94,9 +98,12 @@ class VisionTransformer(nn.Module):
         elif kind == "none":
             self.register_buffer("pos_embed", None)
         else:
-            table = sincos_2d(self.grid_size, dim) if kind == "sincos2d" else sincos_1d(torch.arange(num_patches), dim)
-            prefix = torch.zeros(self.num_prefix_tokens, dim)
-            self.register_buffer("pos_embed", torch.cat([prefix, table])[None], persistent=False)
+            places = torch.arange(self.pos_grid[0] * self.pos_grid[1])
+            table = sincos_2d(self.pos_grid, dim) if kind == "sincos2d" else sincos_1d(places, dim)
+            table = torch.cat([torch.zeros(self.num_prefix_tokens, dim), table])[None]
+            if self.pos_grid != self.grid_size:
+                table = resample_positions(table, self.grid_size, self.num_prefix_tokens, self.pos_grid)
+            self.register_buffer("pos_embed", table, persistent=False)
 
     def _init_weights(self) -> None:
         """timm's: truncated normal of 0.02 for linear maps and positions, nearly zero for the prefix tokens."""

@@ -211,8 +211,13 @@ def _is_insight(data: Samples, count: int) -> bool:
         and np.all((explored >= 0) & (explored < count))
         and data["distance"].shape == data["entropy"].shape
         and np.isfinite(data["distance"]).all()
+        and ("pooled" not in data or _are_pooled(data["pooled"], len(explored), relevance.shape[2:]))
         and ("positions" not in data or data["positions"].shape == (patches, *relevance.shape[2:]))
     )
+
+
+def _are_pooled(maps: np.ndarray, least: int, grid: tuple[int, ...]) -> bool:
+    return maps.ndim == 5 and maps.dtype == np.uint8 and len(maps) >= least and maps.shape[3:] == grid
 
 
 def _are_painted(data: Samples) -> bool:

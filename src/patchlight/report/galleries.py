@@ -192,13 +192,13 @@ def attention(
 
 
 def board(
-    rows: Sequence[tuple[str, Sequence[ArrayLike]]], title: str, captions: Sequence[str] = (), theme: Theme = "light",
-    scale: bool = True,
+    rows: Sequence[tuple[str, Sequence[ArrayLike | None]]], title: str, captions: Sequence[str] = (),
+    theme: Theme = "light", scale: bool = True,
 ) -> Figure:  # fmt: skip
     """Rows of pictures with a word before each: images, and below them what different maps make of them.
 
-    rows: (label, pictures (h, w, 3) uint8), all equally long or shorter; captions stand above the first row's
-    pictures, of two lines at most. `scale` explains the colours of maps below.
+    rows: (label, pictures (h, w, 3) uint8), all equally long or shorter, None an empty place; captions stand above the
+    first row's pictures, of two lines at most. `scale` explains the colours of maps below.
     """
     columns = max(len(pictures) for _, pictures in rows)
     side, left = 1.15, 1.0
@@ -215,7 +215,8 @@ def board(
                 0.98, 0.5, words, ha="right", va="center", fontsize=8, color=s.quiet, transform=line[0].transAxes
             )
             for axes, picture in zip(line[1:], pictures, strict=False):
-                _show(axes, np.asarray(picture, dtype=np.uint8))
+                if picture is not None:
+                    _show(axes, np.asarray(picture, dtype=np.uint8))
         for axes, caption in zip(places[0, 1:], captions, strict=False):
             first, _, second = caption.partition("\n")
             text = f"{plain(first, 20)}\n{plain(second, 20)}" if second else plain(first, 20)

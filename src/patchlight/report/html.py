@@ -28,6 +28,8 @@ SLIDES = {
     "gallery_right": "right answers",
     "patches": "an image as the model sees it",
     "attention": "where the model looked",
+    "layers_wrong": "what a mistake read, layer by layer",
+    "layers_right": "what a right answer read, layer by layer",
     "attention_distance": "how far each head looks",
     "painted": "what was hidden and what the model painted",
     "positions": "how alike position embeddings are",
@@ -54,6 +56,7 @@ def build_report(run: Path) -> Path:
         "patches": parts.patches(facts, tiles, slides),
         "attention": parts.attention(facts, tiles, slides),
         "relevance": insight_parts.relevance(facts, tiles),
+        "layers": insight_parts.layers(facts, tiles, slides),
         "explorer": insight_parts.explorer(facts, tiles),
         "movie": insight_parts.movie(facts),
         "heads": insight_parts.heads(facts, slides),
@@ -67,7 +70,7 @@ def build_report(run: Path) -> Path:
     ).get_template("template.html")
     html = page.render(facts=facts, light=STYLES["light"], dark=STYLES["dark"], **shown)
     _write_slides(run / "figures", slides)
-    return _write(run / "report.html", html.encode("utf-8"))
+    return _write(run / "report.html", html.encode("utf-8", "replace"))
 
 
 def build_readme(run: Path) -> Path:
@@ -87,7 +90,7 @@ def build_readme(run: Path) -> Path:
     lines += ["## Use", "", "```sh", *_commands(facts), "```", ""]
     lines += ["## Files", "", *_files(facts)]
     text = "\n".join(lines).replace(SPACE, " ") + "\n"
-    return _write(run / "README.md", text.encode("utf-8"))
+    return _write(run / "README.md", text.encode("utf-8", "replace"))
 
 
 def _result(headline: parts.Part) -> str:
@@ -102,7 +105,9 @@ def _result(headline: parts.Part) -> str:
 def _commands(facts: Facts) -> list[str]:
     run, recipe = shlex.quote(str(facts.run)), shlex.quote(str(facts.run / "config.toml"))
     if facts.config.train.task == "reconstruct":
-        return [f"patchlight train finetune --model.name {run}    # begin with its encoder", f"patchlight report {run}"]
+        size = facts.about("model", "img_size")
+        begin = f"patchlight train finetune --model.name {run} --model.img_size {size}    # begin with its encoder"
+        return [begin, f"patchlight report {run}"]
     first = [f"{resume_command(facts.run)}    # go on with the training"] if facts.result is None else []
     return [
         *first,

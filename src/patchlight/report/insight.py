@@ -5,17 +5,26 @@ Shapes: S samples, L layers, H heads, N patches, (r, c) the patch grid, p pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from patchlight import runtime
+from patchlight.config import DEFAULT_METHOD
+from patchlight.data.images import ImageSet
+from patchlight.data.planted import SIZE, evidence
 from patchlight.explanation import embeddings
 from patchlight.explanation.anatomy import find_anatomy
-from patchlight.explanation.capture import record_attention
+from patchlight.explanation.assess import assess
+from patchlight.explanation.capture import record_attention, record_outputs
 from patchlight.explanation.methods import explain
 from patchlight.models import ModelCard
 
 METHOD = "chefer"  # of the quick methods that point well, the one whose maps differ most between classes
+SHOWN = ("attention", DEFAULT_METHOD, METHOD)  # whose maps the page and `patchlight explain` show
 EXPLORED = 6  # images whose attention can be explored patch by patch
 MOST_BYTES = 1_500_000  # of that attention, so that a page stays light
 FILTERS = 16
@@ -26,7 +35,8 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
 
     `relevance` (S, 2, r, c): METHOD's maps for the predicted and for the true class. `explored` (E,): which samples;
     `attention` (E, L, H, N, N) uint8, each row of patches stretched to its own greatest weight (H is 1, the mean, where
-    all heads would be too much). `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8;
+    all heads would be too much); `pooled` (E, L, H, r, c) uint8, what the pooled token reads, each map stretched alike.
+    `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8;
     `positions` (N, r, c) similarity, where there are any.
     """
     anatomy = find_anatomy(model)
@@ -37,12 +47,14 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
     targets = [torch.from_numpy(part).to(inputs.device) for part in (samples["probs"].argmax(1), samples["labels"])]
     relevance = [explain(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
     explored = spread_out(len(inputs), EXPLORED)
-    with torch.no_grad(), record_attention(anatomy) as recorded:
+    with torch.no_grad(), record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(inputs[explored])
-    attention, grid = recorded.attention.float().cpu(), anatomy.grid(inputs)
+    attention, grid, prefix = recorded.attention.float().cpu(), anatomy.grid(inputs), anatomy.num_prefix_tokens
+    pooled = torch.einsum("et,elhtn->elhn", anatomy.readout(outputs[-1]).float().cpu(), attention)[..., prefix:]
     found = {
         "relevance": torch.stack(relevance, dim=1).float().numpy(),
-        **quantized(attention[..., anatomy.num_prefix_tokens :, anatomy.num_prefix_tokens :], explored),
+        **quantized(attention[..., prefix:, prefix:], explored),
+        "pooled": stretched(pooled).unflatten(-1, grid).numpy(),
         "distance": embeddings.attention_distance(anatomy, attention, grid).numpy(),
         "entropy": embeddings.attention_entropy(attention).numpy(),
         "filters": as_pictures(embeddings.patch_filters(anatomy, FILTERS).cpu()),
@@ -51,6 +63,28 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
     if similarity is not None:
         found["positions"] = similarity.float().cpu().numpy()
     return found
+
+
+def measure_faithfulness(
+    model: nn.Module, card: ModelCard, images: ImageSet, *, methods: Sequence[str] = SHOWN, count: int = 500,
+    label: str = "", planted: bool = False,
+) -> dict[str, Any] | None:  # fmt: skip
+    """`assess` of the methods on `count` of the images, drawn by a fixed seed; None for a model without attention.
+
+    `planted` images have a patch that decides, which is pointed at where they are not enlarged.
+    """
+    anatomy = find_anatomy(model)
+    if anatomy is None:
+        return None
+    chosen = torch.randperm(len(images), generator=runtime.generator(0, "faithfulness"))[:count].sort().values
+    pixels, _ = images.gather(chosen)
+    inputs = card.to_input(pixels.to(next(model.parameters()).device))
+    black = (-torch.tensor(card.mean) / torch.tensor(card.std)).to(inputs)
+    where = None
+    if planted and {card.img_size, *images.image_size} == {SIZE}:  # else a mark would lie on several patches
+        rows = chosen if images.rows is None else images.rows[chosen]
+        where = torch.from_numpy(evidence("test", anatomy.patch_size))[rows].to(inputs.device)
+    return assess(anatomy, inputs, black, methods=methods, where=where, label=label)
 
 
 def spread_out(count: int, most: int) -> np.ndarray:
@@ -64,8 +98,12 @@ def quantized(attention: Tensor, explored: np.ndarray) -> dict[str, np.ndarray]:
         attention = attention.mean(dim=2, keepdim=True)
     kept = max(1, min(len(attention), int(MOST_BYTES // attention[0].numel())))
     attention = attention[:kept]
-    scaled = 255 * attention / attention.amax(dim=-1, keepdim=True).clamp(min=1e-12)
-    return {"explored": explored[:kept], "attention": scaled.round().to(torch.uint8).numpy()}
+    return {"explored": explored[:kept], "attention": stretched(attention).numpy()}
+
+
+def stretched(weights: Tensor) -> Tensor:
+    """Each last row as uint8, its greatest value 255."""
+    return (255 * weights / weights.amax(dim=-1, keepdim=True).clamp(min=1e-12)).round().to(torch.uint8)
 
 
 def as_pictures(filters: Tensor) -> np.ndarray:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import functools
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from patchlight.report import diagnostics, galleries
 from patchlight.report.facts import Facts
 from patchlight.report.parts import Draw, Part, chart, data_uri, encode, overlay, picture
-from patchlight.report.style import cut
+from patchlight.report.style import Theme, cut
 from patchlight.units import percent
 
 # The measures that the page shows: name, heading, and whether low or high is true.
@@ -19,6 +21,8 @@ MEASURES = (
     ("insertion mean", "insertion", "high"),
     ("deletion tokens", "tokens deleted", "low"),
     ("insertion tokens", "tokens inserted", "high"),
+    ("positive", "positive", "low"),
+    ("negative", "negative", "high"),
     ("infidelity", "infidelity", "low"),
     ("sensitivity", "sensitivity", "low"),
     ("randomized", "random model", "low"),
@@ -26,6 +30,7 @@ MEASURES = (
     ("pointing", "pointing", "high"),
 )
 CONTROLS = ("random", "centre")
+LAYERS_SHOWN, HEADS_SHOWN = 6, 8
 
 
 def relevance(facts: Facts, tiles: list[Part]) -> list[Part]:
@@ -52,9 +57,56 @@ def explorer(facts: Facts, tiles: list[Part]) -> Part | None:
     ]
     rows, columns = facts.insight["relevance"].shape[2:]
     palette = galleries.heat(np.linspace(0, 1, 256)).tolist()
+    pooled = facts.insight.get("pooled")
+    if pooled is not None:
+        for image, found in zip(images, pooled, strict=False):
+            image["pooled"] = base64.b64encode(np.ascontiguousarray(found).tobytes()).decode("ascii")
     return {
         "images": images, "layers": layers, "heads": heads, "rows": rows, "columns": columns, "palette": palette,
+        "pooled_heads": 0 if pooled is None else pooled.shape[2],
     }  # fmt: skip
+
+
+def layers(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> list[Part]:
+    """What the pooled token reads in each layer, and in the last one by each head, of the first image that is explored
+    and of the last: a mistake, and a right answer. The figure has all heads of all layers.
+    """
+    if facts.insight is None or facts.samples is None or "pooled" not in facts.insight:
+        return []
+    pooled, explored = facts.insight["pooled"], facts.insight["explored"].tolist()
+    found = []
+    for place in sorted({0, len(explored) - 1}):
+        tile, image = tiles[explored[place]], facts.samples["images"][explored[place]]
+        name = f"layers_{tile['kind']}"
+        if name in slides:
+            continue
+        said = tile["pred"] + (f"\ntrue: {tile['true']}" if tile["kind"] == "wrong" else "")
+        slides[name] = functools.partial(_layer_board, image, pooled[place] / 255, said)
+        maps = pooled[place] / 255
+        by_layer = [{"name": f"layer {i + 1}", "map": overlay(image, maps[i].mean(axis=0))} for i in some(len(maps))]
+        by_head = [
+            {"name": f"head {i + 1}", "map": overlay(image, one)} for i, one in enumerate(maps[-1][:HEADS_SHOWN])
+        ]
+        found.append({"tile": tile, "layers": by_layer, "heads": by_head if len(by_head) > 1 else []})
+    return found
+
+
+def some(depth: int) -> list[int]:
+    """Of so many layers a few, evenly, the first and the last among them."""
+    return np.unique(np.linspace(0, depth - 1, min(depth, LAYERS_SHOWN)).round().astype(int)).tolist()
+
+
+def _layer_board(image: np.ndarray, pooled: np.ndarray, said: str, theme: Theme) -> Figure:
+    """Maps (L, H, r, c) in columns of layers, of most LAYERS_SHOWN, and rows of heads after their mean."""
+    chosen, heads = some(len(pooled)), pooled.shape[1]
+    rows: list[tuple[str, list[np.ndarray | None]]]
+    rows = [("mean of the heads", [image, *(galleries.overlay(image, pooled[i].mean(axis=0)) for i in chosen)])]
+    rows += [
+        (f"head {h + 1}", [None, *(galleries.overlay(image, pooled[i, h]) for i in chosen)])
+        for h in range(heads if 1 < heads <= HEADS_SHOWN else 0)
+    ]
+    captions = [said, *(f"layer {i + 1}" for i in chosen)]
+    return galleries.board(rows, "What the answer read, layer by layer", captions, theme)
 
 
 def movie(facts: Facts) -> Part | None:

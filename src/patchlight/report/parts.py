@@ -104,6 +104,9 @@ def key_facts(facts: Facts) -> list[tuple[str, str]]:
     for key, word in (("params", "parameters"), ("flops_per_image", "FLOPs per image"), ("tokens", "tokens")):
         value = facts.number("model", key)
         model += [f"{short(value)}{SPACE}{word}"] if value is not None else []
+    stem, flops = facts.number("model", "stem_flops"), facts.number("model", "flops_per_image")
+    if facts.about("model", "stem") == "conv" and stem and flops:
+        model += [f"{percent(stem / flops)} of the FLOPs are its convolutional stem"]
     data = [str(facts.about("data", "source") or facts.config.data.source)]
     for key, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         value = facts.number("data", key)
@@ -290,7 +293,10 @@ def patches(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part | 
         return None
     # A right one, if there is: the least odd of the pictures.
     first = next((t["index"] for t in tiles if t["kind"] == "right"), 0)
+    size = int(facts.number("model", "img_size") or 0)
     image = facts.samples["images"][first]
+    if size and image.shape[:2] != (size, size):  # the model takes them at another size
+        image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
     height, width = image.shape[:2]
     if height % p or width % p:
         return None

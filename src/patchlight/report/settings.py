@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchlight.config import Config, ScheduleConfig
+from patchlight.config import ScheduleConfig
 from patchlight.report.facts import Facts
 from patchlight.units import percent
 
@@ -15,18 +15,20 @@ def _warmup(schedule: ScheduleConfig) -> str:
     return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
 
 
-def _stages(config: Config) -> list[tuple[str, str]]:
+def _stages(facts: Facts) -> list[tuple[str, str]]:
     """What is trained for how long and how: in rows, or of several stages in a row for each."""
-    stages = config.of_stages()
-    found = []
-    for c in stages:
+    stages, found = facts.config.of_stages(), []
+    counts, total = facts.about("model", "trainable"), facts.number("model", "params")
+    for i, c in enumerate(stages):
         optim = f"{c.optim.name}, learning rate {c.optim.lr:g}, weight decay {c.optim.weight_decay:g}"
         optim += f", falling by {c.optim.layer_decay:g} with each block" if c.optim.layer_decay < 1 else ""
         optim += f", gradient clipped at {c.optim.grad_clip:g}" if c.optim.grad_clip else ""
         length = f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"
         trained = f"the head and LoRA of rank {c.lora.rank}" if c.train.trainable == "lora" else c.train.trainable
+        if isinstance(counts, list) and len(counts) == len(stages) and total is not None:
+            trained += f", {counts[i]:,} of {total:,.0f} parameters"
         found.append([
-            ("Trained", trained if trained != "all" or len(stages) > 1 else ""),
+            ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
             ("Length", length), ("Optimizer", optim), ("Schedule", c.schedule.name + _warmup(c.schedule)),
         ])  # fmt: skip
     if len(stages) == 1:
@@ -55,7 +57,8 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     weights = facts.about("model", "weights")
     rows = [
         ("Began with", f"the weights of {weights['id']}" if isinstance(weights, dict) and "id" in weights else ""),
-        *_stages(c),
+        *_stages(facts),
+        ("Engine", "Hugging Face's Trainer" if c.train.engine == "hf" else ""),
         ("Teacher", f"{c.train.teacher}, {c.train.distill}" if c.train.teacher else ""),
         ("Augmentation", ", ".join(augment) or "none"),
         ("Regularisation", ", ".join(regular)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from patchlight import runtime
 from patchlight.config import TrainConfig
@@ -16,20 +16,26 @@ from patchlight.models import ModelCard, load_classifier
 from patchlight.models.fused import choose_fused, set_fused_attn
 
 
+def load_teacher(name: str, student: ModelCard, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
+    """The model of a finished run. Raises PatchlightError where there is none, or it knows other classes."""
+    model, card = load_classifier(name, device)
+    if card.class_names != student.class_names:
+        raise PatchlightError(
+            f"train.teacher {name} knows the classes {', '.join(card.class_names[:5])}..., not the "
+            f"{len(student.class_names)} of these data; train a teacher on them"
+        )
+    return model, card
+
+
 class Teacher:
     """The model of a finished run, frozen, asked about the very images that the student sees."""
 
     def __init__(self, config: TrainConfig, student: ModelCard, device: torch.device, precision: str) -> None:
         assert config.teacher is not None
-        self.model, self.card = load_classifier(config.teacher, device)
+        self.model, self.card = load_teacher(config.teacher, student, device)
         self.model.requires_grad_(False)
         if (fused := choose_fused(self.model, config.batch_size, precision, device)) is not None:
             set_fused_attn(self.model, fused)
-        if self.card.class_names != student.class_names:
-            raise PatchlightError(
-                f"train.teacher {config.teacher} knows the classes {', '.join(self.card.class_names[:5])}..., not the "
-                f"{len(student.class_names)} of these data; train a teacher on them"
-            )
         self.config, self.device, self.precision = config, device, precision
         # From the student's normalisation to the teacher's, of mixed images, too: both are linear.
         mean, std, own_mean, own_std = (

@@ -7,14 +7,16 @@ from torch import nn
 
 from patchlight import runtime
 from patchlight.config import Config
+from patchlight.data.augment import check_crop
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.libraries import import_library
 from patchlight.models import ModelCard, resize_model
-from patchlight.models.hub import import_library
 from patchlight.models.lora import has_lora
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, read_state
+from patchlight.training.distill import load_teacher
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import build_optimizers
 from patchlight.training.state import TrainState, stop_on_signal
@@ -30,14 +32,15 @@ def fit(
     `model/` if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a
     checkpoint has been saved, and PatchlightError where the loss is no longer finite.
     """
-    check_fit(model, data, config)
+    check_fit(model, card, data, config)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     stages = config.of_stages()
     state = newest_state(run) if resume else TrainState()
     with torch.random.fork_rng(), stop_on_signal() as stop:
         for stage in stages[state.stage :]:
-            if stage.model.img_size not in (None, card.img_size):
-                model, card = resize_model(model, card, stage.model.img_size)
+            if (size := size_of(stage, data)) != card.img_size:
+                say(f"the model takes {size} x {size} pixels from here on, not {card.img_size} x {card.img_size}")
+                model, card = resize_model(model, card, size)
             set_trainable(model, stage.train.trainable, names)
             trainer = Trainer(model, card, data, stage, run, state)
             trainer.begin(len(stages), resume)
@@ -51,6 +54,11 @@ def fit(
     return trainer.state
 
 
+def size_of(stage: Config, data: Splits) -> int:
+    """Pixels a side of what the model takes in a stage."""
+    return stage.model.img_size or data.train.image_size[0]
+
+
 def newest_state(run: Run) -> TrainState:
     """Where the newest checkpoint stands; the beginning, where none was saved yet."""
     found = list_checkpoints(run.path / "checkpoints")
@@ -60,14 +68,16 @@ def newest_state(run: Run) -> TrainState:
     return TrainState.from_dict(read_state(found[-1]), str(found[-1]))
 
 
-def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
-    """Raises PatchlightError where training could not begin, or could not end as asked for."""
-    train = config.train
+def check_fit(model: nn.Module, card: ModelCard, data: Splits, config: Config) -> list[int]:
+    """How many parameters each stage trains. Raises PatchlightError where training could not begin, or could not end
+    as asked for.
+    """
+    train, stages = config.train, config.of_stages()
     if data.val is None and train.select == "best":
         raise PatchlightError(
             "there are no validation images to select by; set data.val_fraction, or --train.select last"
         )
-    if data.val is None and train.early_stop_epochs:
+    if data.val is None and any(stage.train.early_stop_epochs for stage in stages):
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
     device = runtime.resolve_device(train.device)
     if train.compile:
@@ -80,13 +90,21 @@ def check_fit(model: nn.Module, data: Splits, config: Config) -> None:
         check_reconstruction(config)
     if config.model.distill_token and not train.teacher:
         raise UsageError("model.distill_token learns from a teacher; name a finished run with train.teacher")
-    if has_lora(model) and any(stage.model.img_size != config.model.img_size for stage in config.of_stages()):
+    if train.teacher:
+        load_teacher(train.teacher, card)
+    if has_lora(model) and any(stage.model.img_size != config.model.img_size for stage in stages):
         raise UsageError('stages with train.trainable = "lora" keep the image size; leave out their model.img_size')
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    for stage in config.of_stages():
+    for size in {size_of(stage, data) for stage in stages} - {card.img_size}:
+        resize_model(model, card, size)
+    trained = []
+    for stage in stages:
+        check_crop(stage.augment.crop_padding, stage.augment.crop_mode, data.train.image_size)
         set_trainable(model, stage.train.trainable, names)
         build_optimizers(model, stage.optim)
+        trained.append(sum(p.numel() for p in model.parameters() if p.requires_grad))
     set_trainable(model, "all", names)
+    return trained
 
 
 def check_reconstruction(config: Config) -> None:
@@ -97,6 +115,7 @@ def check_reconstruction(config: Config) -> None:
         (config.train.teacher, "train.teacher teaches labels; leave it out"),
         (config.train.trainable != "all", "all is trained; leave out train.trainable"),
         (config.stages, "it has one stage; leave out [[stages]]"),
+        (config.optim.layer_decay != 1, "rates that fall with depth are for trained weights; leave out layer_decay"),
     ):
         if asked:
             raise UsageError(f"train.task 'reconstruct' looks at no labels: {what}")

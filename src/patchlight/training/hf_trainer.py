@@ -26,7 +26,7 @@ def train(trainer: Trainer, stop: StopSignal) -> None:
     if trainer.is_over:
         return
     arguments = transformers.TrainingArguments(
-        output_dir=str(trainer.run.path / "hf_trainer"), max_steps=trainer.state.total_steps - trainer.done,
+        output_dir=str(trainer.run.path), max_steps=trainer.state.total_steps - trainer.done,
         per_device_train_batch_size=trainer.batches.batch_size, max_grad_norm=trainer.config.optim.grad_clip,
         seed=trainer.config.train.seed, bf16=trainer.precision == "bf16", use_cpu=trainer.device.type == "cpu",
         save_strategy="no", logging_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
@@ -63,6 +63,7 @@ class Engine(transformers.Trainer):
         super().__init__(
             model=ours.model, args=arguments, optimizers=(ours.optimizers[0], None), callbacks=[AfterStep(self, stop)]
         )
+        self.remove_callback(transformers.PrinterCallback)  # standard output is for results
 
     def get_train_dataloader(self) -> Any:
         return Batches(self.ours)

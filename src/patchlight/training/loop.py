@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from patchlight import runtime
 from patchlight.config import Config
@@ -29,7 +29,7 @@ from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
-from patchlight.training.optim import build_optimizers
+from patchlight.training.optim import build_optimizers, moving_average
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
@@ -96,6 +96,8 @@ class Trainer:
             self.resume()
         if stages > 1:
             say(f"stage {self.state.stage + 1} of {stages}: {self.describe_trainable()}")
+        elif self.config.train.trainable != "all":
+            say(self.describe_trainable())
         self.stages, self.rows = stages, self.run.metrics()[: self.state.epochs_done]
         self.announce(pace)
 
@@ -338,8 +340,7 @@ class Trainer:
         return (None, None) if self.data.val is None else self.task.score(self.selected_model, self.data.val)
 
     def new_average(self) -> AveragedModel:
-        decay = self.config.train.ema_decay
-        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        return moving_average(self.model, self.config.train.ema_decay)
 
     def save(self) -> None:
         """The checkpoint from which training can go on; of the older ones the best and every n-th stay."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
@@ -109,6 +110,22 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
         if p.requires_grad
     ]
     return OPTIMIZERS[config.name](parts, config)
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights and of what a network counts; of whole numbers the newest."""
+    smooth = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            smooth(averaged, current, updates)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def _fusable(parts: list[Part]) -> bool:

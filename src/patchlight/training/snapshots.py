@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from patchlight import runtime
@@ -58,7 +59,16 @@ class Snapshots:
             return new
         with np.load(path, allow_pickle=False) as file:
             kept = file["epochs"] < epoch
-            return {key: np.concatenate([file[key][kept], value]) for key, value in new.items()}
+            before = {key: file[key][kept] for key in new}
+        before["maps"] = on_grid(before["maps"], new["maps"].shape[2:])
+        return {key: np.concatenate([before[key], value]) for key, value in new.items()}
+
+
+def on_grid(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Maps (E, S, r, c) on another patch grid: a stage may have changed the image size."""
+    if maps.shape[2:] == grid:
+        return maps
+    return F.interpolate(torch.from_numpy(maps), size=grid, mode="bilinear", antialias=True).numpy()
 
 
 def one_of_each(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
