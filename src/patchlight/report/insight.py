@@ -35,9 +35,9 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
 
     `relevance` (S, 2, r, c): METHOD's maps for the predicted and for the true class. `explored` (E,): which samples;
     `attention` (E, L, H, N, N) uint8, each row of patches stretched to its own greatest weight (H is 1, the mean, where
-    all heads would be too much); `pooled` (E, L, H, r, c) uint8, what the pooled token reads, each map stretched alike.
-    `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8;
-    `positions` (N, r, c) similarity, where there are any.
+    all heads would be too much); `pooled` (E, L, H, r, c) uint8, what the pooled token reads, the heads of a layer
+    stretched alike. `distance` (L, H) pixels; `entropy` (L, H) nats; `filters` (16, p, p, 3) uint8; `positions`
+    (N, r, c) similarity, where there are any.
     """
     anatomy = find_anatomy(model)
     if anatomy is None or not len(samples["images"]):
@@ -54,7 +54,7 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
     found = {
         "relevance": torch.stack(relevance, dim=1).float().numpy(),
         **quantized(attention[..., prefix:, prefix:], explored),
-        "pooled": stretched(pooled).unflatten(-1, grid).numpy(),
+        "pooled": stretched(pooled.flatten(2)).unflatten(-1, (pooled.shape[2], *grid)).numpy(),
         "distance": embeddings.attention_distance(anatomy, attention, grid).numpy(),
         "entropy": embeddings.attention_entropy(attention).numpy(),
         "filters": as_pictures(embeddings.patch_filters(anatomy, FILTERS).cpu()),
