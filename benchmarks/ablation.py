@@ -6,7 +6,6 @@ little is asked again: with one seed, a point can be chance.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,8 @@ from benchmarks.options import Options
 from benchmarks.timing import spread
 from patchlight.config import ModelConfig, load_recipe
 from patchlight.errors import UsageError
-from patchlight.models import MODELS, create_model, model_args
+from patchlight.models import create_model, model_args
+from patchlight.models.registry import all_args
 
 WHOLE = "the whole recipe"
 CLOSE = 0.01  # of accuracy: a difference that one seed does not settle
@@ -53,8 +53,9 @@ INGREDIENTS: dict[str, dict[str, str]] = {
 def applies(recipe: str, settings: dict[str, str]) -> bool:
     """Whether they change anything of the recipe, and leave a model."""
     before, after = load_recipe(recipe), load_recipe(recipe, settings)
-    defaults = {name: p.default for name, p in inspect.signature(MODELS[before.model.name][0]).parameters.items()}
-    shapes = [defaults | model_args(config.model, img_size=32, num_classes=10) for config in (before, after)]
+    shapes = [
+        all_args(config.model.name, model_args(config.model, img_size=32, num_classes=10)) for config in (before, after)
+    ]
     if shapes[1].get("depth") == 0 and shapes[1].get("stem") != "conv":
         return False
     try:

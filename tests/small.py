@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 
 from patchlight.config import Config, config_from_dict
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
+from patchlight.errors import Interrupted
 from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
+from patchlight.training.loop import Trainer
 from patchlight.training.state import TrainState
 
 # Words of a command line that make `train quickstart` take two seconds.
@@ -49,6 +55,23 @@ def small_config(**sections: dict) -> Config:
 def small_splits() -> Splits:
     images = make_images(n=72)
     return Splits(images.select(range(48)), images.select(range(48, 60)), images.select(range(60, 72)))
+
+
+@contextmanager
+def stopped_at_save(count: int) -> Iterator[None]:
+    """Training inside is interrupted when it has saved so many checkpoints."""
+    save, saved = Trainer.save, []
+
+    def stopped(self: Trainer) -> None:
+        save(self)
+        saved.append(1)
+        if len(saved) == count:
+            raise Interrupted("on purpose")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", stopped)
+        with pytest.raises(Interrupted):
+            yield
 
 
 def run_fit(tmp_path, name="run", resume=False, **sections) -> tuple[TrainState, Run]:

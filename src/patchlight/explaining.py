@@ -72,13 +72,12 @@ def faithfulness(
     runtime.tune_process(runtime.resolve_device(device))
     model, card = load_classifier(run, runtime.resolve_device(device))
     dissect(model)  # which says what is missing of a model without maps
-    source = opened.config().data.source
     found = measure_faithfulness(
-        model, card, own_split(opened, "test"), methods=list(METHODS) if method == "all" else [method], count=count,
-        label="assessing", planted=source == "planted",
+        model, card, own_split(opened, "test"), opened.config().data.source,
+        methods=list(METHODS) if method == "all" else [method], count=count, label="assessing",
     )  # fmt: skip
     assert found is not None
-    result = {"run": str(run), "data": source, **found}
+    result = {"run": str(run), **found}
     target = Run(Path(out)) if out else opened
     target.path.mkdir(parents=True, exist_ok=True)
     target.write_json("faithfulness.json", result)

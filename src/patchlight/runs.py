@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,6 @@ class Run:
         """What the run ended with: the test metrics or, without labels, the loss of what was painted."""
         return self.read_json(RESULTS[self.config().train.task])
 
-    def kept_row(self) -> dict[str, Any]:
-        """The line of the epoch whose weights were kept."""
-        rows = self.metrics()
-        best = [row for row in rows if row["best"]] if self.config().train.select == "best" else []
-        return (best or rows)[-1]
-
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs so far; an empty list before the first."""
         path = self.path / "metrics.jsonl"
@@ -154,6 +148,12 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path / name)
+
+
+def kept_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
+    """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
+    best = [row for row in rows if row.get("best")] if config.train.select == "best" else []
+    return next(reversed(best or rows), None)
 
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:

@@ -47,7 +47,7 @@ from patchlight.preparing import (
     with_choices,
 )  # fmt: skip
 from patchlight.progress import say
-from patchlight.runs import RESULTS, Run, config_differences
+from patchlight.runs import RESULTS, Run, config_differences, kept_row
 from patchlight.training.fit import check_fit, fit
 from patchlight.training.state import TrainState
 
@@ -146,9 +146,8 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
         run.write_arrays("insight.npz", insight)
     if config.explain.faithfulness:
         few = 2 if config.train.debug else config.explain.faithfulness
-        planted = config.data.source == "planted"
-        if (table := measure_faithfulness(model, card, data.test, count=few, planted=planted)) is not None:
-            run.write_json("faithfulness.json", {"run": str(run.path), "data": config.data.source, **table})
+        if (table := measure_faithfulness(model, card, data.test, config.data.source, count=few)) is not None:
+            run.write_json("faithfulness.json", {"run": str(run.path), **table})
     run.write_json(RESULTS["classify"], {"data": config.data.source, **metrics})  # last: it marks a run as finished
     report(run.path)
 
@@ -156,7 +155,8 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
 def finish_reconstruction(run: Run, environment: dict[str, Any]) -> None:
     """Nothing is tested: the encoder is a beginning, and what is built on it is measured."""
     run.write_json("environment.json", environment)
-    kept = run.kept_row()
+    kept = kept_row(run.metrics(), run.config())
+    assert kept is not None, "it was trained"
     run.write_json(RESULTS["reconstruct"], {"val_loss": kept["val/loss"], "epoch": kept["epoch"]})
     report(run.path)
 

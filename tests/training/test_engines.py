@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from small import small_config, small_splits
+from small import small_config, small_splits, stopped_at_save
 
 from patchlight.cli import main
 from patchlight.config import config_from_dict
-from patchlight.errors import Interrupted, UsageError
+from patchlight.errors import UsageError
 from patchlight.preparing import build
 from patchlight.runs import CONTENTS, Run
 from patchlight.training.fit import fit
@@ -91,14 +91,7 @@ def test_both_engines_make_the_same_steps(tmp_path, monkeypatch, name):
 def test_a_stopped_run_of_the_trainer_goes_on(tmp_path, monkeypatch):
     config = recipe("everything", "hf", epochs=3)
     whole, run, model = losses_of(tmp_path / "whole", monkeypatch, config)
-    save = Trainer.save
-
-    def interrupted(self):
-        save(self)
-        raise Interrupted("stopped")
-
-    monkeypatch.setattr(Trainer, "save", interrupted)
-    with pytest.raises(Interrupted):
+    with stopped_at_save(1):
         losses_of(tmp_path / "cut", monkeypatch, config)
     rest, cut, again = losses_of(tmp_path / "cut", monkeypatch, config, resume=True)
     assert rest == pytest.approx(whole[len(whole) - len(rest) :], rel=1e-6)

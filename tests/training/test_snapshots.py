@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small import make_images, run_fit
+from small import make_images, run_fit, stopped_at_save
 
-from patchlight.errors import Interrupted, UsageError
-from patchlight.training.loop import Trainer
+from patchlight.errors import UsageError
 from patchlight.training.snapshots import FILE, one_of_each
 
 MOVIE = {"snapshots_every": 2, "snapshots_images": 4}
@@ -41,21 +40,11 @@ def test_they_change_nothing_in_training(tmp_path):
     ]
 
 
-def test_a_resumed_run_has_the_same_movie(tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_same_movie(tmp_path):
     sections = {"train": {"epochs": 4}, "explain": {**MOVIE, "snapshots_every": 1}}
     _, whole = run_fit(tmp_path, "whole", **sections)
-    save, saved = Trainer.save, []
-
-    def stopped(self):
-        save(self)
-        saved.append(1)
-        if len(saved) == 2:
-            raise Interrupted("on purpose")
-
-    monkeypatch.setattr(Trainer, "save", stopped)
-    with pytest.raises(Interrupted):
+    with stopped_at_save(2):
         run_fit(tmp_path, "parts", **sections)
-    monkeypatch.setattr(Trainer, "save", save)
     _, resumed = run_fit(tmp_path, "parts", resume=True, **sections)
     for key, value in movie(whole).items():
         np.testing.assert_array_equal(movie(resumed)[key], value)

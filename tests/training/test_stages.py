@@ -11,7 +11,7 @@ import timm.optim
 import torch
 from safetensors.torch import load_file
 from saved import save_hugging_face
-from small import SMALL, small_config, small_splits
+from small import SMALL, small_config, small_splits, stopped_at_save
 
 from patchlight.cli import main
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
@@ -201,23 +201,13 @@ def test_depths_of_a_hugging_face_model(tmp_path):
     assert (found["hf.vit.layernorm.weight"], found["hf.classifier.weight"]) == (2, 3)
 
 
-def test_a_stage_without_a_size_has_that_of_the_data(tmp_path, monkeypatch):
+def test_a_stage_without_a_size_has_that_of_the_data(tmp_path):
     """Also when it is the stage that a resumed run begins with."""
     stages = [{"model": {"img_size": 8}, "train": {"epochs": 1}}, {"train": {"epochs": 2}}]
     config = staged(stages, train__select="last", explain__snapshots_every=1)
     trained(tmp_path / "whole", config)
-    save, saved = Trainer.save, []
-
-    def stopped(self):
-        save(self)
-        saved.append(1)
-        if len(saved) == 2:
-            raise Interrupted("on purpose")
-
-    monkeypatch.setattr(Trainer, "save", stopped)
-    with pytest.raises(Interrupted):
+    with stopped_at_save(2):
         trained(tmp_path / "parts", config)
-    monkeypatch.setattr(Trainer, "save", save)
     trained(tmp_path / "parts", config, resume=True)
     for name in ("whole", "parts"):
         card = json.loads((tmp_path / name / "model" / "config.json").read_text())

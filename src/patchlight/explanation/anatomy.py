@@ -93,12 +93,11 @@ def dissect(model: nn.Module) -> Anatomy:
 def _of_timm(model: Any) -> Anatomy:
     """timm's VisionTransformer, and ours, which has its names."""
     blocks = tuple(model.blocks)
-    for i, block in enumerate(blocks):
-        if hasattr(block, "attn") and not _is_plain(block):
-            attention = type(block.attn).__name__
-            raise PatchlightError(f"blocks.{i}.attn is {attention}, whose attention cannot be captured")
-    if not all(_is_plain(block) for block in blocks) or not hasattr(model, "num_prefix_tokens"):
+    missing = [i for i, block in enumerate(blocks) if not hasattr(block, "attn") or not hasattr(block, "norm1")]
+    if missing or not hasattr(model, "num_prefix_tokens"):
         raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
+    for i, block in enumerate(blocks):
+        check_attention(block.attn, f"blocks.{i}.attn")
     pool = getattr(model, "attn_pool", None)
     if pool is not None and not isinstance(pool, SequencePool):
         raise PatchlightError(f"{type(model).__name__} pools by {type(pool).__name__}, which maps cannot see through")
@@ -128,11 +127,10 @@ def _of_timm(model: Any) -> Anatomy:
     )
 
 
-def _is_plain(block: Any) -> bool:
-    """A norm, then attention that can be computed in parts, with its weights in reach."""
-    attention = getattr(block, "attn", None)
-    in_parts = hasattr(attention, "fused_attn") and isinstance(getattr(attention, "attn_drop", None), nn.Module)
-    return hasattr(block, "norm1") and in_parts
+def check_attention(attention: Any, name: str) -> None:
+    """Raises PatchlightError where attention cannot be computed in parts, or its weights are out of reach."""
+    if not hasattr(attention, "fused_attn") or not isinstance(getattr(attention, "attn_drop", None), nn.Module):
+        raise PatchlightError(f"{name} is {type(attention).__name__}, whose attention cannot be captured")
 
 
 def _of_hugging_face(model: Any) -> Anatomy:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.explanation.anatomy import Anatomy, dissect
+from patchlight.explanation.anatomy import Anatomy, check_attention, dissect
 
 # What timm and Hugging Face call rotary embeddings, and biases of relative positions.
 RELATIVE = (
@@ -102,8 +102,7 @@ def _unfuse(anatomy: Anatomy, stack: contextlib.ExitStack) -> None:
         return
     for module, name in zip(anatomy.attentions, anatomy.attention_names, strict=True):
         attention: Any = module
-        if not hasattr(attention, "fused_attn") or not isinstance(getattr(attention, "attn_drop", None), nn.Module):
-            raise PatchlightError(f"{name} is {type(attention).__name__}, whose attention cannot be captured")
+        check_attention(attention, name)
         stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
         attention.fused_attn = False
 

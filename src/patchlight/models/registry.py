@@ -86,7 +86,7 @@ def all_args(name: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments(name: str) -> set[str]:
-    return set(inspect.signature(MODELS[name][0]).parameters)
+    return set(all_args(name, {}))
 
 
 def build_model(name: str, args: dict[str, Any]) -> nn.Module:

@@ -44,6 +44,11 @@ class ModelCard:
         """Pixels a side that a new image is fitted to, so that it comes the way that the training images came."""
         return self.data_size or self.img_size
 
+    @property
+    def black(self) -> Tensor:
+        """What black pixels are to the model, (C,)."""
+        return -torch.tensor(self.mean) / torch.tensor(self.std)
+
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 pixels (B, C, h, w) of any size -> what the model takes, (B, C, img_size, img_size), normalised."""
         return pixels_to_input(self.resized(images), self.mean, self.std)

@@ -18,7 +18,7 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError
-from patchlight.report.figures import best_epoch
+from patchlight.runs import kept_row
 
 Result = dict[str, Any]
 Samples = dict[str, np.ndarray]
@@ -58,9 +58,7 @@ class Facts:
     @property
     def selected(self) -> dict[str, Any] | None:
         """The row of the epoch whose weights were kept."""
-        best = best_epoch(self.rows) if self.config.train.select == "best" else None
-        chosen = [row for row in self.rows if row["epoch"] == best] or self.rows
-        return chosen[-1] if chosen else None
+        return kept_row(self.rows, self.config)
 
     @property
     def class_names(self) -> list[str]:

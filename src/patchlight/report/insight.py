@@ -66,12 +66,11 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
 
 
 def measure_faithfulness(
-    model: nn.Module, card: ModelCard, images: ImageSet, *, methods: Sequence[str] = SHOWN, count: int = 500,
-    label: str = "", planted: bool = False,
+    model: nn.Module, card: ModelCard, images: ImageSet, source: str, *, methods: Sequence[str] = SHOWN,
+    count: int = 500, label: str = "",
 ) -> dict[str, Any] | None:  # fmt: skip
-    """`assess` of the methods on `count` of the images, drawn by a fixed seed; None for a model without attention.
-
-    `planted` images have a patch that decides, which is pointed at where they are not enlarged.
+    """`assess` of the methods on `count` test images of `source`, drawn by a fixed seed; None for a model without
+    attention. Planted images have a patch that decides, which is pointed at where they are not enlarged.
     """
     anatomy = find_anatomy(model)
     if anatomy is None:
@@ -79,12 +78,13 @@ def measure_faithfulness(
     chosen = torch.randperm(len(images), generator=runtime.generator(0, "faithfulness"))[:count].sort().values
     pixels, _ = images.gather(chosen)
     inputs = card.to_input(pixels.to(next(model.parameters()).device))
-    black = (-torch.tensor(card.mean) / torch.tensor(card.std)).to(inputs)
     where = None
-    if planted and {card.img_size, *images.image_size} == {SIZE}:  # else a mark would lie on several patches
+    # At another size a mark would lie on several patches.
+    if source == "planted" and {card.img_size, *images.image_size} == {SIZE}:
         rows = chosen if images.rows is None else images.rows[chosen]
         where = torch.from_numpy(evidence("test", anatomy.patch_size))[rows].to(inputs.device)
-    return assess(anatomy, inputs, black, methods=methods, where=where, label=label)
+    found = assess(anatomy, inputs, card.black.to(inputs), methods=methods, where=where, label=label)
+    return {"data": source, **found}
 
 
 def spread_out(count: int, most: int) -> np.ndarray:

@@ -50,7 +50,7 @@ class Subject:
 
     @property
     def black(self) -> Tensor:
-        return (-torch.tensor(self.card.mean) / torch.tensor(self.card.std)).to(self.inputs)
+        return self.card.black.to(self.inputs)
 
     def captions(self) -> list[str]:
         """What the model said, how sure it was, and the truth where that is another."""
