@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test check bench clean
 
 demo: .venv/.installed
 	$(BIN)/patchlight train quickstart --overwrite
@@ -13,9 +13,6 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-test-slow: .venv/.installed-dev
-	$(BIN)/python -m pytest -m slow
-
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -23,7 +20,7 @@ check: .venv/.installed-dev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 # Speed and memory beside timm, Hugging Face, vit-pytorch, torchvision and kornia, about 40 minutes on two cores that do
-# nothing else; the tables of docs/results.md are written anew.
+# nothing else; these tables of docs/results.md are written anew (ablation, accuracy and pretraining take hours).
 bench: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup

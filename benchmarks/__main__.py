@@ -32,6 +32,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--recipe", action="append", default=[], help="of `accuracy` and `ablation`: ours; may be given several times"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="of `pretraining`: leave its runs there; the same command goes on with them",
+    )
     args = parser.parse_args(words)
     for name in args.names:
         if name not in CATALOGUE:
@@ -44,6 +50,7 @@ def each_alone(names: list[str], args: argparse.Namespace) -> int:
     """Every benchmark in a process of its own: memory settings and warm caches of one must not help the next."""
     settings = ["--device", args.device, "--out", str(args.out), "--minutes", f"{args.minutes:g}"]
     settings += ["--source", args.source, *(word for recipe in args.recipe for word in ("--recipe", recipe))]
+    settings += ["--keep", str(args.keep)] if args.keep else []
     settings += ["--quick"] if args.quick else []
     settings += ["--rounds", str(args.rounds)] if args.rounds else []
     failed = []
@@ -62,7 +69,7 @@ def main(words: list[str]) -> int:
         return each_alone(names, args)
     options = Options(
         quick=args.quick, device=runtime.resolve_device(args.device), rounds=args.rounds, minutes=args.minutes,
-        source=args.source, recipes=tuple(args.recipe),
+        source=args.source, recipes=tuple(args.recipe), keep=args.keep.resolve() if args.keep else None,
     )  # fmt: skip
     print(f"{names[0]}: {CATALOGUE[names[0]].about} ...", file=sys.stderr)
     command = f"python -m benchmarks {shlex.join(words)}"

@@ -80,13 +80,17 @@ def train_ours(
 
 
 def train_into(path: Path, options: Options, recipe: str, seconds: float, seed: int, settings: dict[str, str]) -> float:
-    """`patchlight train` for a budget, into a run folder; how long the whole command took."""
+    """`patchlight train` for a budget, into a run folder; how long the whole command took.
+
+    It goes on with a run that is there, and leaves a finished one.
+    """
     settings = {
         **settings,
         "data.source": options.source, "train.budget": f"{seconds:g}s", "train.seed": str(seed),
         "train.device": options.device.type,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    words += ["--resume"] if (path / "config.toml").is_file() else []
     started = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "patchlight", "train", recipe, *words, "--out", str(path)],

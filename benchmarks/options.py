@@ -23,6 +23,7 @@ class Options:
     minutes: float = 5.0  # the budget of `accuracy`
     source: str = "digits"  # the images of `accuracy`
     recipes: tuple[str, ...] = ()  # the Patchlight recipes of `accuracy`; empty is the source's own choice
+    keep: Path | None = None  # where the runs of `pretraining` stay, to go on from; None is a folder that goes
 
     def pick(self, full: T, quick: T) -> T:
         """One of two sizes."""

@@ -5,8 +5,10 @@ Each plan is a row of trainings that share the time; the last is tested. What se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,11 +73,11 @@ def run(options: Options) -> dict[str, Any]:
     plans = options.pick(PLANS, dict(list(PLANS.items())[:2]))
     found: dict[str, dict[str, list[dict[str, Any]]]] = {few: {plan: [] for plan in plans} for few in labels}
     for seed in range(options.rounds_or(3, 1)):
-        with tempfile.TemporaryDirectory() as folder:
-            done: dict[tuple[object, ...], Path] = {}
+        done: dict[tuple[object, ...], Path] = {}
+        with folder_of(options, seed) as folder:
             for few, limit in labels.items():
                 for plan, trainings in plans.items():
-                    path = carry_out(trainings, base, limit, options, seconds, seed, Path(folder), done)
+                    path = carry_out(trainings, base, limit, options, seconds, seed, folder, done)
                     found[few][plan].append(result_of(path))
     return {
         "source": options.source,
@@ -89,6 +91,16 @@ def run(options: Options) -> dict[str, Any]:
             for few, plans in found.items()
         },
     }
+
+
+@contextlib.contextmanager
+def folder_of(options: Options, seed: int) -> Iterator[Path]:
+    """Where a seed's runs are made. Of a folder that is kept, finished runs are taken and a cut one is gone on with."""
+    if options.keep:
+        yield options.keep / f"seed{seed}"
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def carry_out(

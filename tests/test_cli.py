@@ -133,7 +133,7 @@ def test_a_folder_that_changed_after_training_is_not_evaluated_as_if_it_had_not(
     assert "pets has changed since the run" in capsys.readouterr().err
     (here / "runs" / "pets" / "eval.json").unlink()
     assert main([*words, "--resume"]) == 1
-    assert "the images have changed since the run was started" in capsys.readouterr().err
+    assert "have changed since the run was started; restore them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["pets", "~/pets"])
@@ -390,6 +390,9 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         (["compare", "nowhere"], 1, "nowhere is not a run folder"),
         (["models", "vit-tin"], 2, "no model 'vit-tin'; did you mean 'vit-tiny'?"),
         (["models", "--img-size", "0"], 2, "--img-size must be at least 1, not 0"),
+        (["models", "vit-tiny", "--model.img_size", "64"], 2, "does not take --model.img_size; give it as --img-size"),
+        (["models", "vit-tiny", "--train.epochs", "3"], 2, "does not take --train.epochs; name a model"),
+        (["models", "--model.depth", "3"], 2, "does not take --model.depth; name a model"),
         (["recipes", "quick"], 2, "no recipe 'quick'; did you mean 'quickstart'?"),
         (["data", "nowhere/at/all"], 2, "nowhere/at/all"),
     ],

@@ -95,6 +95,9 @@ def test_command_line_words_become_typed_values():
     assert (config.train.epochs, config.train.compile, config.optim.lr) == (7, True, 1e-4)
     assert (config.data.source, config.data.mean, config.data.image_size) == ("123", (0.1, 0.2, 0.3), 48)
     assert apply_overrides(config, {"data.image_size": "none"}).data.image_size is None
+    assert apply_overrides(config, {"data.image_size": None}).data.image_size is None
+    plain = apply_overrides(config, {"train.epochs": 5, "train.compile": False, "model.stem_channels": (8, 16)})
+    assert (plain.train.epochs, plain.train.compile, plain.model.stem_channels) == (5.0, False, (8, 16))
     # "none" is a value of some settings.
     assert apply_overrides(config, {"model.pos_embed": "none"}).model.pos_embed == "none"
     assert apply_overrides(config, {"augment.flip": "none"}).augment.flip == "none"
@@ -106,6 +109,7 @@ def test_command_line_words_become_typed_values():
         ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'epochs'?"),
         ("trian.epochs", "3", "unknown setting 'trian.epochs'; did you mean 'train.epochs'?"),
         ("train.epochs", "many", "train.epochs must be a number, not 'many'"),
+        ("train.epochs", [3], "train.epochs must be a number, not [3]"),
         ("train.epochs", "none", "train.epochs must be a number, not 'none'"),
     ],
 )

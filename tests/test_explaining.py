@@ -106,6 +106,9 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
         (["--layers", "3"], "the model has the layers 1 to 2, not 3"),
         (["--layers", "one"], "--layers are numbers from 1, as in 1,6, not 'one'"),
         (["--count", "0"], "--count must be at least 1"),
+        (["--count", "9"], "--count is the number of test images of --faithfulness"),
+        (["--faithfulness", "--target", "cat"], "leave out --target"),
+        (["--faithfulness", "--layers", "1"], "leave out --layers"),
         (["x.png", "--faithfulness"], "leave out the image files"),
     ],
 )

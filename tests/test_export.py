@@ -96,6 +96,24 @@ def test_a_push_is_a_repository_and_a_folder(runs, monkeypatch):
     ]
 
 
+def test_a_push_without_a_network(runs, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    assert main(["push", str(runs / "ours"), "me/digits", "--format", "safetensors"]) == 1
+    assert "the hub cannot be reached" in capsys.readouterr().err
+
+
+def test_files_of_others_stay(runs, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    words = ["export", str(runs / "ours"), "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert "holds other files; choose an empty folder with --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    assert main(words) == main(words) == 0  # an export may be made again
+
+
 def test_a_refused_push(runs, monkeypatch, capsys):
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalTokenNotFoundError

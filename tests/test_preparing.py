@@ -12,7 +12,7 @@ from patchlight.config import ModelConfig
 from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
 from patchlight.models.mae import MaskedAutoencoder
-from patchlight.preparing import build
+from patchlight.preparing import build, pinned
 
 STEM = {"name": "vit-compact", "embed_dim": 24, "depth": 1, "num_heads": 2, "stem_whitening": 12}
 
@@ -46,3 +46,12 @@ def test_what_paints_is_a_vit_of_ours():
     assert card.class_names == ()
     with pytest.raises(UsageError, match="not for resnet18"):
         build(replace(config, model=ModelConfig(name="resnet18")), small_splits())
+
+
+def test_a_run_goes_on_with_the_commit_that_it_began_with():
+    config = small_config()
+    record = {"model": {"weights": {"commit": "abc", "revision": None}}}
+    assert pinned(config, record).model.revision == "abc"
+    assert pinned(config, {"model": {"weights": None}}) is config
+    asked = replace(config, model=replace(config.model, revision="v1"))
+    assert pinned(asked, record) is asked

@@ -65,3 +65,5 @@ def test_the_command(capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["linear"]["n"] == found["knn"]["n"] == 60
     assert main([*words, "--data.val_per_class", "0", "--data.val_fraction", "0"]) != 0
+    assert main([*words, "--train.task", "reconstruct"]) == 2
+    assert "trains no features to probe" in capsys.readouterr().err

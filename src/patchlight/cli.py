@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchlight.cli_parser import TAKES_SETTINGS, build_parser, nearest_argument, split_settings
+from patchlight.cli_parser import COUNT, TAKES_SETTINGS, build_parser, nearest_argument, split_settings
 from patchlight.config import (
     DEFAULT_METHOD,
     RECIPES,
@@ -133,23 +133,29 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    if args.count < 1:
+    if args.count is not None and args.count < 1:
         raise UsageError(f"--count must be at least 1, not {args.count}")
-    if args.faithfulness and args.images:
-        raise UsageError("--faithfulness is measured on the run's test images; leave out the image files")
+    if args.faithfulness:
+        for given, what in ((args.images, "the image files"), (args.target, "--target"), (args.layers, "--layers")):
+            if given:
+                raise UsageError(
+                    f"--faithfulness is for the predicted class of the run's test images; leave out {what}"
+                )
+    elif args.count is not None:
+        raise UsageError("--count is the number of test images of --faithfulness; add that, or leave it out")
     layers = _layers(args.layers)
     from patchlight import explaining
     from patchlight.cli_text import explanation_text, faithfulness_table
 
     if args.faithfulness:
         result = explaining.faithfulness(
-            args.run, method=args.method or "all", count=args.count, device=args.device, out=args.out
+            args.run, method=args.method or "all", count=args.count or COUNT, device=args.device, out=args.out
         )
         _print_json(result) if args.json else _print(faithfulness_table(result))
         return
     result = explaining.explain_run(
-        args.run, args.images, method=args.method or DEFAULT_METHOD, target=args.target, layers=layers, out=args.out,
-        device=args.device,
+        args.run, args.images, method=args.method or DEFAULT_METHOD, target=args.target or "predicted", layers=layers,
+        out=args.out, device=args.device,
     )  # fmt: skip
     _print_json(result) if args.json else _print(explanation_text(result))
 
@@ -228,6 +234,12 @@ def _models(args: argparse.Namespace) -> None:
     for option, value in (("--img-size", args.img_size), ("--classes", args.classes)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1, not {value}")
+    for key in args.settings:
+        if args.name is None or not key.startswith("model.") or key == "model.img_size":
+            fix = (
+                "give it as --img-size" if key == "model.img_size" else "name a model, and change its model.field alone"
+            )
+            raise UsageError(f"`patchlight models` does not take --{key}; {fix}")
     if args.name is None:
         _print(model_table(verbs.models(args.img_size, args.classes)))
         return

@@ -9,6 +9,7 @@ from typing import NoReturn, get_args
 from patchlight.config import DEFAULT_METHOD, MethodName, describe_fields
 from patchlight.errors import UsageError, did_you_mean
 
+COUNT = 500  # test images of explain --faithfulness
 TAKES_SETTINGS = ("train", "probe", "models", "data")
 
 EXAMPLES = """examples:
@@ -91,14 +92,17 @@ def build_parser() -> Parser:
         "--data", metavar="SOURCE", help="another source with the same classes (one without splits is taken whole)"
     )
     evaluate.add_argument(
-        "--split", choices=["train", "val", "test", "subset_test"], default="test", help="which images (default: test)"
+        "--split",
+        choices=["train", "val", "test", "subset_test"],
+        default="test",
+        help="which images; subset_test are those of data.subset_test_per_class (default: test)",
     )
 
     predict = add("predict", "say what is on image files of any size and mode",
                   "patchlight predict runs/quickstart photo.jpg scan.png --top 3")  # fmt: skip
     predict.add_argument("run", type=Path, help="a run folder")
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="image files")
-    predict.add_argument("--top", type=int, default=5, metavar="N", help="so many classes (default: 5)")
+    predict.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)")
     explain = add("explain", "show what the model looked at, or measure how far each map can be believed",
                   "patchlight explain runs/quickstart photo.jpg --method all\n"
                   "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  "
@@ -110,15 +114,28 @@ def build_parser() -> Parser:
     explain.add_argument(
         "--method", metavar="NAME", help=f"one of them, or all (default: {DEFAULT_METHOD}; --faithfulness: all)"
     )
-    explain.add_argument("--target", default="predicted", metavar="CLASS", help="predicted (default), true, or a class")
-    explain.add_argument("--layers", metavar="N,...", help="draw the heads of these layers, from 1 (default: the last)")
-    explain.add_argument("--faithfulness", action="store_true", help="a table of the methods on the run's test images")
-    explain.add_argument("--count", type=int, default=500, metavar="N", help="so many test images (default: 500)")
-    explain.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default: RUN/explain)")
+    explain.add_argument(
+        "--target", metavar="CLASS",
+        help="which class to explain: predicted (default), true (of the run's samples), or a class's name or index",
+    )  # fmt: skip
+    explain.add_argument(
+        "--layers", metavar="N,...", help="layers whose heads are drawn, counted from 1, as in 1,6 (default: the last)"
+    )
+    explain.add_argument(
+        "--faithfulness", action="store_true",
+        help="compare the methods on the run's test images; writes faithfulness.json and builds the report again",
+    )  # fmt: skip
+    explain.add_argument(
+        "--count", type=int, metavar="N", help=f"with --faithfulness, how many test images (default: {COUNT})"
+    )
+    explain.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="where figures and arrays go (default: RUN/explain), or faithfulness.json (default: RUN)",
+    )  # fmt: skip
     for verb, default, about in ((evaluate, None, "that of the recipe"), (predict, "auto", "auto")):
         verb.add_argument(
             "--precision", choices=["auto", "fp32", "bf16", "fp16"], default=default,
-            help=f"fp32 answers alike on all machines, auto is the fastest here (default: {about})",
+            help=f"fp32 gives the same answer on all machines, auto is the fastest here (default: {about})",
         )  # fmt: skip
     for verb in (evaluate, predict, explain):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
@@ -131,22 +148,26 @@ def build_parser() -> Parser:
 
     probe = add("probe", "say how good a model's features are, by a linear probe and nearest neighbours",
                 "patchlight probe finetune --model.name google/vit-base-patch16-224 --data.source pets")  # fmt: skip
-    probe.add_argument("recipe", help="a recipe, whose model and data are taken")
+    probe.add_argument("recipe", help="a recipe: its data, model and precision are used, its training is not")
     probe.add_argument("--json", action="store_true", help="print one JSON object")
-    probe.usage = "patchlight probe RECIPE [--section.field VALUE ...] [--json]"
+    probe.usage = "patchlight probe RECIPE [--section.field VALUE ...] [--offline] [--json]"
 
-    report = add("report", "rebuild report.html and figures/ from a run folder", "patchlight report runs/quickstart")
+    report = add(
+        "report", "rebuild report.html, figures/ and README.md from a run folder", "patchlight report runs/quickstart"
+    )
     report.add_argument("run", type=Path, help="a run folder")
 
     export = add("export", "write a run's model in another format, read it back and compare",
                  "patchlight export runs/quickstart --format onnx")  # fmt: skip
-    push = add("push", "upload a run's model to the Hugging Face hub", "patchlight push runs/quickstart me/digits")
+    push = add("push", "upload a run's model to the Hugging Face hub",
+               "hf auth login\n  patchlight push runs/quickstart me/digits --format onnx")  # fmt: skip
     for verb in (export, push):
         verb.add_argument("run", type=Path, help="a run folder")
         verb.add_argument(
             "--format", choices=["safetensors", "timm", "hf", "onnx"],
             default="safetensors" if verb is export else "timm",
-            help="Patchlight's own, timm's, Hugging Face's, or ONNX (default: %(default)s)",
+            help="safetensors (Patchlight's own) and onnx take every model, timm takes plain ViTs, hf plain ViTs "
+            "with a CLS token (default: %(default)s)",
         )  # fmt: skip
         verb.add_argument("--json", action="store_true", help="print one JSON object")
     export.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)")
@@ -164,27 +185,38 @@ def build_parser() -> Parser:
 
     models = add("models", "list the models, or describe one layer by layer",
                  "patchlight models vit-tiny --model.patch_size 8")  # fmt: skip
-    models.add_argument("name", nargs="?", help="describe this model")
-    models.add_argument("--img-size", type=int, default=32, metavar="PIXELS", help="pixels a side (default: 32)")
-    models.add_argument("--classes", type=int, default=10, metavar="N", help="(default: 10)")
+    models.add_argument(
+        "name", nargs="?", help="describe this one: a row of the list, timm/NAME, OWNER/NAME or a run folder"
+    )
+    models.add_argument(
+        "--img-size", type=int, default=32, metavar="PIXELS", help="image size in pixels a side (default: 32)"
+    )
+    models.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default: 10)")
     models.usage = "patchlight models [NAME] [--model.field VALUE ...] [--img-size PIXELS] [--classes N]"
 
     data = add("data", "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
                "patchlight data my_images --augment.policy randaugment")  # fmt: skip
-    data.add_argument("source", help="digits, cifar10, cifar100, hf:owner/name, or a path")
-    data.add_argument("--recipe", default="cifar10-cpu", help="whose augmentation is shown (default: cifar10-cpu)")
+    data.add_argument("source", help="digits, planted, cifar10, cifar100, hf:owner/name[:config], or a path")
+    data.add_argument(
+        "--recipe", default="cifar10-cpu", help="whose data and augmentation settings are used (default: cifar10-cpu)"
+    )
     data.add_argument("--out", type=Path, help="where the pictures go (default: previews/NAME)")
     data.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
     data.add_argument("--json", action="store_true", help="print one JSON object")
     data.usage = (
-        "patchlight data SOURCE [--section.field VALUE ...] [--recipe RECIPE] [--out DIR] [--overwrite] [--json]"
+        "patchlight data SOURCE [--section.field VALUE ...] [--recipe RECIPE] [--out DIR] [--overwrite] [--offline] "
+        "[--json]"
     )
-    for verb in (train, probe, data):
+    for verb in (train, evaluate, explain, probe, data):
         verb.add_argument("--offline", action="store_true", help="take data and weights of a hub from its cache alone")
 
-    doctor = add("doctor", "say what this machine is good for, and what each recipe would do in a given time",
+    doctor = add("doctor", "say what this machine is good for, and how many epochs of each recipe fit into a time",
                  "patchlight doctor --budget 30m")  # fmt: skip
-    doctor.add_argument("--budget", metavar="TIME", help="a training time such as 90s, 10m or 1h30m")
+    doctor.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="a training time such as 90s, 10m or 1h30m; every recipe that needs no hub is tried, in minutes",
+    )
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument(
         "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="which to try (default: the fastest)"

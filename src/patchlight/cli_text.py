@@ -131,7 +131,8 @@ def field_table(fields: list[FieldInfo]) -> str:
                 if info.kind == "bool"
                 else str(info.default)
             )
-        rows.append((info.key, default, info.meaning + (f" ({info.kind})" if "|" in info.kind else "")))
+        allowed = f"{info.kind}, {info.allowed}" if info.allowed else info.kind
+        rows.append((info.key, default, f"{info.meaning} ({allowed})"))
     return table(rows, ("setting", "default", "meaning"), left=3)
 
 
@@ -229,7 +230,14 @@ def doctor_text(found: dict[str, Any]) -> str:
             )
             for row in found["recipes"]
         ]  # fmt: skip
-        header = ("recipe", "images/s", f"epochs in {clock(found['budget_s'])}", "its own length", "GB", "accuracy")
+        header = (
+            "recipe",
+            "images/s",
+            f"epochs in {clock(found['budget_s'])}",
+            "its full length",
+            "GB",
+            "accuracy then",
+        )
         blocks.append(table(rows, header))
         if found["not_tried"]:
             names = ", ".join(found["not_tried"])
@@ -250,12 +258,13 @@ SHOWN_MEASURES = {
     "randomized": "randomized", "other class": "other class", "pointing": "pointing",
 }  # fmt: skip
 LEGEND = (
-    "deletion: probability as the best patches go first, low is true; insertion: as the worst go first, high is true; "
-    "infidelity: what the map does not foretell, 0 to 1 (what random has is foretold by the number of patches alone); "
-    "sensitivity: change of the map under slight noise; "
-    "randomized: likeness to the map of a model of chance; other class: likeness to the map for another class, "
-    "1 is blind to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not "
-    "to be believed."
+    "deletion: mean probability while the most important patches are removed first, lower is better; insertion: the "
+    "least important first, higher is better; infidelity: share of the logit's falls that the map does not predict, "
+    "lower is better (what random reaches, the number of removed patches predicts alone); sensitivity: change of the "
+    "map under slight noise, lower is better; randomized: rank correlation with the map of the same network with "
+    "random weights, near 0 is good; other class: rank correlation with the map for the least likely class, 1 is blind "
+    "to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not to be "
+    "believed."
 )
 
 

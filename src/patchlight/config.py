@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import tomllib
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -99,10 +100,11 @@ class Config:
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """One setting, for help texts: `train.epochs`, `int`, 10, what it means."""
+    """One setting, for help texts: `train.epochs`, `float`, "above 0", 10, what it means."""
 
     key: str
     kind: str
+    allowed: str
     default: Any
     meaning: str
 
@@ -113,8 +115,8 @@ def describe_fields() -> list[FieldInfo]:
     for section, cls in SECTIONS.items():
         hints = typing.get_type_hints(cls, include_extras=True)
         for f in dataclasses.fields(cls):
-            hint, meaning, _ = parts(hints[f.name])
-            infos.append(FieldInfo(f"{section}.{f.name}", kind(hint), f.default, meaning))
+            hint, meaning, allowed = parts(hints[f.name])
+            infos.append(FieldInfo(f"{section}.{f.name}", kind(hint), str(allowed or ""), f.default, meaning))
     return infos
 
 
@@ -179,7 +181,7 @@ def recipes() -> list[About]:
     return [load_recipe(name).about for name in recipe_names()]
 
 
-def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> Config:
+def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """A recipe by name or by path, with `{"train.epochs": "5"}` laid over it.
 
     Raises UsageError for an unknown recipe, a file that is no TOML, or a field that is wrong.
@@ -203,10 +205,12 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> C
     return apply_overrides(config, overrides or {})
 
 
-def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
-    """`{"section.field": text}` from a command line, laid over `config`; "none" unsets an optional field."""
+def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """`{"section.field": value}` laid over `config`, values as words of a command line or as they are in Python; "none"
+    and None unset an optional field.
+    """
     data = config.to_dict()
-    for key, text in overrides.items():
+    for key, value in overrides.items():
         holder, key = _stage_of(data, key)
         section, _, name = key.partition(".")
         if section not in SECTIONS or not name:
@@ -215,10 +219,11 @@ def apply_overrides(config: Config, overrides: dict[str, str]) -> Config:
         if name not in hints:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
         hint, _, _ = parts(hints[name])
-        if text.lower() == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
+        word = "none" if value is None else str(value).lower()
+        if word == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
             holder.get(section, {}).pop(name, None)
         else:
-            holder.setdefault(section, {})[name] = parse(text, hint)
+            holder.setdefault(section, {})[name] = parse(value, hint) if isinstance(value, str) else value
     return config_from_dict(data, "command line")
 
 

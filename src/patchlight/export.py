@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.libraries import import_library
 from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
+from patchlight.models.backbone import first_line, is_network_error
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
 from patchlight.models.hf_backbone import HuggingFaceClassifier, quiet
 from patchlight.runs import Run
 
 TOLERANCE = 1e-3  # of the greatest difference between logits, over the greatest logit; more is an error
 IMAGES = 8  # that are compared
+TAG = "trained with Patchlight's recipe"  # in every card
 
 
 def export(run: str | Path, format: str, *, out: str | Path | None = None) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
     opened = Run.open(run)
     model, card = load_model(opened.path)
     folder = Path(out) if out else opened.path / "export" / format
+    check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)
     with torch.no_grad():
@@ -44,12 +47,21 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
     difference = float((answer(pixels) - expected).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise PatchlightError(
-            f"the model in {folder} gives other logits than the run, by {difference:.2g}; do not use it"
+            f"the model in {folder} gives other logits than the run, by {difference:.2g}: do not use it, export as "
+            "safetensors or onnx, and report this"
         )
     return {
         "format": format, "folder": str(folder), "files": sorted(path.name for path in folder.iterdir()),
         "max_difference": difference,
     }  # fmt: skip
+
+
+def check_own(folder: Path) -> None:
+    """Raises UsageError where files lie in the folder that no export has written."""
+    if folder.is_dir() and any(folder.iterdir()):
+        card = folder / "README.md"
+        if not card.is_file() or TAG not in card.read_text(encoding="utf-8", errors="replace"):
+            raise UsageError(f"{folder} holds other files; choose an empty folder with --out")
 
 
 def sample_pixels(run: Run, card: ModelCard) -> Tensor:
@@ -202,11 +214,16 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     data = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
     classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
     weights = f" It began with the weights of `{card.source['id']}`." if card.source else ""
+    fitted = ""
+    if card.fit_size != card.img_size:
+        fitted = (
+            f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: make yours so first."
+        )
     return (
         f"---\n{data.to_yaml()}\n---\n\n# {config.about.name}\n\n"
-        f"{card.name}, trained with Patchlight's recipe `{config.about.name}`.{weights} {score}\n\n"
+        f"{card.name}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
         f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
-        f"{_numbers(card.std)}.{classes if card.class_names else ''}\n"
+        f"{_numbers(card.std)}.{fitted}{classes if card.class_names else ''}\n"
     )
 
 
@@ -230,7 +247,11 @@ def push(run: str | Path, repository: str, *, format: str = "timm", private: boo
             api = HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Patchlight's export")
-        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise PatchlightError(f"the hub refused {repository}: {reason}; `hf auth login` logs in") from None
+        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
+            reason = f"the hub refused {repository}: {first_line(error)}; `hf auth login` logs in"
+            raise PatchlightError(reason) from None
+        except Exception as error:
+            if not isinstance(error, OSError) and not is_network_error(error):
+                raise
+            raise PatchlightError(f"the hub cannot be reached: {first_line(error)}; try again with a network") from None
     return {**result, "folder": None, "url": f"https://huggingface.co/{repository}"}

@@ -61,6 +61,14 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     return backbone.model, card
 
 
+def pinned(config: Config, record: dict[str, Any]) -> Config:
+    """The recipe with the commit of the hub's repository that the run's `record` says it was started with."""
+    weights = record["model"].get("weights") or {}
+    if config.model.revision or not weights.get("commit"):
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, revision=weights["commit"]))
+
+
 def autoencoder(model: nn.Module, config: Config) -> nn.Module:
     """The encoder with a decoder. Raises UsageError for a model that is no plain ViT of ours."""
     if not isinstance(model, VisionTransformer):
@@ -120,7 +128,10 @@ def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     Raises PatchlightError where the images are not those that it was started with.
     """
     if before["data"].get("digests") != now["data"]["digests"]:
-        raise PatchlightError("the images have changed since the run was started; start a new one with --out")
+        raise PatchlightError(
+            f"the images of {now['data']['source']} have changed since the run was started; restore them, or start a "
+            "new run with --out"
+        )
     later = {key: now[key] for key in ("started", "git_commit", "hardware", "threads", "precision", "fused_attn")}
     if before["hardware"]["device"] == now["hardware"]["device"]:
         later |= {key: before[key] for key in ("precision", "fused_attn") if key in before}

@@ -14,7 +14,7 @@ import numpy as np
 from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.splits import load_splits
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.features import pooled_features
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.models import check_model
@@ -33,6 +33,10 @@ def probe(config: Config) -> dict[str, Any]:
     Returns JSON-ready `{"model", "weights", "data", "features", "features_s", "linear": {"C", "val_top1", "top1",
     "top1_ci95", "n", "seconds"}, "knn": {"k", ...}}`. Raises PatchlightError without validation images.
     """
+    if config.train.task != "classify":
+        raise UsageError(
+            "train.task 'reconstruct' trains no features to probe; train it, then probe a recipe with --model.name RUN"
+        )
     check_model(config.model)
     device = runtime.resolve_device(config.train.device)
     runtime.tune_process(device)

@@ -54,7 +54,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(device for device, here in present.items() if here)
     if not present[name]:
-        raise UsageError(f"the device '{name}' is not available here; use 'auto' or 'cpu'")
+        raise UsageError(
+            f"the device '{name}' (train.device, --device) is not one that torch finds here; use 'auto' or 'cpu'"
+        )
     return torch.device(name)
 
 

@@ -24,8 +24,12 @@ class About(Section):
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    source: Annotated[str, "digits, cifar10, cifar100, hf:owner/name, or the path of a folder or archive"] = "digits"
-    image_size: Annotated[int | None, "pixels a side; unset keeps the source's own size", COUNT] = None
+    source: Annotated[
+        str, "digits, planted, cifar10, cifar100, hf:owner/name[:config], or the path of a folder or archive"
+    ] = "digits"
+    image_size: Annotated[
+        int | None, "pixels a side; unset keeps a size that all images have, else takes model.img_size, else 32", COUNT
+    ] = None
     train_per_class: Annotated[int | None, "training images of each class; unset takes all", COUNT] = None
     val_per_class: Annotated[int | None, "validation images of each class; unset goes by val_fraction", COUNT] = None
     test_per_class: Annotated[int | None, "test images of each class; unset takes all", COUNT] = None
@@ -34,8 +38,10 @@ class DataConfig(Section):
     ] = None
     val_fraction: Annotated[float, "share of train cut off where the source has no validation split", PROPER_RATE] = 0.1
     split_seed: Annotated[int, "seed of the stratified splits, apart from train.seed", NOT_NEGATIVE] = 0
-    mean: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
-    std: Annotated[tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is computed from train"] = None
+    mean: Annotated[
+        tuple[float, ...] | None, "per channel, of pixels in 0..1; unset is the pretrained weights' own, or train's"
+    ] = None
+    std: Annotated[tuple[float, ...] | None, "the same of the deviation"] = None
     memory_limit_mb: Annotated[int, "larger sets are decoded once, into a memory-mapped cache file", NOT_NEGATIVE] = 64
 
 
@@ -67,7 +73,9 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """Which model, and what to change of it. An unset field keeps the variant's own value."""
 
-    name: Annotated[str, "a row of `patchlight models`, timm/NAME, OWNER/NAME of the hub, or a folder"] = "vit-tiny"
+    name: Annotated[
+        str, "a row of `patchlight models`, timm/NAME, hf-hub:OWNER/NAME, OWNER/NAME, a folder or a run"
+    ] = "vit-tiny"
     pretrained: Annotated[bool, "a hub's model with its weights; false draws new ones"] = True
     revision: Annotated[str | None, "branch, tag or commit of the hub's repository; unset is its newest"] = None
     img_size: Annotated[
@@ -106,7 +114,7 @@ class OptimConfig(Section):
     )
     lr: Annotated[float, "peak learning rate", POSITIVE] = 1e-3
     layer_decay: Annotated[
-        float, "each block's rates over those of the next one; 1 is off", Range(0, 1, above=True)
+        float, "a block's learning rate as a share of the next block's; 1 is off", Range(0, 1, above=True)
     ] = 1.0
     weight_decay: Annotated[
         float, "decoupled (coupled for sgd); not on norms, biases, tokens, positions", NOT_NEGATIVE
@@ -125,10 +133,10 @@ class ScheduleConfig(Section):
     name: Annotated[
         Literal["constant", "linear", "cosine", "cosine_restarts", "onecycle"], "what follows the warm-up"
     ] = "cosine"
-    warmup_epochs: Annotated[float, "linear warm-up from 0", NOT_NEGATIVE] = 0.0
+    warmup_epochs: Annotated[float, "linear warm-up from 0; onecycle has its own", NOT_NEGATIVE] = 0.0
     warmup_steps: Annotated[int | None, "the same in steps; wins over warmup_epochs", NOT_NEGATIVE] = None
     warmup_share: Annotated[float | None, "the same as a share of training; wins over both", PROPER_RATE] = None
-    min_lr: Annotated[float, "where linear and cosine end", NOT_NEGATIVE] = 0.0
+    min_lr: Annotated[float, "where linear, cosine and each cycle of cosine_restarts end", NOT_NEGATIVE] = 0.0
     cycles: Annotated[int, "of cosine_restarts", COUNT] = 1
     pct_start: Annotated[float, "share of onecycle spent rising", Range(0.001, 0.999)] = 0.3
 
@@ -156,7 +164,7 @@ class TrainConfig(Section):
         0.0
     )
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where the hardware has it, fp16 on older GPUs"
+        Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 where it is faster, fp16 on older GPUs, else fp32"
     ] = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], "auto: cuda, else mps, else cpu"] = "auto"
     threads: Annotated[int | None, "CPU threads; unset is torch's choice", COUNT] = None
@@ -170,7 +178,9 @@ class TrainConfig(Section):
     early_stop_epochs: Annotated[
         int, "stop after so many epochs without a better validation; 0 is off", NOT_NEGATIVE
     ] = 0
-    checkpoint_every: Annotated[int, "keep a checkpoint every so many epochs; 0 keeps only the last", NOT_NEGATIVE] = 0
+    checkpoint_every: Annotated[
+        int, "keep a checkpoint every so many epochs, beside the best and the last; 0 keeps those two", NOT_NEGATIVE
+    ] = 0
     debug: Annotated[bool, "two steps an epoch and two epochs: does it all run?"] = False
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from patchlight.preparing import (
     continued,
     describe_data,
     machine_choices,
+    pinned,
     source_path,
     summary_line,
     with_choices,
@@ -85,7 +85,8 @@ def train(
         data = load_splits(config.data, config.model.img_size)
         for note in data.notes:
             say(note)
-        model, card = build(config, data)
+        before = run_record(path) if resume else None
+        model, card = build(config if before is None else pinned(config, before), data)
         trained = check_fit(model, card, data, config)
         run = Run.create(path, config, resume=resume, overwrite=overwrite)
         record = {
@@ -97,8 +98,8 @@ def train(
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command or f"patchlight train {config.about.name}",
         }
-        if resume and (path / "environment.json").is_file():
-            record = continued(run.read_json("environment.json"), record)
+        if before is not None:
+            record = continued(before, record)
         run.write_json("environment.json", record)
         say(summary_line(record))
         state = fit(model, card, data, with_choices(config, record), run, resume=resume)
@@ -110,6 +111,11 @@ def train(
     return run
 
 
+def run_record(path: Path) -> dict[str, Any] | None:
+    """`environment.json` of a run that was started; None where it came no further than its recipe."""
+    return Run(path).read_json("environment.json") if (path / "environment.json").is_file() else None
+
+
 def check_not_needed(path: Path, config: Config) -> None:
     """Raises UsageError where the run would begin with what it is to replace."""
     for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
@@ -118,8 +124,10 @@ def check_not_needed(path: Path, config: Config) -> None:
 
 
 def time_of(run: Run, state: TrainState) -> dict[str, float]:
-    """What training took, for the record."""
-    pace = statistics.median(row["images_per_s"] for row in run.metrics())
+    """What training took, for the record; images/s are those of all epochs together, without validation."""
+    rows = run.metrics()
+    seconds = sum(row["epoch_s"] for row in rows)
+    pace = sum(row["images_per_s"] * row["epoch_s"] for row in rows) / seconds
     return {"train_wall_s": state.wall_s, "train_cpu_s": state.cpu_s, "images_per_s": pace}
 
 

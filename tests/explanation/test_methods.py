@@ -12,6 +12,7 @@ from vits import VITS, images_for, of_hugging_face, of_timm, ours
 from patchlight import explain, record_attention
 from patchlight.config import MethodName
 from patchlight.errors import UsageError
+from patchlight.explanation import methods
 from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.attention import discard, roll_out
 from patchlight.explanation.capture import record_outputs
@@ -47,6 +48,18 @@ def test_every_method_on_every_vit(name, method):
     torch.testing.assert_close(found.maps, torch.cat([single.maps for single in singles]))
     torch.testing.assert_close(found.probs.sum(1), torch.ones(3))
     assert found.targets.tolist() == found.probs.argmax(1).tolist()
+
+
+def test_many_tokens_are_explained_a_few_images_at_a_time(monkeypatch):
+    model, images = ours(), images_for("")
+    anatomy, sizes = dissect(model), []
+    anatomy.blocks[0].register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    together = explain(anatomy, images).maps
+    assert set(sizes) == {3}
+    sizes.clear()
+    monkeypatch.setattr(methods, "TOKENS", 2 * (anatomy.num_prefix_tokens + 16))
+    torch.testing.assert_close(explain(anatomy, images).maps, together)
+    assert set(sizes) == {2, 1}
 
 
 @pytest.mark.parametrize("method", METHODS)

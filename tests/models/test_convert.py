@@ -75,7 +75,7 @@ def test_what_they_do_not_have_is_told(convert, options, message):
 
 
 def test_others_have_no_counterpart():
-    with pytest.raises(PatchlightError, match="has no counterpart here"):
+    with pytest.raises(PatchlightError, match="plain ViT, which alone can be converted"):
         from_timm(torch.nn.Linear(1, 1))
     with pytest.raises(PatchlightError, match="has no counterpart here"):
         from_hugging_face(of_hugging_face("Dinov2"))

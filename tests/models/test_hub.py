@@ -242,6 +242,15 @@ def damaged(folder, tmp_path, what):
         else:
             config["hidden_size"] = 48
         (copy / "config.json").write_text(json.dumps(config))
+    elif what == "other head":
+        config = json.loads((copy / "config.json").read_text())
+        if "architecture" in config:
+            for part in (config, config["pretrained_cfg"], config["model_args"]):
+                part["num_classes"] = 9
+        else:
+            config |= {"id2label": {str(i): f"LABEL_{i}" for i in range(9)}}
+            config["label2id"] = {name: int(i) for i, name in config["id2label"].items()}
+        (copy / "config.json").write_text(json.dumps(config))
     elif what == "unknown type":
         config = json.loads((copy / "config.json").read_text())
         config |= {"architecture": "vit_huge_unknown"} if "architecture" in config else {"model_type": "vit_unknown"}
@@ -252,7 +261,17 @@ def damaged(folder, tmp_path, what):
 @pytest.mark.parametrize("kind", ["timm", "huggingface"])
 @pytest.mark.parametrize(
     "what",
-    ["truncated", "malformed", "pickle", "no weights", "no config", "broken config", "other shape", "unknown type"],
+    [
+        "truncated",
+        "malformed",
+        "pickle",
+        "no weights",
+        "no config",
+        "broken config",
+        "other shape",
+        "other head",
+        "unknown type",
+    ],
 )
 def test_damage_is_told_in_a_sentence(folders, tmp_path, kind, what):
     folder = damaged(folders[kind], tmp_path, what)
@@ -262,15 +281,16 @@ def test_damage_is_told_in_a_sentence(folders, tmp_path, kind, what):
     assert "\n" not in str(error.value)
 
 
-def test_a_pickle_with_code_is_not_run(folders, tmp_path):
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
+def test_a_pickle_with_code_is_not_run(folders, tmp_path, kind):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    copy = damaged(folders["huggingface"], tmp_path, "no weights")
+    copy = damaged(folders[kind], tmp_path, "no weights")
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"classifier.bias": Evil()}, protocol=2))
     with pytest.raises(PatchlightError):
-        load(copy)
+        load(f"local-dir:{copy}" if kind == "timm" else copy)
     assert not (tmp_path / "ran").exists()
 
 

@@ -106,7 +106,7 @@ def test_models_of_the_hubs(tmp_path, library):
     assert main([*words, "--out", str(path)]) == 0
     model, _ = load_model(path)
     assert not has_lora(model)
-    assert main(["explain", str(path), "--count", "2"]) == 0
+    assert main(["explain", str(path)]) == 0
 
 
 def test_a_layer_that_is_not_called_is_left_alone():

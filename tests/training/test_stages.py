@@ -22,7 +22,7 @@ from patchlight.runs import Run
 from patchlight.training import fit as fitting
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import build_optimizers
-from patchlight.training.trainable import depths, frozen_modules, set_trainable
+from patchlight.training.trainable import depths, frozen_modules, set_trainable, train_mode
 
 STAGES = [
     {"train": {"trainable": "head", "epochs": 1}, "optim": {"lr": 1e-2}},
@@ -161,12 +161,28 @@ def test_words_for_what_is_trained():
 def test_frozen_parts_are_as_in_evaluation():
     model = VisionTransformer(img_size=16, embed_dim=24, num_heads=3, depth=3, stem="conv", proj_drop_rate=0.5)
     set_trainable(model, "last 1", [name for name, _ in model.named_parameters()])
-    model.train()
-    for part in frozen_modules(model):
-        part.eval()
+    train_mode(model, frozen_modules(model))
     assert not model.patch_embed.training
     assert [block.training for block in model.blocks] == [False, False, True]
     assert all(not m.training for m in model.blocks[0].modules())
+
+
+@pytest.mark.parametrize("what", ["head", "last 1", "all"])
+def test_dropout_on_frozen_embeddings_is_off(what):
+    model = VisionTransformer(img_size=16, embed_dim=24, num_heads=3, depth=2, pos_drop_rate=0.5, drop_rate=0.5)
+    set_trainable(model, what, [name for name, _ in model.named_parameters()])
+    train_mode(model, frozen_modules(model))
+    assert model.pos_drop.training == (what == "all")
+    assert model.head_drop.training  # it is the head's
+
+
+@pytest.mark.parametrize("architecture", ["maxvit_rmlp_pico_rw_256", "levit_128s", "swin_tiny_patch4_window7_224"])
+def test_a_stem_lies_below_all_blocks(architecture):
+    with torch.device("meta"):
+        model = timm.create_model(architecture)
+    found = depths(model)
+    assert found[next(iter(found))] == 0
+    assert list(found.values()) == sorted(found.values())
 
 
 def test_layer_decay_is_timms():

@@ -47,9 +47,13 @@ class TrainBatches:
             self._order = epoch, torch.randperm(len(self.images), generator=draw)
         return self._order[1]
 
+    def indices(self, epoch: int, step: int) -> Tensor:
+        """Which images of the set make the batch of one step, (B,)."""
+        return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
-        indices = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        indices = self.indices(epoch, step)
         images, targets = self.gather(indices)
         draw = runtime.generator(self.seed, "augment", epoch, step)
         pixels = augment(

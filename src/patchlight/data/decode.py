@@ -84,13 +84,16 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
             return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise PatchlightError(f"{image.width} x {image.height} pixels are more than an image may have")
+                raise PatchlightError(
+                    f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
+                    "image may have; make it smaller"
+                )
             image.load()
             return image
     except PatchlightError as error:
         raise PatchlightError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PatchlightError(f"{name}: it has more pixels than an image may have") from None
+        raise PatchlightError(f"{name}: it has more pixels than an image may have; make it smaller") from None
     except Image.UnidentifiedImageError:
         raise PatchlightError(f"{name}: it is not an image file that Pillow can read") from None
     except FileNotFoundError:

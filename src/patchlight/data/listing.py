@@ -101,7 +101,9 @@ def match_splits(names: Iterable[str], where: str) -> tuple[dict[str, str], tupl
     if not found and len(own) == 1:
         return {"train": own[0]}, ()
     if not found:
-        raise PatchlightError(f"{where} has no split called train, val or test, but {', '.join(own) or 'none at all'}")
+        raise PatchlightError(
+            f"{where} has no split called train, val or test, but {', '.join(own) or 'none at all'}; rename them"
+        )
     ordered = {key: found[key] for key in dict.fromkeys(SPLIT_NAMES.values()) if key in found}
     return ordered, (f"left out of {where}: {', '.join(left_out)}",) if left_out else ()
 

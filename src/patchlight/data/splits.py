@@ -109,7 +109,10 @@ def _copies(seen: ImageSet | None, held: ImageSet | None) -> int:
 def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:
     kept, cut = cut_off(train.labels.numpy(), TEST_SHARE, TEST_SEED)
     if len(cut) == 0:
-        raise PatchlightError("there is no test split and every class has one image, so none can be set aside as test")
+        raise PatchlightError(
+            "there is no test split and every class has one image, so none can be set aside as test; add images, or "
+            "those of a test split"
+        )
     return train.select(kept), train.select(cut)
 
 
@@ -129,7 +132,10 @@ def _cut_val(train: ImageSet, config: DataConfig) -> tuple[ImageSet, ImageSet | 
         before.append(rows[len(rows) - held - tested : len(rows) - held])
     val = merged(back)
     if len(val) == 0 and config.val_per_class is None and config.val_fraction > 0:
-        raise PatchlightError("every class has one training image, so none can be set aside as validation")
+        raise PatchlightError(
+            "every class has one training image, so none can be set aside as validation; add images, or set "
+            "data.val_fraction = 0 and train.select = 'last'"
+        )
     subset_test = train.select(merged(before)) if tested else None
     return train.select(merged(front)), train.select(val) if len(val) else None, subset_test
 

@@ -124,7 +124,8 @@ def list_tables(
     for key, table in tables.items():
         if find_columns(table.schema, table.name) != columns:
             raise PatchlightError(
-                f"{table.name} has other image and label columns, or other classes, than {where}'s first"
+                f"{table.name} has other image and label columns, or other classes, than {where}'s first; give all "
+                "files the same"
             )
         values[key] = [v for batch in table.batches([columns.label]) for v in batch.column(columns.label).to_pylist()]
         missing = sum(_is_missing(value, columns) for value in values[key])
@@ -155,14 +156,17 @@ def find_columns(schema: Any, where: str) -> Columns:
     images = [name for name in schema.names if kinds[name] == "Image"]
     images = images or [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     if not images:
-        raise PatchlightError(f"{where} has no image column; its columns are {there}")
+        raise PatchlightError(f"{where} has no image column; its columns are {there}; store encoded images as bytes")
     classes = {name: tuple(features[name]["names"]) for name in schema.names if kinds[name] == "ClassLabel"}
     if classes:
         label = max(classes, key=lambda name: len(classes[name]))  # the first of equals
         return Columns(images[0], label, classes[label])
     plain = _plain_label(schema)
     if plain is None:
-        raise PatchlightError(f"{where} has no column that is clearly the label; its columns are {there}")
+        raise PatchlightError(
+            f"{where} has no column that is clearly the label; its columns are {there}; rename that of the "
+            "labels to 'label'"
+        )
     return Columns(images[0], plain, None)
 
 
@@ -246,7 +250,7 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
             raise PatchlightError(f"cannot read {file}: {error}") from error
     for file, schema in zip(files, schemas, strict=True):
         if schema.names != schemas[0].names:
-            raise PatchlightError(f"{file} has other columns than {files[0].name} beside it")
+            raise PatchlightError(f"{file} has other columns than {files[0].name} beside it; give both the same")
     folder = root if root.is_dir() else root.parent
     name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0])}-*"
     return Table(name, schemas[0], walk, folder)

@@ -21,10 +21,7 @@ def without_head(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises PatchlightError for a model that does not have just one such map.
     """
-    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and is_head(f"{name}.")]
-    if len(heads) != 1:
-        raise PatchlightError(f"{type(model).__name__} has {len(heads)} linear heads; features are read before one")
-    parent, _, name = heads[0].rpartition(".")
+    parent, _, name = name_of_head(model).rpartition(".")
     holder = model.get_submodule(parent)
     head = getattr(holder, name)
     setattr(holder, name, nn.Identity())
@@ -32,6 +29,14 @@ def without_head(model: nn.Module) -> Iterator[nn.Module]:
         yield model
     finally:
         setattr(holder, name, head)
+
+
+def name_of_head(model: nn.Module) -> str:
+    """Of the one linear map that gives the logits; raises PatchlightError where there are none, or several."""
+    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and is_head(f"{name}.")]
+    if len(heads) != 1:
+        raise PatchlightError(f"{type(model).__name__} has {len(heads)} linear heads; features are read before one")
+    return heads[0]
 
 
 def pooled_features(

@@ -29,7 +29,7 @@ from patchlight.explanation.faithfulness import (
     rank_correlation,
     removal_curve,
 )
-from patchlight.explanation.methods import BATCH, CONTROLS, METHODS, find_method
+from patchlight.explanation.methods import CONTROLS, METHODS, batch_size, find_method
 from patchlight.progress import Progress
 
 RESAMPLES = 1000
@@ -69,7 +69,8 @@ def assess(
         find_method(name)
     anatomy.model.eval()
     other = randomized(anatomy)
-    parts = list(zip(images.split(BATCH), [None] * len(images) if where is None else where.split(BATCH), strict=False))
+    size = batch_size(anatomy, images)
+    parts = list(zip(images.split(size), [None] * len(images) if where is None else where.split(size), strict=False))
     found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in [*names, "forward"]}  # an image, batch by batch
     with Progress(len(parts) * len(names), label) as progress:

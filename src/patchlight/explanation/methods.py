@@ -22,7 +22,7 @@ from patchlight.units import percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BATCH = 64  # images explained together: gradients by attention take memory
+BATCH, TOKENS = 64, 4096  # images, and tokens of all of them, that are explained together: gradients take memory
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,13 @@ def explain(
     training = anatomy.model.training
     anatomy.model.eval()
     try:
+        size = batch_size(anatomy, images)
         with torch.no_grad():
-            probs = torch.cat([anatomy.logits(part).float().softmax(dim=1) for part in images.split(BATCH)])
+            probs = torch.cat([anatomy.logits(part).float().softmax(dim=1) for part in images.split(size)])
         targets = resolve_targets(target, probs)
         maps = [
             chosen.run(anatomy, part, goal, **options)
-            for part, goal in zip(images.split(BATCH), targets.split(BATCH), strict=True)
+            for part, goal in zip(images.split(size), targets.split(size), strict=True)
         ]
     finally:
         anatomy.model.train(training)
@@ -116,6 +117,12 @@ def explain(
     on_patches = pool_patches(found, anatomy.grid(images)) if chosen.on_pixels else found
     on_pixels = found if chosen.on_pixels else upsample(found, (images.shape[-2], images.shape[-1]))
     return Explanation(method, on_patches, on_pixels, targets, probs, images)
+
+
+def batch_size(anatomy: Anatomy, images: Tensor) -> int:
+    """How many of the images are explained together: fewer of large ones."""
+    rows, columns = anatomy.grid(images)
+    return max(1, min(BATCH, TOKENS // (anatomy.num_prefix_tokens + rows * columns)))
 
 
 def find_method(name: str) -> Method:

@@ -18,7 +18,7 @@ from patchlight.errors import PatchlightError
 POSITIONS = ("pos_embed", "position_embeddings")
 KERNELS = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
 BEFORE_HEAD = ("norm", "pre_logits")  # what timm keeps inside a head before its last linear map
-HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist")
+HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist", "aux_head")
 
 
 def resample_positions(table: Tensor, new: tuple[int, int], prefix: int, old: tuple[int, int] | None = None) -> Tensor:

@@ -77,12 +77,48 @@ def told_plainly(name: str) -> Iterator[None]:
         yield
     except PatchlightError:
         raise
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        raise PatchlightError(f"the weights of {name} are damaged or no safetensors: {first_line(error)}") from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise PatchlightError(f"cannot load {name}: {first_line(error)}") from None
+    except Exception as error:
+        told = _of_the_hub(name, error)
+        if told is None and isinstance(error, (SafetensorError, pickle.UnpicklingError)):
+            told = f"the weights of {name} are damaged or no safetensors: {first_line(error)}"
+        if told is None and isinstance(error, (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError)):
+            told = f"cannot load {name}: {first_line(error)}"
+        if told is None:
+            raise
+        raise PatchlightError(told) from None
 
 
-def first_line(error: Exception) -> str:
+def _of_the_hub(name: str, error: BaseException | None) -> str | None:
+    """What the hub said, if that is what an error comes from."""
+    from huggingface_hub import errors
+
+    answers: tuple[tuple[type[Exception], str], ...] = (
+        (errors.LocalEntryNotFoundError, f"{name} is not in the hub's cache, and the hub cannot be reached"),
+        (errors.EntryNotFoundError, f"{name} on the hub lacks a file of a model: {error and first_line(error, -1)}"),
+        (errors.RevisionNotFoundError, f"{name} on the hub has no such model.revision; take a branch, tag or commit"),
+        (errors.GatedRepoError, f"{name} is open to some alone; ask on its page on the hub, then `hf auth login`"),
+        (
+            errors.RepositoryNotFoundError,
+            f"the hub has no {name}, or it is private; check the name, or `hf auth login`",
+        ),
+        (errors.HTTPError, f"cannot load {name}, for the hub cannot be reached: {error and first_line(error)}"),
+    )
+    while error is not None:
+        for kind, told in answers:
+            if isinstance(error, kind):
+                return told
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_network_error(error: Exception) -> bool:
+    """What the hub's library lets through of the library below it: a connection refused, cut off or too slow."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.HTTPError)
+
+
+def first_line(error: BaseException, place: int = 0) -> str:
+    """Of what an error says; another with `place`."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[place] if lines else type(error).__name__

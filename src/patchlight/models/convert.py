@@ -61,7 +61,10 @@ def from_timm(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
     """
     blocks = getattr(model, "blocks", None)
     if type(model).__name__ != "VisionTransformer" or not blocks or getattr(model, "no_embed_class", False):
-        raise PatchlightError(f"{type(model).__name__} of timm has no counterpart here; only its plain ViTs have")
+        raise PatchlightError(
+            f"{type(model).__name__} is not timm's plain ViT, which alone can be converted; export as safetensors or "
+            "onnx"
+        )
     block, dim = blocks[0], model.embed_dim
     args = {
         "img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0], "embed_dim": dim,
@@ -111,7 +114,8 @@ def from_hugging_face(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
     config = model.config
     if type(model).__name__ != "ViTForImageClassification" or config.hidden_act != "gelu" or not config.qkv_bias:
         raise PatchlightError(
-            f"{type(model).__name__} has no counterpart here; a ViTForImageClassification with GELU has"
+            f"{type(model).__name__} has no counterpart here, as a ViTForImageClassification with GELU has; export as "
+            "safetensors or onnx"
         )
     args = {
         "img_size": config.image_size, "patch_size": config.patch_size, "embed_dim": config.hidden_size,

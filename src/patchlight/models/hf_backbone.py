@@ -39,7 +39,9 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
     """The weights are read into the model that they were made for, then carried over to the one that is asked for."""
     transformers = import_library("transformers")
     where: dict[str, Any] = {"revision": config.revision} if config.revision else {}
-    native = transformers.AutoConfig.from_pretrained(config.name, **where)
+    native = transformers.AutoConfig.from_pretrained(config.name, trust_remote_code=False, **where)
+    if native.model_type == "timm_wrapper":
+        raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
     kind = SAME_WEIGHTS.get(native.model_type, native.model_type)
     classifiers = transformers.AutoModelForImageClassification
     known = {supported.model_type for supported in classifiers._model_mapping}
@@ -48,8 +50,8 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
     if kind != native.model_type:
         shared = transformers.AutoConfig.for_model(kind).to_dict().keys() - {"model_type", "architectures"}
         native = transformers.AutoConfig.for_model(kind, **{k: v for k, v in native.to_dict().items() if k in shared})
-    native.num_labels = num_classes
     wanted = transformers.AutoConfig.for_model(**native.to_dict())
+    wanted.num_labels = num_classes
     for key, value in {**given, "img_size": img_size}.items():
         theirs = "image_size" if key == "img_size" else HUGGING_FACE_FIELDS.get(key)
         if theirs is not None and (hasattr(native, theirs) or key != "img_size"):
@@ -91,9 +93,9 @@ def prefix_of(model: nn.Module) -> int:
 
 
 def _check_loaded(name: str, about: dict[str, Any]) -> None:
-    """Raises PatchlightError where anything but the head was not found in the weights."""
+    """Raises PatchlightError where anything was not found in the weights, but for a head, which may be missing."""
     lacking = [key for key in about["missing_keys"] if not is_head(key)]
-    lacking += [key for key, *_ in about["mismatched_keys"] if not is_head(key)]
+    lacking += [key for key, *_ in about["mismatched_keys"]]
     if lacking:
         raise PatchlightError(
             f"the weights of {name} lack '{sorted(lacking)[0]}' or have it in another shape ({len(lacking)} such "

@@ -33,7 +33,7 @@ def add_lora(model: nn.Module, config: LoraConfig, img_size: int) -> int:
     return len(layers)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _called(model: nn.Module, img_size: int) -> list[str]:
     """The linear layers, but the head's, that an image passes through."""
     found: list[str] = []

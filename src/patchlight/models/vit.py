@@ -181,10 +181,12 @@ def check_shape(img_size: int, patch_size: int, embed_dim: int, num_heads: int, 
             f"choose one of {', '.join(map(str, fits))}, or change data.image_size"
         )
     if embed_dim % num_heads:
-        raise UsageError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
+        raise UsageError(
+            f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}; choose another of them"
+        )
     divisor = {"sincos1d": 2, "sincos2d": 4}.get(pos_embed, 1)
     if embed_dim % divisor:
-        raise UsageError(f"model.pos_embed {pos_embed} needs an embed_dim that {divisor} divides, not {embed_dim}")
+        raise UsageError(f"model.pos_embed {pos_embed} needs a model.embed_dim that {divisor} divides, not {embed_dim}")
 
 
 def check_stem(channels: tuple[int, ...], patch_size: int) -> None:

@@ -111,11 +111,14 @@ def check_reconstruction(config: Config) -> None:
     """Raises UsageError for what needs labels, which are not looked at."""
     augment = config.augment
     for asked, what in (
-        (augment.mixup_alpha or augment.cutmix_alpha, "mixup and CutMix mix labels; leave them out"),
-        (config.train.teacher, "train.teacher teaches labels; leave it out"),
-        (config.train.trainable != "all", "all is trained; leave out train.trainable"),
-        (config.stages, "it has one stage; leave out [[stages]]"),
-        (config.optim.layer_decay != 1, "rates that fall with depth are for trained weights; leave out layer_decay"),
+        (
+            augment.mixup_alpha or augment.cutmix_alpha,
+            "leave out augment.mixup_alpha and augment.cutmix_alpha, which mix labels",
+        ),
+        (config.train.teacher, "leave out train.teacher, who teaches labels"),
+        (config.train.trainable != "all", "leave out train.trainable, for all is trained"),
+        (config.stages, "leave out [[stages]], for there is one"),
+        (config.optim.layer_decay != 1, "leave out optim.layer_decay, which is for trained weights"),
     ):
         if asked:
             raise UsageError(f"train.task 'reconstruct' looks at no labels: {what}")

@@ -6,7 +6,6 @@ Shapes: B batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import copy
-import datetime
 import math
 import time
 from dataclasses import asdict, replace
@@ -29,13 +28,14 @@ from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
+from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
+from patchlight.training.lines import budget_line, epoch_line, step_line, trainable_line
 from patchlight.training.optim import build_optimizers, moving_average
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
-from patchlight.training.tasks import TASKS, Task, diverged
-from patchlight.training.trainable import frozen_modules
-from patchlight.units import clock
+from patchlight.training.tasks import TASKS, Classification, Task, diverged
+from patchlight.training.trainable import frozen_modules, train_mode
 
 
 class Trainer:
@@ -61,7 +61,7 @@ class Trainer:
         self.task: Task = TASKS[train.task](config, card, model, self.device, self.precision)
         self.ema: AveragedModel | None = None
         if train.ema_decay:
-            self.ema = self.new_average()
+            self.ema = moving_average(self.model, train.ema_decay)
         fill = torch.tensor([round(255 * m) for m in card.mean], dtype=torch.uint8)
         self.batches = TrainBatches(
             data.train, train.batch_size, config.augment, seed=train.seed, fill=fill, device=self.device
@@ -80,6 +80,7 @@ class Trainer:
                 f"{len(data.train):,} training images in steps of {self.batches.batch_size} leave {left_out:,} out "
                 "of each epoch (others each time); a smaller train.batch_size leaves out fewer"
             )
+        self.features: FrozenFeatures | None = None
         self.snapshots: Snapshots | None = None
         if data.val is not None and can_be_taken(model, config.explain):
             self.snapshots = Snapshots(run, card, data.val, config.explain, train.seed)
@@ -94,10 +95,10 @@ class Trainer:
             self.plan(pace)
         if resume:
             self.resume()
-        if stages > 1:
-            say(f"stage {self.state.stage + 1} of {stages}: {self.describe_trainable()}")
-        elif self.config.train.trainable != "all":
-            say(self.describe_trainable())
+        trained = self.config.train.trainable
+        if stages > 1 or trained != "all":
+            which = f"stage {self.state.stage + 1} of {stages}: " if stages > 1 else ""
+            say(which + trainable_line(self.model, trained, self.epochs, self.config.optim.lr))
         self.stages, self.rows = stages, self.run.metrics()[: self.state.epochs_done]
         self.announce(pace)
 
@@ -107,6 +108,7 @@ class Trainer:
 
     def train(self, stop: StopSignal) -> None:
         """Epoch after epoch until the stage is over."""
+        self.look_once(stop)
         while not self.is_over:
             self.train_epoch(stop)
             self.pause(stop)
@@ -117,26 +119,28 @@ class Trainer:
             row = self.finish_epoch()
             self.rows.append({**row, "stage": self.state.stage + 1} if self.stages > 1 else row)
             self.run.write_metrics(self.rows)
-            say(self.describe(row))
+            left = (self.state.total_steps - self.done) * self.batches.batch_size / row["images_per_s"]
+            say(epoch_line(row, self.state.epochs_before + self.epochs, left))
         self.save()
         if stop.requested:
             done = f"{self.state.epochs_done} epochs and {self.state.step} steps"
             raise Interrupted(f"stopped by {stop.requested} after {done}")
 
-    def describe_trainable(self) -> str:
-        """What is trained in this stage, for how long and at which rate."""
-        params = [p.numel() for p in self.model.parameters()]
-        trained = [p.numel() for p in self.model.parameters() if p.requires_grad]
-        return (
-            f"training {self.config.train.trainable}, {sum(trained):,} of {sum(params):,} parameters, for "
-            f"{self.epochs:.3g} epochs at a rate of {self.config.optim.lr:g}"
-        )
-
     def train_mode(self) -> None:
-        """But for what is frozen: there dropout is off and statistics stay."""
-        self.model.train()
-        for part in self.frozen:
-            part.eval()
+        train_mode(self.model, self.frozen)
+
+    def look_once(self, stop: StopSignal) -> None:
+        """Where a frozen backbone would make the same of an image each time, train the head on what it makes of it."""
+        if self.is_over or not can_keep_features(self.model, self.card, self.data.train, self.config, self.precision):
+            return
+        say("the backbone is frozen, so each image goes through it once")
+        try:
+            self.features = frozen_features(self.model, self.card, self.data, self.config, self.precision, stop)
+        except Interrupted:
+            self.save()
+            raise
+        self.forward = self.model.get_submodule(self.features.head)
+        self.state.epoch_s += self.watch.lap(self.state)
 
     def rehearse(self) -> Pace:
         """Time a few real steps and a validation batch, then put the model back as it was."""
@@ -153,7 +157,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.state.clear()
         if self.ema is not None:
-            self.ema = self.new_average()
+            self.ema = moving_average(self.model, self.config.train.ema_decay)
         return Pace(step_s, val_s)
 
     def timed_step(self, step: int) -> None:
@@ -169,13 +173,9 @@ class Trainer:
         total, done, per_epoch = self.state.total_steps, self.done, self.steps_per_epoch
         if pace is not None:
             self.budget = Budget(self.budget_s, pace, per_epoch, done)
-            seconds = finish_s(total, done, pace, per_epoch)
-            say(
-                f"the budget of {self.config.train.budget} holds {self.epochs:.3g} epochs of {per_epoch:,} steps at "
-                f"{self.batches.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; "
-                f"{runtime.peak_memory_gb(self.device):.1f} GB of memory; done in {clock(seconds)}, at "
-                f"{datetime.datetime.now() + datetime.timedelta(seconds=seconds):%H:%M:%S}"
-            )
+            memory, left = runtime.peak_memory_gb(self.device), finish_s(total, done, pace, per_epoch)
+            images_per_s = self.batches.batch_size / pace.step_s
+            say(budget_line(self.config.train.budget, self.epochs, per_epoch, images_per_s, pace.val_s, memory, left))
         if self.warmup >= total and self.config.schedule.name != "onecycle":
             say(f"the warm-up of {self.warmup} steps is not over after all {total}: the peak is not reached")
 
@@ -284,7 +284,12 @@ class Trainer:
         return self.config.train.task == "classify" and not self.is_mixed(epoch, step)
 
     def make_inputs(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, C, H, W) float, targets (B,) or, where mixed, (B, K), and the images' own labels (B,)."""
+        """Images (B, C, H, W) or their features (B, D), float; targets (B,) or, where mixed, (B, K); and the images'
+        own labels (B,).
+        """
+        if self.features is not None:
+            features, targets = self.features.batch(self.batches.indices(self.state.epochs_before + epoch, step))
+            return features, targets, targets
         batch = self.batches.batch(self.state.epochs_before + epoch, step, strong=self.is_strong(epoch, step))
         images = self.card.to_input(batch.images)
         if not self.is_mixed(epoch, step):
@@ -337,10 +342,13 @@ class Trainer:
 
     def validate(self) -> tuple[float | None, float | None]:
         """Loss and top-1 of the selected weights on the validation images, if any, in the precision of training."""
-        return (None, None) if self.data.val is None else self.task.score(self.selected_model, self.data.val)
-
-    def new_average(self) -> AveragedModel:
-        return moving_average(self.model, self.config.train.ema_decay)
+        if self.data.val is None:
+            return None, None
+        if self.features is None:
+            return self.task.score(self.selected_model, self.data.val)
+        assert isinstance(self.task, Classification)
+        logits = self.features.val_logits(self.selected_model, self.precision)
+        return self.task.score_of(logits, self.data.val)
 
     def save(self) -> None:
         """The checkpoint from which training can go on; of the older ones the best and every n-th stay."""
@@ -363,23 +371,8 @@ class Trainer:
         say(f"resuming from {found[-1]}: {state.epochs_done} epochs and {state.step} steps are done")
 
     def describe_step(self, progress: Progress) -> str:
-        state = self.state
-        seen = state.step * self.batches.batch_size
-        pace = self.batches.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
-        accuracy = f"acc {state.correct / seen:.1%}  " if self.counts_right(state.epoch, state.step) else ""
-        lr = self.lr(self.done - 1, self.config.optim.lr)
-        return f"loss {state.loss_sum / seen:.3f}  {accuracy}lr {lr:.1e}  {pace:,.0f} images/s"
-
-    def describe(self, row: dict[str, Any]) -> str:
-        """An epoch in a line."""
-        all_epochs = self.state.epochs_before + self.epochs
-        parts = [f"epoch {row['epoch']}/{all_epochs:.3g}", f"loss {row['train/loss']:.3f}"]
-        if row["train/top1"] is not None:
-            parts.append(f"acc {row['train/top1']:.1%}")
-        if row["val/top1"] is not None:
-            parts.append(
-                f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}"
-            )
-        left = (self.state.total_steps - self.done) * self.batches.batch_size / row["images_per_s"]
-        parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
-        return "  ".join(parts)
+        state, size = self.state, self.batches.batch_size
+        seen = state.step * size
+        pace = size * (progress.done - progress.first) / (time.monotonic() - progress.started)
+        accuracy = state.correct / seen if self.counts_right(state.epoch, state.step) else None
+        return step_line(state.loss_sum / seen, accuracy, self.lr(self.done - 1, self.config.optim.lr), pace)

@@ -51,6 +51,10 @@ class Classification:
         """Loss and top-1 accuracy."""
         size = self.config.eval.batch_size
         logits = predict_logits(model, self.card, images, batch_size=size, precision=self.precision, label="validating")
+        return self.score_of(logits, images)
+
+    def score_of(self, logits: np.ndarray, images: ImageSet) -> tuple[float, float | None]:
+        """The same, of what was said of the images, (S, K)."""
         if not np.isfinite(logits).all():
             raise PatchlightError(diverged("the model's outputs are no longer finite"))
         labels = images.labels.numpy()

@@ -12,8 +12,9 @@ from patchlight.explanation.anatomy import find_anatomy
 from patchlight.models.adapt import is_head
 from patchlight.models.lora import is_lora
 
-# Words of names of what comes before the first block: ours and timm's, then Hugging Face's.
+# Words of names of what comes before the first block, wherever it is written: ours and timm's, then Hugging Face's.
 EMBEDDING = {"patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre", "embeddings"}
+NOISE = {"pos_drop", "patch_drop"}  # dropout on embeddings
 LAST_NORM = {"norm", "layernorm"}  # belongs to the last block, as timm has it
 
 
@@ -28,15 +29,16 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
 
 
 def depths(model: nn.Module) -> dict[str, int]:
-    """How deep each parameter lies: 0 in the embedding, i in block i (from 1), the last norm with the last block,
-    and one more what follows. Of a model without blocks all but the head are at 0.
+    """How deep each parameter lies: 0 in the embedding or stem, i in block i (from 1), the last norm with the last
+    block, and one more what follows. Of a model without blocks all but the head are at 0.
     """
     blocks = blocks_of(model)
     within = {id(p): depth for depth, block in enumerate(blocks, 1) for p in block.parameters()}
-    found = {}
+    found: dict[str, int] = {}
     for name, p in model.named_parameters():
         words = set(name.split("."))
-        before = not is_head(name) if not blocks else words & EMBEDDING
+        first = not any(found.values())  # a stem stands before the blocks
+        before = not is_head(name) and (not blocks or first or bool(words & EMBEDDING))
         after = len(blocks) if words & LAST_NORM else len(blocks) + 1
         found[name] = within.get(id(p), 0 if before else after)
     return found
@@ -67,13 +69,23 @@ def _least_depth(model: nn.Module, what: str) -> int | None:
         )
     blocks = len(blocks_of(model))
     if int(number) > blocks:
-        raise UsageError(f'train.trainable is "{what}", but the model has {blocks} blocks')
+        raise UsageError(f'train.trainable is "{what}", but the model has {blocks} blocks; choose fewer, or "all"')
     return blocks + 1 - int(number)
 
 
+def train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
+    """But for the `frozen_modules`: in them dropout is off and statistics stay as they are."""
+    model.train()
+    for part in frozen:
+        part.eval()
+
+
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """The largest parts of which nothing is trained: in them dropout is off and statistics stay as they are."""
+    """The largest parts of which nothing is trained, and the dropout on embeddings that are not."""
     params = list(model.parameters())
     if params and not any(p.requires_grad for p in params):
         return [model]
-    return [part for child in model.children() for part in frozen_modules(child)]
+    found = [part for child in model.children() for part in frozen_modules(child)]
+    if any(part is getattr(model, "patch_embed", None) for part in found):
+        found += [child for name, child in model.named_children() if name in NOISE]
+    return found
