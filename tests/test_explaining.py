@@ -77,6 +77,7 @@ def test_the_table_on_test_images(run, tmp_path, capsys):
 def test_planted_evidence_is_pointed_at(tmp_path, capsys):
     path = tmp_path / "planted"
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.epochs", "1"]
+    settings += ["--model.depth", "2", "--eval.gallery", "2"]
     settings += ["--explain.faithfulness", "0"]
     assert main(["train", "planted", *settings, "--out", str(path)]) == 0
     capsys.readouterr()
@@ -89,6 +90,7 @@ def test_planted_evidence_is_pointed_at(tmp_path, capsys):
 def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
     """Where images are enlarged for the model, no one patch holds it."""
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.debug", "--model.depth", "1"]
+    settings += ["--eval.gallery", "2"]
     settings += ["--explain.faithfulness", "0"]
     words = ["train", "planted", *settings, "--model.img_size", "48", "--out", str(tmp_path / "run")]
     assert main(words) == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
@@ -14,8 +16,9 @@ from saved import SAVED
 from small import SMALL
 
 from patchlight.cli import main
-from patchlight.export import FORMATS, export, push
+from patchlight.export import FORMATS, export, model_card, push
 from patchlight.models import load_model
+from patchlight.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +138,21 @@ def test_an_unfinished_run(runs, tmp_path):
     (copy / "samples.npz").unlink()
     export(copy, "safetensors")
     assert "It was not measured on test images" in (copy / "export" / "safetensors" / "README.md").read_text()
+
+
+def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "ours", copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["data"]["path"] = "/home/me/pets"
+    (copy / "environment.json").write_text(json.dumps(environment))
+    _, card = load_model(copy)
+    for name, base in (("hf-hub:owner/name@v1", "owner/name"), ("vit_tiny.augreg", "timm/vit_tiny.augreg")):
+        text = model_card(Run(copy), dataclasses.replace(card, source={"id": name, "commit": "abc"}), "timm")
+        about = huggingface_hub.ModelCard(text).data
+        assert about.base_model == base
+        assert about.eval_results[0].dataset_name == "pets"
+        assert "/home" not in text
+    assert "enlarged" not in text
+    enlarged = dataclasses.replace(card, data_size=8)
+    assert "trained on images of 8 x 8 pixels, enlarged" in model_card(Run(copy), enlarged, "timm")

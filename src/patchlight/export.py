@@ -197,21 +197,25 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     purpose = "image-classification" if card.class_names else "image-feature-extraction"
     facts: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"], "pipeline_tag": purpose}
     if (run.path / "eval.json").is_file():
-        result = run.read_json("eval.json")
+        result, where = run.read_json("eval.json"), run.read_json("environment.json")["data"]["path"]
+        data = Path(where).name if where else result["data"]  # a path says more of this machine than of the images
         facts["eval_results"] = [EvalResult(
-            task_type="image-classification", dataset_type=result["data"], dataset_name=result["data"],
+            task_type="image-classification", dataset_type=data, dataset_name=data,
             dataset_split=result["split"], metric_type="accuracy", metric_value=round(result["top1"], 4),
         )]  # fmt: skip
         low, high = result["top1_ci95"]
         score = (
-            f"Accuracy on {result['n']:,} {result['split']} images of `{result['data']}`: "
+            f"Accuracy on {result['n']:,} {result['split']} images of `{data}`: "
             f"**{100 * result['top1']:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
         )
     elif card.class_names:
         score = "It was not measured on test images."
     else:
         score = "It learned without labels, so its head says nothing; give it a new one."
-    data = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
+    if card.source and card.source.get("commit"):
+        name = card.source["id"].removeprefix("hf-hub:").partition("@")[0]
+        facts["base_model"] = name if "/" in name else f"timm/{name}"
+    about = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
     classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
     weights = f" It began with the weights of `{card.source['id']}`." if card.source else ""
     fitted = ""
@@ -220,7 +224,7 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
             f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: make yours so first."
         )
     return (
-        f"---\n{data.to_yaml()}\n---\n\n# {config.about.name}\n\n"
+        f"---\n{about.to_yaml()}\n---\n\n# {config.about.name}\n\n"
         f"{card.name}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
         f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
         f"{_numbers(card.std)}.{fitted}{classes if card.class_names else ''}\n"
