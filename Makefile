@@ -23,7 +23,7 @@ check: .venv/.installed-dev
 # nothing else; these tables of docs/results.md are written anew (ablation, accuracy and pretraining take hours).
 bench: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup
+	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement
 	$(BIN)/python -m benchmarks.tables
 
 .venv/bin/python:

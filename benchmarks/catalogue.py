@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import (
     ablation,
     accuracy,
+    agreement,
     breakdown,
     data,
     inference,
@@ -42,5 +43,6 @@ CATALOGUE = {
     "pretraining": Benchmark(
         "what pre-training and a teacher are worth in equal time", pretraining.run, pretraining.table
     ),
+    "agreement": Benchmark("conversions and engines: how far they agree", agreement.run, agreement.table),
     "ablation": Benchmark("the same without each ingredient of a recipe", ablation.run, ablation.table),
 }

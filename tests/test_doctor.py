@@ -76,3 +76,18 @@ def test_every_recipe_can_be_forecast():
     """Its source has a known size, or it is left out on purpose."""
     of_a_hub, without_labels = ["finetune", "vit-base-frozen", "vit-small8-two-stage"], ["mae-cifar10"]
     assert sorted(doctor.not_tried()) == sorted(of_a_hub + without_labels)
+
+
+def test_a_recipe_that_does_not_fit_is_left_out(monkeypatch, capsys):
+    forecast = doctor._forecast
+
+    def full(config, seconds):
+        if config.about.name == "planted":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forecast(config, seconds)
+
+    monkeypatch.setattr(doctor, "recipe_names", lambda: ["planted", "quickstart"])
+    monkeypatch.setattr(doctor, "can_be_forecast", lambda config: True)
+    monkeypatch.setattr(doctor, "_forecast", full)
+    assert [row["recipe"] for row in verbs.doctor("20s", device="cpu")["recipes"]] == ["quickstart"]
+    assert "planted does not fit into the memory" in capsys.readouterr().err

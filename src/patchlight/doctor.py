@@ -18,6 +18,7 @@ from patchlight.data.sources import TRAIN_IMAGES
 from patchlight.data.splits import Splits
 from patchlight.models import MODELS, ModelCard, build_model, model_args
 from patchlight.probe import probe_precision, resolve_precision
+from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps
 from patchlight.training.loop import Trainer
@@ -73,7 +74,10 @@ def forecast(seconds: float, device: str = "auto") -> Iterator[dict[str, Any]]:
     """
     for name in recipe_names():
         if can_be_forecast(load_recipe(name)):
-            yield _forecast(load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"}), seconds)
+            try:
+                yield _forecast(load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"}), seconds)
+            except (torch.OutOfMemoryError, MemoryError):
+                say(f"{name} does not fit into the memory")
 
 
 def can_be_forecast(config: Config) -> bool:

@@ -112,6 +112,7 @@ def describe_data(source: str, data: Splits) -> dict[str, Any]:
         "path": source_path(source),
         **{name: len(images or ()) for name, images in sets.items()},
         "classes": len(data.train.class_names),
+        "notes": list(data.notes),
         "digests": {name: digest(images) for name, images in sets.items() if images is not None},
     }
 

@@ -133,6 +133,11 @@ def hardware_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device, without waiting where that is safe: an Apple GPU may read memory that was given back meanwhile."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":
@@ -142,17 +147,19 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory used so far: the GPU's by tensors, or the process's on a CPU."""
+    """The most memory used so far: the GPU's by tensors, or the process's on a CPU; 0 where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if device.type == "mps":
         return torch.mps.driver_allocated_memory() / 1e9
     status = Path("/proc/self/status")
     if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
         return int(line.split()[1]) * 1024 / 1e9
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 

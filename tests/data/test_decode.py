@@ -13,7 +13,15 @@ import torch
 from PIL import Image
 
 from patchlight.data import decode
-from patchlight.data.decode import decode_image, fit_square, load_image, open_image, to_rgb
+from patchlight.data.decode import (
+    decode_image,
+    fit_square,
+    header_dimensions,
+    image_dimensions,
+    load_image,
+    open_image,
+    to_rgb,
+)
 from patchlight.errors import PatchlightError
 
 
@@ -222,3 +230,19 @@ def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(decode, "MAX_PIXELS", 63)
     with pytest.raises(PatchlightError, match=r"x: 8 x 8 pixels"):
         decode_image(encoded(picture(8, 8), "PNG"), 8, "x")
+
+
+def test_heads_tell_what_decoding_finds() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = Image.new("RGB", (5, 3))
+    for data in (encoded(image, "PNG"), encoded(image, "JPEG", exif=turned), np.zeros((3, 4, 7), dtype=np.uint8)):
+        assert header_dimensions(data) == image_dimensions(data, "x")
+    assert header_dimensions(b"no image") is None
+
+
+def test_damaged_exif_data_turn_nothing() -> None:
+    """A density of its own keeps Pillow from reading them when the file is opened."""
+    data = encoded(Image.new("RGB", (5, 3), "red"), "JPEG", dpi=(72, 72), exif=b"Exif\x00\x00II*\x00broken")
+    assert image_dimensions(data, "x") == (3, 5)
+    assert decode_image(data).shape == (3, 5, 3)

@@ -14,7 +14,9 @@ from patchlight.data.sources import load_source
 from patchlight.errors import PatchlightError
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "JPG", "webp", "bmp", "tif", "tiff", "gif", "ppm"])
+@pytest.mark.parametrize(
+    "suffix", ["png", "jpg", "jpeg", "JPG", "jfif", "webp", "avif", "bmp", "tif", "tiff", "gif", "ppm"]
+)
 def test_every_image_suffix(suffix: str, tmp_path: Path) -> None:
     train = load_source(str(write_folder(tmp_path, ["b", "a"], suffix=suffix)))["train"]
     assert train.class_names == ("a", "b")

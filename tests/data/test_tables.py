@@ -175,3 +175,14 @@ def test_the_cache_notices_changed_images_beside_a_table(tmp_path: Path) -> None
     second = load_source(str(tmp_path), memory_limit_mb=0)["train"]
     assert torch.equal(second.images[1], chw(picture(77)))
     assert torch.equal(second.images[0], first.images[0])
+
+
+def test_minus_one_alone_is_no_label(tmp_path: Path) -> None:
+    """Of numbers without names, where no other split has it."""
+    data = [encode(picture(i)) for i in range(2)]
+    write_parquet(tmp_path / "a" / "train.parquet", {"image": data, "label": [0, 1]})
+    write_parquet(tmp_path / "a" / "test.parquet", {"image": data, "label": [-1, -1]})
+    assert list(load_source(str(tmp_path / "a"))) == ["train"]
+    write_parquet(tmp_path / "b" / "train.parquet", {"image": data, "label": [-1, 1]})
+    write_parquet(tmp_path / "b" / "test.parquet", {"image": data, "label": [-1, -1]})
+    assert load_source(str(tmp_path / "b"))["test"].labels.tolist() == [0, 0]

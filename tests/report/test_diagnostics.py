@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 def test_charts(theme, layers):
     figures = [
         diagnostics.attention_distance(RNG.random((layers, 3)), theme),
+        diagnostics.attention_entropy(RNG.random((layers, 3)), 17, theme),
         diagnostics.position_similarity(RNG.random((6, 2, 3)), theme),
         diagnostics.position_similarity(RNG.random((196, 14, 14)), theme),
         diagnostics.logit_lens(RNG.random((5, layers)), [f"image {i} of $ class" for i in range(5)], theme),

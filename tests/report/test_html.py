@@ -378,6 +378,20 @@ def test_parts_of_the_environment_may_be_missing(tmp_path, no_slides):
         assert "vit-tiny" in report(run).text
 
 
+def test_what_is_odd_about_the_images_stands_beside_the_score(tmp_path, no_slides):
+    run = make_run(tmp_path / "my run")
+    odd = {**ENVIRONMENT, "data": {**ENVIRONMENT["data"], "notes": ["test images that are copies: 57"]}}
+    assert "but see what is said of the images" not in report(run).text
+    (run / "environment.json").write_text(json.dumps(odd))
+    page = report(run)
+    assert "Test images that are copies: 57." in page.text
+    assert "but see what is said of the images" in page.text
+    assert "The training loss counts label smoothing, the validation loss does not" in page.text
+    assert f"patchlight explain '{run}' --faithfulness" in page.text
+    build_readme(run)
+    assert "Test images that are copies: 57." in (run / "README.md").read_text()
+
+
 def test_the_last_epoch_where_the_recipe_says_so(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "config.toml").write_text('[train]\nselect = "last"\nepochs = 3\n')

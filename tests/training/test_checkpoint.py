@@ -46,6 +46,7 @@ def test_a_half_written_checkpoint_is_not_there(tmp_path):
     model, optimizers = fresh("adamw")
     save_checkpoint(tmp_path, 5, model, None, optimizers, {})
     (tmp_path / ".step-00000010.part").mkdir()
+    (tmp_path / "step-00000005.bak").mkdir()  # a copy that somebody made
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000005"]
     save_checkpoint(tmp_path, 10, model, None, optimizers, {})  # what a crash left is no hindrance
     save_checkpoint(tmp_path, 10, model, None, optimizers, {})

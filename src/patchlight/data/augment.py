@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data.policies import POLICIES
 from patchlight.errors import UsageError
@@ -129,7 +130,7 @@ def _reflect(position: Tensor, size: int) -> Tensor:
 
 def _to(values: Tensor, images: Tensor) -> Tensor:
     """Parameters on the images' device, without waiting for it."""
-    return values.to(images.device, non_blocking=True)
+    return runtime.move(values, images.device)
 
 
 # --- random resized crop ---

@@ -66,9 +66,9 @@ class TrainBatches:
         """Images (B, C, H, W) uint8 and labels (B,) of these places (on the CPU), on the device."""
         if self._resident is None:
             images, labels = self.images.gather(indices)
-            return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            return runtime.move(images, self.device), runtime.move(labels, self.device)
         images, labels = self._resident
-        there = indices.to(self.device, non_blocking=True)
+        there = runtime.move(indices, self.device)
         return images.index_select(0, there), labels.index_select(0, there)
 
 

@@ -15,6 +15,7 @@ The rules, the same for training sets and for a single file given to `predict`:
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises PatchlightError for a mode that cannot be turned into RGB or for values that are not finite.
     """
-    if image.getexif().get(ORIENTATION, 1) != 1:  # asked here because exif_transpose copies an image it need not turn
+    if _orientation(image) != 1:  # asked here because exif_transpose copies an image it need not turn
         image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
@@ -139,6 +140,26 @@ def image_dimensions(encoded: Encoded, name: str) -> tuple[int, int]:
         return int(encoded.shape[1]), int(encoded.shape[2])
     height, width, _ = decode_image(encoded, None, name).shape
     return height, width
+
+
+def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
+    """The same from the file's head alone; None where that cannot be read."""
+    if isinstance(encoded, np.ndarray):
+        return int(encoded.shape[1]), int(encoded.shape[2])
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, from 5 on with width and height exchanged; 1 where the EXIF data are damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error):
+        return 1
 
 
 def _grey(values: np.ndarray) -> Image.Image:

@@ -11,7 +11,9 @@ from patchlight.data.decode import Encoded
 from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, hash_of, match_splits
 from patchlight.errors import PatchlightError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
+})  # fmt: skip
 
 
 def list_image_folder(root: Path) -> Listing:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from patchlight.data.cache import cached_pixels
-from patchlight.data.decode import Encoded, decode_image, image_dimensions
+from patchlight.data.decode import Encoded, decode_image, header_dimensions, image_dimensions
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 
@@ -46,6 +46,8 @@ THREADS_FROM_PIXELS = 192 * 192
 # Images decoded together: few enough that their files, and their pixels, stay small beside the set.
 CHUNK_IMAGES = 128
 CHUNK_BYTES = 16_000_000
+
+HEADS = 200  # images of a split whose size is asked for first
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,14 @@ def decode_listing(
     height, width, name = first_dimensions(listing)
     if not name:  # not one can be read: decoding them says so
         return _decoded(listing, source, fallback, False, memory_limit_mb)
-    if height == width:
+    if height != width:
+        why = f"the images are not square ({name} is {width} x {height})"
+    else:
         try:
+            _check_heads(listing, height)
             return _decoded(listing, source, height, True, memory_limit_mb)
         except _MixedSizesError as error:
             why = f"the images have different sizes ({name} is {width} x {height}, {error})"
-    else:
-        why = f"the images are not square ({name} is {width} x {height})"
     note = f"{why}: all are fitted to {fallback} x {fallback}; data.image_size chooses another size"
     sets = _decoded(listing, source, fallback, False, memory_limit_mb)
     return {key: _with_note(images, note) for key, images in sets.items()}
@@ -170,6 +173,14 @@ def first_dimensions(listing: Listing) -> tuple[int, int, str]:
         except PatchlightError:
             continue
     return 0, 0, ""
+
+
+def _check_heads(listing: Listing, size: int) -> None:
+    """Raises _MixedSizesError where one of the first images has another size, before much is decoded or written."""
+    for split in listing.splits.values():
+        for name, encoded in islice(split.items(), HEADS):
+            if (found := header_dimensions(encoded)) not in (None, (size, size)):
+                raise _MixedSizesError(f"{name} is {found[1]} x {found[0]}")
 
 
 def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iterator[np.ndarray]:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchlight import runtime
+
 Op = Callable[[Tensor, Tensor], Tensor]
 CACHED_PIXELS = 128 * 128  # of larger images the places would fill the memory
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -23,7 +25,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:
     """(B,) values as (B, 1, 1, 1) on the images' device, without waiting for it."""
-    return values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+    return runtime.move(values, images.device).view(-1, 1, 1, 1)
 
 
 # --- shape: for each pixel the place it comes from, and one gather ---

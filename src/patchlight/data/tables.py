@@ -128,12 +128,15 @@ def list_tables(
                 "files the same"
             )
         values[key] = [v for batch in table.batches([columns.label]) for v in batch.column(columns.label).to_pylist()]
-        missing = sum(_is_missing(value, columns) for value in values[key])
-        if missing and missing == len(values[key]):
+    if columns.class_names is None:
+        _forget_blanks(values)
+    for key, found in list(values.items()):
+        missing = sum(_is_missing(value, columns) for value in found)
+        if missing and missing == len(found):
             notes += (f"left out of {where}: the split {key} has no labels",)
             del values[key]
         elif missing:
-            raise PatchlightError(f"{table.name}: {missing} of {len(values[key])} images have no label")
+            raise PatchlightError(f"{tables[key].name}: {missing} of {len(found)} images have no label")
     values = {key: found for key, found in values.items() if found}
     if not values:
         raise PatchlightError(f"{where} has no labelled images")
@@ -204,6 +207,14 @@ def _holds_bytes(kind: Any) -> bool:
 def _is_missing(value: Any, columns: Columns) -> bool:
     """`datasets` writes -1 where a ClassLabel is not known."""
     return value is None or (columns.class_names is not None and value == -1)
+
+
+def _forget_blanks(values: dict[str, list[Any]]) -> None:
+    """Numbers without names: a split that has -1 alone, which no other split has, is one without labels."""
+    for key, found in values.items():
+        others = (value for other, theirs in values.items() if other != key for value in theirs)
+        if len(values) > 1 and found and set(found) == {-1} and -1 not in others:
+            values[key] = [None] * len(found)
 
 
 def _classes(values: dict[str, list[Any]], columns: Columns) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import bootstrap
 from torch import Tensor
 
+from patchlight import runtime
 from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.capture import can_drop_patches
 from patchlight.explanation.faithfulness import (
@@ -131,8 +132,7 @@ def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
     """The result and its seconds; a GPU is waited for."""
     start = time.perf_counter()
     result = work()
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
+    runtime.synchronize(result.device)
     return result, time.perf_counter() - start
 
 

@@ -21,7 +21,7 @@ def principal(rows: Tensor, count: int) -> Tensor:
 
     A component's sign is such that its largest coordinate is positive.
     """
-    centred = (rows - rows.mean(dim=0)).double()
+    centred = (rows - rows.mean(dim=0)).cpu().double()  # Apple GPUs have no float64
     u, s, _ = torch.linalg.svd(centred, full_matrices=False)
     found = (u * s)[:, :count]
     found = found * found.gather(0, found.abs().argmax(dim=0, keepdim=True)).sign()
@@ -34,7 +34,7 @@ def patch_filters(anatomy: Anatomy, count: int = 16) -> Tensor:
     figure 7 (left). Of a convolutional stem, the filters of its first convolution.
     """
     first = next(module for module in anatomy.patch_embed.modules() if isinstance(module, nn.Conv2d))
-    rows = first.weight.detach().flatten(1).double()
+    rows = first.weight.detach().flatten(1).cpu().double()
     _, _, components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
     return components[:count].unflatten(1, first.weight.shape[1:]).to(first.weight.dtype)
 
@@ -100,7 +100,7 @@ def attention_distance(anatomy: Anatomy, attention: Tensor, grid: tuple[int, int
     """
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     middles = torch.stack([rows.flatten() * anatomy.patch_size[0], columns.flatten() * anatomy.patch_size[1]], dim=1)
-    distances = torch.cdist(middles.double(), middles.double()).to(attention)
+    distances = torch.cdist(middles.cpu().double(), middles.cpu().double()).to(attention)
     patches = attention[..., anatomy.num_prefix_tokens :, anatomy.num_prefix_tokens :]
     patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(patches.dtype).tiny)
     return (patches * distances).sum(dim=-1).mean(dim=(0, 3))
@@ -117,7 +117,7 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
     """Linear centred kernel alignment (Kornblith et al. 2019, section 3) of features (n, D1) and (n, D2) of the same
     n images, 0 to 1; it does not change under rotation and scaling of either.
     """
-    a, b = (x.double() - x.double().mean(dim=0) for x in (a, b))
+    a, b = (x.cpu().double() - x.cpu().double().mean(dim=0) for x in (a, b))
     return (a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()).clamp(min=1e-300)
 
 

@@ -19,7 +19,26 @@ DARKEST = 1.4  # of a share: a full one is then no black hole on the page
 
 def attention_distance(distances: ArrayLike, theme: Theme = "light") -> Figure:
     """How far each head looks, in pixels, layer by layer: distances (L, H); the line joins the layers' means."""
-    values = np.asarray(distances, dtype=float)
+    return _by_head(np.asarray(distances, dtype=float), "Mean attention distance of each head", "pixels", theme)
+
+
+def attention_entropy(entropy: ArrayLike, tokens: int, theme: Theme = "light") -> Figure:
+    """Over how many tokens each head spreads its attention: entropy (L, H) in nats, of which all `tokens` alike would
+    be the most.
+    """
+    figure = _by_head(np.asarray(entropy, dtype=float), "Attention entropy of each head", "nats", theme)
+    with styled(theme) as s:
+        (axes,) = figure.axes
+        axes.axhline(np.log(tokens), color=s.quiet, linewidth=1, linestyle=":")
+        axes.set_ylim(0, 1.12 * np.log(tokens))
+        axes.annotate(
+            "all tokens alike", (0.99, np.log(tokens)), (0, 2), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va="bottom", fontsize=8, color=s.quiet,
+        )  # fmt: skip
+    return figure
+
+
+def _by_head(values: np.ndarray, title: str, unit: str, theme: Theme) -> Figure:
     layers = np.arange(1, len(values) + 1)
     with styled(theme) as s:
         figure = Figure(figsize=(4.6, 2.9))
@@ -27,7 +46,7 @@ def attention_distance(distances: ArrayLike, theme: Theme = "light") -> Figure:
         axes.plot(layers, values.mean(axis=1), color=s.orange, linewidth=1.6, zorder=2)
         for head in values.T:
             axes.scatter(layers, head, s=18, color=s.blue, alpha=0.75, linewidths=0, zorder=3)
-        axes.set(title="Mean attention distance of each head", xlabel="layer", ylabel="pixels")
+        axes.set(title=title, xlabel="layer", ylabel=unit)
         axes.set_xlim(0.5, len(values) + 0.5)
         axes.set_ylim(0, max(1.0, 1.1 * float(values.max())))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

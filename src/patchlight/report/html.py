@@ -14,7 +14,8 @@ from pathlib import Path
 import jinja2
 
 from patchlight.errors import PatchlightError
-from patchlight.report import insight_parts, parts
+from patchlight.report import insight_parts, parts, run_parts
+from patchlight.report.embed import Draw, Part
 from patchlight.report.facts import Facts, read_facts, resume_command
 from patchlight.report.style import STYLES, png
 from patchlight.units import SPACE
@@ -31,6 +32,7 @@ SLIDES = {
     "layers_wrong": "what a mistake read, layer by layer",
     "layers_right": "what a right answer read, layer by layer",
     "attention_distance": "how far each head looks",
+    "attention_entropy": "how widely each head looks",
     "painted": "what was hidden and what the model painted",
     "positions": "how alike position embeddings are",
 }
@@ -43,11 +45,11 @@ def build_report(run: Path) -> Path:
     run folder, a file of it is damaged, or the page cannot be written.
     """
     facts = read_facts(run)
-    slides: dict[str, parts.Draw] = {}
+    slides: dict[str, Draw] = {}
     tiles = parts.tiles(facts)
     shown = {
-        "headline": parts.headline(facts),
-        "recipe": parts.recipe(facts),
+        "headline": run_parts.headline(facts),
+        "recipe": run_parts.recipe(facts),
         "painted": parts.painted(facts, slides),
         "curves": parts.curves(facts, slides),
         "classes": parts.classes(facts, slides),
@@ -62,13 +64,15 @@ def build_report(run: Path) -> Path:
         "heads": insight_parts.heads(facts, slides),
         "faithfulness": insight_parts.faithfulness(facts),
         "colour_scale": insight_parts.colour_scale(),
-        "environment": parts.environment(facts),
+        "environment": run_parts.environment(facts),
     }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template("template.html")
-    html = page.render(facts=facts, light=STYLES["light"], dark=STYLES["dark"], **shown)
+    html = page.render(
+        facts=facts, folder=shlex.quote(str(facts.run)), light=STYLES["light"], dark=STYLES["dark"], **shown
+    )
     _write_slides(run / "figures", slides)
     return _write(run / "report.html", html.encode("utf-8", "replace"))
 
@@ -80,12 +84,13 @@ def build_readme(run: Path) -> Path:
     """
     facts = read_facts(run)
     about = facts.config.about
-    headline = parts.headline(facts)
+    headline = run_parts.headline(facts)
     lines = [f"# {_md(facts.name)}", ""]
     lines += [_md(about.title) + ".", ""] if about.title else []
     lines += [f"**{_result(headline)}**", ""]
     rows = headline["facts"] + ([("Validation", headline["validation"])] if headline["validation"] else [])
-    rows += [(word, text) for word, text in parts.recipe(facts)["notes"]]
+    rows += [(word, text) for word, text in run_parts.recipe(facts)["notes"]]
+    rows += [("Images", note) for note in headline["notes"]]
     lines += ["| | |", "|---|---|"] + [f"| {word} | {_md(text)} |" for word, text in rows] + [""]
     lines += ["## Use", "", "```sh", *_commands(facts), "```", ""]
     lines += ["## Files", "", *_files(facts)]
@@ -93,7 +98,7 @@ def build_readme(run: Path) -> Path:
     return _write(run / "README.md", text.encode("utf-8", "replace"))
 
 
-def _result(headline: parts.Part) -> str:
+def _result(headline: Part) -> str:
     if headline["painting"]:
         return headline["painting"]
     if headline["top1"] is None:
@@ -140,7 +145,7 @@ def _md(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
-def _write_slides(folder: Path, slides: dict[str, parts.Draw]) -> None:
+def _write_slides(folder: Path, slides: dict[str, Draw]) -> None:
     for name in SLIDES:
         if name in slides:
             _write(folder / f"{name}.png", png(slides[name]("light"), "light"))

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from patchlight.report import diagnostics, galleries
+from patchlight.report.embed import Draw, Part, chart, data_uri, encode, overlay, picture
 from patchlight.report.facts import Facts
-from patchlight.report.parts import Draw, Part, chart, data_uri, encode, overlay, picture
 from patchlight.report.style import Theme, cut
 from patchlight.units import percent
 
@@ -69,7 +69,7 @@ def explorer(facts: Facts, tiles: list[Part]) -> Part | None:
 
 def layers(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> list[Part]:
     """What the pooled token reads in each layer, and in the last one by each head, of the first image that is explored
-    and of the last: a mistake, and a right answer. The figure has all heads of all layers.
+    and of the last: a mistake, and a right answer. The figure has heads of other layers, too.
     """
     if facts.insight is None or facts.samples is None or "pooled" not in facts.insight:
         return []
@@ -87,8 +87,15 @@ def layers(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> list[Par
         by_head = [
             {"name": f"head {i + 1}", "map": overlay(image, one)} for i, one in enumerate(maps[-1][:HEADS_SHOWN])
         ]
-        found.append({"tile": tile, "layers": by_layer, "heads": by_head if len(by_head) > 1 else []})
+        heads = by_head if len(by_head) > 1 else []
+        found.append({"tile": tile, "layers": by_layer, "heads": heads, "drawn": _drawn(*maps.shape[:2])})
     return found
+
+
+def _drawn(depth: int, heads: int) -> str:
+    """Of so many layers and heads those that a board has."""
+    layers = f"{len(some(depth))} of {depth}" if depth > LAYERS_SHOWN else "all"
+    return f"{layers} layers with {f'{HEADS_SHOWN} of {heads}' if heads > HEADS_SHOWN else 'all'} heads"
 
 
 def some(depth: int) -> list[int]:
@@ -103,7 +110,7 @@ def _layer_board(image: np.ndarray, pooled: np.ndarray, said: str, theme: Theme)
     rows = [("mean of the heads", [image, *(galleries.overlay(image, pooled[i].mean(axis=0)) for i in chosen)])]
     rows += [
         (f"head {h + 1}", [None, *(galleries.overlay(image, pooled[i, h]) for i in chosen)])
-        for h in range(heads if 1 < heads <= HEADS_SHOWN else 0)
+        for h in range(min(heads, HEADS_SHOWN) if heads > 1 else 0)
     ]
     captions = [said, *(f"layer {i + 1}" for i in chosen)]
     return galleries.board(rows, "What the answer read, layer by layer", captions, theme)
@@ -134,13 +141,16 @@ def movie(facts: Facts) -> Part | None:
 
 
 def heads(facts: Facts, slides: dict[str, Draw]) -> Part | None:
-    """How far heads look, what the first filters are and how alike positions are."""
+    """How far and how widely heads look, what the first filters are and how alike positions are."""
     if facts.insight is None:
         return None
     insight = facts.insight
+    tokens = int(facts.number("model", "tokens") or insight["attention"].shape[-1])
     slides["attention_distance"] = lambda theme: diagnostics.attention_distance(insight["distance"], theme)
+    slides["attention_entropy"] = lambda theme: diagnostics.attention_entropy(insight["entropy"], tokens, theme)
     found: Part = {
         "distance": chart(slides["attention_distance"], "Mean attention distance of each head over the layers."),
+        "entropy": chart(slides["attention_entropy"], "Attention entropy of each head over the layers."),
         "filters": [picture(filter_.repeat(4, 0).repeat(4, 1)) for filter_ in insight["filters"]],
         "positions": None,
         "stem": facts.about("model", "stem") == "conv",

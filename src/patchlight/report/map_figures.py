@@ -25,6 +25,7 @@ from patchlight.report import diagnostics, galleries, style
 from patchlight.units import percent
 
 FEW = 6  # images in figures of many rows
+ONCE = ("layer_likeness.png", "heads-layer*.png")  # figures that not every call draws
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def write_figures(
         **_attention_figures(subject, layers),
         "versus": _versus(subject, next(iter(found))),
     }
+    for old in (path for pattern in ONCE for path in folder.glob(pattern)):
+        old.unlink()  # of other images, or of other layers
     paths = {}
     for name, figure in figures.items():
         path = folder / f"{name}.png"

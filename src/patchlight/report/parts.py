@@ -5,68 +5,22 @@ A part that draws also puts its figure into `slides`, by name, for `figures/*.pn
 
 from __future__ import annotations
 
-import base64
-import io
-import shlex
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
+from patchlight.config import AugmentConfig
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.report import figures, galleries
-from patchlight.report.facts import Facts, resume_command
-from patchlight.report.settings import settings
-from patchlight.report.style import STYLES, Theme, cut, svg
-from patchlight.units import SPACE, duration, percent, short
+from patchlight.report.embed import Draw, Part, chart, data_uri, encode, overlay, picture
+from patchlight.report.facts import Facts
+from patchlight.report.style import cut
+from patchlight.units import percent
 
 BY = "\N{MULTIPLICATION SIGN}"
-EN = "\N{EN DASH}"
-TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
 NAME = 36  # signs of a class name under a picture
 PAINTED_ROWS = (("image", "images"), ("shown", "hidden"), ("painted", "painted"))
-Draw = Callable[[Theme], Figure]
-Part = dict[str, Any]
-
-
-def headline(facts: Facts) -> Part:
-    part: Part = {
-        "top1": None,
-        "validation": _validation(facts),
-        "facts": key_facts(facts),
-        "resume": resume_command(facts.run),
-        "painting": _painting(facts),
-    }
-    if facts.result is None:
-        return part
-    result = facts.result
-    low, high = result["top1_ci95"]
-    sizes = np.sum(result["confusion"], axis=1)
-    k = len(sizes)
-    return part | {
-        "top1": percent(result["top1"], 1 if result["n"] < 10000 else 2),
-        "interval": f"{100 * low:.1f} {EN} {percent(high, 1)}",
-        "n": f"{result['n']:,}",
-        "split": str(result.get("split") or "test"),
-        "chance": percent(sizes.max() / max(sizes.sum(), 1), 0 if k < 50 else 1),
-        "top5": percent(result["top5"], 1) if k > 5 else None,
-        "mirrored": percent(mirrored["top1"], 1) if (mirrored := result.get("mirrored")) else None,
-        "subset": _subset(result.get("subset_test")),
-        "loss": f"{result['loss']:.3f}",
-    }
-
-
-def _painting(facts: Facts) -> str | None:
-    """Of masked autoencoding, which has no accuracy."""
-    if facts.config.train.task != "reconstruct" or facts.selected is None:
-        return None
-    share, loss = facts.config.mae.mask_ratio, facts.selected.get("val/loss")
-    error = (
-        f": their pixels, normalised patch by patch, are missed by {loss:.3f} (mean square)" if loss is not None else ""
-    )
-    return f"An encoder that learned without labels, by painting {percent(share)} of each image's patches{error}."
 
 
 def painted(facts: Facts, slides: dict[str, Draw]) -> Part | None:
@@ -79,77 +33,6 @@ def painted(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     return {"figure": chart(slides["painted"], words)}
 
 
-def _subset(own: dict[str, Any] | None) -> str | None:
-    """The score on the subset's own test images, which stand beside the full test set."""
-    if own is None:
-        return None
-    low, high = own["top1_ci95"]
-    return f"{percent(own['top1'], 1)} (95 % interval {100 * low:.1f} {EN} {percent(high, 1)}, {own['n']:,} images)"
-
-
-def _validation(facts: Facts) -> str | None:
-    row = facts.selected
-    if row is None:
-        return None
-    score = row.get("val/top1")
-    train = facts.config.train
-    epochs = sum(stage.train.epochs for stage in facts.config.of_stages())
-    words = f"epoch {row['epoch']} of {len(facts.rows) if train.budget else f'{epochs:g}'}"
-    return f"{percent(score, 1)} at {words}, the one kept" if score is not None else f"{words} was kept"
-
-
-def key_facts(facts: Facts) -> list[tuple[str, str]]:
-    """What was trained, on what, how long and where: pairs of a word and a line."""
-    model = [str(facts.about("model", "name") or facts.config.model.name)]
-    for key, word in (("params", "parameters"), ("flops_per_image", "FLOPs per image"), ("tokens", "tokens")):
-        value = facts.number("model", key)
-        model += [f"{short(value)}{SPACE}{word}"] if value is not None else []
-    stem, flops = facts.number("model", "stem_flops"), facts.number("model", "flops_per_image")
-    if facts.about("model", "stem") == "conv" and stem and flops:
-        model += [f"{percent(stem / flops)} of the FLOPs are its convolutional stem"]
-    data = [str(facts.about("data", "source") or facts.config.data.source)]
-    for key, word in (("train", "training"), ("val", "validation"), ("test", "test")):
-        value = facts.number("data", key)
-        data += [f"{value:,.0f}{SPACE}{word}"] if value else []
-    classes = facts.number("data", "classes") or len(facts.class_names)
-    data += [f"{classes:,.0f}{SPACE}classes"] if classes else []
-    wall, cpu, speed = (facts.number("time", key) for key in ("train_wall_s", "train_cpu_s", "images_per_s"))
-    time = [duration(wall)] if wall is not None else []
-    time += [f"{duration(cpu)} of CPU time"] if cpu is not None else []
-    time += [f"{short(speed)}{SPACE}images/s"] if speed is not None else []
-    lines = {"Model": model, "Data": data, "Training": time, "Hardware": hardware(facts)}
-    return [(word, " · ".join(line)) for word, line in lines.items() if line]
-
-
-def hardware(facts: Facts) -> list[str]:
-    words = []
-    for key in ("gpu", "cpu"):
-        if name := facts.about("hardware", key):
-            words.append(str(name))
-    cores, memory = facts.number("hardware", "cores"), facts.number("hardware", "memory_gb")
-    words += [f"{cores:,.0f}{SPACE}cores"] if cores is not None else []
-    words += [f"{memory:,.0f}{SPACE}GB"] if memory is not None else []
-    words += [f"on {facts.about('hardware', 'device')}"] if facts.about("hardware", "device") else []
-    words += [f"{facts.about('precision')} precision"] if facts.about("precision") else []
-    return words
-
-
-def recipe(facts: Facts) -> Part:
-    about = facts.config.about
-    again = f"patchlight train {shlex.quote(str(facts.run / 'config.toml'))} --out NEW"
-    return {
-        "notes": [
-            (word, text)
-            for word, text in (("Recipe from", about.source), ("Its cost", about.cost), ("Its result", about.expect))
-            if text
-        ],
-        "settings": settings(facts),
-        "toml": facts.config.to_toml(),
-        "command": str(facts.about("command") or about.command or again),
-        "again": again,
-    }
-
-
 def curves(facts: Facts, slides: dict[str, Draw]) -> Part | None:
     panels = [panel for panel in figures.PANELS if figures.has_panel(facts.rows, panel)]
     if not panels or facts.selected is None:
@@ -160,12 +43,15 @@ def curves(facts: Facts, slides: dict[str, Draw]) -> Part | None:
         chart(lambda theme, p=panel: figures.curves(facts.rows, theme, epoch, [p]), _curve_words(facts, panel))  # type: ignore[misc]
         for panel in panels
     ]
-    mixed = facts.config.augment.mixup_alpha > 0 or facts.config.augment.cutmix_alpha > 0
+    stages = facts.config.of_stages()
+    counted = ["label smoothing"] if any(stage.train.label_smoothing for stage in stages) else []
+    counted += ["what the teacher says"] if facts.config.train.teacher else []
     return {
         "charts": charts,
         "kept": epoch,
         "validated": any(row.get("val/loss") is not None for row in facts.rows),
-        "harder": mixed or facts.config.augment.policy != "none" or facts.config.augment.crop_padding > 0,
+        "harder": any(replace(stage.augment, flip="none") != AugmentConfig() for stage in stages),
+        "other_loss": " and ".join(counted),
     }
 
 
@@ -329,56 +215,3 @@ def attention(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> Part 
         "scale": data_uri("png", encode(scale, "png")),
         "layer": "layer" in title.lower(),
     }
-
-
-def environment(facts: Facts) -> list[tuple[str, str]]:
-    rows = [("Patchlight", facts.about("patchlight")), ("Started", facts.about("started"))]
-    rows += [("Git commit", facts.about("git_commit")), ("Threads", facts.about("threads"))]
-    rows += [("Hardware", ", ".join(hardware(facts)))]
-    versions = facts.about("versions")
-    rows += list(versions.items()) if isinstance(versions, dict) else []
-    return [(str(word), str(value)) for word, value in rows if value]
-
-
-def chart(draw: Draw, words: str) -> Part:
-    """A chart for the page: the same figure for light and for dark, its width in CSS pixels, and a text for the ear."""
-    uris: Part = {theme: data_uri("svg+xml", svg(draw(theme), theme).encode()) for theme in STYLES}
-    width, height = draw("light").get_size_inches() * 96
-    return {**uris, "alt": words, "width": round(width), "height": round(height)}
-
-
-def picture(image: np.ndarray) -> Part:
-    """An image for the page. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
-    small = _small(image)
-    crisp = small is image
-    uri = data_uri("png", encode(image, "png")) if crisp else data_uri("jpeg", encode(small, "jpeg"))
-    return {"uri": uri, "crisp": crisp, "width": small.shape[1], "height": small.shape[0]}
-
-
-def overlay(image: np.ndarray, weights: np.ndarray) -> Part:
-    mixed = galleries.overlay(_small(image), weights, side=96)
-    kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
-    return {
-        "uri": data_uri(kind, encode(mixed, kind)),
-        "crisp": False,
-        "width": mixed.shape[1],
-        "height": mixed.shape[0],
-    }
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    if max(image.shape[:2]) <= TILE:
-        return image
-    smaller = Image.fromarray(image)
-    smaller.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-    return np.asarray(smaller)
-
-
-def encode(image: np.ndarray, kind: str) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, format=kind, optimize=True, quality=88)
-    return out.getvalue()
-
-
-def data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

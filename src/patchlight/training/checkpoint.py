@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchlight.errors import PatchlightError
+
+NAME = re.compile(r"step-\d{8,}")  # of a whole checkpoint; a copy beside it is none
 
 
 def save_checkpoint(
@@ -47,7 +50,7 @@ def save_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The whole ones, oldest first."""
-    return sorted(folder.glob("step-[0-9]*"))
+    return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -128,5 +131,5 @@ def _restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor])
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())

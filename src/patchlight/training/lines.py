@@ -24,10 +24,11 @@ def budget_line(
     budget: Any, epochs: float, steps: int, pace: float, val_s: float, memory_gb: float, left: float
 ) -> str:
     """What the budget holds: epochs of so many steps, at a pace in images/s; `left` seconds to the end."""
+    memory = f"{memory_gb:.1f} GB of memory; " if memory_gb else ""
     end = datetime.datetime.now() + datetime.timedelta(seconds=left)
     return (
         f"the budget of {budget} holds {epochs:.3g} epochs of {steps:,} steps at {pace:,.0f} images/s and "
-        f"{1000 * val_s:,.0f} ms a validation; {memory_gb:.1f} GB of memory; done in {clock(left)}, at {end:%H:%M:%S}"
+        f"{1000 * val_s:,.0f} ms a validation; {memory}done in {clock(left)}, at {end:%H:%M:%S}"
     )
 
 
