@@ -48,7 +48,7 @@ def small_config(**sections: dict) -> Config:
         "eval": {"gallery": 4},
     }
     for name, values in sections.items():
-        data[name] = {**data.get(name, {}), **values}
+        data[name] = values if name == "stages" else {**data.get(name, {}), **values}
     return config_from_dict(data)
 
 

@@ -60,7 +60,7 @@ def test_a_run_folder_holds_what_is_promised(run):
     digests = environment["data"].pop("digests")
     assert set(digests) == {"train", "val", "test"}
     assert environment["data"] == {
-        "source": "digits", "path": None, "train": 120, "val": 40, "test": 60, "classes": 10,
+        "source": "digits", "path": None, "train": 120, "val": 40, "test": 60, "classes": 10, "notes": [],
     }  # fmt: skip
 
 
@@ -345,7 +345,7 @@ def test_every_recipe_trains_two_steps(name, tmp_path):
         "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug",
         "--train.device", "cpu",
         "--data.test_per_class", "2", "--data.val_per_class", "2", "--data.train_per_class", "6",
-        "--train.batch_size", "20", "--eval.gallery", "2",
+        "--train.batch_size", "8", "--eval.gallery", "2",
     ]  # fmt: skip
     recipe = load_recipe(name)
     if recipe.model.name not in MODELS:

@@ -186,7 +186,7 @@ def test_checkpointing_changes_memory_and_not_gradients():
     [
         ({"patch_size": 5}, "patch_size 5 does not divide the image size 16; choose one of 1, 2, 4, 8, 16"),
         ({"num_heads": 5}, "embed_dim 24 is not a multiple of model.num_heads 5"),
-        ({"embed_dim": 18, "pos_embed": "sincos2d"}, "needs an embed_dim that 4 divides"),
+        ({"embed_dim": 18, "pos_embed": "sincos2d"}, "needs a model.embed_dim that 4 divides"),
         ({"stem_channels": (8, 8)}, "stem_channels is for model.stem = 'conv'"),
         ({"stem": "conv", "stem_channels": (8,)}, "a width per halving"),
         ({"stem": "conv", "patch_size": 1}, "power of two"),

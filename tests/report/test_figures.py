@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from patchlight.evaluation import metrics
-from patchlight.report import figures, galleries
-from patchlight.report.style import STYLES, cut, plain, png, svg
+from patchlight.report import diagnostics, figures, galleries
+from patchlight.report.style import STYLES, cut, darkened, plain, png, svg
 from patchlight.units import percent
 
 THEMES = list(STYLES)
@@ -259,3 +259,23 @@ def test_nothing_stays_set_and_pyplot_stays_out(caplog):
 def test_svg_needs_nothing_from_outside():
     document = svg(galleries.patches(pictures(1)[0], 4), "light")
     assert not re.search(r'(?:href|src)="(?!data:|#)', document)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda theme: figures.curves(rows(5), theme, 3),
+        lambda theme: figures.per_class({"a": 0.5, "b": 0.9}, [(0.4, 0.6), (0.8, 0.95)], theme, 0.7),
+        lambda theme: figures.reliability(result(5)["reliability"], 0.1, theme),
+        lambda theme: diagnostics.attention_entropy(np.full((4, 3), 2.0), 17, theme),
+    ],
+    ids=["curves", "per_class", "reliability", "entropy"],
+)
+def test_a_light_chart_is_darkened_without_drawing_it_again(draw):
+    def named_by_place(document):
+        """Marks, clips and hatches have names made of what they look like."""
+        names: dict[str, str] = {}
+        return re.sub(r"\b[mph][0-9a-f]{10}\b", lambda found: names.setdefault(found[0], str(len(names))), document)
+
+    light, dark = (svg(draw(theme), theme) for theme in ("light", "dark"))
+    assert named_by_place(darkened(light)) == named_by_place(dark) != named_by_place(light)

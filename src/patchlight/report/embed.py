@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from patchlight.report import galleries
-from patchlight.report.style import STYLES, Theme, svg
+from patchlight.report.style import Theme, darkened, svg
 
 TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
 Draw = Callable[[Theme], Figure]
@@ -21,8 +21,12 @@ Part = dict[str, Any]
 
 def chart(draw: Draw, words: str) -> Part:
     """A chart for the page: the same figure for light and for dark, its width in CSS pixels, and a text for the ear."""
-    uris: Part = {theme: data_uri("svg+xml", svg(draw(theme), theme).encode()) for theme in STYLES}
-    width, height = draw("light").get_size_inches() * 96
+    figure = draw("light")
+    light = svg(figure, "light")
+    # Drawing takes longest. Pixels inside may be of a scale of colours, which has one of its own for the dark.
+    dark = svg(draw("dark"), "dark") if "<image" in light else darkened(light)
+    uris: Part = {name: data_uri("svg+xml", text.encode()) for name, text in (("light", light), ("dark", dark))}
+    width, height = figure.get_size_inches() * 96
     return {**uris, "alt": words, "width": round(width), "height": round(height)}
 
 

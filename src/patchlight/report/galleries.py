@@ -174,20 +174,18 @@ def attention(
     pictures, weights = np.asarray(images), np.asarray(maps)
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns)
+    above = CAPTION if captions else GAP
+    pair, pitch = 2 * SIDE + 3 * GAP, SIDE + above
     with styled(theme) as s:
-        figure = Figure(figsize=(max(5.2, 2.75 * columns), 0.9 + 1.5 * rows))
-        figure.suptitle(plain(title, 110), fontsize=10, fontweight="bold", color=s.ink, x=0.01, ha="left")
-        # Three places for a sample: the image, its map, and a gap to the next.
-        places = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=[1, 1, 0.08] * columns)
-        for axes in places.flat:
-            axes.set_axis_off()
-        for i in range(len(pictures)):
-            left, right = places[i // columns, 3 * (i % columns) : 3 * (i % columns) + 2]
-            _show(left, pictures[i])
-            _show(right, overlay(pictures[i], weights[i]))
+        width = max(5.2, 2 * MARGIN + columns * pair)
+        figure, sheet = _sheet(width, TITLE + rows * pitch + SCALE, title, s)
+        for i, picture in enumerate(pictures):
+            x, y = MARGIN + (i % columns) * pair, TITLE + (i // columns) * pitch + above
+            _place(sheet, picture, x, y)
+            _place(sheet, overlay(picture, weights[i]), x + SIDE + GAP, y)
             if i < len(captions):
-                left.set_title(plain(captions[i], 34), fontsize=8, fontweight="normal", color=s.ink, pad=3)
-        _scale(figure, places, max(5.2, 2.75 * columns))
+                sheet.text(x, y - 0.05, plain(captions[i], 34), fontsize=8, color=s.ink, ha="left", va="bottom")
+        _scale(sheet, s)
     return figure
 
 
@@ -200,40 +198,59 @@ def board(
     rows: (label, pictures (h, w, 3) uint8), all equally long or shorter, None an empty place; captions stand above the
     first row's pictures, of two lines at most. `scale` explains the colours of maps below.
     """
-    columns = max(len(pictures) for _, pictures in rows)
-    side, left = 1.15, 1.0
-    width = max(5.2, left + columns * (side + 0.06))
+    columns, left, pitch = max(len(pictures) for _, pictures in rows), MARGIN + 1.1, SIDE + GAP
+    top = TITLE + (0.16 * max(1 + caption.count("\n") for caption in captions) if captions else 0) + GAP
     with styled(theme) as s:
-        figure = Figure(figsize=(width, 0.5 + 0.34 * bool(captions) + len(rows) * (side + 0.08) + 0.5 * scale))
-        figure.suptitle(plain(title, 130), fontsize=10, fontweight="bold", color=s.ink, x=0.01, ha="left")
-        places = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[left, *[side] * columns])
-        for axes in places.flat:
-            axes.set_axis_off()
-        for line, (label, pictures) in zip(places, rows, strict=True):
-            words = "\n".join(textwrap.wrap(plain(label, 40), 18))
-            line[0].text(
-                0.98, 0.5, words, ha="right", va="center", fontsize=8, color=s.quiet, transform=line[0].transAxes
-            )
-            for axes, picture in zip(line[1:], pictures, strict=False):
+        width = max(5.2, left + columns * pitch + MARGIN)
+        figure, sheet = _sheet(width, top + len(rows) * pitch + (SCALE if scale else MARGIN), title, s)
+        for line, (label, pictures) in enumerate(rows):
+            y = top + line * pitch
+            words = "\n".join(textwrap.wrap(plain(label, 40), 16))
+            sheet.text(left - 0.08, y + SIDE / 2, words, fontsize=8, color=s.quiet, ha="right", va="center")
+            for column, picture in enumerate(pictures):
                 if picture is not None:
-                    _show(axes, np.asarray(picture, dtype=np.uint8))
-        for axes, caption in zip(places[0, 1:], captions, strict=False):
+                    _place(sheet, np.asarray(picture, dtype=np.uint8), left + column * pitch, y)
+        for column, caption in enumerate(captions[: len(rows[0][1])]):
             first, _, second = caption.partition("\n")
             text = f"{plain(first, 20)}\n{plain(second, 20)}" if second else plain(first, 20)
-            axes.set_title(text, fontsize=7.5, fontweight="normal", color=s.ink, pad=3, loc="center")
+            x = left + column * pitch + SIDE / 2
+            sheet.text(x, top - 0.05, text, fontsize=7.5, color=s.ink, ha="center", va="bottom")
         if scale:
-            _scale(figure, places, width)
+            _scale(sheet, s)
     return figure
 
 
-def _scale(figure: Figure, places: Any, width: float) -> None:
-    """What the colours of maps mean."""
-    mappable = mpl.cm.ScalarMappable(cmap=HEAT)
-    mappable.set_clim(0, 1)
-    bar = figure.colorbar(mappable, ax=places, location="bottom", ticks=[0, 1], aspect=50, shrink=min(0.6, 3.5 / width))
-    bar.ax.set_xticklabels(["least", "most"], fontsize=8)
-    bar.ax.tick_params(length=0)
-    bar.outline.set_visible(False)
+# Inches on a sheet: a picture's longer side, and the room that a title, a line of words and the colours' scale take.
+SIDE, GAP, MARGIN, TITLE, CAPTION, SCALE = 1.15, 0.07, 0.08, 0.34, 0.24, 0.5
+
+
+def _sheet(width: float, height: float, title: str, s: Style) -> tuple[Figure, Axes]:
+    """One pair of axes in inches from the upper left corner: an axes for each picture would take seconds to draw."""
+    figure = Figure(figsize=(width, height), layout="none")
+    sheet = figure.add_axes((0, 0, 1, 1))
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    sheet.text(MARGIN, 0.2, plain(title, 130), fontsize=10, fontweight="bold", color=s.ink, ha="left", va="center")
+    return figure, sheet
+
+
+def _place(sheet: Axes, picture: NDArray[Any], x: float, y: float) -> None:
+    """A picture in the square of SIDE inches whose upper left corner is (x, y)."""
+    height, width = (SIDE * n / max(picture.shape[:2]) for n in picture.shape[:2])
+    x, y = x + (SIDE - width) / 2, y + (SIDE - height) / 2
+    kind = "none" if max(picture.shape[:2]) <= 256 else "antialiased"
+    sheet.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation=kind)
+
+
+def _scale(sheet: Axes, s: Style) -> None:
+    """What the colours of maps mean, at the foot of a sheet."""
+    width, height = sheet.get_xlim()[1], sheet.get_ylim()[0]
+    length = min(0.6 * width, 3.5)
+    x, y = (width - length) / 2, height - 0.32
+    colours = heat(np.linspace(0, 1, 256))[None]
+    sheet.imshow(colours, extent=(x, x + length, y + 0.08, y), aspect="auto", interpolation="none")
+    for place, word in ((x, "least"), (x + length, "most")):
+        sheet.text(place, y + 0.12, word, fontsize=8, color=s.quiet, ha="center", va="top")
 
 
 def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[Figure, list[Axes]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,6 +101,13 @@ def svg(figure: Figure, theme: Theme) -> str:
     out = io.BytesIO()
     _write(figure, theme, out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue().decode("utf-8")
+
+
+def darkened(document: str) -> str:
+    """A light chart's SVG in the colours of the dark theme."""
+    light, dark = dataclasses.asdict(STYLES["light"]), dataclasses.asdict(STYLES["dark"])
+    colours = {light[role]: dark[role] for role in light if light[role].startswith("#")}
+    return re.sub("|".join(colours), lambda found: colours[found[0]], document)
 
 
 def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True) -> bytes:
