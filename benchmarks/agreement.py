@@ -88,7 +88,7 @@ def train(settings: dict[str, str], engine: str) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     shape, found = result["shape"], result["conversions"]
-    rows = [[step, *(f"{found[name][step]:.1e}" for name in PRECISIONS)] for step in found["float64"]]
+    rows = [[step, *(_difference(found[name][step]) for name in PRECISIONS)] for step in found["float64"]]
     epochs = len(result["engines"]["loop"]["losses"])
     words = " ".join(f"--{key} {value}" for key, value in result["settings"].items())
     engines = [
@@ -103,3 +103,7 @@ def table(result: dict[str, Any]) -> str:
         f"{epochs} epochs differ by {result['loss_difference']:.1e} of their value at most:",
         markdown.table(["engine", "last epoch's loss", "test accuracy", "images/s"], engines),
     ])  # fmt: skip
+
+
+def _difference(value: float) -> str:
+    return f"{value:.1e}" if value else "none, to the bit"

@@ -18,7 +18,8 @@ from patchlight.explanation.methods import CONTROLS, METHODS
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small"
-    assert main(["train", "quickstart", *SMALL, "--out", str(path)]) == 0
+    words = ["--model.global_pool", "seq"]  # whose pooling has weights of its own
+    assert main(["train", "quickstart", *SMALL, *words, "--out", str(path)]) == 0
     return path
 
 

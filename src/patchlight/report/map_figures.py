@@ -70,7 +70,7 @@ def write_figures(
     """Every figure as PNG; `{name: path}`."""
     captions, pictures = subject.captions(), list(subject.pictures)
     maps = {name: one.maps.cpu().numpy() for name, one in found.items()}
-    blind = {name: "" if METHODS[name].by_class else " (class-blind)" for name in found}
+    blind = {name: "" if METHODS[name].by_class else " (blind)" for name in found}
     figures = {
         "maps": galleries.board(
             [
@@ -104,7 +104,7 @@ def _attention_figures(subject: Subject, layers: Sequence[int] | None) -> dict[s
     pictures, inputs, captions = subject.pictures[:FEW], subject.inputs[:FEW], subject.captions()[:FEW]
     with torch.no_grad(), record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(inputs)
-    attention, share = recorded.attention, anatomy.readout(outputs[-1])
+        attention, share = recorded.attention, anatomy.readout(outputs[-1])
     depth, heads = attention.shape[1:3]
 
     def row(label: str, matrix: Tensor) -> tuple[str, list[np.ndarray]]:
