@@ -226,7 +226,8 @@ SIDE, GAP, MARGIN, TITLE, CAPTION, SCALE = 1.15, 0.07, 0.08, 0.34, 0.24, 0.5
 
 def _sheet(width: float, height: float, title: str, s: Style) -> tuple[Figure, Axes]:
     """One pair of axes in inches from the upper left corner: an axes for each picture would take seconds to draw."""
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # all places are given
     sheet = figure.add_axes((0, 0, 1, 1))
     sheet.set_axis_off()
     sheet.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
