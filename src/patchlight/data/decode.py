@@ -158,14 +158,7 @@ def _orientation(image: Image.Image) -> int:
     """1 to 8, from 5 on with width and height exchanged; 1 where the EXIF data are damaged."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        struct.error,
-        UserWarning,
-    ):  # it warns, and warnings may be errors
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error, UserWarning):  # a warning, where it is an error
         return 1
 
 

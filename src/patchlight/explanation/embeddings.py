@@ -100,7 +100,7 @@ def attention_distance(anatomy: Anatomy, attention: Tensor, grid: tuple[int, int
     """
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     middles = torch.stack([rows.flatten() * anatomy.patch_size[0], columns.flatten() * anatomy.patch_size[1]], dim=1)
-    distances = torch.cdist(middles.cpu().double(), middles.cpu().double()).to(attention)
+    distances = torch.cdist(middles.double(), middles.double()).to(attention)
     patches = attention[..., anatomy.num_prefix_tokens :, anatomy.num_prefix_tokens :]
     patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(patches.dtype).tiny)
     return (patches * distances).sum(dim=-1).mean(dim=(0, 3))
@@ -117,13 +117,13 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
     """Linear centred kernel alignment (Kornblith et al. 2019, section 3) of features (n, D1) and (n, D2) of the same
     n images, 0 to 1; it does not change under rotation and scaling of either.
     """
-    a, b = (x.cpu().double() - x.cpu().double().mean(dim=0) for x in (a, b))
+    a, b = (x - x.mean(dim=0) for x in (a.cpu().double(), b.cpu().double()))
     return (a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()).clamp(min=1e-300)
 
 
 def cka_of_layers(a: Tensor, b: Tensor) -> Tensor:
     """`linear_cka` of the mean tokens of every two layers, (B, L1, T, D1) and (B, L2, T, D2) -> (L1, L2)."""
-    left, right = a.mean(dim=2), b.mean(dim=2)
+    left, right = a.mean(dim=2).cpu(), b.mean(dim=2).cpu()
     return torch.stack([
         torch.stack([linear_cka(x, y) for y in right.unbind(dim=1)]) for x in left.unbind(dim=1)
     ])  # fmt: skip

@@ -239,8 +239,7 @@ def _place(sheet: Axes, picture: NDArray[Any], x: float, y: float) -> None:
     """A picture in the square of SIDE inches whose upper left corner is (x, y)."""
     height, width = (SIDE * n / max(picture.shape[:2]) for n in picture.shape[:2])
     x, y = x + (SIDE - width) / 2, y + (SIDE - height) / 2
-    kind = "none" if max(picture.shape[:2]) <= 256 else "antialiased"
-    sheet.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation=kind)
+    sheet.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation=_crispness(picture))
 
 
 def _scale(sheet: Axes, s: Style) -> None:
@@ -266,9 +265,13 @@ def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[F
 
 
 def _show(axes: Axes, picture: NDArray[Any]) -> None:
-    # The pixel grid of a small image is shown as it is; "none" also keeps it unscaled inside an SVG.
-    axes.imshow(picture, interpolation="none" if max(picture.shape[:2]) <= 256 else "antialiased")
+    axes.imshow(picture, interpolation=_crispness(picture))
     axes.set_axis_off()
+
+
+def _crispness(picture: NDArray[Any]) -> str:
+    """The pixel grid of a small image is shown as it is; "none" also keeps it unscaled inside an SVG."""
+    return "none" if max(picture.shape[:2]) <= 256 else "antialiased"
 
 
 def _frame(axes: Axes, colour: str, dashes: str, width: float = 1.8) -> None:
