@@ -34,6 +34,7 @@ STREAMS = {
     "faithfulness": 6,
     "snapshots": 7,
     "decoder": 8,
+    "mix": 9,
 }
 
 

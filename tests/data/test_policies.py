@@ -155,7 +155,7 @@ def test_draws_are_uniform() -> None:
     share = torch.bincount(ops.flatten(), minlength=len(OPS)) / ops.numel()
     assert torch.allclose(share[: len(DRAWN_OPS)], torch.tensor(1 / 14), atol=0.005)
     assert share[-1] == 0
-    signed = torch.tensor(policies.SIGNED)[ops]
+    signed = policies.SIGNED[ops]
     assert (magnitudes[signed] < 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert (magnitudes[~signed] >= 0).all()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import make_images, run_fit, small_config, small_splits
+from small import run_fit, small_config, small_splits
 
 from patchlight.config import Config
 from patchlight.data.splits import Splits
@@ -310,23 +310,6 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
     torch.manual_seed(3)
     run_fit(tmp_path, model=DROPOUTS, augment=EVERYTHING)
     assert torch.equal(torch.rand(1), expected)
-
-
-def test_a_set_that_lives_on_the_device_gives_the_same_batches(monkeypatch):
-    from patchlight.config import AugmentConfig
-    from patchlight.data import batches
-
-    config = AugmentConfig(crop_padding=2, flip="alternating", policy="randaugment", erasing_prob=0.5)
-    images = make_images(n=40).select(range(3, 33))  # a view of some rows
-    make = {"seed": 1, "fill": torch.zeros(3, dtype=torch.uint8), "device": torch.device("cpu")}
-    gathered = batches.TrainBatches(images, 8, config, **make)
-    monkeypatch.setattr(batches, "fits_on", lambda device, images: True)
-    resident = batches.TrainBatches(images, 8, config, **make)
-    assert resident._resident is not None
-    for epoch, step in ((0, 0), (0, 2), (1, 1)):
-        a, b = gathered.batch(epoch, step), resident.batch(epoch, step)
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.targets, b.targets)
 
 
 def test_cuda_graphs_need_a_gpu(tmp_path):

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,19 +16,22 @@ from patchlight.config import AugmentConfig
 from patchlight.data.augment import augment
 from patchlight.data.images import ImageSet
 
+PIXELS_AT_ONCE = 512 * 32 * 32  # fewer are augmented more slowly, each: calls cost more than the work
+
 
 @dataclass(frozen=True)
 class Batch:
     images: Tensor  # (B, C, H, W) uint8, augmented, on the training device
     targets: Tensor  # (B,) int64
-    generator: torch.Generator  # where the draws of this batch go on, for mixing
+    generator: torch.Generator  # of the batch's own draws, for mixing
 
 
 class TrainBatches:
     """The batches of every epoch. Nothing is consumed by `batch`, so any step can be made again.
 
-    On a GPU with room for it, the whole set is moved there once; else a batch is gathered in memory and moved. Either
-    way it is augmented on `device`, and what is drawn does not depend on where.
+    On a GPU with room for it, the whole set is moved there once; else images are gathered in memory and moved. Either
+    way they are augmented on `device`, those of a few small batches together, and what is drawn does not depend on
+    where.
     """
 
     def __init__(
@@ -38,7 +42,10 @@ class TrainBatches:
         self.fill = fill  # (C,) uint8, what random erasing writes
         self.steps_per_epoch = len(images) // self.batch_size  # what is left over comes up in another epoch's order
         self._resident = images.to(device) if fits_on(device, images) else None
+        height, width = images.image_size
+        self._together = max(1, PIXELS_AT_ONCE // (self.batch_size * height * width))  # steps
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self._augmented = lru_cache(maxsize=1)(self._augment)
 
     def order(self, epoch: int) -> Tensor:
         """The permutation of the set in this epoch, (N,)."""
@@ -47,20 +54,27 @@ class TrainBatches:
             self._order = epoch, torch.randperm(len(self.images), generator=draw)
         return self._order[1]
 
-    def indices(self, epoch: int, step: int) -> Tensor:
-        """Which images of the set make the batch of one step, (B,)."""
-        return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+    def indices(self, epoch: int, step: int, steps: int = 1) -> Tensor:
+        """Which images of the set make the batches of `steps` steps from `step` on, (steps * B,)."""
+        return self.order(epoch)[step * self.batch_size :][: steps * self.batch_size]
 
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
-        indices = self.indices(epoch, step)
+        share, place = divmod(step, self._together)
+        images, targets = self._augmented(epoch, share * self._together, strong)
+        own = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        return Batch(images[own], targets[own], runtime.generator(self.seed, "mix", epoch, step))
+
+    def _augment(self, epoch: int, step: int, strong: bool) -> tuple[Tensor, Tensor]:
+        """Images and labels of the batches that are made together from `step` on."""
+        indices = self.indices(epoch, step, min(self._together, self.steps_per_epoch - step))
         images, targets = self.gather(indices)
         draw = runtime.generator(self.seed, "augment", epoch, step)
         pixels = augment(
             images, indices, self.config,
             seed=self.seed, epoch=epoch, generator=draw, strong=strong, fill=self.fill,
         )  # fmt: skip
-        return Batch(pixels, targets, draw)
+        return pixels, targets
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) uint8 and labels (B,) of these places (on the CPU), on the device."""

@@ -10,6 +10,7 @@ device; magnitudes are on the CPU, in torchvision's units.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -40,7 +41,7 @@ MAGNITUDES: dict[str, tuple[float, float, float]] = {
     "Posterize": (8.0, 4.0, 2.0),
     "Solarize": (255.0, 0.0, 0.0),
 }
-SIGNED = [name in MAGNITUDES and name not in ("Posterize", "Solarize") for name in OPS]
+SIGNED = torch.tensor([name in MAGNITUDES and name not in ("Posterize", "Solarize") for name in OPS])
 
 # AutoAugment's sub-policies for CIFAR-10: two times op, probability, bin of 10.
 SubPolicy = tuple[tuple[str, float, int], tuple[str, float, int]]
@@ -71,10 +72,14 @@ CIFAR10_POLICIES: list[SubPolicy] = [
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 ]
+CIFAR10_OPS = torch.tensor([[list(OPS).index(name) for name, _, _ in pair] for pair in CIFAR10_POLICIES])
+CIFAR10_PROBABILITIES = torch.tensor([[probability for _, probability, _ in pair] for pair in CIFAR10_POLICIES])
+CIFAR10_BINS = torch.tensor([[bin for _, _, bin in pair] for pair in CIFAR10_POLICIES])
 
 
+@lru_cache(maxsize=16)
 def magnitude_table(wide: bool, bins: int, height: int, width: int) -> Tensor:
-    """(len(OPS), bins) float32: each op's magnitude at each bin, without sign; 0 where an op has none."""
+    """Each op's magnitude at each bin, without sign, or 0: (len(OPS), bins) float32, not to be changed."""
     table = torch.zeros(len(OPS), bins)
     for row, name in enumerate(OPS):
         if name not in MAGNITUDES:
@@ -92,7 +97,7 @@ def magnitude_table(wide: bool, bins: int, height: int, width: int) -> Tensor:
 
 def _with_sign(ops: Tensor, magnitudes: Tensor, negative: Tensor) -> Tensor:
     """Turn the magnitudes where `negative` and the op can go both ways."""
-    return torch.where(negative & torch.tensor(SIGNED)[ops], -magnitudes, magnitudes)
+    return torch.where(negative & SIGNED[ops], -magnitudes, magnitudes)
 
 
 def draw_randaugment(
@@ -126,12 +131,9 @@ def select_autoaugment(
 
     `negative` (B, 2) bool asks for the other sign. Returns rows of OPS and magnitudes, both (B, 2), for `apply_ops`.
     """
-    row = {name: index for index, name in enumerate(OPS)}
-    ops = torch.tensor([[row[name] for name, _, _ in pair] for pair in CIFAR10_POLICIES])[policy]
-    probability = torch.tensor([[p for _, p, _ in pair] for pair in CIFAR10_POLICIES])[policy]
-    bins = torch.tensor([[b for _, _, b in pair] for pair in CIFAR10_POLICIES])[policy]
-    magnitudes = _with_sign(ops, magnitude_table(False, 10, height, width)[ops, bins], negative)
-    return torch.where(chance <= probability, ops, row["Identity"]), magnitudes
+    ops = CIFAR10_OPS[policy]
+    magnitudes = _with_sign(ops, magnitude_table(False, 10, height, width)[ops, CIFAR10_BINS[policy]], negative)
+    return torch.where(chance <= CIFAR10_PROBABILITIES[policy], ops, list(OPS).index("Identity")), magnitudes
 
 
 def draw_autoaugment(batch: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from patchlight import runtime
+from patchlight.config import AugmentConfig
+from patchlight.data import batches
+from patchlight.data.augment import augment
+from patchlight.data.batches import TrainBatches
+from patchlight.data.images import ImageSet
+from patchlight.data.mix import mix
+
+EVERYTHING = AugmentConfig(
+    crop_padding=2, flip="alternating", policy="randaugment", erasing_prob=0.5, mixup_alpha=0.4, cutmix_alpha=1.0
+)
+BLACK = torch.zeros(3, dtype=torch.uint8)
+
+
+def make_batches(batch_size: int, count: int = 40, side: int = 8) -> TrainBatches:
+    pixels = torch.randint(256, (count, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = ImageSet(pixels, torch.arange(count) % 10, tuple("0123456789"))
+    return TrainBatches(images, batch_size, EVERYTHING, seed=1, fill=BLACK, device=torch.device("cpu"))
+
+
+def mixed(found: TrainBatches, epoch: int, step: int, strong: bool = True) -> list[torch.Tensor]:
+    batch = found.batch(epoch, step, strong=strong)
+    return [*mix(batch.images.float(), batch.targets, 10, EVERYTHING, batch.generator), batch.targets]
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_any_step_can_be_made_again_in_any_order(monkeypatch):
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 3 * 8 * 64)  # three batches of the five together
+    found = make_batches(8)
+    steps = [(epoch, step, step < 4) for epoch in (0, 1) for step in range(found.steps_per_epoch)]
+    in_order = {key: mixed(found, *key) for key in steps}
+    for key in reversed(steps):
+        assert same(mixed(found, *key), in_order[key])
+        assert same(mixed(make_batches(8), *key), in_order[key])
+    assert not torch.equal(in_order[0, 0, True][0], in_order[1, 0, True][0])
+
+
+@pytest.mark.parametrize("together", [1, 2, 5, 100])
+def test_batches_made_together_are_the_epochs_images_augmented_once(monkeypatch, together):
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", together * 8 * 64)
+    found = make_batches(8)
+    together = min(together, 5)
+    for first in range(0, 5, together):
+        steps = range(first, min(first + together, 5))
+        indices = torch.cat([found.indices(3, step) for step in steps])
+        draw = runtime.generator(1, "augment", 3, first)
+        expected = augment(
+            found.images.images[indices], indices, EVERYTHING, seed=1, epoch=3, generator=draw, fill=BLACK
+        )
+        made = [found.batch(3, step) for step in steps]
+        assert torch.equal(torch.cat([batch.images for batch in made]), expected)
+        assert torch.equal(torch.cat([batch.targets for batch in made]), indices % 10)
+        assert {len(batch.images) for batch in made} == {8}
+
+
+def test_large_images_are_augmented_batch_by_batch():
+    assert make_batches(8, side=8)._together == 1024
+    assert make_batches(16, count=20, side=224)._together == 1
+
+
+def test_a_set_that_lives_on_the_device_gives_the_same_batches(monkeypatch):
+    gathered = make_batches(8)
+    monkeypatch.setattr(batches, "fits_on", lambda device, images: True)
+    resident = make_batches(8)
+    assert resident._resident is not None
+    for epoch, step in ((0, 0), (0, 2), (1, 1)):
+        assert same(mixed(gathered, epoch, step), mixed(resident, epoch, step))
