@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks import markdown
 from benchmarks.options import Options
-from benchmarks.roofline import DTYPES, matmul
+from benchmarks.roofline import matmul
 from benchmarks.timing import sampler
 from patchlight import runtime
 from patchlight.config import load_recipe
@@ -56,14 +56,14 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(options, recipe, Path(folder) / "run")
         trainer.train_mode()
-        for step in range(3):
-            trainer.timed_step(step)
-        step_s = statistics.median(sampler(lambda: trainer.timed_step(0), options.device)() for _ in range(steps))
+        step_s = trainer.time_step(options.pick(200.0, 0.0))
         with profile(activities=activities(options.device)) as seen:
             for step in range(steps):
-                trainer.timed_step(step)
+                trainer.train_step(1, step % trainer.steps_per_epoch)
+            runtime.synchronize(options.device)
     flops = 3 * count(trainer.model, trainer.card.img_size)["flops_per_image"] * trainer.batches.batch_size
-    product = sampler(matmul(options.device, side, side, side, DTYPES[trainer.precision]), options.device, calls=5)
+    dtype = runtime.DTYPES[trainer.precision]
+    product = sampler(matmul(options.device, side, side, side, dtype), options.device, calls=5)
     peak = 2 * side**3 / statistics.median(product() for _ in range(7))
     return {
         "precision": trainer.precision, "batch": trainer.batches.batch_size, "step_s": step_s, "flops": flops,

@@ -85,9 +85,12 @@ def installed(names: Iterable[str]) -> dict[str, Contender]:
 
 
 def same_precision(name: str, chosen: str) -> str:
-    """Our contender with fused attention in the precision of this one, which is `chosen` where it was left open."""
+    """Our contender with fused attention in the precision of this one, which is `chosen` where it was left open; ours
+    as it is where there is none of that precision, as of fp16.
+    """
     asked = CONTENDERS[name].precision
-    return f"Patchlight {chosen if asked == 'auto' else asked}"
+    ours = f"Patchlight {chosen if asked == 'auto' else asked}"
+    return ours if ours in CONTENDERS else OURS
 
 
 def _timm(shape: Shape, contender: Contender) -> nn.Module:

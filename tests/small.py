@@ -74,9 +74,9 @@ def stopped_at_save(count: int) -> Iterator[None]:
             yield
 
 
-def run_fit(tmp_path, name="run", resume=False, **sections) -> tuple[TrainState, Run]:
+def run_fit(tmp_path, name="run", resume=False, data_set: Splits | None = None, **sections) -> tuple[TrainState, Run]:
     sections.setdefault("train", {}).setdefault("batch_size", 16)
     config = small_config(**sections)
     run = Run.create(tmp_path / name, config, resume=resume)
-    data = small_splits()
+    data = data_set or small_splits()
     return fit(*build(config, data), data, config, run, resume=resume), run

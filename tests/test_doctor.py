@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -12,13 +13,18 @@ from patchlight.cli import main
 from patchlight.config import load_recipe
 from patchlight.data.sources import TRAIN_IMAGES, load_source
 from patchlight.errors import UsageError
+from patchlight.training.budget import Pace
+from patchlight.training.loop import Trainer
 
 ROW = {"images_per_s": 1.0, "epochs": 1.0, "own_s": 1.0, "memory_gb": 1.0}
 
 
-def test_the_known_sizes_are_the_sources_own(cifar10_parquet):
-    for name in ("digits", "planted"):
-        assert len(load_source(name)["train"]) == TRAIN_IMAGES[name]
+@pytest.mark.parametrize("name", ["digits", "planted"])
+def test_the_known_sizes_are_the_sources_own(name):
+    assert len(load_source(name)["train"]) == TRAIN_IMAGES[name]
+
+
+def test_the_known_size_of_cifar10(cifar10_parquet):
     assert len(load_source(str(cifar10_parquet))["train"]) == TRAIN_IMAGES["cifar10"]
 
 
@@ -50,8 +56,23 @@ def test_a_forecast_of_one_recipe(monkeypatch):
     assert row["recipe"] == "quickstart"
     assert row["images_per_s"] > 1
     assert row["memory_gb"] > 0.05
-    assert row["share"] == pytest.approx(row["epochs"] / load_recipe("quickstart").train.epochs)
     assert result["best"] is None  # it is for digits
+
+
+def test_a_forecast_is_what_the_pace_says(monkeypatch):
+    """0.1 s a step and, of the doctor's few validation images, 0.5 s."""
+    monkeypatch.setattr(doctor, "recipe_names", lambda: ["cifar10-cpu-10min"])
+    monkeypatch.setattr(Trainer, "rehearse", lambda self: Pace(0.1, 0.5))
+    (row,) = verbs.doctor("2m", device="cpu")["recipes"]
+    steps, val_s = 45_000 // 256, 0.5 * 5_000 / doctor.VAL_IMAGES
+    epoch_s = 0.1 * steps + val_s
+    planned = round(row["epochs"] * steps)
+    assert 0.1 * planned + val_s * math.ceil(planned / steps) <= 120
+    assert 0.1 * (planned + 1) + val_s * math.ceil((planned + 1) / steps) > 120
+    assert row["images_per_s"] == pytest.approx(2560)
+    recipe = load_recipe("cifar10-cpu-10min").train
+    assert row["share"] == pytest.approx(row["epochs"] / recipe.epochs)
+    assert row["own_s"] == pytest.approx(recipe.epochs * epoch_s)
 
 
 def test_the_command_line(monkeypatch, capsys):

@@ -81,13 +81,19 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     assert probe.measure("question", {"a": run}, CPU).fastest == "a"
 
 
-def test_precision_is_what_is_asked_for_or_what_is_faster():
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, "fp32"),
+        (probe.Choice({"fp32": 1.0, "bf16": 0.5}), "bf16"),
+        (probe.Choice({"fp32": 1.0, "bf16": 0.95}), "fp32"),  # not worth it
+        (probe.Choice({"fp32": 1.0, "bf16": 1.2}, steady=False), "bf16"),  # there are instructions for it
+    ],
+)
+def test_precision_is_what_is_asked_for_or_what_is_faster(monkeypatch, choice, expected):
+    monkeypatch.setattr(probe, "probe_precision", lambda device: choice)
+    assert probe.resolve_precision("auto", CPU) == expected
     assert probe.resolve_precision("fp16", CPU) == "fp16"
-    found, choice = probe.resolve_precision("auto", CPU), probe.probe_precision(CPU)
-    if choice is None:
-        assert found == "fp32"
-    else:
-        assert found == ("bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= probe.WORTH else "fp32")
 
 
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):
@@ -100,5 +106,21 @@ def test_a_processor_without_bf16_is_not_asked(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("training", [True, False])
-def test_attention_is_one_of_the_two(precision, training):
-    assert probe.faster_attention(8, 2, 17, 16, precision, CPU, training=training) in ("fused", "explicit")
+def test_attention_is_the_faster_of_the_two(monkeypatch, precision, training):
+    asked: list[str] = []
+    rows = (
+        (probe.Choice({"fused": 1.0, "explicit": 2.0}), "fused"),
+        (probe.Choice({"fused": 2.0, "explicit": 1.0}), "explicit"),
+        (probe.Choice({"fused": 1.0, "explicit": 2.0}, steady=False), "explicit"),
+    )
+
+    def measured(question, ways, device):
+        for way in ways.values():
+            way()
+        asked.append(question)
+        return rows[len(asked) - 1][0]
+
+    monkeypatch.setattr(probe, "measure", measured)
+    for _, expected in rows:
+        assert probe.faster_attention(8, 2, 17, 16, precision, CPU, training=training) == expected
+    assert set(asked) == {f"attention {precision} 8x2x17x16" + ("" if training else " forward")}

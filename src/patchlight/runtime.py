@@ -99,9 +99,12 @@ def allocator() -> str:
 
 
 def tune_process(device: torch.device) -> None:
-    """For a long job: keep large blocks of memory, and let cuDNN try its convolutions on a GPU."""
+    """For a long job: keep large blocks of memory; on a GPU let cuDNN try its convolutions, and fp32 be fp32 in them as
+    in matrix products, for scores that are the same on all machines.
+    """
     reuse_memory()
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def reuse_memory() -> None:

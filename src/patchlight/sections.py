@@ -98,6 +98,9 @@ class ModelConfig(Section):
     init_values: Annotated[float | None, "LayerScale's first value; 0 is without", NOT_NEGATIVE] = None
     qk_norm: Annotated[bool | None, "normalise queries and keys"] = None
     drop_rate: Annotated[float | None, "dropout before the head", PROPER_RATE] = None
+    patch_drop_rate: Annotated[float | None, "share of an image's patches left out of a training step", PROPER_RATE] = (
+        None
+    )
     pos_drop_rate: Annotated[float | None, "dropout after the position embedding", PROPER_RATE] = None
     proj_drop_rate: Annotated[float | None, "dropout in the MLP and after attention's projection", PROPER_RATE] = None
     mlp_drop_rate: Annotated[float | None, "dropout in the MLP; unset is proj_drop_rate", PROPER_RATE] = None

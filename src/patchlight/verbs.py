@@ -179,7 +179,9 @@ def evaluate(
     """
     opened = Run.open(run)
     config = opened.config()
-    model, card = load_classifier(run, runtime.resolve_device(device))
+    on = runtime.resolve_device(device)
+    runtime.tune_process(on)
+    model, card = load_classifier(run, on)
     if not (opened.path / "eval.json").is_file():
         say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_own_source(opened, data):
@@ -237,6 +239,7 @@ def predict(
     `precision` is as eval.precision; the fastest here is exact enough for an answer (docs/results.md).
     """
     on = runtime.resolve_device(device)
+    runtime.tune_process(on)
     model, card = load_classifier(run, on)
     precision = evaluation.choose_speed(model, precision, PREDICT_BATCH)
     answers = []

@@ -42,6 +42,8 @@ def test_crop_equals_torchvision(mode: str, size: tuple[int, int]) -> None:
     for i, image in enumerate(images):
         padded = TF.pad(image, 5, padding_mode={"zero": "constant"}.get(mode, mode))
         assert torch.equal(result[i], TF.crop(padded, int(top[i]), int(left[i]), *size))
+    mask = torch.arange(40) % 3 == 0
+    assert torch.equal(A.crop(images, top, left, size, 5, mode, mask), A.flip(result, mask))
 
 
 def test_crop_to_another_size_without_padding() -> None:
@@ -221,8 +223,9 @@ def test_augment_draws_for_each_image() -> None:
 
 def test_augment_composes_its_parts_in_order() -> None:
     images, g = noise(16, 12, 12), generator(3)
+    mirrored = torch.rand(16, generator=g) < 0.5
     top, left = A.draw_crop(16, 4, g)
-    expected = A.flip(A.crop(images, top, left, (12, 12), 4), torch.rand(16, generator=g) < 0.5)
+    expected = A.flip(A.crop(images, top, left, (12, 12), 4), mirrored)
     assert torch.equal(run(images, FULL, seed=3, strong=False), expected)
     expected = A.POLICIES["randaugment"](expected, FULL, g)
     expected = A.erase(expected, *A.draw_erasing(16, 12, 12, 0.5, g), value=[9, 8, 7])

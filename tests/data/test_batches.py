@@ -60,8 +60,9 @@ def test_batches_made_together_are_the_epochs_images_augmented_once(monkeypatch,
 
 
 def test_large_images_are_augmented_batch_by_batch():
-    assert make_batches(8, side=8)._together == 1024
-    assert make_batches(16, count=20, side=224)._together == 1
+    assert make_batches(8, side=8).together == 5  # all of an epoch
+    assert make_batches(4, count=40, side=128).together == 8
+    assert make_batches(16, count=40, side=224).together == 1
 
 
 def test_a_set_that_lives_on_the_device_gives_the_same_batches(monkeypatch):

@@ -7,6 +7,8 @@ import torch
 
 from patchlight.data.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
 from patchlight.data.sources import load_source
+from patchlight.models import ModelCard, VisionTransformer
+from patchlight.report import insight
 
 
 def cells(pixels: np.ndarray) -> np.ndarray:
@@ -37,10 +39,41 @@ def test_it_is_the_same_each_time_and_splits_share_no_image():
     assert sets["test"].class_counts().tolist() == [200] * CLASSES
 
 
+def test_pointing_is_at_the_marks_of_the_chosen_images(monkeypatch):
+    """Of a shuffled part of the set, on which only some are assessed."""
+    seen: dict[str, torch.Tensor | None] = {}
+
+    def assess(anatomy, inputs, black, *, where, **options):
+        seen.update(inputs=inputs, where=where)
+        return {}
+
+    monkeypatch.setattr(insight, "assess", assess)
+    shuffled = torch.randperm(1200, generator=torch.Generator().manual_seed(1))
+    images = load_source("planted")["test"].select(shuffled[:90])
+    model, card = tiny(patch_size=4)
+    insight.measure_faithfulness(model, card, images, "planted", count=40)
+    assert seen["inputs"] is not None
+    assert seen["where"] is not None
+    marked = [(image, place) for image, place in zip(seen["inputs"], seen["where"].tolist(), strict=True) if place >= 0]
+    assert len(marked) > 20
+    for image, place in marked:
+        row, column = 4 * (place // 8), 4 * (place % 8)
+        block = 255 * (0.25 * image[:, row : row + 4, column : column + 4] + 0.5)
+        assert any((block - mark).abs().max() < 1 for mark in _marks()[: CLASSES - 1])
+    insight.measure_faithfulness(*tiny(patch_size=2), images, "planted", count=10)
+    assert seen["where"] is None  # a mark lies on four patches
+
+
+def tiny(**options) -> tuple[VisionTransformer, ModelCard]:
+    args = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": CLASSES, **options}
+    names = load_source("planted")["test"].class_names
+    return VisionTransformer(**args).eval(), ModelCard("vit-micro", args, names, (0.5,) * 3, (0.25,) * 3)
+
+
 def test_evidence_in_patches_of_other_sizes():
     places = make("test")[2]
     assert (evidence("test", (4, 4)) == places).all()
     rows, columns, marked = places // 8, places % 8, places >= 0
     assert (evidence("test", (8, 8)) == rows // 2 * 4 + columns // 2)[marked].all()
-    assert (evidence("test", (2, 4)) == rows * 2 * 8 + columns)[marked].all()
+    assert (evidence("test", (4, 8)) == rows * 4 + columns // 2)[marked].all()
     assert (evidence("test", (8, 8)) < 0).sum() == (~marked).sum() == 200

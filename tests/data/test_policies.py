@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import autoaugment as oracle
 
 from patchlight.config import AugmentConfig
-from patchlight.data import policies
+from patchlight.data import ops, policies
 from patchlight.data.ops import OPS
 from patchlight.data.policies import CIFAR10_POLICIES, DRAWN_OPS, MAGNITUDES, POLICIES
 
@@ -44,6 +44,15 @@ def sample_images(channels: int, height: int, width: int) -> torch.Tensor:
 
 def torchvision_op(images: torch.Tensor, name: str, magnitude: float) -> torch.Tensor:
     return oracle._apply_op(images, name, magnitude, InterpolationMode.NEAREST, None)
+
+
+def test_places_that_are_not_remembered_are_the_same(monkeypatch) -> None:
+    images = sample_images(3, 28, 36)
+    kinds = [name for name in ops.SHAPED for _ in range(2)]
+    magnitudes = torch.tensor([0.3, -0.2, 0.1, -0.9, 3.0, -4.0, 2.0, -9.0, 30.0, -45.0])
+    expected = ops.shapes(images, kinds, magnitudes)
+    monkeypatch.setattr(ops, "CACHED_PIXELS", 0)
+    assert torch.equal(ops.shapes(images, kinds, magnitudes), expected)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

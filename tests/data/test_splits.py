@@ -56,6 +56,26 @@ def test_exact_numbers_per_class() -> None:
     assert splits.notes == ()
 
 
+def test_the_subsets_own_test_images_are_nobody_elses() -> None:
+    sets = {"train": make_set(), "test": make_set(offset=500)}
+    asked = {"val_per_class": 5, "subset_test_per_class": 6}
+    before: set[int] | None = None
+    for per_class in (None, 3, 10, 19):
+        splits = make_splits(sets, config(**asked, train_per_class=per_class))
+        own = splits.subset_test
+        assert own is not None
+        assert own.class_counts().tolist() == [6] * 4
+        assert splits.train.class_counts().tolist() == ([39, 29, 49, 19] if per_class is None else [per_class] * 4)
+        for other in (splits.train, splits.val):
+            assert not row_ids(own) & row_ids(other)
+            assert overlap(own, other) == []
+        assert before in (None, row_ids(own))  # however many are trained on
+        before = row_ids(own)
+    assert len(splits.test) == 180
+    with pytest.raises(PatchlightError, match=r"leave out data\.subset_test_per_class"):
+        make_splits({**sets, "val": make_set(offset=900)}, config(subset_test_per_class=2))
+
+
 def test_all_is_taken_where_nothing_is_asked_for() -> None:
     sets = {"train": make_set(), "test": make_set(offset=500)}
     splits = make_splits(sets, config(val_fraction=0.1))

@@ -114,6 +114,11 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     write_parquet(tmp_path / "two" / "train-1.parquet", {"image": data, "kind": [0, 1]})
     with pytest.raises(PatchlightError, match=r"train-1\.parquet has other columns"):
         load_source(str(tmp_path / "two"))
+    other = {**label, "label": datasets.ClassLabel(names=["b", "a"])}
+    write_parquet(tmp_path / "swapped" / "train-0.parquet", {"image": data, "label": [0, 1]}, **label)
+    write_parquet(tmp_path / "swapped" / "train-1.parquet", {"image": data, "label": [0, 1]}, **other)
+    with pytest.raises(PatchlightError, match=r"train-1\.parquet has other columns or other classes"):
+        load_source(str(tmp_path / "swapped"))
     write_parquet(tmp_path / "three" / "train.parquet", {"image": data, "label": [0, 1]})
     write_parquet(tmp_path / "three" / "test.parquet", {"image": data, "kind": [0, 1]})
     with pytest.raises(PatchlightError, match=r"test\.parquet has other image and label columns"):

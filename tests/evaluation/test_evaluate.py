@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from small import make_images, small_config, small_splits
 
-from patchlight.evaluation.evaluate import choose_speed, evaluate, predict_logits
+from patchlight.errors import PatchlightError
+from patchlight.evaluation.evaluate import align_classes, choose_speed, evaluate, predict_logits
 from patchlight.preparing import build
 
 
@@ -28,6 +31,17 @@ def test_batches_do_not_matter():
     with torch.inference_mode():
         by_hand = model(card.to_input(images.images))
     np.testing.assert_allclose(whole, by_hand.numpy(), atol=1e-5)
+
+
+def test_labels_of_another_source_are_put_into_the_models_order():
+    _, card = model_and_card()
+    card = dataclasses.replace(card, class_names=("a", "b", "c"))
+    theirs = dataclasses.replace(make_images(n=4, classes=2), labels=torch.tensor([0, 0, 1, 0]), class_names=("c", "a"))
+    aligned = align_classes(theirs, card)
+    assert aligned.labels.tolist() == [2, 2, 0, 2]
+    assert aligned.class_names == ("a", "b", "c")
+    with pytest.raises(PatchlightError, match="does not know the classes d"):
+        align_classes(dataclasses.replace(theirs, class_names=("c", "d")), card)
 
 
 def test_mirror_images_are_scored_apart():

@@ -218,7 +218,7 @@ def test_a_field_of_ours_that_is_not_theirs(folders):
 
 
 def damaged(folder, tmp_path, what):
-    copy = tmp_path / "damaged"
+    copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (weights,) = copy.glob("*.safetensors")
     if what == "truncated":
@@ -276,9 +276,23 @@ def damaged(folder, tmp_path, what):
 def test_damage_is_told_in_a_sentence(folders, tmp_path, kind, what):
     folder = damaged(folders[kind], tmp_path, what)
     name = f"local-dir:{folder}" if kind == "timm" else str(folder)
-    with pytest.raises(PatchlightError, match="damaged") as error:
+    with pytest.raises(PatchlightError, match=TOLD[what]) as error:
         load(name)
+    assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+TOLD = {
+    "truncated": "damaged or no safetensors",
+    "malformed": "damaged or no safetensors",
+    "pickle": "damaged or no safetensors",
+    "no weights": "No suitable checkpoints found|no file named model.safetensors",
+    "no config": r"config\.json",
+    "broken config": r"config\.json cannot be read as JSON",
+    "other shape": r"do not fit its config\.json: size mismatch|its config\.json belongs to other weights",
+    "other head": r"do not fit its config\.json: size mismatch|its config\.json belongs to other weights",
+    "unknown type": r"Unknown model \(vit_huge_unknown\)|`vit_unknown` but Transformers does not recognize",
+}
 
 
 @pytest.mark.parametrize("kind", ["timm", "huggingface"])

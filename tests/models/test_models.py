@@ -9,10 +9,16 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+from vits import VITS, images_for
 
 from patchlight.config import RECIPES, ModelConfig, load_recipe, recipe_names
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.explanation.anatomy import dissect
+from patchlight.explanation.capture import record_attention
 from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
+from patchlight.models.fused import attention_shape
+from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.summary import count, describe
 
 PARAMETERS = {
@@ -178,3 +184,21 @@ def test_a_recipe_says_how_much_of_it_is_convolution(name):
 
 
 SHARES = (("flops", "flops_per_image"), ("params", "params"))
+
+
+@pytest.mark.parametrize("name", sorted(set(VITS) - {"timm, not square"}))
+def test_tokens_are_those_that_attention_sees(name):
+    model = VITS[name]().float()
+    if isinstance(model, PreTrainedModel):
+        model = HuggingFaceClassifier(model)
+    images = images_for(name).float()
+    with torch.no_grad(), record_attention(anatomy := dissect(model)) as recorded:
+        anatomy.logits(images)
+    heads, tokens = recorded.attention.shape[2:4]
+    found = count(model, 16)
+    assert found["tokens"] in (tokens, None)
+    shape = attention_shape(model)
+    assert shape in (None, (heads, tokens, 24 // heads))
+    if "DINOv2" in name or not name.startswith("Hugging Face"):
+        assert found["tokens"] == tokens
+        assert shape is not None

@@ -9,7 +9,16 @@ from torch import nn
 
 from patchlight.errors import UsageError
 from patchlight.models import VisionTransformer, create_model
-from patchlight.models.layers import Attention, ConvStem, DropPath, SequencePool, Whitening, sincos_1d, sincos_2d
+from patchlight.models.layers import (
+    Attention,
+    ConvStem,
+    DropPath,
+    PatchDropout,
+    SequencePool,
+    Whitening,
+    sincos_1d,
+    sincos_2d,
+)
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 
@@ -157,11 +166,36 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert torch.equal(layer.eval()(torch.ones(3, 2, 3)), torch.ones(3, 2, 3))
 
 
+@pytest.mark.parametrize("prefix", [0, 3])
+def test_patch_dropout_keeps_a_share_of_each_images_patches(prefix):
+    torch.manual_seed(0)
+    layer = PatchDropout(0.25, prefix)
+    tokens = torch.arange(prefix + 16.0).expand(2000, -1)[:, :, None].repeat(1, 1, 4)
+    out = layer(tokens)
+    assert out.shape == (2000, prefix + 12, 4)
+    assert torch.equal(out[:, :prefix], tokens[:, :prefix])
+    kept = out[:, prefix:, 0].long() - prefix
+    times = torch.bincount(kept.flatten(), minlength=16)
+    assert all(len(set(row)) == 12 for row in kept.tolist())  # none twice
+    assert (times / 2000 - 0.75).abs().max() < 0.05
+    assert layer.eval()(tokens) is tokens
+    assert PatchDropout(0.99, prefix)(tokens).shape[1] == prefix + 1
+
+
+def test_dropped_patches_do_not_reach_the_answer():
+    model = spread(VisionTransformer(**SMALL, global_pool="avg", patch_drop_rate=0.5)).train()
+    images = torch.randn(2, 3, 16, 16, requires_grad=True)
+    model(images).square().sum().backward()
+    seen = images.grad.abs().sum(1).unflatten(1, (4, 4)).unflatten(3, (4, 4)).sum((2, 4))  # by patch
+    assert (seen > 0).flatten(1).sum(1).tolist() == [8, 8]
+
+
 def test_rates_reach_their_places():
     model = VisionTransformer(
-        **SMALL, drop_rate=0.1, pos_drop_rate=0.2, proj_drop_rate=0.3, attn_drop_rate=0.4, drop_path_rate=0.5
-    )
-    assert (model.head_drop.p, model.pos_drop.p) == (0.1, 0.2)
+        **SMALL, drop_rate=0.1, patch_drop_rate=0.6, pos_drop_rate=0.2, proj_drop_rate=0.3, attn_drop_rate=0.4,
+        drop_path_rate=0.5,
+    )  # fmt: skip
+    assert (model.head_drop.p, model.pos_drop.p, model.patch_drop.rate) == (0.1, 0.2, 0.6)
     assert [block.drop_path1.rate for block in model.blocks] == pytest.approx([0, 0.25, 0.5])
     alone = VisionTransformer(**SMALL, proj_drop_rate=0.3, mlp_drop_rate=0.1)
     assert all((b.mlp.drop.p, b.attn.proj_drop.p) == (0.1, 0.3) for b in alone.blocks)

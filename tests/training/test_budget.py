@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from small import run_fit
+from small import run_fit, stopped_at_save
 
+from patchlight.training import budget as budget_module
+from patchlight.training import state as state_module
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps
+from patchlight.training.loop import Trainer
+from patchlight.training.tasks import Classification
 
 PACE = Pace(step_s=0.1, val_s=2.0)
 
@@ -74,6 +78,47 @@ def test_a_budget_decides_the_steps(tmp_path, capsys):
     assert "the budget of 3s holds" in capsys.readouterr().err
     assert state.total_steps == rows[-1]["step"] >= 1
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+class Clock:
+    """A time that passes with steps, validations and saves alone."""
+
+    def __init__(self, monkeypatch, step_s: float) -> None:
+        self.now, self.steps = 0.0, 0
+        for module in (state_module, budget_module):
+            monkeypatch.setattr(module, "time", self)
+
+        def slow(kind, name, seconds):
+            real = getattr(kind, name)
+
+            def work(this, *words, **named):
+                self.now += seconds(words)
+                return real(this, *words, **named)
+
+            monkeypatch.setattr(kind, name, work)
+
+        slow(Trainer, "train_step", lambda words: step_s)
+        slow(Classification, "score", lambda words: 0.05 * len(words[1]))  # 12 images: 0.6 s
+        slow(Trainer, "save", lambda words: 0.2)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = process_time = monotonic
+
+
+@pytest.mark.parametrize("step_s", [0.1, 0.37])
+def test_a_training_and_its_resumption_keep_to_the_budget(tmp_path, monkeypatch, step_s):
+    Clock(monkeypatch, step_s)
+    settings = {"train": {"budget": "20s"}}
+    state, run = run_fit(tmp_path, "whole", **settings)
+    assert state.wall_s == pytest.approx(20, rel=0.05)
+    assert run.metrics()[-1]["wall_s"] == pytest.approx(20, rel=0.05)
+    with stopped_at_save(3):
+        run_fit(tmp_path, "cut", **settings)
+    again, _ = run_fit(tmp_path, "cut", resume=True, **settings)
+    assert again.wall_s == pytest.approx(20, rel=0.05)  # of both processes together
+    assert 0.7 * state.total_steps < again.total_steps < state.total_steps  # it rehearsed twice
 
 
 def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):

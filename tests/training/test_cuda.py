@@ -66,12 +66,13 @@ def test_compiled_steps_are_the_same(tmp_path, graphs):
 
 
 def test_a_step_never_waits_for_the_gpu(tmp_path):
-    training = trainer(tmp_path, "cuda", precision="bf16")
+    training = trainer(tmp_path, "cuda", precision="bf16", ema_decay=0.9)
     training.model.train()
     training.train_step(0, 0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         training.train_step(0, 1)
-        training.train_step(0, 2)
+        training.train_step(1, 0)  # new batches are made
+        training.train_step(2, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -17,6 +17,7 @@ from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.distill import Teacher, hard_loss, soft_loss
 from patchlight.training.loop import Trainer
+from patchlight.training.tasks import Classification
 
 CPU = torch.device("cpu")
 
@@ -49,9 +50,27 @@ def test_the_teacher_sees_the_same_image_in_its_own_normalisation_and_size(teach
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_the_loss_is_shared_between_labels_and_teacher(teacher, kind):
+    _, card = load_model(teacher)
+    settings = {"distill": kind, "distill_share": 0.25, "distill_temperature": 2.0}
+    config = small_config(train={"teacher": str(teacher), **settings})
+    task = Classification(config, card, VisionTransformer(**card.args), CPU, "fp32")
+    inputs, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
+    by_class, by_distilled = torch.randn(2, 4, 3)
+    assert task.teacher is not None
+    told = task.teacher.logits(inputs)
+    for answer, taught in ((by_class, by_class), ((by_class, by_distilled), by_distilled)):
+        by_teacher = hard_loss(taught, told) if kind == "hard" else soft_loss(taught, told, 2.0)
+        expected = 0.75 * torch.nn.functional.cross_entropy(by_class, labels) + 0.25 * by_teacher
+        loss, right = task.loss(answer, inputs, labels, labels)
+        torch.testing.assert_close(loss, expected)
+        assert right == (by_class.argmax(1) == labels).sum()
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
 @pytest.mark.parametrize("token", [False, True])
 def test_a_student_learns_from_the_teacher(tmp_path, teacher, kind, token):
-    """With all of the loss the teacher's, it comes to agree with the teacher, labels unseen."""
+    """It comes to agree with the teacher; without a second token from labels that say something else."""
     settings = {
         "model": {"global_pool": "token", **({"distill_token": True} if token else {})},
         "train": {
@@ -59,6 +78,9 @@ def test_a_student_learns_from_the_teacher(tmp_path, teacher, kind, token):
             "select": "last",
         },
     }  # fmt: skip
+    if not token:
+        wrong = dataclasses.replace(small_splits().train, labels=(small_splits().train.labels + 1) % 3)
+        settings["data_set"] = dataclasses.replace(small_splits(), train=wrong)
     _, run = run_fit(tmp_path, **settings)
     rows = run.metrics()
     assert rows[-1]["train/loss"] < 0.8 * rows[0]["train/loss"]
@@ -89,7 +111,7 @@ def test_what_does_not_go_together(tmp_path, teacher):
         run_fit(tmp_path / "a", model={"distill_token": True, "global_pool": "token"})
     with pytest.raises(UsageError, match=r"set model\.global_pool = 'token'"):
         VisionTransformer(global_pool="avg", distill_token=True)
-    with pytest.raises(PatchlightError, match="no "):
+    with pytest.raises(PatchlightError, match="nothing"):
         run_fit(tmp_path / "b", train={"teacher": str(tmp_path / "nothing")})
     config = small_config(train={"teacher": str(teacher)})
     data = small_splits()

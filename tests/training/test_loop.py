@@ -135,28 +135,47 @@ def test_it_learns(tmp_path):
     assert all(math.isfinite(row["images_per_s"]) for row in rows)
 
 
-def test_one_step_is_the_textbooks(tmp_path):
-    """Forward, smoothed cross-entropy, AdamW, by hand on the same batch."""
+def test_a_few_steps_are_the_textbooks(tmp_path):
+    """Forward, smoothed cross-entropy, AdamW, by hand on the same batches."""
     trainer, *_ = start(
-        tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, optim={"weight_decay": 0.1}, model={"fused_attn": True}
-    )
+        tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, model={"fused_attn": True},
+        optim={"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95}, schedule={"name": "linear"},
+    )  # fmt: skip
     reference = type(trainer.model)(**trainer.card.args)
     reference.load_state_dict(trainer.model.state_dict())
-    batch = trainer.batches.batch(0, 0)
     decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
     rest = [p for n, p in reference.named_parameters() if not (n.endswith("weight") and p.ndim > 1)]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], 3e-3
+        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], betas=(0.8, 0.95)
     )
-    logits = reference(to_input(batch.images, trainer.card.mean, trainer.card.std))
-    loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
-    loss.backward()
-    optimizer.step()
-    mean_loss, correct = trainer.train_step(0, 0)
-    assert mean_loss.item() == pytest.approx(loss.item())
-    assert correct.item() == (logits.argmax(1) == batch.targets).sum().item()
+    for step in range(3):
+        batch = trainer.batches.batch(0, step)
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (1 - step / 3)
+        logits = reference(to_input(batch.images, trainer.card.mean, trainer.card.std))
+        loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        mean_loss, correct = trainer.train_step(0, step)
+        assert mean_loss.item() == pytest.approx(loss.item(), rel=1e-5)
+        assert correct.item() == (logits.argmax(1) == batch.targets).sum().item()
     for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):
+    trainer, *_ = start(
+        tmp_path, optim={"layer_decay": 0.5, "lr": 1e-3}, schedule={"name": "linear", "min_lr": 5e-4},
+        train={"epochs": 2},
+    )  # fmt: skip
+    for step in range(trainer.state.total_steps):
+        trainer.train_step(*divmod(step, trainer.steps_per_epoch))
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = {group["lr_scale"]: group["lr"] for group in groups}
+        assert sorted(rates) == [0.125, 0.25, 0.5, 1.0]
+        assert all(rate == pytest.approx(scale * rates[1.0]) for scale, rate in rates.items())
+    assert 5e-4 <= rates[1.0] < 6e-4
 
 
 def test_pieces_of_a_batch_give_the_same_step(tmp_path):

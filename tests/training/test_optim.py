@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import timm.optim
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
 from patchlight.models import VisionTransformer, create_model
-from patchlight.training.optim import OPTIMIZERS, build_optimizers, decays, is_hidden_matrix, moving_average
+from patchlight.training.optim import (
+    OPTIMIZERS,
+    build_optimizers,
+    clip_gradients,
+    decays,
+    is_hidden_matrix,
+    update_average,
+)
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 
@@ -37,7 +47,36 @@ def test_every_parameter_is_held_once(name, model):
     groups = [g for o in build_optimizers(net, OptimConfig(name=name)) for g in o.param_groups]
     held = [id(p) for group in groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
-    assert all(group["peak_lr"] == group["lr"] for group in groups)
+    assert all(group["lr_scale"] * group["peak_lr"] == group["lr"] for group in groups)
+
+
+def test_every_setting_reaches_its_optimizer():
+    model = VisionTransformer(**SMALL, stem="conv", stem_channels=(8, 24))
+    names = {id(p): name for name, p in model.named_parameters()}
+    config = OptimConfig(lr=1e-3, weight_decay=0.3, beta1=0.7, beta2=0.8, momentum=0.6, nesterov=False, muon_lr=0.02)
+
+    def groups_of(name: str, **more):
+        return build_optimizers(model, replace(config, name=name, **more))
+
+    (adamw,) = groups_of("adamw")
+    assert {group["betas"] for group in adamw.param_groups} == {(0.7, 0.8)}
+    (sgd,) = groups_of("sgd")
+    assert {(group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.6, False)}
+    assert [g["nesterov"] for g in groups_of("sgd", nesterov=True)[0].param_groups] == [True, True]
+    for optimizer in (adamw, sgd, *groups_of("muon")):
+        for group in optimizer.param_groups:
+            matrices = {decays(names[id(p)], p) for p in group["params"]}
+            assert matrices == {group["weight_decay"] == 0.3}
+
+    muon, rest = groups_of("muon", muon_conv_lr=0.06)
+    blocks, kernels = muon.param_groups
+    assert (blocks["peak_lr"], blocks["weight_decay"], blocks["normalize"]) == (0.02, 0.3, False)
+    assert (kernels["peak_lr"], kernels["weight_decay"], kernels["normalize"]) == (0.06, 0.0, True)
+    assert {(group["momentum"], group["nesterov"]) for group in muon.param_groups} == {(0.6, False)}
+    stem = [name for name, p in model.named_parameters() if name.startswith("patch_embed.stem.") and p.ndim == 4]
+    assert sorted(names[id(p)] for p in kernels["params"]) == sorted(stem)
+    assert stem
+    assert {group["betas"] for group in rest.param_groups} == {(0.7, 0.8)}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -77,20 +116,34 @@ def test_frozen_parameters_are_left_out():
     assert not held & {id(p) for p in model.patch_embed.parameters()}
 
 
+def test_gradients_are_clipped_together_unless_one_is_no_number():
+    model = nn.Linear(2, 2)
+    model.weight.grad, model.bias.grad = torch.full((2, 2), 3.0), torch.full((2,), -4.0)
+    clip_gradients(model, 100.0)
+    assert model.weight.grad[0, 0] == 3
+    clip_gradients(model, 1.0)
+    norm = (4 * 9 + 2 * 16) ** 0.5
+    torch.testing.assert_close(model.weight.grad, torch.full((2, 2), 3 / norm))
+    torch.testing.assert_close(model.bias.grad, torch.full((2,), -4 / norm))
+    model.weight.grad[0, 0], before = torch.nan, model.bias.grad.clone()
+    clip_gradients(model, 0.1)  # GradScaler looks at each optimizer apart, and would step with NaN in the other
+    assert torch.equal(model.bias.grad, before)
+
+
 def test_an_average_smooths_weights_and_keeps_whole_numbers():
     """Indices among the buffers, as Swin has them, are not rounded away."""
     model = nn.Linear(2, 2)
     model.register_buffer("index", torch.arange(20))
     model.register_buffer("mean", torch.zeros(3))
-    average = moving_average(model, 0.9)
-    average.update_parameters(model)
+    average = AveragedModel(model)
+    update_average(average, model, 0.9)
     with torch.no_grad():
         model.weight += 1
         model.index += 100
         model.mean += 1
     before = average.module.weight.clone()
     for _ in range(3):
-        average.update_parameters(model)
+        update_average(average, model, 0.9)
     torch.testing.assert_close(average.module.weight, before + (1 - 0.9**3))
     torch.testing.assert_close(average.module.mean, torch.full((3,), 1 - 0.9**3))
     assert torch.equal(average.module.index, torch.arange(100, 120))

@@ -169,10 +169,11 @@ def test_frozen_parts_are_as_in_evaluation():
 
 @pytest.mark.parametrize("what", ["head", "last 1", "all"])
 def test_dropout_on_frozen_embeddings_is_off(what):
-    model = VisionTransformer(img_size=16, embed_dim=24, num_heads=3, depth=2, pos_drop_rate=0.5, drop_rate=0.5)
+    rates = {"pos_drop_rate": 0.5, "drop_rate": 0.5, "patch_drop_rate": 0.5}
+    model = VisionTransformer(img_size=16, embed_dim=24, num_heads=3, depth=2, **rates)
     set_trainable(model, what, [name for name, _ in model.named_parameters()])
     train_mode(model, frozen_modules(model))
-    assert model.pos_drop.training == (what == "all")
+    assert model.pos_drop.training == model.patch_drop.training == (what == "all")
     assert model.head_drop.training  # it is the head's
 
 
@@ -197,7 +198,7 @@ def test_layer_decay_is_timms():
     }
     optimizers = build_optimizers(model, OptimConfig(lr=1.0, weight_decay=0.05, layer_decay=0.7))
     ours = {
-        id(p): (group["peak_lr"], group["weight_decay"])
+        id(p): (group["lr_scale"], group["weight_decay"])
         for optimizer in optimizers
         for group in optimizer.param_groups
         for p in group["params"]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
-from small import SMALL
+from small import SMALL, make_images, small_config
 
 from patchlight import preparing
 from patchlight.cli import main
 from patchlight.config import ModelConfig, config_from_dict
-from patchlight.errors import UsageError
-from patchlight.models import VisionTransformer, load_backbone, load_model
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models import ModelCard, VisionTransformer, load_backbone, load_model
 from patchlight.models.mae import MaskedAutoencoder, normalized, patchify, unpatchify
 from patchlight.models.resnet import ResNet
+from patchlight.training.tasks import Reconstruction
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -80,6 +82,11 @@ def test_a_convolutional_stem_sees_too_much():
         autoencoder(stem="conv", global_pool="avg")
 
 
+def test_patches_are_hidden_once():
+    with pytest.raises(UsageError, match=r"leave out model\.patch_drop_rate"):
+        autoencoder(patch_drop_rate=0.5)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("mae") / "run"
@@ -102,6 +109,18 @@ def test_a_run_learns_and_keeps_its_encoder(run):
     with np.load(run / "reconstructions.npz") as arrays:
         assert arrays["images"].shape == arrays["hidden"].shape == arrays["painted"].shape == (8, 16, 16, 3)
         assert not np.array_equal(arrays["painted"], arrays["hidden"])
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
+    loss = MaskedAutoencoder.loss
+    monkeypatch.setattr(
+        MaskedAutoencoder, "loss", lambda self, *words: loss(self, *words) * (1 if self.training else math.nan)
+    )
+    model = autoencoder().train()
+    card = ModelCard("vit-micro", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
+    task = Reconstruction(small_config(train={"task": "reconstruct"}), card, model, torch.device("cpu"), "fp32")
+    with pytest.raises(PatchlightError, match=r"no longer finite; lower optim\.lr"):
+        task.score(model, make_images(n=8))
 
 
 def test_its_report(run, capsys):

@@ -48,16 +48,15 @@ def augment(
     """
     check_augment(config)
     b, c, h, w = images.shape
+    mirrored = draw_mirrored(config.flip, indices, seed, epoch, generator)
     if config.resized_crop_scale is not None:
         box = draw_resized_crop(b, h, w, config.resized_crop_scale, config.resized_crop_ratio, generator)
-        images = resized_crop(images, *box, size=(h, w))
+        images = flip(resized_crop(images, *box, size=(h, w)), mirrored)
     elif config.crop_padding:
-        top, left = draw_crop(b, config.crop_padding, generator)
-        images = crop(images, top, left, (h, w), config.crop_padding, config.crop_mode)
-    if config.flip == "random":
-        images = flip(images, torch.rand(b, generator=generator) < 0.5)
-    elif config.flip == "alternating":
-        images = flip(images, alternating_mask(indices, seed, epoch))
+        corner = draw_crop(b, config.crop_padding, generator)
+        images = crop(images, *corner, (h, w), config.crop_padding, config.crop_mode, mirrored)
+    else:
+        images = flip(images, mirrored)
     if strong and config.policy != "none":
         images = POLICIES[config.policy](images, config, generator)
     if strong and config.erasing_prob:
@@ -95,16 +94,19 @@ def crop(
     size: tuple[int, int],
     padding: int = 0,
     mode: Literal["zero", "reflect"] = "zero",
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Cut a window of `size` (h, w) at `top`, `left` (B,) out of each image padded by `padding` on every side.
 
-    `mode` says what the padding holds: black, or the image mirrored at its outermost pixel. Returns (B, C, h, w).
-    Raises UsageError as `check_crop` does.
+    `mode` says what the padding holds: black, or the image mirrored at its outermost pixel. Where `mirrored` (B,) bool,
+    the window is mirrored left and right. Returns (B, C, h, w). Raises UsageError as `check_crop` does.
     """
     b, c, height, width = images.shape
     check_crop(padding, mode, (height, width))
     rows = _to(top, images)[:, None] + torch.arange(size[0], device=images.device)
     columns = _to(left, images)[:, None] + torch.arange(size[1], device=images.device)
+    if mirrored is not None:
+        columns = torch.where(_to(mirrored, images)[:, None], columns.flip(1), columns)
     if mode == "reflect":
         rows, columns = _reflect(rows - padding, height), _reflect(columns - padding, width)
     else:
@@ -204,9 +206,18 @@ def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 # --- flip ---
 
 
-def flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror left and right where `mask` (B,) bool."""
-    return torch.where(_to(mask, images).view(-1, 1, 1, 1), images.flip(3), images)
+def draw_mirrored(
+    kind: Literal["none", "random", "alternating"], indices: Tensor, seed: int, epoch: int, generator: Generator
+) -> Tensor | None:
+    """Which images to mirror, (B,) bool; None where none is."""
+    if kind == "random":
+        return torch.rand(len(indices), generator=generator) < 0.5
+    return alternating_mask(indices, seed, epoch) if kind == "alternating" else None
+
+
+def flip(images: Tensor, mask: Tensor | None) -> Tensor:
+    """Mirror left and right where `mask` (B,) bool; the images themselves where it is None."""
+    return images if mask is None else torch.where(_to(mask, images).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def alternating_mask(indices: Tensor, seed: int, epoch: int) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: B batch, C channels, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,9 +42,10 @@ class TrainBatches:
         self.steps_per_epoch = len(images) // self.batch_size  # what is left over comes up in another epoch's order
         self._resident = images.to(device) if fits_on(device, images) else None
         height, width = images.image_size
-        self._together = max(1, PIXELS_AT_ONCE // (self.batch_size * height * width))  # steps
+        together = PIXELS_AT_ONCE // (self.batch_size * height * width)
+        self.together = max(1, min(together, self.steps_per_epoch))  # steps whose images are augmented at once
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
-        self._augmented = lru_cache(maxsize=1)(self._augment)
+        self._share: tuple[tuple[int, int, bool], tuple[Tensor, Tensor]] | None = None
 
     def order(self, epoch: int) -> Tensor:
         """The permutation of the set in this epoch, (N,)."""
@@ -60,14 +60,17 @@ class TrainBatches:
 
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
-        share, place = divmod(step, self._together)
-        images, targets = self._augmented(epoch, share * self._together, strong)
+        place = step % self.together
+        first = epoch, step - place, strong
+        if self._share is None or self._share[0] != first:
+            self._share = first, self.share(*first)
+        images, targets = self._share[1]
         own = slice(place * self.batch_size, (place + 1) * self.batch_size)
         return Batch(images[own], targets[own], runtime.generator(self.seed, "mix", epoch, step))
 
-    def _augment(self, epoch: int, step: int, strong: bool) -> tuple[Tensor, Tensor]:
-        """Images and labels of the batches that are made together from `step` on."""
-        indices = self.indices(epoch, step, min(self._together, self.steps_per_epoch - step))
+    def share(self, epoch: int, step: int, strong: bool = True) -> tuple[Tensor, Tensor]:
+        """Augmented images and labels of the batches that are made together from `step` on."""
+        indices = self.indices(epoch, step, min(self.together, self.steps_per_epoch - step))
         images, targets = self.gather(indices)
         draw = runtime.generator(self.seed, "augment", epoch, step)
         pixels = augment(
@@ -80,6 +83,8 @@ class TrainBatches:
         """Images (B, C, H, W) uint8 and labels (B,) of these places (on the CPU), on the device."""
         if self._resident is None:
             images, labels = self.images.gather(indices)
+            if self.device.type == "cuda":
+                images = images.pin_memory()  # or the move of so much would wait for the GPU
             return runtime.move(images, self.device), runtime.move(labels, self.device)
         images, labels = self._resident
         there = runtime.move(indices, self.device)
@@ -91,4 +96,5 @@ def fits_on(device: torch.device, images: ImageSet) -> bool:
     if device.type != "cuda":
         return False
     height, width = images.image_size
-    return 4 * len(images) * 3 * height * width <= torch.cuda.mem_get_info(device)[0]
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
+    return 4 * len(images) * 3 * height * width <= torch.cuda.mem_get_info(device)[0] + kept

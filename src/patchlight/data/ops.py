@@ -34,29 +34,37 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
 def shapes(images: Tensor, kinds: Sequence[str], magnitude: Tensor) -> Tensor:
     """ShearX, ShearY, TranslateX, TranslateY or Rotate, by the image: the nearest pixel, and 0 from outside."""
     h, w = images.shape[2:]
-    find = _places if h * w <= CACHED_PIXELS else _places.__wrapped__
-    drawn = zip(kinds, magnitude.tolist(), strict=True)
-    places = torch.stack([find(kind, strength, h, w, images.device) for kind, strength in drawn])
+    drawn = list(zip(kinds, magnitude.tolist(), strict=True))
+    if h * w <= CACHED_PIXELS:
+        places = torch.cat([_known_places(kind, strength, h, w, images.device) for kind, strength in drawn])
+    else:
+        places = _places([_matrix(kind, strength, h, w) for kind, strength in drawn], h, w, images.device)
     planes = F.pad(images, (1, 1, 1, 1)).flatten(2)
     return planes.gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 @lru_cache(maxsize=512)
-def _places(kind: str, magnitude: float, height: int, width: int, device: torch.device) -> Tensor:
-    """Where each output pixel comes from, (H * W,) int64, in an image with a frame of one black pixel, which stands for
-    all that lies outside.
+def _known_places(kind: str, magnitude: float, height: int, width: int, device: torch.device) -> Tensor:
+    return _places([_matrix(kind, magnitude, height, width)], height, width, device)
+
+
+def _places(matrices: list[Matrix], height: int, width: int, device: torch.device) -> Tensor:
+    """Where each output pixel comes from, (B, H * W) int64, in an image with a frame of one black pixel, which stands
+    for all that lies outside.
 
     The arithmetic repeats torchvision's `affine` step by step, since angles such as 30 degrees put many pixels exactly
     between two neighbours, where the last bit decides.
     """
-    theta = torch.tensor(_matrix(kind, magnitude, height, width)) / torch.tensor([[0.5 * width], [0.5 * height]])
-    x, y = torch.arange(width) - 0.5 * (width - 1), torch.arange(height) - 0.5 * (height - 1)
+    theta = torch.tensor(matrices) / torch.tensor([[0.5 * width], [0.5 * height]])
+    theta = runtime.move(theta, device)[..., None]  # (B, 2, 3, 1)
+    x = torch.arange(width, device=device) - 0.5 * (width - 1)
+    y = torch.arange(height, device=device) - 0.5 * (height - 1)
     # A matrix product in float32 fuses the second product with its addition: one rounding, which float64 imitates.
-    from_x, from_y = (theta[:, :1] * x).double(), theta[:, 1:2].double() * y  # (2, W), (2, H)
-    grid = (from_x[:, None, :] + from_y[:, :, None]).float() + theta[:, 2, None, None]  # the image spans -1..1
-    column = grid[0].add(1).mul_(0.5 * width).sub_(0.5).round_().clamp_(-1, width)
-    row = grid[1].add(1).mul_(0.5 * height).sub_(0.5).round_().clamp_(-1, height)
-    return row.add_(1).mul_(width + 2).add_(column).add_(1).long().flatten().to(device)
+    from_x, from_y = (theta[:, :, 0] * x).double(), theta[:, :, 1].double() * y  # (B, 2, W), (B, 2, H)
+    grid = (from_x[:, :, None, :] + from_y[..., None]).float() + theta[:, :, 2:]  # the image spans -1..1
+    column = grid[:, 0].add(1).mul_(0.5 * width).sub_(0.5).round_().clamp_(-1, width)
+    row = grid[:, 1].add(1).mul_(0.5 * height).sub_(0.5).round_().clamp_(-1, height)
+    return row.add_(1).mul_(width + 2).add_(column).add_(1).long().flatten(1)
 
 
 def _matrix(kind: str, magnitude: float, height: int, width: int) -> Matrix:
@@ -215,20 +223,17 @@ def autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
 
 def equalize(images: Tensor, magnitude: Tensor) -> Tensor:
     """Spread each channel's histogram evenly (Pillow's rule). Has no magnitude."""
-    b, c, h, w = images.shape
-    planes = b * c
-    slots = images.reshape(planes, h * w).long()
-    slots += torch.arange(0, planes * 256, 256, device=images.device)[:, None]
-    slots = slots.view(-1)
-    counts = torch.zeros(planes * 256, device=images.device)
-    counts = counts.scatter_add_(0, slots, torch.ones(slots.shape, device=images.device)).view(planes, 256)
+    planes = images.flatten(2).flatten(0, 1)
+    values = planes.long()
+    counts = torch.zeros(len(planes), 256, device=images.device)
+    counts.scatter_add_(1, values, torch.ones(values.shape, device=images.device))
     # All but the brightest value share the 255 steps. (float32 counts exactly to 2^24 pixels.)
-    brightest = images.amax(dim=(2, 3)).view(planes, 1).long()
-    step = (h * w - counts.gather(1, brightest)).div_(255).floor_()
+    brightest = planes.amax(dim=1, keepdim=True).long()
+    step = (planes.shape[1] - counts.gather(1, brightest)).div_(255).floor_()
     below = counts.int().cumsum(1, dtype=torch.int32) - counts  # of floats, a GPU's cumsum is not deterministic
     table = below.add_((step / 2).floor_()).div_(step.clamp(min=1)).floor_().clamp_(0, 255)
     table = torch.where(step == 0, torch.arange(256.0, device=images.device), table).to(torch.uint8)
-    return table.view(-1).index_select(0, slots).view(b, c, h, w)
+    return table.gather(1, values).view_as(images)
 
 
 OPS: dict[str, Op] = {

@@ -53,7 +53,9 @@ def _marks() -> torch.Tensor:
 
 
 def evidence(split: str, patch_size: tuple[int, int]) -> np.ndarray:
-    """The patch (N,) that holds each image's mark, in reading order, for patches of this size; -1 without one."""
+    """The patch (N,) that holds each image's mark, in reading order, for patches of at least MARK pixels a side; -1
+    without one.
+    """
     place = make(split)[2]
     rows, columns = place // PLACES * MARK // patch_size[0], place % PLACES * MARK // patch_size[1]
     return np.where(place < 0, -1, rows * (SIZE // patch_size[1]) + columns)

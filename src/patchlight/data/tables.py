@@ -160,7 +160,7 @@ def find_columns(schema: Any, where: str) -> Columns:
     images = images or [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     if not images:
         raise PatchlightError(f"{where} has no image column; its columns are {there}; store encoded images as bytes")
-    classes = {name: tuple(features[name]["names"]) for name in schema.names if kinds[name] == "ClassLabel"}
+    classes = _class_names(schema)
     if classes:
         label = max(classes, key=lambda name: len(classes[name]))  # the first of equals
         return Columns(images[0], label, classes[label])
@@ -171,6 +171,13 @@ def find_columns(schema: Any, where: str) -> Columns:
             "labels to 'label'"
         )
     return Columns(images[0], plain, None)
+
+
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Of each column of class labels what they are called, in order."""
+    features = _features(schema)
+    kinds = {name: features.get(name, {}).get("_type") for name in schema.names}
+    return {name: tuple(features[name]["names"]) for name in schema.names if kinds[name] == "ClassLabel"}
 
 
 def _plain_label(schema: Any) -> str | None:
@@ -260,8 +267,10 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
         except (OSError, ValueError) as error:
             raise PatchlightError(f"cannot read {file}: {error}") from error
     for file, schema in zip(files, schemas, strict=True):
-        if schema.names != schemas[0].names:
-            raise PatchlightError(f"{file} has other columns than {files[0].name} beside it; give both the same")
+        if schema.names != schemas[0].names or _class_names(schema) != _class_names(schemas[0]):
+            raise PatchlightError(
+                f"{file} has other columns or other classes than {files[0].name} beside it; give both the same"
+            )
     folder = root if root.is_dir() else root.parent
     name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0])}-*"
     return Table(name, schemas[0], walk, folder)

@@ -77,7 +77,7 @@ def assess(
     with Progress(len(parts) * len(names), label) as progress:
         for part, spot in parts:
             with torch.no_grad():
-                logits, taken = timed(functools.partial(anatomy.logits, part))
+                logits, taken = timed(functools.partial(anatomy.logits, part), part.device)
                 seconds["forward"].append(taken / len(part))
             removals = random_removals(anatomy, part, logits.argmax(dim=1), black)
             for name in names:
@@ -110,7 +110,7 @@ def assess_batch(
 ) -> tuple[dict[str, Tensor], float]:  # fmt: skip
     """Each measure (B,) of a method on a batch, and the seconds that its maps took; `other` is a model of chance."""
     method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
-    maps, taken = timed(lambda: maps_of(method, anatomy, images, targets))
+    maps, taken = timed(lambda: maps_of(method, anatomy, images, targets), images.device)
     scores: dict[str, Tensor] = {}
     for way in WAYS if can_drop_patches(anatomy) else FILLS:
         best, worst = (
@@ -128,11 +128,12 @@ def assess_batch(
     return {key: value.float().cpu() for key, value in scores.items()}, taken
 
 
-def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """The result and its seconds; a GPU is waited for."""
+def timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
+    """The result and its seconds; a GPU is waited for before and after."""
+    runtime.synchronize(device)
     start = time.perf_counter()
     result = work()
-    runtime.synchronize(result.device)
+    runtime.synchronize(device)
     return result, time.perf_counter() - start
 
 

@@ -143,13 +143,14 @@ def random_removals(
 
 def infidelity(maps: Tensor, removals: Falls) -> Tensor:
     """Yeh et al. 2019, definition 1, for the removal of random sets of patches: how badly the map's sum over a set
-    foretells the fall of the target's logit. Each map is scaled as fits best; then 0 is perfect and 1 says nothing.
+    foretells the fall of the target's logit. Each map is scaled as fits best, never turned round; then 0 is perfect and
+    1 says nothing, or the opposite.
     """
     fall = removals.falls
     told = maps.flatten(1).to(fall) @ removals.hidden.to(fall).T
     tiny = torch.finfo(fall.dtype).tiny
     scale = (told * fall).sum(dim=1, keepdim=True) / (told * told).sum(dim=1, keepdim=True).clamp(min=tiny)
-    return ((scale * told - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
+    return ((scale.clamp(min=0) * told - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

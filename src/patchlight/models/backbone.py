@@ -81,6 +81,8 @@ def told_plainly(name: str) -> Iterator[None]:
         told = _of_the_hub(name, error)
         if told is None and isinstance(error, (SafetensorError, pickle.UnpicklingError)):
             told = f"the weights of {name} are damaged or no safetensors: {first_line(error)}"
+        if told is None and "loading state_dict" in first_line(error):
+            told = f"the weights of {name} do not fit its config.json: {first_line(error, 1)}"
         if told is None and isinstance(error, (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError)):
             told = f"cannot load {name}: {first_line(error)}"
         if told is None:

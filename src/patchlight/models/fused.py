@@ -23,7 +23,8 @@ def attention_shape(model: Any) -> tuple[int, int, int] | None:
         table, heads = getattr(embeddings, "position_embeddings", None), getattr(inner.config, "num_attention_heads", 0)
         if table is None or not isinstance(heads, int) or not heads:
             return None
-        return heads, table.shape[1], table.shape[2] // heads
+        tokens = table.shape[1] + getattr(inner.config, "num_register_tokens", 0)  # which have no positions
+        return heads, tokens, table.shape[2] // heads
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not len(blocks) or not hasattr(model, "num_prefix_tokens"):
         return None

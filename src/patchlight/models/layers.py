@@ -90,6 +90,31 @@ class DropPath(nn.Module):
         return x * mask.div_(keep)
 
 
+class PatchDropout(nn.Module):
+    """Tokens (B, T, D) -> in training, those of a random share of each image's patches (Liu et al. 2022,
+    arXiv:2208.07220), and the `prefix` tokens; what is dropped costs nothing in the blocks.
+    """
+
+    def __init__(self, rate: float, prefix: int) -> None:
+        super().__init__()
+        self.rate, self.prefix = rate, prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        patches = x.shape[1] - self.prefix
+        kept = max(1, round(patches * (1 - self.rate)))
+        shown = torch.rand(x.shape[0], patches, device=x.device).argsort(dim=1)[:, :kept]
+        return select_patches(x, shown, self.prefix)
+
+
+def select_patches(tokens: Tensor, shown: Tensor, prefix: int) -> Tensor:
+    """Of tokens (B, T, D) the `prefix` first and the patches `shown` (B, V): (B, prefix + V, D)."""
+    first = torch.arange(prefix, device=shown.device).expand(shown.shape[0], -1)
+    places = torch.cat([first, shown + prefix], dim=1)
+    return tokens.gather(1, places.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+
+
 class Block(nn.Module):
     """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 

@@ -32,6 +32,10 @@ class MaskedAutoencoder(nn.Module):
             raise UsageError("a convolutional stem sees what masked autoencoding hides; set model.stem = 'patch'")
         if decoder_dim % 4 or decoder_dim % decoder_heads:
             raise UsageError(f"mae.decoder_dim {decoder_dim} must be a multiple of 4 and of mae.decoder_heads")
+        if encoder.patch_drop.rate:
+            raise UsageError(
+                "masked autoencoding hides patches itself (mae.mask_ratio); leave out model.patch_drop_rate"
+            )
         rows, columns = encoder.grid_size
         self.encoder, self.mask_ratio, self.patch_size = encoder, mask_ratio, encoder.patch_size
         self.visible = max(1, round((1 - mask_ratio) * rows * columns))

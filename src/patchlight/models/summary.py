@@ -45,8 +45,9 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
 def _patches(model: Any) -> tuple[int | None, int]:
     """Patch size and prefix tokens of a ViT of ours, timm's or Hugging Face's; None of another network."""
     if hasattr(model, "hf"):
-        patch = getattr(model.hf.config, "patch_size", None)
-        return (patch, prefix_tokens(model)) if isinstance(patch, int) and prefix_tokens(model) else (None, 0)
+        patch, prefix = getattr(model.hf.config, "patch_size", None), prefix_tokens(model)
+        registers = getattr(model.hf.config, "num_register_tokens", 0)  # which have no positions
+        return (patch, prefix + registers) if isinstance(patch, int) and prefix else (None, 0)
     if not hasattr(model, "num_prefix_tokens"):
         return None, 0
     ratio = getattr(getattr(model, "patch_embed", None), "feat_ratio", None)

@@ -14,7 +14,8 @@ from patchlight.libraries import import_library
 from patchlight.models.backbone import Backbone, commit_of, read_json, resampled
 
 TIMM_FIELDS = {  # our words for timm's
-    "patch_size": "patch_size", "drop_rate": "drop_rate", "pos_drop_rate": "pos_drop_rate",
+    "patch_size": "patch_size", "drop_rate": "drop_rate",
+    "patch_drop_rate": "patch_drop_rate", "pos_drop_rate": "pos_drop_rate",
     "proj_drop_rate": "proj_drop_rate", "attn_drop_rate": "attn_drop_rate", "drop_path_rate": "drop_path_rate",
 }  # fmt: skip
 

@@ -13,7 +13,17 @@ from torch.utils.checkpoint import checkpoint
 
 from patchlight.errors import UsageError
 from patchlight.models.adapt import resample_positions
-from patchlight.models.layers import EPS, Block, ConvStem, PatchEmbed, SequencePool, sincos_1d, sincos_2d
+from patchlight.models.layers import (
+    EPS,
+    Block,
+    ConvStem,
+    PatchDropout,
+    PatchEmbed,
+    SequencePool,
+    select_patches,
+    sincos_1d,
+    sincos_2d,
+)
 
 
 class VisionTransformer(nn.Module):
@@ -24,8 +34,8 @@ class VisionTransformer(nn.Module):
     global_pool: "token" reads the CLS token, "avg" the mean patch token, "seq" a learned average of them.
     distill_token: a second token with a head of its own (DeiT); the answer is the mean of the two heads'.
     pos_embed: "learn", "sincos1d", "sincos2d" or "none".
-    init_values: LayerScale's start; 0 is without. The `_rate`s are dropout and stochastic depth, in 0..1;
-    mlp_drop_rate is timm's proj_drop_rate unless given.
+    init_values: LayerScale's start; 0 is without. The `_rate`s are dropout (of patches, numbers or, as drop_path_rate,
+    whole branches), in 0..1; mlp_drop_rate is timm's proj_drop_rate unless given.
     pos_grid: rows and columns that sine and cosine positions are made for, and then resampled to the model's own:
     those of the images that the weights were trained on.
     """
@@ -37,7 +47,7 @@ class VisionTransformer(nn.Module):
         global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
         distill_token: bool = False,
         init_values: float = 0.0, qk_norm: bool = False,
-        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        drop_rate: float = 0.0, patch_drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
         mlp_drop_rate: float | None = None, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         fused_attn: bool = True, grad_checkpointing: bool = False, pos_grid: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
@@ -70,6 +80,7 @@ class VisionTransformer(nn.Module):
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
         self._add_positions(pos_embed, embed_dim)
         self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens)
 
         rates = torch.linspace(0, drop_path_rate, depth).tolist()  # the deeper, the more often dropped
         self.blocks = nn.Sequential(*[
@@ -131,8 +142,8 @@ class VisionTransformer(nn.Module):
         return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> tokens after the last block (B, T, D)."""
-        return self.norm(self.run_blocks(self.embed(x)))
+        """Images (B, C, H, W) -> tokens after the last block (B, T, D), in training less the dropped patches."""
+        return self.norm(self.run_blocks(self.patch_drop(self.embed(x))))
 
     def run_blocks(self, x: Tensor) -> Tensor:
         """Tokens (B, T, D) of any number through all blocks."""
@@ -143,10 +154,8 @@ class VisionTransformer(nn.Module):
 
     def encode_visible(self, x: Tensor, shown: Tensor) -> Tensor:
         """Images (B, C, H, W) of which only the patches `shown` (B, V) are looked at -> tokens (B, P + V, D)."""
-        whole = self.embed(x)
-        prefix, patches = whole.split([self.num_prefix_tokens, whole.shape[1] - self.num_prefix_tokens], dim=1)
-        visible = patches.gather(1, shown.unsqueeze(2).expand(-1, -1, patches.shape[2]))
-        return self.norm(self.run_blocks(torch.cat([prefix, visible], dim=1)))
+        visible = select_patches(self.embed(x), shown, self.num_prefix_tokens)
+        return self.norm(self.run_blocks(visible))
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens (B, T, D) -> (B, D)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from patchlight import runtime
 from patchlight.config import DEFAULT_METHOD
 from patchlight.data.images import ImageSet
-from patchlight.data.planted import SIZE, evidence
+from patchlight.data.planted import MARK, SIZE, evidence
 from patchlight.explanation import embeddings
 from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.assess import assess
@@ -70,7 +70,7 @@ def measure_faithfulness(
     count: int = 500, label: str = "",
 ) -> dict[str, Any] | None:  # fmt: skip
     """`assess` of the methods on `count` test images of `source`, drawn by a fixed seed; None for a model without
-    attention. Planted images have a patch that decides, which is pointed at where they are not enlarged.
+    attention. Planted images have a patch that decides, which is pointed at where one patch holds it.
     """
     anatomy = find_anatomy(model)
     if anatomy is None:
@@ -79,8 +79,9 @@ def measure_faithfulness(
     pixels, _ = images.gather(chosen)
     inputs = card.to_input(pixels.to(next(model.parameters()).device))
     where = None
-    # At another size a mark would lie on several patches.
-    if source == "planted" and {card.img_size, *images.image_size} == {SIZE}:
+    # At another size, or in smaller patches, a mark would lie on several.
+    whole = {card.img_size, *images.image_size} == {SIZE} and min(anatomy.patch_size) >= MARK
+    if source == "planted" and whole:
         rows = chosen if images.rows is None else images.rows[chosen]
         where = torch.from_numpy(evidence("test", anatomy.patch_size))[rows].to(inputs.device)
     found = assess(anatomy, inputs, card.black.to(inputs), methods=methods, where=where, label=label)

@@ -50,8 +50,10 @@ def fit(
                 train(trainer, stop)
             else:
                 trainer.train(stop)
-            state, resume = trainer.state.next_stage(trainer.done), False
-    return trainer.state
+            last = trainer.state
+            state, resume = last.next_stage(trainer.done), False
+            del trainer  # gives a GPU's memory back before the next one fills it
+    return last
 
 
 def size_of(stage: Config, data: Splits) -> int:
@@ -99,6 +101,8 @@ def check_fit(model: nn.Module, card: ModelCard, data: Splits, config: Config) -
         resize_model(model, card, size)
     trained = []
     for stage in stages:
+        if stage.train.cuda_graphs and stage.train.micro_batch_size:
+            raise UsageError("train.cuda_graphs replays whole batches; leave out train.micro_batch_size")
         check_crop(stage.augment.crop_padding, stage.augment.crop_mode, data.train.image_size)
         set_trainable(model, stage.train.trainable, names)
         build_optimizers(model, stage.optim)

@@ -37,7 +37,7 @@ class FrozenFeatures:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) and labels (B,) of these training images."""
-        there = indices.to(self.train.device)
+        there = runtime.move(indices, self.train.device)
         return self.train.index_select(0, there), self.labels.index_select(0, there)
 
     @torch.inference_mode()

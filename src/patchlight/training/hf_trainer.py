@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from patchlight import runtime
 from patchlight.training.loop import Trainer
+from patchlight.training.optim import update_average
 from patchlight.training.state import StopSignal
 
 Batch = dict[str, Tensor]
@@ -30,8 +31,10 @@ def train(trainer: Trainer, stop: StopSignal) -> None:
         per_device_train_batch_size=trainer.batches.batch_size, max_grad_norm=trainer.config.optim.grad_clip,
         seed=trainer.config.train.seed, bf16=trainer.precision == "bf16", use_cpu=trainer.device.type == "cpu",
         save_strategy="no", logging_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=False,
+        remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
     )  # fmt: skip
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the model lives on one; the Trainer would copy it to all
     engine = Engine(trainer, stop, arguments)
     engine.train()
 
@@ -77,7 +80,7 @@ class Engine(transformers.Trainer):
             return lambda step: ours.lr(min(done + step, ours.state.total_steps - 1), peak) / peak
 
         for group in inner.param_groups:
-            group["lr"] = group["initial_lr"] = group["peak_lr"]
+            group["lr"] = group["initial_lr"] = group["lr_scale"] * group["peak_lr"]
         self.lr_scheduler = LambdaLR(inner, [rate(group["peak_lr"]) for group in inner.param_groups])
         return self.lr_scheduler
 
@@ -113,7 +116,7 @@ class AfterStep(transformers.TrainerCallback):
         engine, ours = self.engine, self.engine.ours
         ours.state.step += 1
         if ours.ema is not None:
-            ours.ema.update_parameters(ours.model)
+            update_average(ours.ema, ours.model, ours.config.train.ema_decay)
         if ours.state.step == ours.steps_of(ours.state.epoch) or self.stop.requested:
             ours.state.loss_sum, ours.state.correct = engine.loss_sum.item(), engine.correct.item()
             ours.state.epoch_s += ours.watch.lap(ours.state)

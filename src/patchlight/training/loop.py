@@ -30,7 +30,7 @@ from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import budget_line, epoch_line, step_line, trainable_line
-from patchlight.training.optim import build_optimizers, moving_average
+from patchlight.training.optim import build_optimizers, clip_gradients, update_average
 from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.snapshots import Snapshots, can_be_taken
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
@@ -61,7 +61,7 @@ class Trainer:
         self.task: Task = TASKS[train.task](config, card, model, self.device, self.precision)
         self.ema: AveragedModel | None = None
         if train.ema_decay:
-            self.ema = moving_average(self.model, train.ema_decay)
+            self.ema = AveragedModel(self.model)
         fill = torch.tensor([round(255 * m) for m in card.mean], dtype=torch.uint8)
         self.batches = TrainBatches(
             data.train, train.batch_size, config.augment, seed=train.seed, fill=fill, device=self.device
@@ -122,6 +122,9 @@ class Trainer:
             left = (self.state.total_steps - self.done) * self.batches.batch_size / row["images_per_s"]
             say(epoch_line(row, self.state.epochs_before + self.epochs, left))
         self.save()
+        save_s = self.watch.lap(self.state)
+        if self.budget is not None:
+            self.budget.val_s += save_s
         if stop.requested:
             done = f"{self.state.epochs_done} epochs and {self.state.step} steps"
             raise Interrupted(f"stopped by {stop.requested} after {done}")
@@ -146,8 +149,7 @@ class Trainer:
         """Time a few real steps and a validation batch, then put the model back as it was."""
         before = copy.deepcopy(self.model.state_dict())
         self.train_mode()
-        step_s = time_steps(self.timed_step, self.budget_s)
-        val_s = 0.0
+        step_s, val_s = self.time_step(self.budget_s), 0.0
         if self.data.val is not None:
             size = self.config.eval.batch_size
             few = self.data.val.select(range(min(size, len(self.data.val))))
@@ -157,12 +159,22 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.state.clear()
         if self.ema is not None:
-            self.ema = moving_average(self.model, self.config.train.ema_decay)
+            self.ema = AveragedModel(self.model)
         return Pace(step_s, val_s)
 
-    def timed_step(self, step: int) -> None:
-        self.train_step(0, step % self.steps_per_epoch)
-        runtime.synchronize(self.device)
+    def time_step(self, budget_s: float) -> float:
+        """Median seconds of a training step, with its part in the making of the batches that are made together."""
+
+        def step(_: int) -> None:
+            self.train_step(0, 0)
+            runtime.synchronize(self.device)
+
+        def share(_: int) -> None:
+            self.batches.share(0, 0)
+            runtime.synchronize(self.device)
+
+        step(0)  # its batch is there from now on
+        return time_steps(step, budget_s) + time_steps(share, 0.0) / self.batches.together
 
     def plan(self, pace: Pace) -> None:
         """As many steps as the budget holds, if this run is not resumed."""
@@ -257,15 +269,16 @@ class Trainer:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self.config.optim.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.grad_clip)
+            clip_gradients(self.model, self.config.optim.grad_clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.lr(epoch * self.steps_per_epoch + step, group["peak_lr"])
+                rate = self.lr(epoch * self.steps_per_epoch + step, group["peak_lr"])
+                group["lr"] = group["lr_scale"] * rate
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         if self.ema is not None:
-            self.ema.update_parameters(self.model)
+            update_average(self.ema, self.model, self.config.train.ema_decay)
         return mean_loss, correct
 
     def lr(self, step: int, peak: float) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
@@ -51,14 +51,17 @@ def is_kernel(name: str, parameter: nn.Parameter) -> bool:
 
 
 def decay_groups(parts: list[Part], lr: float, weight_decay: float) -> Groups:
-    """Parameter groups with and without decay, of one scale each, with the `peak_lr` that the schedule scales."""
+    """Parameter groups with and without decay, of one `lr_scale` each; the schedule starts from `peak_lr`."""
     split: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for part in sorted(parts, key=lambda part: not decays(part.name, part.parameter)):
         split.setdefault((part.scale, decays(part.name, part.parameter)), []).append(part.parameter)
     return [
-        {"params": params, "lr": scale * lr, "peak_lr": scale * lr, "weight_decay": weight_decay if decayed else 0.0}
+        {
+            "params": params, "lr": scale * lr, "peak_lr": lr, "lr_scale": scale,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
         for (scale, decayed), params in split.items()
-    ]
+    ]  # fmt: skip
 
 
 def adamw(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
@@ -97,7 +100,8 @@ OPTIMIZERS: dict[str, Callable[[list[Part], OptimConfig], list[Optimizer]]] = {
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """One or two optimizers that together hold every trainable parameter once; each group knows its `peak_lr`.
+    """One or two optimizers that together hold every trainable parameter once; each group knows its rates'
+    `peak_lr` and `lr_scale`.
 
     With `layer_decay` below 1 a parameter's rates fall with each block that lies between it and the head (Clark et al.
     2020, ELECTRA; Bao et al. 2022, BEiT).
@@ -112,20 +116,30 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     return OPTIMIZERS[config.name](parts, config)
 
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
+def clip_gradients(model: nn.Module, most: float) -> None:
+    """Scale all gradients down to a norm of `most`; where fp16 overflowed they stay, for its scaler to find."""
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    nn.utils.clip_grads_with_norm_(model.parameters(), most, norm.where(norm.isfinite(), 0.0))
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights and of what a network counts; of whole numbers the newest."""
-    smooth = get_ema_multi_avg_fn(decay)
-
-    def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            smooth(averaged, current, updates)
+@torch.no_grad()
+def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """One step of an exponential moving average of the weights and of what a network counts, of whole numbers the
+    newest; it begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
+    """
+    averaged = [*average.module.parameters(), *average.module.buffers()]
+    current = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+    begun = bool(average.n_averaged)  # it is on the CPU
+    smooth = [begun and tensor.is_floating_point() for tensor in averaged]
+    for lerp in set(smooth):
+        mine, theirs = (
+            [t for t, own in zip(tensors, smooth, strict=True) if own == lerp] for tensors in (averaged, current)
+        )
+        if lerp:
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
         else:
-            torch._foreach_copy_(averaged, current)
-
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            torch._foreach_copy_(mine, theirs)
+    average.n_averaged += 1
 
 
 def _fusable(parts: list[Part]) -> bool:

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H W pixels, K classes, N patches; S samples.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,8 @@ class Reconstruction:
                 answer = model(inputs)
             total += float(self.model.loss(answer, inputs)) * len(rows)
         model.train(was_training)
+        if not math.isfinite(total):
+            raise PatchlightError(diverged("the loss of what the model paints is no longer finite"))
         return total / len(images), None
 
     def keep(self, model: nn.Module, run: Run, images: ImageSet) -> None:
