@@ -24,13 +24,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; numbers mean nothing")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, help="folder of the JSON files (docs/benchmarks; quick: runs/benchmarks)")
-    parser.add_argument("--rounds", type=int, help="turns of each contender, or seeds of `accuracy` and `ablation`")
+    parser.add_argument("--rounds", type=int, help="turns of each contender, or seeds of what trains")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of what trains: the budget of each plan")
     parser.add_argument(
-        "--minutes", type=float, default=5.0, help="of `accuracy` and `ablation`: the budget of each training"
+        "--source", default="digits", help="of what trains, and of `startup`: as data.source of a recipe"
     )
-    parser.add_argument("--source", default="digits", help="of `accuracy` and `ablation`: as data.source of a recipe")
     parser.add_argument(
-        "--recipe", action="append", default=[], help="of `accuracy` and `ablation`: ours; may be given several times"
+        "--recipe",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of `accuracy`, `ablation` and `breakdown`: ours; may be given several times",
     )
     parser.add_argument(
         "--keep",

@@ -28,6 +28,7 @@ from patchlight.models.summary import count
 from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
+from patchlight.training.rehearsal import time_step
 
 RECIPES = ("cifar10-cpu-10min", "cifar10-vit-30min", "cifar10-patchify-30min")
 BATCH, OPTIMIZER, REST = "batch and augmentation", "optimizer", "the rest"
@@ -56,7 +57,7 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(options, recipe, Path(folder) / "run")
         trainer.train_mode()
-        step_s = trainer.time_step(options.pick(200.0, 0.0))
+        step_s = time_step(trainer, options.pick(200.0, 0.0))
         with profile(activities=activities(options.device)) as seen:
             for step in range(steps):
                 trainer.train_step(1, step % trainer.steps_per_epoch)

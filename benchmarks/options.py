@@ -19,10 +19,10 @@ class Options:
 
     quick: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rounds: int | None = None  # of the interleaved timer, or seeds of `accuracy`; None is the benchmark's own choice
-    minutes: float = 5.0  # the budget of `accuracy`
-    source: str = "digits"  # the images of `accuracy`
-    recipes: tuple[str, ...] = ()  # the Patchlight recipes of `accuracy`; empty is the source's own choice
+    rounds: int | None = None  # of the interleaved timer, or seeds of what trains; None is the benchmark's own choice
+    minutes: float = 5.0  # the budget of what trains
+    source: str = "digits"  # the images of what trains
+    recipes: tuple[str, ...] = ()  # ours; empty is the benchmark's own choice
     keep: Path | None = None  # where the runs of `pretraining` stay, to go on from; None is a folder that goes
 
     def pick(self, full: T, quick: T) -> T:

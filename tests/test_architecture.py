@@ -14,7 +14,7 @@ LEVELS = {
     "report.figures": 0, "report.galleries": 0, "report.diagnostics": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,
     "evaluation": 2, "explanation": 2, "training": 2,
-    "training.loop": 3,
+    "training.loop": 3, "training.rehearsal": 3,
     "training.hf_trainer": 4, "training.fit": 4,
     "doctor": 4, "report": 4, "preparing": 4,
     "verbs": 5,

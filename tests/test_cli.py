@@ -187,10 +187,12 @@ def test_what_the_terminal_cannot_write_is_no_traceback(here):
 
 def test_a_run_that_is_needed_is_not_replaced(run, here, capsys):
     shutil.copytree(run, here / "mine")
-    for field in ("train.teacher", "model.name"):
-        words = ["train", "quickstart", *SMALL, f"--{field}", "mine", "--overwrite", "--out", "mine"]
+    (here / "mine" / "export" / "timm").mkdir(parents=True)
+    exported = "local-dir:mine/export/timm"
+    for field, name in (("train.teacher", "mine"), ("model.name", "mine"), ("model.name", exported)):
+        words = ["train", "quickstart", *SMALL, f"--{field}", name, "--overwrite", "--out", "mine"]
         assert main(words) == 2
-        assert f"{field} is mine, which --overwrite would delete" in capsys.readouterr().err
+        assert f"{field} is {name}, which --overwrite would delete" in capsys.readouterr().err
     assert main(["train", "quickstart", *SMALL, "--train.teacher", "mina", "--overwrite", "--out", "mine"]) == 1
     assert (here / "mine" / "eval.json").is_file()  # nothing is lost by a wrong name
 

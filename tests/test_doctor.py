@@ -14,7 +14,6 @@ from patchlight.config import load_recipe
 from patchlight.data.sources import TRAIN_IMAGES, load_source
 from patchlight.errors import UsageError
 from patchlight.training.budget import Pace
-from patchlight.training.loop import Trainer
 
 ROW = {"images_per_s": 1.0, "epochs": 1.0, "own_s": 1.0, "memory_gb": 1.0}
 
@@ -62,7 +61,7 @@ def test_a_forecast_of_one_recipe(monkeypatch):
 def test_a_forecast_is_what_the_pace_says(monkeypatch):
     """0.1 s a step and, of the doctor's few validation images, 0.5 s."""
     monkeypatch.setattr(doctor, "recipe_names", lambda: ["cifar10-cpu-10min"])
-    monkeypatch.setattr(Trainer, "rehearse", lambda self: Pace(0.1, 0.5))
+    monkeypatch.setattr(doctor, "rehearse", lambda trainer: Pace(0.1, 0.5))
     (row,) = verbs.doctor("2m", device="cpu")["recipes"]
     steps, val_s = 45_000 // 256, 0.5 * 5_000 / doctor.VAL_IMAGES
     epoch_s = 0.1 * steps + val_s

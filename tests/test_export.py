@@ -147,12 +147,23 @@ def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path
     environment["data"]["path"] = "/home/me/pets"
     (copy / "environment.json").write_text(json.dumps(environment))
     _, card = load_model(copy)
-    for name, base in (("hf-hub:owner/name@v1", "owner/name"), ("vit_tiny.augreg", "timm/vit_tiny.augreg")):
-        text = model_card(Run(copy), dataclasses.replace(card, source={"id": name, "commit": "abc"}), "timm")
+    first = {"id": "vit_tiny.augreg", "commit": "abc"}
+    for source, base in (
+        ({"id": "hf-hub:owner/name", "commit": "abc"}, "owner/name"),
+        (first, "timm/vit_tiny.augreg"),
+        ({"id": str(copy), "began_with": first}, "timm/vit_tiny.augreg"),
+    ):
+        text = model_card(Run(copy), dataclasses.replace(card, source=source), "timm")
+        name = "copy" if "began_with" in source else source["id"]
+        assert f"It began with the weights of `{name}`." in text
         about = huggingface_hub.ModelCard(text).data
         assert about.base_model == base
         assert about.eval_results[0].dataset_name == "pets"
         assert "/home" not in text
+    assert str(tmp_path) not in text
     assert "enlarged" not in text
+    drawn = dataclasses.replace(card, source={"id": "vit_tiny", "commit": "abc", "pretrained": False})
+    assert "began with" not in model_card(Run(copy), drawn, "timm")
+    assert "base_model" not in model_card(Run(copy), drawn, "timm")
     enlarged = dataclasses.replace(card, data_size=8)
     assert "trained on images of 8 x 8 pixels, enlarged" in model_card(Run(copy), enlarged, "timm")

@@ -53,6 +53,12 @@ def test_what_can_be_told_apart_is_told_apart(probe):
     assert probe({k: v[0] for k, v in parts.items()}, shuffled)["top1"] < 0.2
 
 
+def test_fewer_images_than_neighbours():
+    parts = {"train": clouds(0, 3), "val": clouds(1, 30), "test": clouds(2, 60)}
+    found = nearest_neighbours({k: v[0] for k, v in parts.items()}, {k: v[1] for k, v in parts.items()})
+    assert found["k"] == 3
+
+
 def test_the_command(capsys, tmp_path):
     folder = SAVED["timm"](tmp_path / "weights")
     words = ["probe", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(folder)]

@@ -112,7 +112,7 @@ def build_parser() -> Parser:
         "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"
     )
     explain.add_argument(
-        "--method", metavar="NAME", help=f"one of them, or all (default: {DEFAULT_METHOD}; --faithfulness: all)"
+        "--method", metavar="NAME", help=f"one of those below, or all (default: {DEFAULT_METHOD}; --faithfulness: all)"
     )
     explain.add_argument(
         "--target", metavar="CLASS",
@@ -167,7 +167,7 @@ def build_parser() -> Parser:
             "--format", choices=["safetensors", "timm", "hf", "onnx"],
             default="safetensors" if verb is export else "timm",
             help="safetensors (Patchlight's own) and onnx take every model, timm takes plain ViTs, hf plain ViTs "
-            "with a CLS token (default: %(default)s)",
+            "with a CLS token, both what came from them (default: %(default)s)",
         )  # fmt: skip
         verb.add_argument("--json", action="store_true", help="print one JSON object")
     export.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)")
@@ -215,7 +215,8 @@ def build_parser() -> Parser:
     doctor.add_argument(
         "--budget",
         metavar="TIME",
-        help="a training time such as 90s, 10m or 1h30m; every recipe that needs no hub is tried, in minutes",
+        help="a training time such as 90s, 10m or 1h30m; every recipe that learns labels and needs no hub is tried, "
+        "in minutes",
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument(

@@ -234,9 +234,9 @@ def doctor_text(found: dict[str, Any]) -> str:
             "recipe",
             "images/s",
             f"epochs in {clock(found['budget_s'])}",
-            "its full length",
+            "time for all of its own",
             "GB",
-            "accuracy then",
+            "accuracy after these",
         )
         blocks.append(table(rows, header))
         if found["not_tried"]:

@@ -152,7 +152,9 @@ def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
     for number, stage in enumerate(stages, 1):
         where = f"{origin}: stage {number}"
         for section, values in stage.items():
-            for name in values if isinstance(values, dict) else ():
+            if not isinstance(values, dict):
+                raise UsageError(f"{where}: '{section}' needs its section before it, as in train.epochs = 3")
+            for name in values:
                 if not any(f"{section}.{name}".startswith(allowed) for allowed in STAGE_FIELDS):
                     raise UsageError(
                         f"{where}: {section}.{name} is the same in all stages; a stage may set "

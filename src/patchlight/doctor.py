@@ -22,6 +22,7 @@ from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps
 from patchlight.training.loop import Trainer
+from patchlight.training.rehearsal import rehearse
 
 CLASSES = 10
 ENOUGH = 0.95  # of the epochs that a recipe's accuracy was measured with
@@ -100,7 +101,7 @@ def _forecast(config: Config, seconds: float) -> dict[str, Any]:
     runtime.forget_peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(build_model(config.model.name, args), card, data, config, Run(Path(folder)))
-        pace = trainer.rehearse()
+        pace = rehearse(trainer)
     batch = trainer.batches.batch_size
     memory = runtime.peak_memory_gb(trainer.device)
     pace = replace(pace, val_s=pace.val_s * val_images / VAL_IMAGES)

@@ -212,12 +212,13 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
         score = "It was not measured on test images."
     else:
         score = "It learned without labels, so its head says nothing; give it a new one."
-    if card.source and card.source.get("commit"):
-        name = card.source["id"].removeprefix("hf-hub:").partition("@")[0]
+    began = weights_begun_with(card)
+    if origin := next((source for source in began if source.get("commit")), None):
+        name = origin["id"].removeprefix("hf-hub:")
         facts["base_model"] = name if "/" in name else f"timm/{name}"
     about = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
     classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
-    weights = f" It began with the weights of `{card.source['id']}`." if card.source else ""
+    weights = "".join(f" It began with the weights of `{_public(source['id'])}`." for source in began[:1])
     fitted = ""
     if card.fit_size != card.img_size:
         fitted = (
@@ -225,10 +226,25 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
         )
     return (
         f"---\n{about.to_yaml()}\n---\n\n# {config.about.name}\n\n"
-        f"{card.name}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
+        f"{_public(card.name)}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
         f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
         f"{_numbers(card.std)}.{fitted}{classes if card.class_names else ''}\n"
     )
+
+
+def weights_begun_with(card: ModelCard) -> list[dict[str, Any]]:
+    """Where a model's first weights came from, and those of that model before it; nothing where they were drawn."""
+    found, source = [], card.source
+    while source and source.get("pretrained", True):
+        found.append(source)
+        source = source.get("began_with")
+    return found
+
+
+def _public(name: str) -> str:
+    """A model's name without the path of a folder, which says more of this machine than of the model."""
+    path = Path(name.removeprefix("local-dir:"))
+    return path.name if path.exists() else name
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -82,8 +82,7 @@ def nearest_neighbours(features: dict[str, np.ndarray], labels: dict[str, np.nda
 
     models = (
         (k, KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_votes))
-        for k in NEIGHBOURS
-        if k <= len(labels["train"])
+        for k in sorted({min(k, len(labels["train"])) for k in NEIGHBOURS})
     )
     return {"k": 0} | _chosen("k", models, features, labels)
 

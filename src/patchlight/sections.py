@@ -120,12 +120,14 @@ class OptimConfig(Section):
         float, "a block's learning rate as a share of the next block's; 1 is off", Range(0, 1, above=True)
     ] = 1.0
     weight_decay: Annotated[
-        float, "decoupled (coupled for sgd); not on norms, biases, tokens, positions", NOT_NEGATIVE
+        float,
+        "decoupled (coupled for sgd); not on norms, biases, tokens, positions, nor a stem's kernels under muon",
+        NOT_NEGATIVE,
     ] = 0.05
-    beta1: Annotated[float, "adamw", PROPER_RATE] = 0.9
-    beta2: Annotated[float, "adamw", NEARLY_ONE] = 0.999
-    momentum: Annotated[float, "sgd and muon", PROPER_RATE] = 0.9
-    nesterov: Annotated[bool, "sgd and muon"] = True
+    beta1: Annotated[float, "of adamw: how much of its mean of gradients a step keeps", PROPER_RATE] = 0.9
+    beta2: Annotated[float, "the same of the mean of their squares", NEARLY_ONE] = 0.999
+    momentum: Annotated[float, "of sgd and muon: share of the last step that goes on", PROPER_RATE] = 0.9
+    nesterov: Annotated[bool, "of sgd and muon: the gradient counts as if that share was gone already"] = True
     muon_lr: Annotated[float, "peak learning rate of the matrices under muon", POSITIVE] = 0.02
     muon_conv_lr: Annotated[float, "the same of a conv stem's kernels; 0 leaves them to adamw", NOT_NEGATIVE] = 0.0
     grad_clip: Annotated[float, "greatest norm of the gradient; 0 is off", NOT_NEGATIVE] = 0.0
@@ -140,7 +142,7 @@ class ScheduleConfig(Section):
     warmup_steps: Annotated[int | None, "the same in steps; wins over warmup_epochs", NOT_NEGATIVE] = None
     warmup_share: Annotated[float | None, "the same as a share of training; wins over both", PROPER_RATE] = None
     min_lr: Annotated[float, "where linear, cosine and each cycle of cosine_restarts end", NOT_NEGATIVE] = 0.0
-    cycles: Annotated[int, "of cosine_restarts", COUNT] = 1
+    cycles: Annotated[int, "how often cosine_restarts falls from the peak", COUNT] = 1
     pct_start: Annotated[float, "share of onecycle spent rising", Range(0.001, 0.999)] = 0.3
 
 
@@ -162,7 +164,9 @@ class TrainConfig(Section):
     teacher: Annotated[str | None, "a finished run that teaches beside the labels, on the same augmented images"] = None
     distill: Annotated[Literal["hard", "soft"], "by the teacher's answers, or by its softened probabilities"] = "hard"
     distill_share: Annotated[float, "share of the loss that is the teacher's", RATE] = 0.5
-    distill_temperature: Annotated[float, "of soft distillation", POSITIVE] = 3.0
+    distill_temperature: Annotated[
+        float, "of soft distillation: the higher, the more even the probabilities", POSITIVE
+    ] = 3.0
     ema_decay: Annotated[float, "moving average of the weights, used for validation and kept; 0 is off", NEARLY_ONE] = (
         0.0
     )
@@ -202,8 +206,8 @@ class MaeConfig(Section):
 
     mask_ratio: Annotated[float, "share of the patches that are hidden", Range(0.05, 0.95)] = 0.75
     decoder_dim: Annotated[int, "width of the decoder, which is thrown away; four divides it", COUNT] = 128
-    decoder_depth: Annotated[int, "its blocks", COUNT] = 2
-    decoder_heads: Annotated[int, "its attention heads; they divide decoder_dim", COUNT] = 4
+    decoder_depth: Annotated[int, "number of its blocks", COUNT] = 2
+    decoder_heads: Annotated[int, "attention heads of each; they divide decoder_dim", COUNT] = 4
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ class ExplainConfig(Section):
         int, "measure the maps of the report on so many test images at the end; 0 is off", NOT_NEGATIVE
     ] = 0
     snapshots_images: Annotated[int, "how many images, of as many classes as there are", COUNT] = 6
-    method: Annotated[MethodName, "of the snapshots"] = DEFAULT_METHOD
+    method: Annotated[MethodName, "which map the snapshots show"] = DEFAULT_METHOD
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -88,7 +88,6 @@ def train(
         before = run_record(path) if resume else None
         model, card = build(config if before is None else pinned(config, before), data)
         trained = check_fit(model, card, data, config)
-        run = Run.create(path, config, resume=resume, overwrite=overwrite)
         record = {
             **runtime.describe(device),
             "threads": threads,
@@ -100,6 +99,7 @@ def train(
         }
         if before is not None:
             record = continued(before, record)
+        run = Run.create(path, config, resume=resume, overwrite=overwrite)
         run.write_json("environment.json", record)
         say(summary_line(record))
         state = fit(model, card, data, with_choices(config, record), run, resume=resume)
@@ -119,7 +119,8 @@ def run_record(path: Path) -> dict[str, Any] | None:
 def check_not_needed(path: Path, config: Config) -> None:
     """Raises UsageError where the run would begin with what it is to replace."""
     for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
-        if name is not None and is_model_folder(name) and Path(name).resolve().is_relative_to(path.resolve()):
+        place = Path((name or "").removeprefix("local-dir:"))
+        if name is not None and place.exists() and place.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{field} is {name}, which --overwrite would delete; choose another folder with --out")
 
 
@@ -317,7 +318,7 @@ def models(img_size: int = 32, num_classes: int = 10) -> list[dict[str, Any]]:
 def describe_model(config: ModelConfig, img_size: int = 32, num_classes: int = 10) -> dict[str, Any]:
     """One model's size and its layers."""
     if not is_model_folder(config.name):
-        config = dataclasses.replace(config, pretrained=False)  # its shape is asked for, which needs no download
+        config = dataclasses.replace(config, pretrained=False)  # its shape is asked for, which needs no weights
     model = create_model(config, img_size=img_size, num_classes=num_classes)
     return {"name": config.name, **count(model, img_size), "layers": describe(model, img_size)}
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
 from vits import VITS, images_for, of_hugging_face, of_timm, ours
 
 from patchlight import explain, record_attention
-from patchlight.config import MethodName
 from patchlight.errors import UsageError
 from patchlight.explanation import methods
 from patchlight.explanation.anatomy import dissect
@@ -18,11 +15,6 @@ from patchlight.explanation.attention import discard, roll_out
 from patchlight.explanation.capture import record_outputs
 from patchlight.explanation.methods import METHODS
 from patchlight.explanation.relevance import scores
-
-
-def test_the_names_that_a_recipe_may_take():
-    assert get_args(MethodName) == tuple(METHODS)
-
 
 BLIND = [name for name, method in METHODS.items() if not method.by_class]
 BY_CLASS = [name for name, method in METHODS.items() if method.by_class]

@@ -18,6 +18,7 @@ from small import SMALL
 from patchlight.cli import main
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.evaluation.features import without_head
 from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.capture import record_attention
 from patchlight.explanation.methods import explain
@@ -27,7 +28,8 @@ from patchlight.models.backbone import commit_of
 from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.models.hub import checkpoints_gradients, library_of
 from patchlight.models.summary import count
-from patchlight.training.trainable import depths
+from patchlight.training.optim import decays
+from patchlight.training.trainable import depths, set_trainable
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -401,6 +403,47 @@ def test_checkpointing_outlives_another_size(folders, kind):
     assert not checkpoints_gradients(plain)
 
 
+def test_checkpointing_of_a_hierarchy_outlives_another_size(tmp_path):
+    """timm's PVT and Swin have the switch in their levels."""
+    folder = save_timm(tmp_path, "pvt_v2_b0", **SMALL_HIERARCHIES["pvt_v2_b0"])
+    found = load(f"local-dir:{folder}", grad_checkpointing=True)
+    card = ModelCard("pvt", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    larger, _ = resize_model(found.model, card, 64)
+    assert [stage.grad_checkpointing for stage in larger.stages] == [True] * 4
+
+
+@pytest.mark.parametrize("architecture", ["cait_xxs24_224", "vit_tiny_patch16_224"])
+def test_tables_of_positions_with_and_without_tokens(tmp_path, architecture):
+    """CaiT has a CLS token and no position for it."""
+    options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
+    found = load(f"local-dir:{save_timm(tmp_path, architecture, **options)}")
+    card = ModelCard("vit", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    larger, _ = resize_model(found.model, card, 64)
+    prefix = 0 if architecture.startswith("cait") else 1
+    assert larger.pos_embed.shape[1] == 64 + prefix
+    assert larger(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    torch.testing.assert_close(larger.pos_embed[:, :prefix], found.model.pos_embed[:, :prefix])
+
+
+def test_weights_for_one_channel_see_colours(tmp_path):
+    torch.manual_seed(0)
+    folder = save_timm(tmp_path, in_chans=1)
+    about = json.loads((folder / "config.json").read_text())
+    about["pretrained_cfg"] |= {"mean": [0.3], "std": [0.4], "input_size": [1, 32, 32]}
+    (folder / "config.json").write_text(json.dumps(about))
+    found = load(f"local-dir:{folder}")
+    assert (found.mean, found.std) == ((0.3,) * 3, (0.4,) * 3)
+    grey = IMAGES[:, :1].expand(-1, 3, -1, -1)
+    own = timm.create_model(f"local-dir:{folder}", pretrained=True).patch_embed
+    torch.testing.assert_close(found.model.patch_embed(grey), own(grey[:, :1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
+def test_a_folder_has_no_revision(folders, kind):
+    with pytest.raises(UsageError, match=r"model.revision is of weights on a hub, and .* has none"):
+        load(folders[kind], revision="v1")
+
+
 @pytest.mark.parametrize("field", [{"num_heads": 6}, {"pos_embed": "sincos1d"}])
 def test_weights_that_would_mean_something_else(tmp_path, field):
     name, options = "vit-micro", {"pos_embed": "sincos2d"}
@@ -477,20 +520,66 @@ def test_transformers_with_another_patch_embedding(tmp_path, architecture):
         assert maps.shape == (1, 7, 7)
 
 
+VISION = {
+    "image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}  # fmt: skip
+TEXT = {
+    "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 10,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
 SMALL_FAMILIES = {
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
     "Swin": {"image_size": 32, "embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
     "PvtV2": {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
     "ConvNext": {"image_size": 32, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 4},
+    "CLIP": {"vision_config": VISION, "text_config": TEXT},
+    "Siglip": {"vision_config": VISION, "text_config": TEXT},
 }  # fmt: skip
+
+
+def save_family(folder, family, **options):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(num_labels=7, **SMALL_FAMILIES[family] | options)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        getattr(transformers, f"{family}ForImageClassification")(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", SMALL_FAMILIES)
+def test_levels_of_other_classifiers(tmp_path, family):
+    """For rates that fall towards the image, and for "last N": stem, levels or blocks, head."""
+    model = load(save_family(tmp_path, family)).model
+    found = depths(model)
+    levels = 4 if family == "PvtV2" else 2
+    assert set(found.values()) | {0} == set(range(levels + 2))  # each level of PVT has an embedding of its own
+    assert {name for name, depth in found.items() if depth == levels + 1 and is_head(name)} == {
+        "hf.classifier.weight" if family != "ResNet" else "hf.classifier.1.weight",
+        "hf.classifier.bias" if family != "ResNet" else "hf.classifier.1.bias",
+    }
+    assert all(not decays(name, p) for name, p in model.named_parameters() if "position" in name)
+    set_trainable(model, "last 1", list(found))
+    assert [p.requires_grad for p in model.parameters()] == [depth >= levels for depth in found.values()]
+    with without_head(model):
+        assert model(IMAGES).ndim >= 2
+
+
+def test_pixels_that_a_model_cannot_take_are_told_before_a_run_is_replaced(tmp_path, capsys):
+    folder = save_family(tmp_path / "weights", "CLIP")
+    words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(folder)]
+    words += ["--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "run"), "--overwrite"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("")
+    assert main([*words, "--model.img_size", "64"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the model does not take RGB images of 64 x 64 pixels (" in error
+    assert "set model.img_size to its own size" in error
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
 
 
 @pytest.mark.parametrize("family", SMALL_FAMILIES)
 def test_other_classifiers_of_hugging_face_train(tmp_path, family):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(num_labels=7, **SMALL_FAMILIES[family])
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        getattr(transformers, f"{family}ForImageClassification")(config).save_pretrained(tmp_path / "weights")
+    save_family(tmp_path / "weights", family)
     words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(tmp_path / "weights")]
     words += ["--model.img_size", "32", "--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "run")]
     assert main(words) == 0
@@ -527,6 +616,13 @@ def test_weights_that_do_not_say_their_normalisation(folders, tmp_path, about, m
     found = load(tmp_path / "weights")
     assert (found.mean, found.std) == (mean, std)
     assert ("does not say how its pixels were normalised" in found.note) == (mean is None)
+
+
+def test_a_damaged_preprocessor_is_not_a_missing_one(folders, tmp_path):
+    shutil.copytree(folders["huggingface"], tmp_path / "weights")
+    (tmp_path / "weights" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(PatchlightError, match=r"preprocessor_config.json of .* cannot be read"):
+        load(tmp_path / "weights")
 
 
 def test_a_pretrained_model_is_described_without_its_weights(capsys):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 from hub_server import COMMIT, hub
 from saved import save_hugging_face, save_timm
 
@@ -16,6 +17,10 @@ ASKED = {
     "hugging face": {"name": "owner/theirs"},
     "a revision": {"name": "owner/theirs", "revision": "v1"},
     "timm": {"name": "hf-hub:owner/timms"},
+    "timm's registry": {"name": "timm/test_vit.r160_in1k"},
+    "a revision of timm": {"name": "hf-hub:owner/timms@v1"},
+    "no preprocessor": {"name": "owner/bare"},
+    "a preprocessor that is lost later": {"name": "owner/lost"},
     "a wrong repository": {"name": "owner/their"},
     "a wrong repository of timm": {"name": "hf-hub:owner/timm"},
     "a wrong revision": {"name": "owner/theirs", "revision": "v2"},
@@ -25,6 +30,7 @@ ASKED = {
     "no model": {"name": "owner/nothing"},
     "no model of timm": {"name": "hf-hub:owner/nothing"},
 }
+STAY = ["hugging face", "timm", "timm's registry", "no preprocessor"]
 # A process of its own, for the libraries read where the hub is when they are imported.
 LOADS = """
 import json, sys
@@ -58,6 +64,11 @@ def found(tmp_path_factory):
     root, home = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("home")
     save_hugging_face(root / "owner" / "theirs")
     save_timm(root / "owner" / "timms")
+    for name in ("bare", "lost"):
+        save_hugging_face(root / "owner" / name)
+    (root / "owner" / "bare" / "preprocessor_config.json").unlink()
+    registered = timm.create_model("test_vit")
+    timm.models.save_for_hf(registered, root / "timm" / "test_vit.r160_in1k", safe_serialization=True)
     (root / "owner" / "nothing").mkdir()
     (root / "owner" / "code").mkdir()
     own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
@@ -65,19 +76,38 @@ def found(tmp_path_factory):
     (root / "owner" / "code" / "own.py").write_text("raise SystemExit('run')")
     with hub(root) as endpoint:
         online = load_all(home, endpoint, ASKED)
-    offline = {"hugging face": ASKED["hugging face"], "timm": ASKED["timm"], "new": {"name": "owner/new"}}
+    for path in (home / "hub" / "models--owner--lost").rglob("preprocessor_config.json"):
+        path.unlink()
+    offline = {what: ASKED[what] for what in STAY} | {"new": {"name": "owner/new"}}
+    offline["a preprocessor that is lost later"] = ASKED["a preprocessor that is lost later"]
+    # As a run that goes on asks for them.
+    offline["pinned"] = {"name": "timm/test_vit.r160_in1k", "revision": COMMIT}
+    offline["pinned of timm"] = {"name": "hf-hub:owner/timms@v1", "revision": COMMIT}
     return online, load_all(home, endpoint, offline, HF_HUB_OFFLINE="1")
 
 
-@pytest.mark.parametrize("name", ["hugging face", "a revision", "timm"])
+@pytest.mark.parametrize("name", ["hugging face", "a revision", "timm", "a revision of timm"])
 def test_a_model_of_the_hub_and_its_commit(found, name):
     online = found[0][name]
     assert online["commit"] == COMMIT
-    assert online["revision"] == ASKED[name].get("revision")
+    assert online["revision"] == ASKED[name].get("revision", "v1" if "@" in ASKED[name]["name"] else None)
     assert online["mean"] == [0.1, 0.2, 0.3]
 
 
-@pytest.mark.parametrize("name", ["hugging face", "timm"])
+@pytest.mark.parametrize(("before", "later"), [("timm's registry", "pinned"), ("a revision of timm", "pinned of timm")])
+def test_a_run_goes_on_without_the_hub(found, before, later):
+    """With the commit that it began with, of a name whose repository's config.json was never read."""
+    assert found[1][later] == found[0][before] | {"revision": COMMIT}
+
+
+def test_a_preprocessor_that_cannot_be_read_is_not_a_missing_one(found):
+    assert found[0]["no preprocessor"]["mean"] is None
+    assert found[0]["a preprocessor that is lost later"]["mean"] == [0.1, 0.2, 0.3]
+    error = found[1]["a preprocessor that is lost later"]["error"]
+    assert error.startswith("the preprocessor_config.json of owner/lost cannot be read")
+
+
+@pytest.mark.parametrize("name", STAY)
 def test_what_was_read_is_there_without_the_hub(found, name):
     assert found[1][name] == found[0][name]
 

@@ -130,6 +130,19 @@ def test_gradients_are_clipped_together_unless_one_is_no_number():
     assert torch.equal(model.bias.grad, before)
 
 
+def test_an_average_leaves_frozen_weights_alone():
+    model = nn.Linear(2, 2)
+    average = AveragedModel(model)
+    model.bias.requires_grad_(False)
+    with torch.no_grad():
+        model.weight += 1
+        model.bias += 1
+    before = average.module.bias.clone()
+    update_average(average, model, 0.9)
+    assert average.module.bias.equal(before)
+    assert average.module.weight.equal(model.weight)
+
+
 def test_an_average_smooths_weights_and_keeps_whole_numbers():
     """Indices among the buffers, as Swin has them, are not rounded away."""
     model = nn.Linear(2, 2)

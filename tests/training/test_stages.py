@@ -78,6 +78,11 @@ def test_wrong_settings_are_told(key, message):
         apply_overrides(staged(), {key: "10m" if key == "train.budget" else "2"})
 
 
+def test_a_setting_without_its_section_is_told():
+    with pytest.raises(UsageError, match="stage 1: 'epochs' needs its section before it"):
+        config_from_dict({"stages": [{"epochs": 3}]})
+
+
 def test_only_what_is_named_is_trained(tmp_path):
     config = staged(STAGES[:2], train__select="last")
     before, _ = build(config, small_splits())

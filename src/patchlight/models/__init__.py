@@ -13,14 +13,13 @@ from patchlight.config import ModelConfig
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models import hub
 from patchlight.models.adapt import adapt_weights
-from patchlight.models.backbone import Backbone
+from patchlight.models.backbone import Backbone, no_revision
 from patchlight.models.registry import (
     MODELS,
     all_args,
     build_model,
     given_fields,
     model_args,
-    no_revision,
     with_fields,
 )  # fmt: skip
 from patchlight.models.resnet import ResNet
@@ -83,7 +82,7 @@ def _from_run(config: ModelConfig, img_size: int, num_classes: int, class_names:
     if not config.pretrained:
         raise UsageError(f"model.pretrained = false wants no weights, and {config.name} is nothing else; name a model")
     if config.revision is not None:
-        raise no_revision(config)
+        raise no_revision(config.name)
     trained, card = load_model(config.name)
     given = given_fields(config)
     if "library" in card.args:
@@ -101,7 +100,8 @@ def _from_run(config: ModelConfig, img_size: int, num_classes: int, class_names:
     note = f"{card.name} with the weights of {config.name}, {'a new head' if new_head else 'its head kept'}"
     if card.img_size != img_size:
         note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
-    return Backbone(model, args, card.mean, card.std, note, {"library": "patchlight", "id": config.name}, card.name)
+    source = {"library": "patchlight", "id": config.name, **({"began_with": card.source} if card.source else {})}
+    return Backbone(model, args, card.mean, card.std, note, source, card.name)
 
 
 def _check_unseen(run: str, before: dict[str, Any], after: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from patchlight.errors import PatchlightError
 # The last words of state-dict keys: ours and timm's, then Hugging Face's.
 POSITIONS = ("pos_embed", "position_embeddings")
 KERNELS = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
-BEFORE_HEAD = ("norm", "pre_logits")  # what timm keeps inside a head before its last linear map
+# What timm keeps inside a head before its last linear map; a part of Hugging Face's with a head of its own.
+BEFORE_HEAD = ("norm", "pre_logits", "vision_model")
 HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist", "aux_head")
 
 

@@ -36,6 +36,10 @@ def does_not_apply(field: str, name: str) -> UsageError:
     return UsageError(f"model.{field} does not apply to {name}; remove it or choose another model.name")
 
 
+def no_revision(name: str) -> UsageError:
+    return UsageError(f"model.revision is of weights on a hub, and {name} has none; leave it out")
+
+
 def resampled(old: Any, new: Any, old_patch: Any, new_patch: Any) -> str:
     """What was resampled, in a line; empty where nothing was."""
     changes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.libraries import import_library
 from patchlight.models.adapt import POSITIONS, adapt_weights, is_head
-from patchlight.models.backbone import Backbone, commit_of, resampled
+from patchlight.models.backbone import Backbone, commit_of, does_not_apply, resampled
 
 HUGGING_FACE_FIELDS = {  # our words for theirs
     "patch_size": "patch_size", "proj_drop_rate": "hidden_dropout_prob",
     "attn_drop_rate": "attention_probs_dropout_prob", "drop_path_rate": "drop_path_rate",
 }  # fmt: skip
+
+PREPROCESSOR = "preprocessor_config.json"
 
 # Of these types the encoder's weights are those of another type's classifier.
 SAME_WEIGHTS = {"vit_mae": "vit"}
@@ -50,14 +53,7 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
     if kind != native.model_type:
         shared = transformers.AutoConfig.for_model(kind).to_dict().keys() - {"model_type", "architectures"}
         native = transformers.AutoConfig.for_model(kind, **{k: v for k, v in native.to_dict().items() if k in shared})
-    wanted = transformers.AutoConfig.for_model(**native.to_dict())
-    wanted.num_labels = num_classes
-    for key, value in {**given, "img_size": img_size}.items():
-        theirs = "image_size" if key == "img_size" else HUGGING_FACE_FIELDS.get(key)
-        if theirs is not None and (hasattr(native, theirs) or key != "img_size"):
-            if not hasattr(native, theirs):
-                raise UsageError(f"model.{key} does not apply to {config.name}, a '{kind}'; remove it")
-            setattr(wanted, theirs, value)
+    wanted = transformers.AutoConfig.for_model(**with_shape(native.to_dict(), img_size, num_classes, given))
     model = classifiers.from_config(wanted, dtype=torch.float32)  # whatever the file is in: autocast does the rest
     note = ""
     if config.pretrained:
@@ -87,6 +83,22 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
     )  # fmt: skip
 
 
+def with_shape(config: dict[str, Any], img_size: int, num_classes: int, given: dict[str, Any]) -> dict[str, Any]:
+    """A configuration for images of another size, where it has one, and other classes, our fields laid over it.
+
+    Raises UsageError for a field that such a model does not have.
+    """
+    fields = {HUGGING_FACE_FIELDS[key]: key for key in given if key in HUGGING_FACE_FIELDS}
+    for theirs, key in fields.items():
+        if theirs not in config:
+            raise does_not_apply(key, f"a '{config['model_type']}'")
+    changed = {theirs: given[key] for theirs, key in fields.items()}
+    if "image_size" in config:
+        changed["image_size"] = img_size
+    names = {i: f"LABEL_{i}" for i in range(num_classes)}
+    return {**config, **changed, "id2label": names, "label2id": {name: i for i, name in names.items()}}
+
+
 def prefix_of(model: nn.Module) -> int:
     """How many tokens stand before the patches."""
     return sum(key.endswith(("cls_token", "distillation_token")) for key, _ in model.named_parameters())
@@ -111,17 +123,31 @@ def _hugging_face_grid(config: Any) -> tuple[int, int] | None:
 def _hugging_face_input(
     config: ModelConfig, where: dict[str, Any]
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and deviation by the preprocessor's own file; None where it does not tell them."""
+    """Mean and deviation by the preprocessor's own file; None where there is none or it does not tell them."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(config.name, **where)
     except OSError:
+        if not _lacks(config, PREPROCESSOR):
+            raise PatchlightError(
+                f"the {PREPROCESSOR} of {config.name} cannot be read, so it is not known how its pixels were "
+                "normalised; mend the file, or go online once"
+            ) from None
         return None, None
     if not found.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = found.get("image_mean"), found.get("image_std")
     return (tuple(mean), tuple(std)) if mean and std else (None, None)
+
+
+def _lacks(config: ModelConfig, file: str) -> bool:
+    """Whether it is known that the folder or the hub's repository has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    if Path(config.name).is_dir():
+        return not (Path(config.name) / file).exists()
+    return try_to_load_from_cache(config.name, file, revision=config.revision or "main") is _CACHED_NO_EXIST
 
 
 @contextlib.contextmanager

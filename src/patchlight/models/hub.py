@@ -14,16 +14,23 @@ No code of a repository is run; weights are read as safetensors or, where there 
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import UsageError
 from patchlight.libraries import import_library
-from patchlight.models.backbone import Backbone, does_not_apply, read_json, told_plainly
-from patchlight.models.hf_backbone import HUGGING_FACE_FIELDS, HuggingFaceClassifier, load_hugging_face, prefix_of
+from patchlight.models.backbone import Backbone, does_not_apply, no_revision, read_json, told_plainly
+from patchlight.models.hf_backbone import (
+    HUGGING_FACE_FIELDS,
+    HuggingFaceClassifier,
+    load_hugging_face,
+    prefix_of,
+    with_shape,
+)
 from patchlight.models.timm_backbone import TIMM_FIELDS, check_timm_name, load_timm
 
 FIELDS = {"timm": TIMM_FIELDS, "huggingface": HUGGING_FACE_FIELDS}
@@ -48,6 +55,8 @@ def check_fields(config: ModelConfig, given: dict[str, Any], library: str | None
     for key in given:
         if key not in known and key not in ELSEWHERE:
             raise does_not_apply(key, config.name)
+    if config.revision is not None and Path(config.name.removeprefix("local-dir:")).is_dir():
+        raise no_revision(config.name)
     if config.name.startswith("timm/"):
         check_timm_name(config.name.removeprefix("timm/"))
 
@@ -83,9 +92,9 @@ def checkpoint_gradients(model: Any) -> None:
 
 
 def checkpoints_gradients(model: Any) -> bool:
-    inner = getattr(model, "hf", model)
-    names = ("is_activation_checkpointing", "is_gradient_checkpointing", "grad_checkpointing")
-    return bool(getattr(inner, next((name for name in names if hasattr(type(inner), name)), names[-1]), False))
+    """Whether any part of it does: timm's hierarchies have the switch in their levels."""
+    switches = ("grad_checkpointing", "gradient_checkpointing")  # timm's, Hugging Face's
+    return any(getattr(part, name, False) for part in model.modules() for name in switches)
 
 
 def build(args: dict[str, Any]) -> nn.Module:
@@ -104,24 +113,18 @@ def reshaped(
 ) -> dict[str, Any]:
     """`args` for another image size and number of classes, the fields `given` laid over them."""
     args = {**args, "img_size": img_size, "num_classes": num_classes}
-    fields = FIELDS[args["library"]]
-    theirs = {fields[key]: value for key, value in (given or {}).items() if key in fields}
     if args["library"] == "timm":
+        theirs = {TIMM_FIELDS[key]: value for key, value in (given or {}).items() if key in TIMM_FIELDS}
         size = {"img_size": img_size} if "img_size" in args["options"] else {}
         return {**args, "options": {**args["options"], **size, **theirs}}
-    for key in given or {}:
-        if key in fields and fields[key] not in args["config"]:
-            raise does_not_apply(key, f"a '{args['config']['model_type']}'")
-    names = {str(i): f"LABEL_{i}" for i in range(num_classes)}
-    ids = {name: int(i) for i, name in names.items()}
-    shape = {"image_size": img_size, "id2label": names, "label2id": ids}
-    return {**args, "config": {**args["config"], **shape, **theirs}}
+    return {**args, "config": with_shape(args["config"], img_size, num_classes, given or {})}
 
 
 def prefix_tokens(model: Any) -> int:
     """How many tokens stand before the patches in a model's table of positions."""
     if isinstance(model, HuggingFaceClassifier):
         return prefix_of(model)
-    if getattr(model, "no_embed_class", False):
-        return 0
+    table, grid = getattr(model, "pos_embed", None), getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid and isinstance(table, Tensor) and table.ndim == 3:  # timm's; some have none for their tokens
+        return int(table.shape[1] - math.prod(grid))
     return int(getattr(model, "num_prefix_tokens", 0))

@@ -13,7 +13,7 @@ from torch import nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import UsageError, did_you_mean
-from patchlight.models.backbone import does_not_apply
+from patchlight.models.backbone import does_not_apply, no_revision
 from patchlight.models.hub import build as build_of_hub
 from patchlight.models.hub import is_in_timm
 from patchlight.models.resnet import ResNet
@@ -55,7 +55,7 @@ def model_args(config: ModelConfig, *, img_size: int, num_classes: int) -> dict[
             "on the Hugging Face hub, or a folder"
         )
     if config.revision is not None:
-        raise no_revision(config)
+        raise no_revision(config.name)
     return with_fields(config.name, MODELS[config.name][1], config, img_size, num_classes)
 
 
@@ -73,10 +73,6 @@ def given_fields(config: ModelConfig) -> dict[str, Any]:
     """The fields that are set, but for those that say which weights."""
     apart = ("name", "pretrained", "revision", "img_size")
     return {k: v for k, v in dataclasses.asdict(config).items() if v is not None and k not in apart}
-
-
-def no_revision(config: ModelConfig) -> UsageError:
-    return UsageError(f"model.revision is of weights on a hub, and {config.name} has none; leave it out")
 
 
 def all_args(name: str, args: dict[str, Any]) -> dict[str, Any]:

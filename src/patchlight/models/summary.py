@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from patchlight.errors import UsageError
+from patchlight.models.backbone import first_line
 from patchlight.models.hub import prefix_tokens
 
 
@@ -22,7 +24,13 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     training, learned = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval().requires_grad_(False)  # the counter stumbles over a parameter that is handed from module to module
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
+        try:
+            model(image)
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            raise UsageError(
+                f"the model does not take RGB images of {img_size} x {img_size} pixels ({first_line(error)}); set "
+                "model.img_size to its own size, or choose another model.name"
+            ) from None
     model.train(training)
     for p in learned:
         p.requires_grad_()

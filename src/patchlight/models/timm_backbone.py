@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,23 @@ TIMM_FIELDS = {  # our words for timm's
 def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_classes: int) -> Backbone:
     """timm resamples positions and patch kernels itself; the head is made anew."""
     timm = import_library("timm")
-    source, architecture, saved, weights = _timm_source(config)
+    name, revision = config.name, config.revision
+    if name.startswith("hf-hub:"):  # timm's own word for a revision may stand in the name
+        name, _, at = name.partition("@")
+        revision = revision or at or None
+    source, architecture, saved, weights = _timm_source(name, revision, config.pretrained)
+    pinned = None
+    if revision and name.startswith("timm/"):
+        pinned = {"hf_hub_id": f"{weights['hf_hub_id']}@{revision}", "custom_load": weights.get("custom_load", False)}
     options = {TIMM_FIELDS[key]: value for key, value in given.items() if key in TIMM_FIELDS}
     if weights.get("fixed_input_size", False):
         options["img_size"] = img_size
     saved = {key: value for key, value in saved.items() if key != "num_classes"}
+    if saved.get("in_chans", 3) != 3:
+        options["in_chans"] = 3  # images are RGB; timm spreads the first kernel over the colours
     options = {**saved, **options}
     # With all of its own classes, so that every weight must be there; then with ours.
-    model = timm.create_model(source, pretrained=config.pretrained, **options)
+    model = timm.create_model(source, pretrained=config.pretrained, pretrained_cfg_overlay=pinned, **options)
     model.reset_classifier(num_classes)
     size, patch = weights.get("input_size", (3, 0, 0))[-1], options.get("patch_size")
     note = ""
@@ -43,34 +53,35 @@ def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_cla
         model,
         {"library": "timm", "architecture": architecture, "options": options, "img_size": img_size,
          "num_classes": num_classes},
-        tuple(weights["mean"]) if config.pretrained else None,
-        tuple(weights["std"]) if config.pretrained else None,
+        _of_colours(weights["mean"]) if config.pretrained else None,
+        _of_colours(weights["std"]) if config.pretrained else None,
         note=note,
-        source={"library": f"timm {timm.__version__}", "id": source, "pretrained": config.pretrained,
-                **commit_of(weights.get("hf_hub_id"), config.revision)},
+        source={"library": f"timm {timm.__version__}", "id": source.partition("@")[0] if revision else source,
+                "pretrained": config.pretrained, **commit_of(weights.get("hf_hub_id"), revision)},
     )  # fmt: skip
 
 
-def _timm_source(config: ModelConfig) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+def _of_colours(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(values) * 3 if len(values) == 1 else tuple(values)
+
+
+def _timm_source(name: str, revision: str | None, pretrained: bool) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """What timm calls the model, its architecture, the arguments it was saved with, and what it says of its weights."""
     timm = import_library("timm")
-    at = f"@{config.revision}" if config.revision else ""
-    if config.name.startswith("timm/"):
-        name = config.name.removeprefix("timm/")
+    if name.startswith("timm/"):
+        name = name.removeprefix("timm/")
         found = timm.get_pretrained_cfg(name)
         weights = {} if found is None else found.to_dict()
-        if config.pretrained and not (found and found.has_weights):
+        if pretrained and not (found and found.has_weights):
             raise UsageError(f"timm has no weights of {name}; set model.pretrained = false, or choose another model")
-        if at and not weights.get("hf_hub_id"):
+        if revision and not weights.get("hf_hub_id"):
             raise UsageError(f"the weights of {name} are in no repository of the hub; leave out model.revision")
-        if at:
-            return f"hf-hub:{weights['hf_hub_id'].partition('@')[0]}{at}", name.partition(".")[0], {}, weights
         return name, name.partition(".")[0], {}, weights
-    if config.name.startswith("hf-hub:"):
-        source = config.name + at
+    if name.startswith("hf-hub:"):
+        source = f"{name}@{revision}" if revision else name
         weights, architecture, saved = timm.models.load_model_config_from_hf(source.removeprefix("hf-hub:"))
         return source, architecture, saved or {}, weights
-    folder = Path(config.name.removeprefix("local-dir:"))
+    folder = Path(name.removeprefix("local-dir:"))
     found = read_json(folder / "config.json")
     if "architecture" not in found:
         raise PatchlightError(f"{folder / 'config.json'} names no 'architecture', so it is not in timm's format")

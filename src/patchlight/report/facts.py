@@ -96,6 +96,12 @@ def resume_command(run: Path) -> str:
     return f"patchlight train {shlex.quote(str(run / 'config.toml'))} --out {shlex.quote(str(run))} --resume"
 
 
+def begin_command(facts: Facts) -> str:
+    """What trains on from an encoder that learned without labels, at its own size."""
+    size = facts.about("model", "img_size")
+    return f"patchlight train finetune --model.name {shlex.quote(str(facts.run))} --model.img_size {size}"
+
+
 def mend_by_resuming(run: Path) -> str:
     # A run with a result is finished, so only without it is anything evaluated again.
     return f"write it anew with `{resume_command(run)}`, once {run / 'eval.json'} is deleted"

@@ -16,7 +16,7 @@ import jinja2
 from patchlight.errors import PatchlightError
 from patchlight.report import insight_parts, parts, run_parts
 from patchlight.report.embed import Draw, Part
-from patchlight.report.facts import Facts, read_facts, resume_command
+from patchlight.report.facts import Facts, begin_command, read_facts, resume_command
 from patchlight.report.style import STYLES, png
 from patchlight.units import SPACE
 
@@ -70,9 +70,8 @@ def build_report(run: Path) -> Path:
     page = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template("template.html")
-    html = page.render(
-        facts=facts, folder=shlex.quote(str(facts.run)), light=STYLES["light"], dark=STYLES["dark"], **shown
-    )
+    folder = shlex.quote(str(facts.run))
+    html = page.render(facts=facts, folder=folder, light=STYLES["light"], dark=STYLES["dark"], **shown)
     _write_slides(run / "figures", slides)
     return _write(run / "report.html", html.encode("utf-8", "replace"))
 
@@ -110,9 +109,7 @@ def _result(headline: Part) -> str:
 def _commands(facts: Facts) -> list[str]:
     run, recipe = shlex.quote(str(facts.run)), shlex.quote(str(facts.run / "config.toml"))
     if facts.config.train.task == "reconstruct":
-        size = facts.about("model", "img_size")
-        begin = f"patchlight train finetune --model.name {run} --model.img_size {size}    # begin with its encoder"
-        return [begin, f"patchlight report {run}"]
+        return [f"{begin_command(facts)}    # begin with its encoder", f"patchlight report {run}"]
     first = [f"{resume_command(facts.run)}    # go on with the training"] if facts.result is None else []
     return [
         *first,

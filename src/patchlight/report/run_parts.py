@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchlight.report.embed import Part
-from patchlight.report.facts import Facts, resume_command
+from patchlight.report.facts import Facts, begin_command, resume_command
 from patchlight.report.settings import settings
 from patchlight.units import SPACE, duration, percent, short
 
@@ -22,6 +22,7 @@ def headline(facts: Facts) -> Part:
         "validation": _validation(facts),
         "facts": key_facts(facts),
         "resume": resume_command(facts.run),
+        "begin": begin_command(facts),
         "painting": _painting(facts),
         "notes": _notes(facts),
     }

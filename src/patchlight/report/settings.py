@@ -56,7 +56,10 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     changes = {k: v for k, v in c.to_dict()["model"].items() if k not in elsewhere}
     weights = facts.about("model", "weights")
     rows = [
-        ("Began with", f"the weights of {weights['id']}" if isinstance(weights, dict) and "id" in weights else ""),
+        (
+            "Began with",
+            f"the weights of {weights['id']}" if isinstance(weights, dict) and weights.get("pretrained", True) else "",
+        ),
         *_stages(facts),
         ("Engine", "Hugging Face's Trainer" if c.train.engine == "hf" else ""),
         ("Teacher", f"{c.train.teacher}, {c.train.distill}" if c.train.teacher else ""),

@@ -13,12 +13,14 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.libraries import import_library
 from patchlight.models import ModelCard, resize_model
 from patchlight.models.lora import has_lora
+from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints, read_state
 from patchlight.training.distill import load_teacher
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import build_optimizers
+from patchlight.training.rehearsal import rehearse
 from patchlight.training.state import TrainState, stop_on_signal
 from patchlight.training.trainable import set_trainable
 
@@ -43,7 +45,8 @@ def fit(
                 model, card = resize_model(model, card, size)
             set_trainable(model, stage.train.trainable, names)
             trainer = Trainer(model, card, data, stage, run, state)
-            trainer.begin(len(stages), resume)
+            pace = rehearse(trainer) if trainer.budget_s else None
+            trainer.begin(len(stages), resume, pace)
             if config.train.engine == "hf":
                 from patchlight.training.hf_trainer import train
 
@@ -133,12 +136,13 @@ def check_engine(config: Config) -> None:
     import_library("transformers")
     import_library("accelerate")
     train = config.train
+    precision = resolve_precision(train.precision, runtime.resolve_device(train.device))
     for asked, what in (
         (any(stage.optim.name == "muon" for stage in config.of_stages()), "optim.name 'muon', which is two optimizers"),
         (train.budget, "train.budget, whose number of steps may change"),
         (any(stage.train.micro_batch_size for stage in config.of_stages()), "train.micro_batch_size"),
         (train.compile, "train.compile"),
-        (train.precision == "fp16", "train.precision 'fp16'"),
+        (precision == "fp16", "train.precision 'fp16', as auto is on older GPUs"),
     ):
         if asked:
             raise UsageError(f"train.engine 'hf' cannot do {what}; change it, or set train.engine = 'loop'")

@@ -5,7 +5,6 @@ Shapes: B batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from patchlight.models.fused import resolve_fused, set_fused_attn
 from patchlight.probe import resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
-from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
+from patchlight.training.budget import Budget, Pace, finish_s, plan_steps
 from patchlight.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import budget_line, epoch_line, step_line, trainable_line
@@ -88,9 +87,11 @@ class Trainer:
         self.watch = Stopwatch()
         self.steps_s = 0.0  # of training in this process, without validation
 
-    def begin(self, stages: int, resume: bool) -> None:
-        """Fix the length of the stage, one of `stages`, or take up the newest checkpoint; say what is to come."""
-        pace = self.rehearse() if self.budget_s else None
+    def begin(self, stages: int, resume: bool, pace: Pace | None = None) -> None:
+        """Fix the length of the stage, one of `stages`, or take up the newest checkpoint; say what is to come.
+
+        A budget holds as many steps as `pace` allows, which `rehearse` finds out.
+        """
         if pace is not None:
             self.plan(pace)
         if resume:
@@ -144,37 +145,6 @@ class Trainer:
             raise
         self.forward = self.model.get_submodule(self.features.head)
         self.state.epoch_s += self.watch.lap(self.state)
-
-    def rehearse(self) -> Pace:
-        """Time a few real steps and a validation batch, then put the model back as it was."""
-        before = copy.deepcopy(self.model.state_dict())
-        self.train_mode()
-        step_s, val_s = self.time_step(self.budget_s), 0.0
-        if self.data.val is not None:
-            size = self.config.eval.batch_size
-            few = self.data.val.select(range(min(size, len(self.data.val))))
-            each_s = time_steps(lambda step: self.task.score(self.selected_model, few), 0.0) / len(few)
-            val_s = each_s * len(self.data.val)
-        self.model.load_state_dict(before)
-        for optimizer in self.optimizers:
-            optimizer.state.clear()
-        if self.ema is not None:
-            self.ema = AveragedModel(self.model)
-        return Pace(step_s, val_s)
-
-    def time_step(self, budget_s: float) -> float:
-        """Median seconds of a training step, with its part in the making of the batches that are made together."""
-
-        def step(_: int) -> None:
-            self.train_step(0, 0)
-            runtime.synchronize(self.device)
-
-        def share(_: int) -> None:
-            self.batches.share(0, 0)
-            runtime.synchronize(self.device)
-
-        step(0)  # its batch is there from now on
-        return time_steps(step, budget_s) + time_steps(share, 0.0) / self.batches.together
 
     def plan(self, pace: Pace) -> None:
         """As many steps as the budget holds, if this run is not resumed."""

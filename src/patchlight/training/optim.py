@@ -22,7 +22,7 @@ Groups = list[dict[str, Any]]
 # Ours and timm's, then Hugging Face's and those of hierarchical transformers.
 NO_DECAY = {
     "pos_embed", "cls_token", "reg_token", "dist_token", "position_embeddings", "distillation_token", "mask_token",
-    "register_tokens", "relative_position_bias_table",
+    "register_tokens", "relative_position_bias_table", "position_embedding",
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Part:
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
     """Weight decay is for the matrices and kernels: not for norms and biases (vectors), tokens and positions."""
-    return parameter.ndim > 1 and name.split(".")[-1] not in NO_DECAY
+    return parameter.ndim > 1 and NO_DECAY.isdisjoint(name.split("."))
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -124,21 +124,21 @@ def clip_gradients(model: nn.Module, most: float) -> None:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
-    """One step of an exponential moving average of the weights and of what a network counts, of whole numbers the
-    newest; it begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
+    """One step of an exponential moving average of the trained weights and of what a network counts, of whole numbers
+    the newest; it begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
     """
-    averaged = [*average.module.parameters(), *average.module.buffers()]
-    current = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-    begun = bool(average.n_averaged)  # it is on the CPU
-    smooth = [begun and tensor.is_floating_point() for tensor in averaged]
-    for lerp in set(smooth):
-        mine, theirs = (
-            [t for t, own in zip(tensors, smooth, strict=True) if own == lerp] for tensors in (averaged, current)
-        )
-        if lerp:
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
-        else:
+    learned = [
+        pair for pair in zip(average.module.parameters(), model.parameters(), strict=True) if pair[1].requires_grad
+    ]
+    pairs = [*learned, *zip(average.module.buffers(), model.buffers(), strict=True)]
+    share = 1 - decay if average.n_averaged else 1.0  # the number is on the CPU
+    for is_counted in (False, True):
+        chosen = [pair for pair in pairs if pair[0].is_floating_point() != is_counted]
+        mine, theirs = [pair[0] for pair in chosen], [pair[1] for pair in chosen]
+        if mine and is_counted:
             torch._foreach_copy_(mine, theirs)
+        elif mine:
+            torch._foreach_lerp_(mine, theirs, share)
     average.n_averaged += 1
 
 

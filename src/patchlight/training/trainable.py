@@ -10,6 +10,7 @@ from torch import nn
 from patchlight.errors import UsageError
 from patchlight.explanation.anatomy import find_anatomy
 from patchlight.models.adapt import is_head
+from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.lora import is_lora
 
 # Words of names of what comes before the first block, wherever it is written: ours and timm's, then Hugging Face's.
@@ -23,8 +24,11 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     anatomy = find_anatomy(model)
     if anatomy is not None:
         return anatomy.blocks
-    inner: Any = getattr(model, "hf", model)
-    levels = getattr(inner, "blocks", None) or getattr(inner, "layers", None) or getattr(inner, "stages", None)
+    if isinstance(model, HuggingFaceClassifier):  # whose levels are the list that holds the most
+        lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+        return max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=[])
+    named: Any = model
+    levels = getattr(named, "blocks", None) or getattr(named, "layers", None) or getattr(named, "stages", None)
     return list(levels) if isinstance(levels, (nn.Sequential, nn.ModuleList)) else []
 
 
