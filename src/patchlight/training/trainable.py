@@ -26,7 +26,8 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
         return anatomy.blocks
     if isinstance(model, HuggingFaceClassifier):  # whose levels are the list that holds the most
         lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
-        return max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=[])
+        lists.sort(key=lambda part: sum(p.numel() for p in part.parameters()))
+        return list(lists[-1]) if lists else []
     named: Any = model
     levels = getattr(named, "blocks", None) or getattr(named, "layers", None) or getattr(named, "stages", None)
     return list(levels) if isinstance(levels, (nn.Sequential, nn.ModuleList)) else []
