@@ -29,6 +29,7 @@ INGREDIENTS: dict[str, dict[str, str]] = {
     "mean pooling (a CLS token)": {"model.global_pool": "token"},
     "fixed 2-d positions (learned ones)": {"model.pos_embed": "learn"},
     "stochastic depth": {"model.drop_path_rate": "0"},
+    "patches left out (all of them)": {"model.patch_drop_rate": "0"},
     "Muon (AdamW for all)": {"optim.name": "adamw"},
     "Muon on the stem's kernels (AdamW)": {"optim.muon_conv_lr": "0"},
     "momentum of 0.85 (0.95)": {"optim.momentum": "0.95"},
