@@ -55,11 +55,9 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     elsewhere = ("name", "drop_path_rate", "fused_attn", "pretrained", "revision")
     changes = {k: v for k, v in c.to_dict()["model"].items() if k not in elsewhere}
     weights = facts.about("model", "weights")
+    has_begun = isinstance(weights, dict) and "id" in weights and weights.get("pretrained", True)
     rows = [
-        (
-            "Began with",
-            f"the weights of {weights['id']}" if isinstance(weights, dict) and weights.get("pretrained", True) else "",
-        ),
+        ("Began with", f"the weights of {weights['id']}" if has_begun else ""),
         *_stages(facts),
         ("Engine", "Hugging Face's Trainer" if c.train.engine == "hf" else ""),
         ("Teacher", f"{c.train.teacher}, {c.train.distill}" if c.train.teacher else ""),

@@ -127,18 +127,16 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
     """One step of an exponential moving average of the trained weights and of what a network counts, of whole numbers
     the newest; it begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
     """
-    learned = [
-        pair for pair in zip(average.module.parameters(), model.parameters(), strict=True) if pair[1].requires_grad
-    ]
-    pairs = [*learned, *zip(average.module.buffers(), model.buffers(), strict=True)]
+    pairs = [*zip(average.module.buffers(), model.buffers(), strict=True)]
+    parameters = zip(average.module.parameters(), model.parameters(), strict=True)
+    pairs += [(mine, theirs) for mine, theirs in parameters if theirs.requires_grad]
+    counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+    smooth = [pair for pair in pairs if pair[0].is_floating_point()]
     share = 1 - decay if average.n_averaged else 1.0  # the number is on the CPU
-    for is_counted in (False, True):
-        chosen = [pair for pair in pairs if pair[0].is_floating_point() != is_counted]
-        mine, theirs = [pair[0] for pair in chosen], [pair[1] for pair in chosen]
-        if mine and is_counted:
-            torch._foreach_copy_(mine, theirs)
-        elif mine:
-            torch._foreach_lerp_(mine, theirs, share)
+    if counts:
+        torch._foreach_copy_([mine for mine, _ in counts], [theirs for _, theirs in counts])
+    if smooth:
+        torch._foreach_lerp_([mine for mine, _ in smooth], [theirs for _, theirs in smooth], share)
     average.n_averaged += 1
 
 
