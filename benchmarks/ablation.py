@@ -1,19 +1,26 @@
-"""What each ingredient of a recipe is worth: validation accuracy without it, in the same wall-clock time.
+"""What each ingredient of a recipe is worth: validation accuracy without it, in the same time.
 
-One table serves all recipes: an ingredient that a recipe does not have is left out of its rows. What seems to be worth
-little is asked again: with one seed, a point can be chance.
+The same time is as many steps as it holds: the steps of all variants are timed in turns, so that a machine that is slow
+for a while does not look like an ingredient. One table serves all recipes: an ingredient that a recipe does not have is
+left out of its rows. What seems to be worth little is asked again: with one seed, a point can be chance.
 """
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks import markdown
 from benchmarks.accuracy import train_ours
+from benchmarks.breakdown import trainer_of
 from benchmarks.options import Options
-from benchmarks.timing import spread
+from benchmarks.timing import Sampler, Seconds, interleave, ratios, sampler, spread
+from patchlight import runtime
 from patchlight.config import ModelConfig, load_recipe
+from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
 from patchlight.models import create_model, model_args
 from patchlight.models.registry import all_args
@@ -73,17 +80,22 @@ def run(options: Options) -> dict[str, Any]:
     variants = {WHOLE: {}, **{name: found for name, found in INGREDIENTS.items() if applies(recipe, found)}}
     if options.quick:
         variants = dict(list(variants.items())[:2])
+    step_s = time_steps(options, recipe, variants)
+    costs = {name: found["median"] for name, found in ratios(step_s, WHOLE).items()}
+    epochs = epochs_in(seconds, spread(step_s[WHOLE])["median"], options, recipe)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     asked = list(variants)
     for seed in range(options.rounds_or(2, 1)):
         for name in asked:
-            runs[name].append(train_ours(options, recipe, seconds, seed, variants[name]))
+            length = {"train.budget": "none", "train.epochs": f"{epochs / costs[name]:.4f}", "eval.precision": "auto"}
+            runs[name].append(train_ours(options, recipe, seed, variants[name] | length))
         asked = [name for name in variants if name == WHOLE or abs(gains(runs, name)[0]) <= CLOSE]
     return {
         "source": options.source,
         "recipe": recipe,
         "budget_s": seconds,
         "variants": variants,
+        "step_s": step_s,
         "summary": {
             name: {
                 "last": spread([accuracy(run) for run in found]),
@@ -94,6 +106,32 @@ def run(options: Options) -> dict[str, Any]:
         },
         "runs": runs,
     }
+
+
+def time_steps(options: Options, recipe: str, variants: dict[str, dict[str, str]]) -> Seconds:
+    """Seconds of a training step of each variant, in rounds."""
+    runtime.reuse_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        samplers = {
+            name: step_sampler(options, recipe, Path(folder) / str(place), settings)
+            for place, (name, settings) in enumerate(variants.items())
+        }
+        return interleave(samplers, rounds=options.pick(7, 1))
+
+
+def step_sampler(options: Options, recipe: str, path: Path, settings: dict[str, str]) -> Sampler:
+    trainer, steps = trainer_of(options, recipe, path, settings), itertools.count()
+    trainer.train_mode()
+    return sampler(
+        lambda: trainer.train_step(1, next(steps) % trainer.steps_per_epoch), options.device, calls=options.calls(2, 20)
+    )
+
+
+def epochs_in(seconds: float, step_s: float, options: Options, recipe: str) -> float:
+    """Of the images of `options`; validation comes on top."""
+    config = load_recipe(recipe, {"data.source": options.source})
+    images = len(load_splits(config.data, config.model.img_size).train)
+    return seconds / step_s / (images // config.train.batch_size)
 
 
 def accuracy(run: dict[str, Any]) -> float:

@@ -30,7 +30,7 @@ def run(options: Options) -> dict[str, Any]:
     for seed in range(options.rounds_or(1, 1)):
         runs[PEER].append(train_peer(options, seconds, seed))
         for recipe in recipes:
-            found = train_ours(options, recipe, seconds, seed)
+            found = train_ours(options, recipe, seed, budget(seconds))
             assert found["digest_val"] == runs[PEER][-1]["digest_val"], "both validate on the same images"
             runs[f"patchlight train {recipe}"].append(found)
     return {
@@ -61,13 +61,16 @@ def train_peer(options: Options, seconds: float, seed: int) -> dict[str, Any]:
     return {**found, "total_s": time.monotonic() - started}
 
 
-def train_ours(
-    options: Options, recipe: str, seconds: float, seed: int, settings: dict[str, str] | None = None
-) -> dict[str, Any]:
+def budget(seconds: float) -> dict[str, str]:
+    """The settings for so much time."""
+    return {"train.budget": f"{seconds:g}s"}
+
+
+def train_ours(options: Options, recipe: str, seed: int, settings: dict[str, str]) -> dict[str, Any]:
     """`settings` go over the recipe's. `total_s` holds the test images and the report too."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        total = train_into(path, options, recipe, seconds, seed, settings or {})
+        total = train_into(path, options, recipe, seed, settings)
         lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         environment = json.loads((path / "environment.json").read_text())
     rows = [{"wall_s": line["wall_s"], "epoch": line["epoch"], "val_top1": line["val/top1"]} for line in lines]
@@ -79,15 +82,14 @@ def train_ours(
     }  # fmt: skip
 
 
-def train_into(path: Path, options: Options, recipe: str, seconds: float, seed: int, settings: dict[str, str]) -> float:
-    """`patchlight train` for a budget, into a run folder; how long the whole command took.
+def train_into(path: Path, options: Options, recipe: str, seed: int, settings: dict[str, str]) -> float:
+    """`patchlight train` into a run folder; how long the whole command took.
 
     It goes on with a run that is there, and leaves a finished one.
     """
     settings = {
         **settings,
-        "data.source": options.source, "train.budget": f"{seconds:g}s", "train.seed": str(seed),
-        "train.device": options.device.type,
+        "data.source": options.source, "train.seed": str(seed), "train.device": options.device.type,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     words += ["--resume"] if (path / "config.toml").is_file() else []

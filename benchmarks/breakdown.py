@@ -73,10 +73,10 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trainer_of(options: Options, recipe: str, path: Path) -> Trainer:
+def trainer_of(options: Options, recipe: str, path: Path, settings: dict[str, str] | None = None) -> Trainer:
     """The recipe's own trainer on images of the right size; what they show does not matter."""
-    settings = {"data.source": "digits", "data.image_size": "32", "train.device": options.device.type}
-    config = load_recipe(recipe, settings)
+    images = {"data.source": "digits", "data.image_size": "32", "train.device": options.device.type}
+    config = load_recipe(recipe, {**(settings or {}), **images})
     data = load_splits(config.data)
     model, card = build(config, data)
     trainer = Trainer(model, card, data, config, Run.create(path, config))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import markdown
-from benchmarks.accuracy import train_into
+from benchmarks.accuracy import budget, train_into
 from benchmarks.options import Options
 from benchmarks.timing import spread
 
@@ -115,7 +115,7 @@ def carry_out(
         key = (training.recipe, training.share, *settings.items())
         if key not in done:
             done[key] = folder / f"run{len(done)}"
-            train_into(done[key], options, training.recipe, training.share * seconds, seed, settings)
+            train_into(done[key], options, training.recipe, seed, settings | budget(training.share * seconds))
         last = done[key]
         first = last if first is folder else first
     return last

@@ -99,15 +99,24 @@ def test_each_ingredient_of_a_recipe_can_be_left_out(recipe):
 
 def test_ablation_asks_again_only_what_is_close(monkeypatch):
     scores = {"": [0.80, 0.70], "cosine": [0.795, 0.719]}  # of each seed; all else is far below
-    asked = []
+    asked, epochs = [], {}
 
-    def train(options, recipe, seconds, seed, settings):
-        name = settings.get("schedule.name", "") if set(settings) <= {"schedule.name"} else "other"
+    def time_steps(options, recipe, variants):
+        slow = {"schedule.name": "cosine"}
+        return {name: [5.0, 5.0, 5.5] if found == slow else [2.5, 2.0, 2.5] for name, found in variants.items()}
+
+    def train(options, recipe, seed, settings):
+        assert settings["train.budget"] == "none"
+        name = settings.get("schedule.name", "") if len(set(settings) - {"schedule.name"}) == 3 else "other"
         asked.append((name, seed))
+        epochs[name] = float(settings["train.epochs"])
         return {"rows": [{"val_top1": scores.get(name, [0.1, 0.1])[seed]}], "images": 100}
 
+    monkeypatch.setattr(ablation, "time_steps", time_steps)
     monkeypatch.setattr(ablation, "train_ours", train)
-    result = ablation.run(Options(recipes=("cifar10-cpu-10min",)))
+    result = ablation.run(Options(recipes=("cifar10-cpu-10min",), minutes=5.0))
+    assert epochs[""] == 300 / 2.5 / 5  # an epoch of 1,293 digits is five steps
+    assert epochs["cosine"] == pytest.approx(epochs[""] / 2.2)
     assert [name for name, seed in asked if seed == 1] == ["", "cosine"]
     assert len(asked) == len(result["variants"]) + 2
     lines = ablation.table(result).splitlines()
@@ -217,10 +226,10 @@ def test_what_plans_begin_with_is_trained_once(monkeypatch, tmp_path):
     assert recipes.count("mae-cifar10") == 1  # it looks at no labels
     assert recipes.count("cifar10-cpu-10min") == 2
     assert recipes.count(STUDENT) == 4
-    path, (_, seconds, _, settings) = trained[-1]
+    path, (_, _, settings) = trained[-1]
     assert path == last
-    assert seconds == pytest.approx(70.0)
-    assert settings == {"train.teacher": str(trained[-2][0]), "train.distill": "soft", **few}
+    teacher = str(trained[-2][0])
+    assert settings == {"train.teacher": teacher, "train.distill": "soft", "train.budget": "70s", **few}
 
 
 def test_gains_are_those_of_the_same_seed():
