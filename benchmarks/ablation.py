@@ -8,6 +8,7 @@ left out of its rows. What seems to be worth little is asked again: with one see
 from __future__ import annotations
 
 import itertools
+import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks import markdown
 from benchmarks.accuracy import train_ours
 from benchmarks.breakdown import trainer_of
 from benchmarks.options import Options
-from benchmarks.timing import Sampler, Seconds, interleave, ratios, sampler, spread
+from benchmarks.timing import Sampler, Seconds, interleave, sampler, spread
 from patchlight import runtime
 from patchlight.config import ModelConfig, load_recipe
 from patchlight.data.splits import load_splits
@@ -81,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.quick:
         variants = dict(list(variants.items())[:2])
     step_s = time_steps(options, recipe, variants)
-    costs = {name: found["median"] for name, found in ratios(step_s, WHOLE).items()}
+    costs = {name: cost(times, step_s[WHOLE]) for name, times in step_s.items()}
     epochs = epochs_in(seconds, spread(step_s[WHOLE])["median"], options, recipe)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     asked = list(variants)
@@ -116,15 +117,23 @@ def time_steps(options: Options, recipe: str, variants: dict[str, dict[str, str]
             name: step_sampler(options, recipe, Path(folder) / str(place), settings)
             for place, (name, settings) in enumerate(variants.items())
         }
-        return interleave(samplers, rounds=options.pick(7, 1))
+        return interleave(samplers, rounds=options.pick(15, 2))
 
 
 def step_sampler(options: Options, recipe: str, path: Path, settings: dict[str, str]) -> Sampler:
     trainer, steps = trainer_of(options, recipe, path, settings), itertools.count()
     trainer.train_mode()
     return sampler(
-        lambda: trainer.train_step(1, next(steps) % trainer.steps_per_epoch), options.device, calls=options.calls(2, 20)
+        lambda: trainer.train_step(1, next(steps) % trainer.steps_per_epoch), options.device, calls=options.calls(1, 20)
     )
+
+
+def cost(times: list[float], whole: list[float]) -> float:
+    """How many times as long as the whole recipe's a variant's step takes: 1 unless the quartiles agree that it does
+    not, for on a noisy machine two equal steps never take the same time.
+    """
+    found = statistics.quantiles([a / b for a, b in zip(times, whole, strict=True)], n=4, method="inclusive")
+    return found[1] if found[0] > 1 or found[2] < 1 else 1.0
 
 
 def epochs_in(seconds: float, step_s: float, options: Options, recipe: str) -> float:

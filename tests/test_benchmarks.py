@@ -126,6 +126,13 @@ def test_ablation_asks_again_only_what_is_close(monkeypatch):
     assert all(row[2:5] == ["1", "10.0%", "-70.0"] for row in cells[1:-1])
 
 
+def test_a_step_costs_more_or_less_only_where_most_rounds_say_so():
+    whole = [1.0, 1.2, 0.9, 1.1, 1.0]
+    assert ablation.cost([1.1, 1.1, 1.0, 1.0, 1.0], whole) == 1
+    assert ablation.cost([time * 1.5 for time in whole], whole) == pytest.approx(1.5)
+    assert ablation.cost([0.5, 0.5, 0.5, 0.5, 3.0], whole) == pytest.approx(0.5)
+
+
 def test_the_time_to_the_peers_accuracy():
     peer = {"rows": [{"wall_s": 30.0, "val_top1": 0.2}, {"wall_s": 60.0, "val_top1": 0.3}]}
     ours = {"rows": [{"wall_s": 10.0, "val_top1": 0.1}, {"wall_s": 20.0, "val_top1": 0.35}]}
