@@ -5,6 +5,7 @@ The step is `patchlight train`'s own: batch, augmentation, forward and backward 
 
 from __future__ import annotations
 
+import copy
 import statistics
 import tempfile
 from collections import Counter
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import markdown
 from benchmarks.options import Options
@@ -24,7 +26,6 @@ from benchmarks.timing import sampler
 from patchlight import runtime
 from patchlight.config import load_recipe
 from patchlight.data.splits import load_splits
-from patchlight.models.summary import count
 from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
@@ -62,7 +63,7 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
             for step in range(steps):
                 trainer.train_step(1, step % trainer.steps_per_epoch)
             runtime.synchronize(options.device)
-    flops = 3 * count(trainer.model, trainer.card.img_size)["flops_per_image"] * trainer.batches.batch_size
+    flops = flops_of_step(trainer)
     dtype = runtime.DTYPES[trainer.precision]
     product = sampler(matmul(options.device, side, side, side, dtype), options.device, calls=5)
     peak = 2 * side**3 / statistics.median(product() for _ in range(7))
@@ -88,6 +89,14 @@ def trainer_of(options: Options, recipe: str, path: Path, settings: dict[str, st
 
     trainer.make_inputs = make_inputs  # type: ignore[method-assign]
     return trainer
+
+
+def flops_of_step(trainer: Trainer) -> int:
+    """Three times those of a batch's forward pass as it is in training, where patches may be left out."""
+    model, size = copy.deepcopy(trainer.model).requires_grad_(False), trainer.card.img_size
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(trainer.batches.batch_size, 3, size, size, device=trainer.device))
+    return 3 * counter.get_total_flops()
 
 
 def activities(device: torch.device) -> list[ProfilerActivity]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablation, accuracy, pretraining, step
+from benchmarks import ablation, accuracy, breakdown, pretraining, step
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Contender, Shape, build, choose_attention, parameters
@@ -21,6 +21,7 @@ from benchmarks.timing import compare, grouped, interleave, ratios, sampler
 from benchmarks.timm_loop import rate
 from patchlight.config import load_recipe, recipe_names
 from patchlight.models import create_model
+from patchlight.models.summary import count
 
 SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
 PART = {
@@ -131,6 +132,18 @@ def test_a_step_costs_more_or_less_only_where_most_rounds_say_so():
     assert ablation.cost([1.1, 1.1, 1.0, 1.0, 1.0], whole) == 1
     assert ablation.cost([time * 1.5 for time in whole], whole) == pytest.approx(1.5)
     assert ablation.cost([0.5, 0.5, 0.5, 0.5, 3.0], whole) == pytest.approx(0.5)
+
+
+def test_patches_that_are_left_out_are_no_work_done(tmp_path: Path):
+    recipe, few = "cifar10-patchify-30min", {"train.batch_size": "2"}
+    whole = breakdown.trainer_of(Options(), recipe, tmp_path / "whole", few | {"model.patch_drop_rate": "0"})
+    part = breakdown.trainer_of(Options(), recipe, tmp_path / "part", few)
+    counts = [count(whole.model, 32)["flops_per_image"], count(part.model, 32)["flops_per_image"]]
+    assert counts[0] == counts[1]  # of the trained model
+    for trainer in (whole, part):
+        trainer.train_mode()
+    assert breakdown.flops_of_step(whole) == 3 * 2 * counts[0]
+    assert 0.55 < breakdown.flops_of_step(part) / breakdown.flops_of_step(whole) < 0.6  # 39 of 64 tokens
 
 
 def test_the_time_to_the_peers_accuracy():
