@@ -81,9 +81,9 @@ def run(options: Options) -> dict[str, Any]:
     variants = {WHOLE: {}, **{name: found for name, found in INGREDIENTS.items() if applies(recipe, found)}}
     if options.quick:
         variants = dict(list(variants.items())[:2])
-    step_s = time_steps(options, recipe, variants)
+    step_s = steps_in_turns(options, recipe, variants)
     costs = {name: cost(times, step_s[WHOLE]) for name, times in step_s.items()}
-    epochs = epochs_in(seconds, spread(step_s[WHOLE])["median"], options, recipe)
+    epochs = epochs_in(seconds, statistics.median(step_s[WHOLE]), options, recipe)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     asked = list(variants)
     for seed in range(options.rounds_or(2, 1)):
@@ -109,7 +109,7 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def time_steps(options: Options, recipe: str, variants: dict[str, dict[str, str]]) -> Seconds:
+def steps_in_turns(options: Options, recipe: str, variants: dict[str, dict[str, str]]) -> Seconds:
     """Seconds of a training step of each variant, in rounds."""
     runtime.reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +140,7 @@ def epochs_in(seconds: float, step_s: float, options: Options, recipe: str) -> f
     """Of the images of `options`; validation comes on top."""
     config = load_recipe(recipe, {"data.source": options.source})
     images = len(load_splits(config.data, config.model.img_size).train)
-    return seconds / step_s / (images // config.train.batch_size)
+    return seconds / step_s / max(1, images // config.train.batch_size)  # as TrainBatches makes steps
 
 
 def accuracy(run: dict[str, Any]) -> float:

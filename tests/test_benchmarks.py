@@ -102,7 +102,7 @@ def test_ablation_asks_again_only_what_is_close(monkeypatch):
     scores = {"": [0.80, 0.70], "cosine": [0.795, 0.719]}  # of each seed; all else is far below
     asked, epochs = [], {}
 
-    def time_steps(options, recipe, variants):
+    def steps_in_turns(options, recipe, variants):
         slow = {"schedule.name": "cosine"}
         return {name: [5.0, 5.0, 5.5] if found == slow else [2.5, 2.0, 2.5] for name, found in variants.items()}
 
@@ -113,7 +113,7 @@ def test_ablation_asks_again_only_what_is_close(monkeypatch):
         epochs[name] = float(settings["train.epochs"])
         return {"rows": [{"val_top1": scores.get(name, [0.1, 0.1])[seed]}], "images": 100}
 
-    monkeypatch.setattr(ablation, "time_steps", time_steps)
+    monkeypatch.setattr(ablation, "steps_in_turns", steps_in_turns)
     monkeypatch.setattr(ablation, "train_ours", train)
     result = ablation.run(Options(recipes=("cifar10-cpu-10min",), minutes=5.0))
     assert epochs[""] == 300 / 2.5 / 5  # an epoch of 1,293 digits is five steps
