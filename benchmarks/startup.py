@@ -42,7 +42,11 @@ def run(options: Options) -> dict[str, Any]:
     if options.source != "digits":
         budgeted = [BUDGETED, "--data.source", options.source]
         samplers[f"patchlight train {BUDGETED}: data and model ready"] = until_line(options, budgeted, READY)
-        samplers[f"patchlight train {BUDGETED}: first steps done"] = until_line(options, budgeted, REHEARSED)
+        few = [*budgeted, "--train.debug", "true", "--data.val_per_class", "1"]
+        samplers[f"patchlight train {BUDGETED}: two steps and a small validation done"] = until_line(
+            options, few, FIRST_EPOCH
+        )
+        samplers[f"patchlight train {BUDGETED}: steps and validation timed"] = until_line(options, budgeted, REHEARSED)
     return compare(interleave(samplers, rounds=options.rounds_or(7, 1), warmup=options.pick(1, 0)), [FLOOR])
 
 
