@@ -20,10 +20,12 @@ check: .venv/.installed-dev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 # Speed and memory beside timm, Hugging Face, vit-pytorch, torchvision and kornia, about 40 minutes on two cores that do
-# nothing else; these tables of docs/results.md are written anew (ablation, accuracy and pretraining take hours).
+# nothing else; these tables of docs/results.md are written anew (ablation, accuracy and pretraining take hours). SOURCE is
+# the data set whose start-up is timed.
+SOURCE ?= cifar10
 bench: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement
+	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement --source $(SOURCE)
 	$(BIN)/python -m benchmarks.tables
 
 .venv/bin/python:

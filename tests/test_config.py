@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -48,6 +50,14 @@ def test_every_recipe_says_what_it_is_and_survives_the_round_trip(name, tmp_path
     path = tmp_path / "again.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
     assert load_recipe(str(path)) == config
+
+
+def test_the_readmes_accuracies_are_the_recipes_own():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    table = dict(re.findall(r"^\| `([\w-]+)` \|.*\*\*([\d.]+) %\*\*", text, flags=re.MULTILINE))
+    assert len(table) >= 5
+    for name, accuracy in table.items():
+        assert float(accuracy) == pytest.approx(100 * load_recipe(name).about.top1), name
 
 
 def test_text_of_every_kind_survives_the_round_trip(tmp_path):

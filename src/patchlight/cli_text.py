@@ -241,7 +241,7 @@ def doctor_text(found: dict[str, Any]) -> str:
         blocks.append(table(rows, header))
         if found["not_tried"]:
             names = ", ".join(found["not_tried"])
-            blocks.append(f"not tried, as they begin with weights of a hub or learn without labels: {names}")
+            blocks.append(f"not tried, as they begin with weights of a hub: {names}")
         if best := found["best"]:
             enough = "" if best["enough"] else f" ({percent(best['share'])} of the epochs that it wants)"
             blocks.append(

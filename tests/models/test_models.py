@@ -19,6 +19,7 @@ from patchlight.explanation.capture import record_attention
 from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
 from patchlight.models.fused import attention_shape
 from patchlight.models.hf_backbone import HuggingFaceClassifier
+from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
 
 PARAMETERS = {
@@ -202,3 +203,18 @@ def test_tokens_are_those_that_attention_sees(name):
     if "DINOv2" in name or not name.startswith("Hugging Face"):
         assert found["tokens"] == tokens
         assert shape is not None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_patches_that_training_leaves_out_are_no_tokens(masked):
+    vit = create_model("vit-micro", img_size=16, patch_drop_rate=0.0 if masked else 0.4)
+    model = MaskedAutoencoder(vit) if masked else vit
+    seen = []
+    vit.blocks[0].register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0].shape[1]))
+    for training in (True, False):
+        model.train(training)(torch.randn(2, 3, 16, 16))
+    heads, tokens, width = attention_shape(vit)
+    assert attention_shape(model) == (heads, tokens, width)
+    assert attention_shape(model, training=True) == (heads, seen[0], width)
+    assert seen[0] < tokens
+    assert masked or seen[1] == tokens

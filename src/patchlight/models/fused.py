@@ -11,12 +11,19 @@ import torch
 from torch import nn
 
 from patchlight.models.hf_backbone import HuggingFaceClassifier
+from patchlight.models.layers import PatchDropout
+from patchlight.models.mae import MaskedAutoencoder
 from patchlight.probe import faster_attention
 
 
-def attention_shape(model: Any) -> tuple[int, int, int] | None:
-    """Heads, tokens and the width of a head of a ViT, in which all layers are alike; None of another network."""
-    model = getattr(model, "encoder", model)  # of an autoencoder
+def attention_shape(model: Any, *, training: bool = False) -> tuple[int, int, int] | None:
+    """Heads, tokens and the width of a head of a ViT, in which all layers are alike; None of another network.
+
+    In training, patches that are dropped and those that an autoencoder's encoder does not see are no tokens.
+    """
+    if isinstance(model, MaskedAutoencoder):
+        shape = attention_shape(model.encoder)
+        return (shape[0], model.encoder.num_prefix_tokens + model.visible, shape[2]) if shape and training else shape
     if isinstance(model, HuggingFaceClassifier):
         inner: Any = model.hf
         embeddings = getattr(getattr(inner, inner.base_model_prefix, None), "embeddings", None)
@@ -33,7 +40,10 @@ def attention_shape(model: Any) -> tuple[int, int, int] | None:
     width = getattr(attention, "head_dim", None) or getattr(model, "head_dim", None)
     if not hasattr(attention, "fused_attn") or grid is None or width is None:
         return None
-    return attention.num_heads, model.num_prefix_tokens + grid[0] * grid[1], width
+    patches = grid[0] * grid[1]
+    if training and isinstance(dropout := getattr(model, "patch_drop", None), PatchDropout):
+        patches = dropout.kept(patches)
+    return attention.num_heads, model.num_prefix_tokens + patches, width
 
 
 def set_fused_attn(model: nn.Module, fused: bool) -> None:
@@ -59,7 +69,7 @@ def choose_fused(
     model: nn.Module, batch: int, precision: str, device: torch.device, *, training: bool = True
 ) -> bool | None:
     """Whether attention of the model's shape is faster fused on this machine; None of a network without."""
-    shape = attention_shape(model)
+    shape = attention_shape(model, training=training)
     if shape is None:
         return None
     heads, tokens, width = shape

@@ -103,9 +103,12 @@ class PatchDropout(nn.Module):
         if not self.training or self.rate == 0:
             return x
         patches = x.shape[1] - self.prefix
-        kept = max(1, round(patches * (1 - self.rate)))
-        shown = torch.rand(x.shape[0], patches, device=x.device).argsort(dim=1)[:, :kept]
+        shown = torch.rand(x.shape[0], patches, device=x.device).argsort(dim=1)[:, : self.kept(patches)]
         return select_patches(x, shown, self.prefix)
+
+    def kept(self, patches: int) -> int:
+        """How many of an image's `patches` stay in training."""
+        return max(1, round(patches * (1 - self.rate)))
 
 
 def select_patches(tokens: Tensor, shown: Tensor, prefix: int) -> Tensor:

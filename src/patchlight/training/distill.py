@@ -34,7 +34,8 @@ class Teacher:
         assert config.teacher is not None
         self.model, self.card = load_teacher(config.teacher, student, device)
         self.model.requires_grad_(False)
-        if (fused := choose_fused(self.model, config.batch_size, precision, device)) is not None:
+        fused = choose_fused(self.model, config.batch_size, precision, device, training=False)
+        if fused is not None:
             set_fused_attn(self.model, fused)
         self.config, self.device, self.precision = config, device, precision
         # From the student's normalisation to the teacher's, of mixed images, too: both are linear.
