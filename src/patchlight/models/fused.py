@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from patchlight.models.hf_backbone import HuggingFaceClassifier
-from patchlight.models.layers import PatchDropout
+from patchlight.models.layers import PatchDropout, kept_patches
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.probe import faster_attention
 
@@ -42,7 +42,7 @@ def attention_shape(model: Any, *, training: bool = False) -> tuple[int, int, in
         return None
     patches = grid[0] * grid[1]
     if training and isinstance(dropout := getattr(model, "patch_drop", None), PatchDropout):
-        patches = dropout.kept(patches)
+        patches = kept_patches(patches, dropout.rate)
     return attention.num_heads, model.num_prefix_tokens + patches, width
 
 

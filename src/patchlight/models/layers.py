@@ -103,12 +103,13 @@ class PatchDropout(nn.Module):
         if not self.training or self.rate == 0:
             return x
         patches = x.shape[1] - self.prefix
-        shown = torch.rand(x.shape[0], patches, device=x.device).argsort(dim=1)[:, : self.kept(patches)]
+        shown = torch.rand(x.shape[0], patches, device=x.device).argsort(dim=1)[:, : kept_patches(patches, self.rate)]
         return select_patches(x, shown, self.prefix)
 
-    def kept(self, patches: int) -> int:
-        """How many of an image's `patches` stay in training."""
-        return max(1, round(patches * (1 - self.rate)))
+
+def kept_patches(patches: int, dropped: float) -> int:
+    """How many of an image's patches stay where a share of them is `dropped`."""
+    return max(1, round(patches * (1 - dropped)))
 
 
 def select_patches(tokens: Tensor, shown: Tensor, prefix: int) -> Tensor:

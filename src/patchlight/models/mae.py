@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight.errors import UsageError
-from patchlight.models.layers import EPS, Block, sincos_2d
+from patchlight.models.layers import EPS, Block, kept_patches, sincos_2d
 from patchlight.models.vit import VisionTransformer
 
 
@@ -38,7 +38,7 @@ class MaskedAutoencoder(nn.Module):
             )
         rows, columns = encoder.grid_size
         self.encoder, self.mask_ratio, self.patch_size = encoder, mask_ratio, encoder.patch_size
-        self.visible = max(1, round((1 - mask_ratio) * rows * columns))
+        self.visible = kept_patches(rows * columns, mask_ratio)
         self.embed = nn.Linear(encoder.head.in_features, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.register_buffer("positions", sincos_2d(encoder.grid_size, decoder_dim)[None], persistent=False)
