@@ -33,23 +33,23 @@ class Training:
 
 
 PAINTER = Training(0.5, "mae-cifar10", {"model.num_heads": "6", "model.mlp_ratio": "2.0"}, labels=False)
-TEACHER = Training(0.3, "cifar10-cpu-10min", {"model.depth": "0"})
+TEACHER = Training(0.2, "cifar10-vit-30min", {"model.depth": "0", "model.patch_drop_rate": "0"})
 
 PLANS: dict[str, tuple[Training, ...]] = {
     ALONE: (Training(1.0),),
     "masked autoencoding, then labels": (PAINTER, Training(0.5, settings={"model.name": "FIRST"})),
     "a convolutional teacher, then its answers and labels": (
         TEACHER,
-        Training(0.7, settings={"train.teacher": "FIRST", "train.distill": "hard"}),
+        Training(0.8, settings={"train.teacher": "FIRST", "train.distill": "hard"}),
     ),
     "the same, its probabilities": (
         TEACHER,
-        Training(0.7, settings={"train.teacher": "FIRST", "train.distill": "soft"}),
+        Training(0.8, settings={"train.teacher": "FIRST", "train.distill": "soft"}),
     ),
     "the same, with a distillation token": (
         TEACHER,
         Training(
-            0.7,
+            0.8,
             settings={
                 "train.teacher": "FIRST", "train.distill": "soft", "model.distill_token": "true",
                 "model.global_pool": "token",
