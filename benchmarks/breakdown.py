@@ -58,7 +58,7 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(options, recipe, Path(folder) / "run")
         trainer.train_mode()
-        step_s = time_step(trainer, options.pick(200.0, 0.0))
+        step_s = time_step(trainer, options.pick(4.0, 0.0))
         with profile(activities=activities(options.device)) as seen:
             for step in range(steps):
                 trainer.train_step(1, step % trainer.steps_per_epoch)

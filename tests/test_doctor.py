@@ -61,7 +61,7 @@ def test_a_forecast_of_one_recipe(monkeypatch):
 def test_a_forecast_is_what_the_pace_says(monkeypatch):
     """0.1 s a step and, of the doctor's few validation images, 0.5 s."""
     monkeypatch.setattr(doctor, "recipe_names", lambda: ["cifar10-cpu-10min"])
-    monkeypatch.setattr(doctor, "rehearse", lambda trainer: Pace(0.1, 0.5))
+    monkeypatch.setattr(doctor, "rehearse", lambda trainer, seconds: Pace(0.1, 0.5))
     (row,) = verbs.doctor("2m", device="cpu")["recipes"]
     steps, val_s = 45_000 // 256, 0.5 * 5_000 / doctor.VAL_IMAGES
     epoch_s = 0.1 * steps + val_s

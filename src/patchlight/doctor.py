@@ -28,6 +28,7 @@ from patchlight.training.rehearsal import rehearse
 CLASSES = 10
 ENOUGH = 0.9  # of the epochs that a recipe's accuracy was measured with
 VAL_IMAGES = 500  # made up, to time a validation
+GLANCE_S = 1.0  # of steps that are timed for a recipe
 
 
 def examine(device: torch.device) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _forecast(config: Config, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         learner = autoencoder(model, config) if config.train.task == "reconstruct" else model
         trainer = Trainer(learner, card, data, config, Run(Path(folder)))
-        pace = rehearse(trainer)
+        pace = rehearse(trainer, GLANCE_S)
     batch = trainer.batches.batch_size
     memory = runtime.peak_memory_gb(trainer.device)
     pace = replace(pace, val_s=pace.val_s * val_images / VAL_IMAGES)

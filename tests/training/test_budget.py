@@ -7,11 +7,28 @@ from small import run_fit, stopped_at_save
 
 from patchlight.training import budget as budget_module
 from patchlight.training import state as state_module
-from patchlight.training.budget import Budget, Pace, finish_s, plan_steps
+from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
 from patchlight.training.loop import Trainer
 from patchlight.training.tasks import Classification
 
 PACE = Pace(step_s=0.1, val_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("steps_s", "seconds", "count", "median"),
+    [
+        ([5, 4] + [1] * 20, 20.0, 13, 1),  # as many as fill the time, and the first two do not count
+        ([3, 2, 2, 1, 3, 9], 4.0, 5, 2),  # at least five, where they end within four times as long
+        ([9, 8, 7], 4.0, 2, 8),
+        ([9, 6, 6], 0.0, 2, 6),  # in any case two
+    ],
+)
+def test_steps_that_are_timed(monkeypatch, steps_s, seconds, count, median):
+    times = [sum(steps_s[:i]) for i in range(len(steps_s)) for _ in range(2)][1:]
+    monkeypatch.setattr(budget_module.time, "perf_counter", iter(times).__next__)
+    done = []
+    assert time_steps(done.append, seconds) == median
+    assert done == list(range(count))
 
 
 @pytest.mark.parametrize(

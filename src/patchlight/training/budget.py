@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 REHEARSAL_S = 4.0  # of steps that are timed before training, and
-REHEARSAL_SHARE = 0.02  # of the budget, whichever is less; it may take four times as long for
-LEAST_STEPS = 5  # where steps are slow
-WARM_STEPS = 2  # the first are slower and do not count
+REHEARSAL_SHARE = 0.02  # of the budget, whichever is less
+LEAST_STEPS = 5  # for which it may take four times as long
+WARM_STEPS = 2  # the first are slower and do not count, where there are others
 TOLERANCE = 0.01  # of the budget: the plan is not changed for less
 
 
@@ -27,15 +27,22 @@ class Pace:
     val_s: float
 
 
-def time_steps(step: Callable[[int], object], budget_s: float) -> float:
-    """The median seconds of `step(0)`, `step(1)`, ..., each of which returns when its work is done."""
-    limit = min(REHEARSAL_S, REHEARSAL_SHARE * budget_s)
+def rehearsal_s(budget_s: float) -> float:
+    """How many seconds of steps tell enough to plan `budget_s` by."""
+    return min(REHEARSAL_S, REHEARSAL_SHARE * budget_s)
+
+
+def time_steps(step: Callable[[int], object], seconds: float) -> float:
+    """The median seconds of `step(0)`, `step(1)`, ..., each of which returns when its work is done.
+
+    There are as many as fill `seconds`, and at least five if they end within four times as long; in any case two.
+    """
     times: list[float] = []
-    while len(times) <= WARM_STEPS or sum(times) < limit or (len(times) < LEAST_STEPS and sum(times) < 4 * limit):
+    while len(times) < 2 or (sum(times) < 4 * seconds and (sum(times) < seconds or len(times) < LEAST_STEPS)):
         start = time.perf_counter()
         step(len(times))
         times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_STEPS:])
+    return statistics.median(times[min(WARM_STEPS, len(times) - 1) :])
 
 
 def plan_steps(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> int:

@@ -16,6 +16,7 @@ from patchlight.models.lora import has_lora
 from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import Run
+from patchlight.training.budget import rehearsal_s
 from patchlight.training.checkpoint import list_checkpoints, read_state
 from patchlight.training.distill import load_teacher
 from patchlight.training.loop import Trainer
@@ -45,7 +46,7 @@ def fit(
                 model, card = resize_model(model, card, size)
             set_trainable(model, stage.train.trainable, names)
             trainer = Trainer(model, card, data, stage, run, state)
-            pace = rehearse(trainer) if trainer.budget_s else None
+            pace = rehearse(trainer, rehearsal_s(trainer.budget_s)) if trainer.budget_s else None
             trainer.begin(len(stages), resume, pace)
             if config.train.engine == "hf":
                 from patchlight.training.hf_trainer import train

@@ -11,11 +11,11 @@ from patchlight.training.budget import Pace, time_steps
 from patchlight.training.loop import Trainer
 
 
-def rehearse(trainer: Trainer) -> Pace:
-    """Time a few steps and a validation batch of `trainer`, then put its model and optimizers back as they were."""
+def rehearse(trainer: Trainer, seconds: float) -> Pace:
+    """Time `seconds` of steps, or a few, and a validation batch; then put the model and optimizers back as they were."""
     before = copy.deepcopy(trainer.model.state_dict())
     trainer.train_mode()
-    pace = Pace(time_step(trainer, trainer.budget_s), time_validation(trainer))
+    pace = Pace(time_step(trainer, seconds), time_validation(trainer))
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
@@ -24,7 +24,7 @@ def rehearse(trainer: Trainer) -> Pace:
     return pace
 
 
-def time_step(trainer: Trainer, budget_s: float) -> float:
+def time_step(trainer: Trainer, seconds: float) -> float:
     """Median seconds of a training step, with its part in the making of the batches that are made together."""
 
     def step(_: int) -> None:
@@ -36,7 +36,7 @@ def time_step(trainer: Trainer, budget_s: float) -> float:
         runtime.synchronize(trainer.device)
 
     step(0)  # its batch is there from now on
-    return time_steps(step, budget_s) + time_steps(share, 0.0) / trainer.batches.together
+    return time_steps(step, seconds) + time_steps(share, 0.0) / trainer.batches.together
 
 
 def time_validation(trainer: Trainer) -> float:
