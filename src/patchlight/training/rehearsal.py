@@ -12,7 +12,7 @@ from patchlight.training.loop import Trainer
 
 
 def rehearse(trainer: Trainer, seconds: float) -> Pace:
-    """Time `seconds` of steps, or a few, and a validation batch; then put the model and optimizers back as they were."""
+    """Time `seconds` of steps, or a few, and a validation batch; then put model and optimizers back as they were."""
     before = copy.deepcopy(trainer.model.state_dict())
     trainer.train_mode()
     pace = Pace(time_step(trainer, seconds), time_validation(trainer))
