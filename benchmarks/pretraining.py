@@ -32,7 +32,7 @@ class Training:
     labels: bool = True  # whether it looks at labels, so that few of them limit it
 
 
-PAINTER = Training(0.5, "mae-cifar10", {"model.num_heads": "6", "model.mlp_ratio": "2.0"}, labels=False)
+PAINTER = Training(0.5, "mae-cifar10", labels=False)
 TEACHER = Training(0.2, "cifar10-vit-30min", {"model.depth": "0", "model.patch_drop_rate": "0"})
 
 PLANS: dict[str, tuple[Training, ...]] = {
