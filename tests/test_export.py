@@ -55,6 +55,8 @@ def test_what_was_written_is_theirs(runs, tmp_path, capsys):
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=1e-5)
     assert theirs.pretrained_cfg["mean"] == pytest.approx(card.mean)
+    about = json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]
+    assert not {"tag", "license"} & set(about)  # timm's for weights of its own
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "hf").eval()
     torch.testing.assert_close(theirs(images).logits, expected, atol=1e-5, rtol=1e-5)
     assert list(theirs.config.id2label.values()) == list(card.class_names)
