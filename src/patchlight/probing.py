@@ -72,7 +72,7 @@ def linear_probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray])
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    models = ((c, make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300))) for c in STRENGTHS)
+    models = ((c, make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=3000))) for c in STRENGTHS)
     return {"C": 0.0} | _chosen("C", models, features, labels)
 
 
