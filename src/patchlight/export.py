@@ -98,6 +98,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
             raise PatchlightError(f"timm has no {card.name} of this shape; export to safetensors or onnx")
     theirs.pretrained_cfg |= {
         "mean": card.mean, "std": card.std, "input_size": (3, card.img_size, card.img_size), "crop_pct": 1.0,
+        "tag": None, "license": None,  # they are those of timm's weights of that name, not of these
     }  # fmt: skip
     theirs = theirs.to(memory_format=torch.contiguous_format)
     timm.models.save_for_hf(

@@ -51,7 +51,6 @@ def to_timm(model: VisionTransformer, args: dict[str, Any]) -> tuple[nn.Module, 
     }  # fmt: skip
     theirs = import_library("timm").create_model(TIMM_ARCHITECTURE, num_classes=model.num_classes, **options)
     theirs.load_state_dict(state_with_positions(model))
-    theirs.pretrained_cfg |= {"tag": None, "license": None}  # they are those of the registry's weights, not of these
     return theirs.eval(), options
 
 
