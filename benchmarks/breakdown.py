@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import markdown
 from benchmarks.options import Options
@@ -26,6 +25,7 @@ from benchmarks.timing import sampler
 from patchlight import runtime
 from patchlight.config import load_recipe
 from patchlight.data.splits import load_splits
+from patchlight.models.summary import count_flops
 from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
@@ -94,7 +94,7 @@ def trainer_of(options: Options, recipe: str, path: Path, settings: dict[str, st
 def flops_of_step(trainer: Trainer) -> int:
     """Three times those of a batch's forward pass as it is in training, where patches may be left out."""
     model, size = copy.deepcopy(trainer.model).requires_grad_(False), trainer.card.img_size
-    with FlopCounterMode(display=False) as counter:
+    with count_flops() as counter:
         model(torch.zeros(trainer.batches.batch_size, 3, size, size, device=trainer.device))
     return 3 * counter.get_total_flops()
 

@@ -9,7 +9,8 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # The longest matching prefix decides.
 LEVELS = {
-    "errors": 0, "fields": 0, "sections": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0,
+    "errors": 0, "compat": 0,
+    "fields": 0, "sections": 0, "config": 0, "runtime": 0, "probe": 0, "progress": 0, "units": 0,
     "libraries": 0, "evaluation.metrics": 0,
     "report.figures": 0, "report.galleries": 0, "report.diagnostics": 0, "report.style": 0,
     "runs": 1, "data": 1, "models": 1,

@@ -97,8 +97,7 @@ def test_precision_is_what_is_asked_for_or_what_is_faster(monkeypatch, choice, e
 
 
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(probe, "has_bf16_instructions", lambda: False)
     assert probe.probe_precision(CPU) is None
     assert probe.resolve_precision("auto", CPU) == "fp32"
     assert not cache_folder().exists()

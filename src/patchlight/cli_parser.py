@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from patchlight.config import DEFAULT_METHOD, MethodName, describe_fields
 from patchlight.errors import UsageError, did_you_mean
@@ -22,7 +22,16 @@ EXAMPLES = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that answers a mistake with one sentence."""
+    """argparse that answers a mistake with one sentence, and knows its options by name."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(*args, **settings)
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        action = super().add_argument(*names, **settings)
+        self.options += action.option_strings
+        return action
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
@@ -47,7 +56,7 @@ def split_settings(words: list[str]) -> tuple[list[str], dict[str, str]]:
 
 def nearest_argument(word: str, args: argparse.Namespace) -> str:
     """The verb's own options, and the settings where it takes them: `--epochs` is `--train.epochs`."""
-    known = [option for action in args.parser._actions for option in action.option_strings]
+    known = list(args.parser.options)
     if args.verb in TAKES_SETTINGS:
         keys = [f"--{info.key}" for info in describe_fields()]
         same_field = [key for key in keys if key.split(".")[1] == word.removeprefix("--").replace("-", "_")]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight import runtime
+from patchlight.compat import has_bf16_instructions
 
 ROUNDS, WARM_ROUNDS = 9, 2
 STEADY = 1.5  # the median round over the shortest: more, and other processes were in the way
@@ -59,8 +60,7 @@ def probe_precision(device: torch.device) -> Choice | None:
 
     None where there is nothing to choose: on other devices than CPUs, and on CPUs without bf16 instructions.
     """
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if device.type != "cpu" or not has_bf16:
+    if device.type != "cpu" or not has_bf16_instructions():
         return None
 
     def work(precision: str) -> Callable[[], None]:

@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from vits import VITS, images_for
@@ -17,7 +19,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.capture import record_attention
 from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
-from patchlight.models.fused import attention_shape
+from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
@@ -78,6 +80,33 @@ def test_flops_on_paper():
     n, d = 65, 192
     block = 2 * n * (3 * d * d + d * d + 8 * d * d) + 4 * n * n * d
     assert count(create_model("vit-tiny"), 32)["flops_per_image"] == 2 * 64 * 48 * d + 6 * block + 2 * d * 10
+
+
+FLOPS_OF = {  # the same network in three libraries
+    "ours": lambda: create_model("vit-tiny"),
+    "timm": lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, depth=6, num_classes=10),
+    "Hugging Face": lambda: HuggingFaceClassifier(
+        transformers.ViTForImageClassification(
+            transformers.ViTConfig(
+                image_size=32,
+                patch_size=4,
+                hidden_size=192,
+                num_hidden_layers=6,
+                num_attention_heads=3,
+                intermediate_size=768,
+                num_labels=10,
+            )
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("library", FLOPS_OF)
+def test_flops_are_those_on_paper_in_every_library_and_with_either_attention(library, fused):
+    model = FLOPS_OF[library]()
+    set_fused_attn(model, fused)
+    assert count(model, 32)["flops_per_image"] == 365_699_328
 
 
 def test_resnet18_is_torchvisions_but_for_the_stem():

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from patchlight import runtime
+from patchlight.compat import standard_gamma
 from patchlight.config import AugmentConfig
 from patchlight.data.augment import box_mask
 
@@ -71,7 +72,7 @@ def draw_beta(count: int, alpha: float, generator: Generator) -> Tensor:
     # Of two Gamma(alpha) numbers, the first over their sum. torch.distributions takes no generator, its kernel does.
     # A small alpha underflows, so draw Gamma(alpha + 1) * U^(1 / alpha), which is the same (Marsaglia and Tsang 2000),
     # and stay with logarithms.
-    gamma = torch._standard_gamma(torch.full((2, count), alpha + 1, dtype=torch.float64), generator=generator)
+    gamma = standard_gamma(torch.full((2, count), alpha + 1, dtype=torch.float64), generator)
     uniform = 1 - torch.rand((2, count), generator=generator, dtype=torch.float64)  # above 0
     first, second = gamma.log() + uniform.log() / alpha
     return torch.sigmoid(first - second).float()

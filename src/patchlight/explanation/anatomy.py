@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from patchlight.compat import recorded_classes
 from patchlight.errors import PatchlightError
 from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.layers import SequencePool
@@ -80,7 +81,7 @@ def dissect(model: nn.Module) -> Anatomy:
     """
     if isinstance(model, HuggingFaceClassifier):
         model = model.hf
-    if hasattr(model, "config") and hasattr(model, "_can_record_outputs"):
+    if hasattr(model, "config") and hasattr(model, "base_model_prefix"):
         return _of_hugging_face(model)
     if isinstance(getattr(model, "blocks", None), nn.Module) and hasattr(model, "forward_head"):
         return _of_timm(model)
@@ -135,13 +136,12 @@ def check_attention(attention: Any, name: str) -> None:
 
 def _of_hugging_face(model: Any) -> Anatomy:
     """ViT, DeiT, DINOv2, ... `ForImageClassification`, transformers 5."""
-    recorded = model._can_record_outputs or {}  # of some families None, or no plain classes
-    kinds: dict[str, Any] = {key: kind if isinstance(kind, type) else () for key, kind in recorded.items()}
+    kinds = recorded_classes(model)
     backbone: Any = getattr(model, model.base_model_prefix, None)
     heads = [head for name in HF_HEADS if (head := getattr(model, name, None)) is not None]
     norms = [norm for name in HF_NORMS if (norm := getattr(backbone, name, None)) is not None]
     named = [(n, m) for n, m in model.named_modules() if isinstance(m, kinds.get("attentions", ()))]
-    blocks = [m for m in model.modules() if isinstance(m, kinds.get("hidden_states", ()))]
+    blocks: list[Any] = [m for m in model.modules() if isinstance(m, kinds.get("hidden_states", ()))]
     first_norms = [n for b in blocks if (n := getattr(b, "layernorm_before", getattr(b, "norm1", None))) is not None]
     known = heads and norms and named and len(named) == len(blocks) == len(first_norms)
     if not known or not hasattr(model.config, "patch_size"):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from patchlight.compat import attention_kind
 from patchlight.errors import PatchlightError
 from patchlight.explanation.anatomy import Anatomy, check_attention, dissect
 
@@ -96,7 +97,7 @@ def _unfuse(anatomy: Anatomy, stack: contextlib.ExitStack) -> None:
     """Make attention compute its weights, until the stack is closed."""
     if anatomy.is_hugging_face:
         model: Any = anatomy.model
-        before = model.config._attn_implementation
+        before = attention_kind(model)
         model.set_attn_implementation("eager")
         stack.callback(model.set_attn_implementation, before)
         return

@@ -47,7 +47,7 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
         raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
     kind = SAME_WEIGHTS.get(native.model_type, native.model_type)
     classifiers = transformers.AutoModelForImageClassification
-    known = {supported.model_type for supported in classifiers._model_mapping}
+    known = {supported.model_type for supported in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING}
     if kind not in known:
         raise PatchlightError(f"{config.name} is of the type '{kind}', of which there is no image classifier")
     if kind != native.model_type:
@@ -124,10 +124,8 @@ def _hugging_face_input(
     config: ModelConfig, where: dict[str, Any]
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and deviation by the preprocessor's own file; None where there is none or it does not tell them."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(config.name, **where)
+        found, _ = import_library("transformers").ImageProcessingMixin.get_image_processor_dict(config.name, **where)
     except OSError:
         if not _lacks(config, PREPROCESSOR):
             raise PatchlightError(
@@ -143,11 +141,12 @@ def _hugging_face_input(
 
 def _lacks(config: ModelConfig, file: str) -> bool:
     """Whether it is known that the folder or the hub's repository has no such file."""
-    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     if Path(config.name).is_dir():
         return not (Path(config.name) / file).exists()
-    return try_to_load_from_cache(config.name, file, revision=config.revision or "main") is _CACHED_NO_EXIST
+    found = try_to_load_from_cache(config.name, file, revision=config.revision or "main")
+    return found is not None and not isinstance(found, str)  # None: not asked for yet; a path: there it is
 
 
 @contextlib.contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchlight.errors import UsageError
@@ -16,14 +19,14 @@ from patchlight.models.hub import prefix_tokens
 def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens, patch size and stem's shares.
 
-    A multiply-add is two FLOPs; matrix products, convolutions and attention count, as in torch's FlopCounterMode.
+    FLOPs are counted by `count_flops`: the same on every version of torch, fused or explicit attention.
     `stem_flops` and `stem_params` are those of all that comes before the first block: how much of it is no transformer.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, img_size, img_size, device=device)
     training, learned = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval().requires_grad_(False)  # the counter stumbles over a parameter that is handed from module to module
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with count_flops() as counter, torch.no_grad():
         try:
             model(image)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -48,6 +51,17 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
         "stem_params": sum(p.numel() for p in stem.parameters()) if stem is not None else None,
         "tokens": (img_size // patch_size) ** 2 + prefix if patch_size else None,
     }
+
+
+@contextlib.contextmanager
+def count_flops() -> Iterator[FlopCounterMode]:
+    """Inside, the yielded counter counts matrix products, convolutions and attention; a multiply-add is two.
+
+    Attention is taken apart into its two products meanwhile, as torch counts a fused kernel by device and version (on
+    the CPU not before 2.15): so a model has the same number everywhere, whichever kind of attention it uses.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def _patches(model: Any) -> tuple[int | None, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from patchlight import runtime
+from patchlight.compat import use_one_gpu
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import update_average
 from patchlight.training.state import StopSignal
@@ -33,8 +34,7 @@ def train(trainer: Trainer, stop: StopSignal) -> None:
         save_strategy="no", logging_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
     )  # fmt: skip
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # the model lives on one; the Trainer would copy it to all
+    use_one_gpu(arguments)
     engine = Engine(trainer, stop, arguments)
     engine.train()
 

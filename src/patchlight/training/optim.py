@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from patchlight.compat import copy_all, lerp_all
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
 from patchlight.training.muon import Muon
@@ -134,9 +135,9 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
     smooth = [pair for pair in pairs if pair[0].is_floating_point()]
     share = 1 - decay if average.n_averaged else 1.0  # the number is on the CPU
     if counts:
-        torch._foreach_copy_([mine for mine, _ in counts], [theirs for _, theirs in counts])
+        copy_all([mine for mine, _ in counts], [theirs for _, theirs in counts])
     if smooth:
-        torch._foreach_lerp_([mine for mine, _ in smooth], [theirs for _, theirs in smooth], share)
+        lerp_all([mine for mine, _ in smooth], [theirs for _, theirs in smooth], share)
     average.n_averaged += 1
 
 

@@ -1,0 +1,80 @@
+"""Everything that is private in other people's libraries and that Patchlight still needs, with what happens without it.
+
+A private name may be gone in any release. Each function here says what it does then; the rest of the code uses public
+names only, which a test holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself. False where torch does not tell."""
+    if hasattr(torch.cpu, "get_capabilities"):  # public from torch 2.13 on
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16", False) or found.get("amx_tile", False))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name)()) for name in names if hasattr(torch.cpu, name))
+
+
+def standard_gamma(concentration: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws from Gamma(concentration, 1) of the same shape, by the generator.
+
+    torch's public distributions take no generator. Without the private kernel NumPy draws, from a seed that the
+    generator gives: the same distribution, other numbers.
+    """
+    if hasattr(torch, "_standard_gamma"):
+        return torch._standard_gamma(concentration, generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn = np.random.default_rng(seed).standard_gamma(concentration.numpy())
+    return torch.from_numpy(np.asarray(drawn)).to(concentration)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target: in one call where torch has it, else one by one."""
+    if hasattr(torch, "_foreach_copy_"):
+        torch._foreach_copy_(list(targets), list(sources))
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def lerp_all(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each target by `weight` (0..1) of the way to its end: in one call where torch has it, else one by one."""
+    if hasattr(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(list(targets), list(ends), weight)
+        return
+    for target, end in zip(targets, ends, strict=True):
+        target.lerp_(end, weight)
+
+
+def recorded_classes(model: nn.Module) -> dict[str, type[nn.Module]]:
+    """By "attentions" and "hidden_states", the classes of a Hugging Face model's layers; empty where it does not tell.
+
+    A model without it has no explanations, which `dissect` says.
+    """
+    recorded = getattr(model, "_can_record_outputs", None) or {}
+    return {key: kind for key, kind in recorded.items() if isinstance(kind, type)}
+
+
+def attention_kind(model: Any) -> str:
+    """How a Hugging Face model computes attention, as `set_attn_implementation` takes it: "sdpa", "eager", ...
+
+    "sdpa", its default, where it does not tell.
+    """
+    return getattr(model.config, "_attn_implementation", None) or "sdpa"
+
+
+def use_one_gpu(arguments: Any) -> None:
+    """Keep Hugging Face's `Trainer` from copying the model to all GPUs.
+
+    Its arguments count the GPUs once, into a private field, and have no public switch. Without the field it copies.
+    """
+    if arguments.n_gpu > 1 and hasattr(arguments, "_n_gpu"):
+        arguments._n_gpu = 1
