@@ -142,7 +142,9 @@ def _of_hugging_face(model: Any) -> Anatomy:
     norms = [norm for name in HF_NORMS if (norm := getattr(backbone, name, None)) is not None]
     named = [(n, m) for n, m in model.named_modules() if isinstance(m, kinds.get("attentions", ()))]
     blocks: list[Any] = [m for m in model.modules() if isinstance(m, kinds.get("hidden_states", ()))]
-    first_norms = [n for b in blocks if (n := getattr(b, "layernorm_before", getattr(b, "norm1", None))) is not None]
+    first_norms: list[Any] = [
+        n for b in blocks if (n := getattr(b, "layernorm_before", getattr(b, "norm1", None))) is not None
+    ]
     known = heads and norms and named and len(named) == len(blocks) == len(first_norms)
     if not known or not hasattr(model.config, "patch_size"):
         raise PatchlightError(
