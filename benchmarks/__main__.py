@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.options import Options
 from benchmarks.record import measure, write
-from patchlight import runtime
+from patchlight.machine.device import resolve_device
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -72,7 +72,7 @@ def main(words: list[str]) -> int:
     if len(names) > 1:
         return each_alone(names, args)
     options = Options(
-        quick=args.quick, device=runtime.resolve_device(args.device), rounds=args.rounds, minutes=args.minutes,
+        quick=args.quick, device=resolve_device(args.device), rounds=args.rounds, minutes=args.minutes,
         source=args.source, recipes=tuple(args.recipe), keep=args.keep.resolve() if args.keep else None,
     )  # fmt: skip
     print(f"{names[0]}: {CATALOGUE[names[0]].about} ...", file=sys.stderr)

@@ -19,10 +19,10 @@ from benchmarks.accuracy import train_ours
 from benchmarks.breakdown import trainer_of
 from benchmarks.options import Options
 from benchmarks.timing import Sampler, Seconds, interleave, sampler, spread
-from patchlight import runtime
 from patchlight.config import ModelConfig, load_recipe
 from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
+from patchlight.machine.memory import reuse_memory
 from patchlight.models import create_model, model_args
 from patchlight.models.registry import all_args
 
@@ -111,7 +111,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def steps_in_turns(options: Options, recipe: str, variants: dict[str, dict[str, str]]) -> Seconds:
     """Seconds of a training step of each variant, in rounds."""
-    runtime.reuse_memory()
+    reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
         samplers = {
             name: step_sampler(options, recipe, Path(folder) / str(place), settings)

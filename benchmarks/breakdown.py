@@ -22,14 +22,15 @@ from benchmarks import markdown
 from benchmarks.options import Options
 from benchmarks.roofline import matmul
 from benchmarks.timing import sampler
-from patchlight import runtime
 from patchlight.config import load_recipe
 from patchlight.data.splits import load_splits
+from patchlight.machine.device import DTYPES, synchronize
+from patchlight.machine.memory import reuse_memory
 from patchlight.models.summary import count_flops
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
 from patchlight.training.rehearsal import time_step
+from patchlight.training.setup import build
 
 RECIPES = ("cifar10-cpu-10min", "cifar10-vit-30min", "cifar10-patchify-30min")
 BATCH, OPTIMIZER, REST = "batch and augmentation", "optimizer", "the rest"
@@ -48,7 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def run(options: Options) -> dict[str, Any]:
-    runtime.reuse_memory()
+    reuse_memory()
     recipes = options.recipes or options.pick(RECIPES, ("quickstart",))
     return {recipe: of_recipe(options, recipe) for recipe in recipes}
 
@@ -62,9 +63,9 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
         with profile(activities=activities(options.device)) as seen:
             for step in range(steps):
                 trainer.train_step(1, step % trainer.steps_per_epoch)
-            runtime.synchronize(options.device)
+            synchronize(options.device)
     flops = flops_of_step(trainer)
-    dtype = runtime.DTYPES[trainer.precision]
+    dtype = DTYPES[trainer.precision]
     product = sampler(matmul(options.device, side, side, side, dtype), options.device, calls=5)
     peak = 2 * side**3 / statistics.median(product() for _ in range(7))
     return {

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from patchlight import runtime
 from patchlight.config import OptimConfig
+from patchlight.machine.device import autocast
+from patchlight.machine.fastest import resolve_precision
 from patchlight.models import VisionTransformer, create_model
 from patchlight.models.fused import choose_fused, set_fused_attn
-from patchlight.probe import resolve_precision
 from patchlight.training.optim import build_optimizers
 
 LR, WEIGHT_DECAY, CLASSES = 1e-3, 0.05, 10
@@ -232,7 +232,7 @@ def training_step(contender: Contender, shape: Shape, device: torch.device) -> C
         optimizers = [torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=fused)]
 
     def step() -> None:
-        with runtime.autocast(precision, device):
+        with autocast(precision, device):
             logits = model(images)
         F.cross_entropy(logits.float(), labels).backward()
         for optimizer in optimizers:

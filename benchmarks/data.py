@@ -18,10 +18,10 @@ from benchmarks import markdown
 from benchmarks.options import Options
 from benchmarks.pictures import MEAN, PADDING, STD, Pictures, TensorPictures
 from benchmarks.timing import Sampler, compare, interleave, sampler
-from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data.batches import TrainBatches
 from patchlight.data.images import ImageSet
+from patchlight.machine.memory import reuse_memory
 from patchlight.models import pixels_to_input
 
 OURS = "Patchlight"
@@ -31,7 +31,7 @@ Pass = Callable[[], Iterator[Tensor]]  # over all images once, a batch at a time
 
 
 def run(options: Options) -> dict[str, Any]:
-    runtime.reuse_memory()
+    reuse_memory()
     images = random_images(options.pick(100 * BATCH, BATCH))
     found = {name: measure(options, images, policy) for name, policy in PIPELINES.items()}
     return {"images": len(images), "batch": BATCH, "pipelines": found}

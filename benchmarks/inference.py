@@ -26,9 +26,9 @@ from benchmarks.contenders import (
 )
 from benchmarks.options import Options
 from benchmarks.timing import Seconds, compare, grouped, interleave, sampler
-from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.evaluation.evaluate import choose_speed, predict_logits
+from patchlight.machine.device import autocast
 from patchlight.models import ModelCard
 
 FORWARD = [
@@ -74,7 +74,7 @@ def forward(contender: Contender, shape: Shape, device: torch.device) -> Callabl
 
     @torch.inference_mode()
     def call() -> object:
-        with runtime.autocast(precision, device):
+        with autocast(precision, device):
             return model(images)
 
     return call

@@ -16,7 +16,7 @@ import torch
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import MODULES
 from benchmarks.options import Options
-from patchlight import runtime
+from patchlight.machine.hardware import describe_machine
 
 PEERS = ("torchvision", "timm", "transformers", "vit-pytorch", "kornia")
 
@@ -25,7 +25,7 @@ def measure(name: str, options: Options, command: str) -> dict[str, Any]:
     """Run a benchmark; its result with hardware, versions, threads, load, date and commit."""
     load_before, started = os.getloadavg(), time.monotonic()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    environment = runtime.describe(options.device)
+    environment = describe_machine(options.device)
     environment["versions"] |= {peer: _version(peer) for peer in PEERS}
     result = CATALOGUE[name].run(options)
     return {

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import markdown
 from benchmarks.options import Options
 from benchmarks.timing import compare, interleave, sampler
-from patchlight import runtime
+from patchlight.machine.memory import reuse_memory
 
 Work = Callable[[], Tensor]
 Make = Callable[[torch.dtype], Work]
@@ -22,7 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def run(options: Options) -> dict[str, Any]:
-    runtime.reuse_memory()
+    reuse_memory()
     return {"work": {name: measure(options, make) for name, make in work(options).items()}}
 
 

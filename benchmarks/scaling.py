@@ -27,13 +27,14 @@ from benchmarks.contenders import (
 )
 from benchmarks.options import Options
 from benchmarks.timing import interleave, sampler, spread
-from patchlight import runtime
+from patchlight.machine.device import autocast
+from patchlight.machine.memory import reuse_memory
 
 HEAD_DIM = 64
 
 
 def run(options: Options) -> dict[str, Any]:
-    runtime.reuse_memory()
+    reuse_memory()
     base = options.pick(Shape(depth=6, batch=32), Shape(depth=1, batch=2))
     return {
         "base": dataclasses.asdict(base),
@@ -82,7 +83,7 @@ def forward_backward(shape: Shape, device: torch.device) -> Callable[[], None]:
     images, precision = in_layout_of(contender, images), precision_of(contender, device)
 
     def call() -> None:
-        with runtime.autocast(precision, device):
+        with autocast(precision, device):
             logits = model(images)
         F.cross_entropy(logits.float(), labels).backward()
         model.zero_grad(set_to_none=True)

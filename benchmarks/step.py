@@ -27,7 +27,7 @@ from benchmarks.contenders import (
 from benchmarks.options import Options
 from benchmarks.timing import Seconds, compare, interleave, sampler
 from benchmarks.worker import Worker
-from patchlight import runtime
+from patchlight.machine.memory import reuse_memory
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def in_one_process(options: Options, shape: Shape) -> Seconds:
-    runtime.reuse_memory()
+    reuse_memory()
     calls = options.calls(cpu=5, cuda=50)
     samplers = {
         name: sampler(training_step(contender, shape, options.device), options.device, calls=calls)

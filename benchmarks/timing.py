@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from patchlight.runtime import synchronize
+from patchlight.machine.device import synchronize
 
 Sampler = Callable[[], float]
 Seconds = dict[str, list[float]]  # of each contender, per call, in each round

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from benchmarks.pictures import Pictures
-from patchlight import runtime
 from patchlight.config import DataConfig
 from patchlight.data.images import ImageSet, channel_stats, digest
 from patchlight.data.splits import load_splits
+from patchlight.machine.device import resolve_device
 
 WARMUP_SHARE = 0.05
 VALIDATIONS = 20  # at most, over the budget
@@ -146,7 +146,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not stand beside the answer
     job = Job(**json.loads(sys.argv[1]))
-    runtime.resolve_device(job.device)
+    resolve_device(job.device)
     answer.write(json.dumps(train(job)) + "\n")
 
 

@@ -21,7 +21,8 @@ import torch
 from benchmarks.contenders import CONTENDERS, MODULES, Shape, training_step
 from benchmarks.options import ROOT
 from benchmarks.timing import sampler
-from patchlight import runtime
+from patchlight.machine.device import synchronize
+from patchlight.machine.memory import forget_peak_memory, peak_memory_gb, reuse_memory
 
 TINY = Shape(img_size=8, dim=12, depth=1, batch=1)
 
@@ -66,16 +67,16 @@ def main() -> None:
     contender, device = CONTENDERS[job["name"]], torch.device(job["device"])
     importlib.import_module(MODULES[contender.library])
     if contender.library == "Patchlight":
-        runtime.reuse_memory()
+        reuse_memory()
     training_step(contender, TINY, device)()  # the optimizer's first step imports more, and a GPU starts
     gc.collect()
-    runtime.synchronize(device)
-    runtime.forget_peak_memory()
-    before = runtime.peak_memory_gb(device)
+    synchronize(device)
+    forget_peak_memory()
+    before = peak_memory_gb(device)
     step = training_step(contender, Shape(**job["shape"]), device)
     for line in sys.stdin:
         seconds = sampler(step, device, calls=int(line))()
-        peak = round(1e9 * (runtime.peak_memory_gb(device) - before))
+        peak = round(1e9 * (peak_memory_gb(device) - before))
         answers.write(json.dumps({"seconds": seconds, "peak_bytes": peak}) + "\n")
 
 

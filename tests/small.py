@@ -12,10 +12,10 @@ from patchlight.config import Config, config_from_dict
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
+from patchlight.training.setup import build
 from patchlight.training.state import TrainState
 
 # Words of a command line that make `train quickstart` take two seconds.

@@ -28,10 +28,10 @@ _EXPORTS = {
     "record_attention": "patchlight.explanation.capture",
     "explain": "patchlight.explanation.methods",
     "METHODS": "patchlight.explanation.methods",
-    "train": "patchlight.verbs",
-    "evaluate": "patchlight.verbs",
-    "predict": "patchlight.verbs",
-    "compare": "patchlight.verbs",
+    "train": "patchlight.commands.train",
+    "evaluate": "patchlight.commands.evaluate",
+    "predict": "patchlight.commands.predict",
+    "compare": "patchlight.commands.compare",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -1,6 +1,6 @@
 """`python -m patchlight` is `patchlight`."""
 
-from patchlight.cli import main
+from patchlight.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data import batches
 from patchlight.data.augment import augment
 from patchlight.data.batches import TrainBatches
 from patchlight.data.images import ImageSet
 from patchlight.data.mix import mix
+from patchlight.machine.seeds import seeded_generator
 
 EVERYTHING = AugmentConfig(
     crop_padding=2, flip="alternating", policy="randaugment", erasing_prob=0.5, mixup_alpha=0.4, cutmix_alpha=1.0
@@ -49,7 +49,7 @@ def test_batches_made_together_are_the_epochs_images_augmented_once(monkeypatch,
     for first in range(0, 5, together):
         steps = range(first, min(first + together, 5))
         indices = torch.cat([found.indices(3, step) for step in steps])
-        draw = runtime.generator(1, "augment", 3, first)
+        draw = seeded_generator(1, "augment", 3, first)
         expected = augment(
             found.images.images[indices], indices, EVERYTHING, seed=1, epoch=3, generator=draw, fill=BLACK
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from patchlight.analysis import insight
 from patchlight.data.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
 from patchlight.data.sources import load_source
 from patchlight.models import ModelCard, VisionTransformer
-from patchlight.report import insight
 
 
 def cells(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from small import make_images, small_config, small_splits
 
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.evaluate import align_classes, choose_speed, evaluate, predict_logits
-from patchlight.preparing import build
+from patchlight.training.setup import build
 
 
 def model_and_card():

@@ -12,8 +12,8 @@ from vits import SHAPE, VITS, images_for, of_hugging_face, of_timm, ours
 
 from patchlight import record_attention
 from patchlight.errors import PatchlightError
-from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.capture import keep_patches, record_outputs
+from patchlight.models.anatomy import dissect
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from vits import VITS, images_for, ours
 
-from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.faithfulness import (
     WAYS,
     blurred,
@@ -24,6 +23,7 @@ from patchlight.explanation.faithfulness import (
     removal_curve,
 )
 from patchlight.explanation.methods import METHODS
+from patchlight.models.anatomy import dissect
 
 BLACK = torch.tensor([-2.0, -2.0, -2.0], dtype=torch.float64)
 

@@ -10,11 +10,11 @@ from vits import VITS, images_for, of_hugging_face, of_timm, ours
 from patchlight import explain, record_attention
 from patchlight.errors import UsageError
 from patchlight.explanation import methods
-from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.attention import discard, roll_out
 from patchlight.explanation.capture import record_outputs
 from patchlight.explanation.methods import METHODS
 from patchlight.explanation.relevance import scores
+from patchlight.models.anatomy import dissect
 
 BLIND = [name for name, method in METHODS.items() if not method.by_class]
 BY_CLASS = [name for name, method in METHODS.items() if method.by_class]

@@ -15,18 +15,18 @@ import transformers
 from saved import save_hugging_face, save_timm
 from small import SMALL
 
-from patchlight.cli import main
+from patchlight.cli.main import main
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.features import without_head
-from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.capture import record_attention
 from patchlight.explanation.methods import explain
 from patchlight.models import ModelCard, check_model, create_model, load_backbone, load_model, resize_model, save_model
 from patchlight.models.adapt import is_head, resample_kernel, resample_positions
+from patchlight.models.anatomy import find_anatomy
 from patchlight.models.backbone import commit_of
+from patchlight.models.families.hub import checkpoints_gradients, library_of
 from patchlight.models.fused import attention_shape, set_fused_attn
-from patchlight.models.hub import checkpoints_gradients, library_of
 from patchlight.models.summary import count
 from patchlight.training.optim import decays
 from patchlight.training.trainable import depths, set_trainable

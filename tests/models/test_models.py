@@ -16,11 +16,11 @@ from vits import VITS, images_for
 
 from patchlight.config import RECIPES, ModelConfig, load_recipe, recipe_names
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.explanation.anatomy import dissect
 from patchlight.explanation.capture import record_attention
 from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
+from patchlight.models.anatomy import dissect
+from patchlight.models.families.huggingface import HuggingFaceClassifier
 from patchlight.models.fused import attention_shape, set_fused_attn
-from patchlight.models.hf_backbone import HuggingFaceClassifier
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.summary import count, describe
 

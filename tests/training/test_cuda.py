@@ -6,9 +6,9 @@ import pytest
 import torch
 from small import small_config, small_splits
 
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
+from patchlight.training.setup import build
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

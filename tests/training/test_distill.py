@@ -13,10 +13,10 @@ from small import run_fit, small_config, small_splits
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import VisionTransformer, load_model
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.distill import Teacher, hard_loss, soft_loss
 from patchlight.training.loop import Trainer
+from patchlight.training.setup import build
 from patchlight.training.tasks import Classification
 
 CPU = torch.device("cpu")

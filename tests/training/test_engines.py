@@ -8,13 +8,13 @@ import pytest
 import torch
 from small import small_config, small_splits, stopped_at_save
 
-from patchlight.cli import main
+from patchlight.cli.main import main
 from patchlight.config import config_from_dict
 from patchlight.errors import UsageError
-from patchlight.preparing import build
 from patchlight.runs import CONTENTS, Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
+from patchlight.training.setup import build
 
 RECIPES = {
     "plain": {},

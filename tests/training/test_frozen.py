@@ -16,9 +16,9 @@ from patchlight.config import ModelConfig
 from patchlight.errors import Interrupted
 from patchlight.evaluation.features import pooled_features
 from patchlight.models import load_model
-from patchlight.preparing import build
 from patchlight.training import frozen, loop
 from patchlight.training.frozen import can_keep_features, frozen_features
+from patchlight.training.setup import build
 from patchlight.training.state import StopSignal
 from patchlight.training.trainable import set_trainable
 

@@ -19,11 +19,11 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import load_model
 from patchlight.models import pixels_to_input as to_input
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
+from patchlight.training.setup import build
 from patchlight.training.state import StopSignal
 
 DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}

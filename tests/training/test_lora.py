@@ -12,14 +12,14 @@ from saved import SAVED
 from small import SMALL, run_fit, small_config, small_splits, stopped_at_save
 
 from patchlight import explain
-from patchlight.cli import main
+from patchlight.cli.main import main
 from patchlight.config import LoraConfig
 from patchlight.errors import UsageError
 from patchlight.models import ResNet, VisionTransformer, load_model
 from patchlight.models.lora import add_lora, has_lora, is_lora, merged
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training.fit import fit
+from patchlight.training.setup import build
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 

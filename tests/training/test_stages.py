@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from saved import save_hugging_face
 from small import SMALL, small_config, small_splits, stopped_at_save
 
-from patchlight.cli import main
+from patchlight.cli.main import main
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import VisionTransformer, create_model
-from patchlight.preparing import build
 from patchlight.runs import Run
 from patchlight.training import fit as fitting
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import build_optimizers
+from patchlight.training.setup import build
 from patchlight.training.trainable import depths, frozen_modules, set_trainable, train_mode
 
 STAGES = [

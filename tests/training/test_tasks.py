@@ -10,13 +10,13 @@ import pytest
 import torch
 from small import SMALL, make_images, small_config
 
-from patchlight import preparing
-from patchlight.cli import main
+from patchlight.cli.main import main
 from patchlight.config import ModelConfig, config_from_dict
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import ModelCard, VisionTransformer, load_backbone, load_model
 from patchlight.models.mae import MaskedAutoencoder, normalized, patchify, unpatchify
 from patchlight.models.resnet import ResNet
+from patchlight.training import setup
 from patchlight.training.tasks import Reconstruction
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -187,4 +187,4 @@ def test_the_result_is_of_the_weights_that_are_kept(tmp_path, capsys, validated)
 def test_only_our_vits_paint():
     config = config_from_dict({"model": {"name": "resnet18"}, "train": {"task": "reconstruct"}})
     with pytest.raises(UsageError, match="is for a ViT of `patchlight models`, not for resnet18"):
-        preparing.autoencoder(ResNet(), config)
+        setup.autoencoder(ResNet(), config)

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data.policies import POLICIES
 from patchlight.errors import UsageError
+from patchlight.machine.device import move
 
 ATTEMPTS = 10  # at a box that fits, as in torchvision
 ERASING_SCALE = (0.02, 0.33)
@@ -132,7 +132,7 @@ def _reflect(position: Tensor, size: int) -> Tensor:
 
 def _to(values: Tensor, images: Tensor) -> Tensor:
     """Parameters on the images' device, without waiting for it."""
-    return runtime.move(values, images.device)
+    return move(values, images.device)
 
 
 # --- random resized crop ---

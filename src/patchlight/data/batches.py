@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data.augment import augment
 from patchlight.data.images import ImageSet
+from patchlight.machine.device import move
+from patchlight.machine.seeds import seeded_generator
 
 PIXELS_AT_ONCE = 512 * 32 * 32  # fewer are augmented more slowly, each: calls cost more than the work
 
@@ -50,7 +51,7 @@ class TrainBatches:
     def order(self, epoch: int) -> Tensor:
         """The permutation of the set in this epoch, (N,)."""
         if self._order[0] != epoch:
-            draw = runtime.generator(self.seed, "order", epoch)
+            draw = seeded_generator(self.seed, "order", epoch)
             self._order = epoch, torch.randperm(len(self.images), generator=draw)
         return self._order[1]
 
@@ -66,13 +67,13 @@ class TrainBatches:
             self._share = first, self.share(*first)
         images, targets = self._share[1]
         own = slice(place * self.batch_size, (place + 1) * self.batch_size)
-        return Batch(images[own], targets[own], runtime.generator(self.seed, "mix", epoch, step))
+        return Batch(images[own], targets[own], seeded_generator(self.seed, "mix", epoch, step))
 
     def share(self, epoch: int, step: int, strong: bool = True) -> tuple[Tensor, Tensor]:
         """Augmented images and labels of the batches that are made together from `step` on."""
         indices = self.indices(epoch, step, min(self.together, self.steps_per_epoch - step))
         images, targets = self.gather(indices)
-        draw = runtime.generator(self.seed, "augment", epoch, step)
+        draw = seeded_generator(self.seed, "augment", epoch, step)
         pixels = augment(
             images, indices, self.config,
             seed=self.seed, epoch=epoch, generator=draw, strong=strong, fill=self.fill,
@@ -85,9 +86,9 @@ class TrainBatches:
             images, labels = self.images.gather(indices)
             if self.device.type == "cuda":
                 images = images.pin_memory()  # or the move of so much would wait for the GPU
-            return runtime.move(images, self.device), runtime.move(labels, self.device)
+            return move(images, self.device), move(labels, self.device)
         images, labels = self._resident
-        there = runtime.move(indices, self.device)
+        there = move(indices, self.device)
         return images.index_select(0, there), labels.index_select(0, there)
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from patchlight import runtime
-from patchlight.compat import standard_gamma
 from patchlight.config import AugmentConfig
 from patchlight.data.augment import box_mask
+from patchlight.machine.compat import standard_gamma
+from patchlight.machine.device import move
 
 Box = tuple[Tensor, Tensor, Tensor, Tensor]  # top, left, height, width
 
@@ -48,7 +48,7 @@ def mix(
         lam = draw_beta(draws, config.cutmix_alpha, generator)
         top, left, height, width = (side.expand(batch) for side in draw_box(lam, h, w, generator))
         cut, cut_soft = cutmix(images, soft, top, left, height, width, partner)
-        chosen = runtime.move((mixed & by_cutmix).expand(batch), images.device)
+        chosen = move((mixed & by_cutmix).expand(batch), images.device)
         out = torch.where(chosen.view(-1, 1, 1, 1), cut, out)
         out_soft = torch.where(chosen.view(-1, 1), cut_soft, out_soft)
     return out, out_soft
@@ -91,7 +91,7 @@ def draw_box(lam: Tensor, height: int, width: int, generator: Generator) -> Box:
 
 def mixup(images: Tensor, soft: Tensor, lam: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
     """`lam` (B,), 0..1, of each image and its label (B, K), the rest of its `partner` (B,), a place in the batch."""
-    partner = runtime.move(partner, images.device)
+    partner = move(partner, images.device)
     return _blend(images, lam, partner), _blend(soft, lam, partner)
 
 
@@ -103,7 +103,7 @@ def cutmix(
     The labels (B, K) are shared by the area: lam is exactly 1 - height * width / (H * W).
     """
     h, w = images.shape[2:]
-    partner = runtime.move(partner, images.device)
+    partner = move(partner, images.device)
     inside = box_mask(images, top, left, height, width)
     lam = (1.0 - (height * width).double() / (h * w)).float()
     return torch.where(inside, images.index_select(0, partner), images), _blend(soft, lam, partner)
@@ -111,6 +111,6 @@ def cutmix(
 
 def _blend(values: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
     """lam * values + (1 - lam) * the partners' values, along the first dimension."""
-    lam = runtime.move(lam, values.device).view(-1, *[1] * (values.ndim - 1))
+    lam = move(lam, values.device).view(-1, *[1] * (values.ndim - 1))
     own, other = lam.to(values.dtype), (1.0 - lam).to(values.dtype)
     return values.index_select(0, partner).mul_(other).add_(values * own)

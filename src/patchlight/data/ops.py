@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchlight import runtime
+from patchlight.machine.device import move
 
 Op = Callable[[Tensor, Tensor], Tensor]
 CACHED_PIXELS = 128 * 128  # of larger images the places would fill the memory
@@ -25,7 +25,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:
     """(B,) values as (B, 1, 1, 1) on the images' device, without waiting for it."""
-    return runtime.move(values, images.device).view(-1, 1, 1, 1)
+    return move(values, images.device).view(-1, 1, 1, 1)
 
 
 # --- shape: for each pixel the place it comes from, and one gather ---
@@ -56,7 +56,7 @@ def _places(matrices: list[Matrix], height: int, width: int, device: torch.devic
     between two neighbours, where the last bit decides.
     """
     theta = torch.tensor(matrices) / torch.tensor([[0.5 * width], [0.5 * height]])
-    theta = runtime.move(theta, device)[..., None]  # (B, 2, 3, 1)
+    theta = move(theta, device)[..., None]  # (B, 2, 3, 1)
     x = torch.arange(width, device=device) - 0.5 * (width - 1)
     y = torch.arange(height, device=device) - 0.5 * (height - 1)
     # A matrix product in float32 fuses the second product with its addition: one rounding, which float64 imitates.

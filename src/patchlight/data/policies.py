@@ -15,9 +15,9 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from patchlight import runtime
 from patchlight.config import AugmentConfig
 from patchlight.data.ops import FAMILIES, OPS
+from patchlight.machine.device import move
 
 Policy = Callable[[Tensor, AugmentConfig, Generator], Tensor]
 
@@ -156,7 +156,7 @@ def apply_ops(images: Tensor, ops: Tensor, magnitudes: Tensor) -> Tensor:
     for ops_now, magnitudes_now in zip(ops.unbind(1), magnitudes.unbind(1), strict=True):
         order = ops_now[place].argsort(stable=True)
         place = place[order]
-        images = images.index_select(0, runtime.move(order, images.device))
+        images = images.index_select(0, move(order, images.device))
         counts = dict(zip(OPS, torch.bincount(ops_now, minlength=len(OPS)).tolist(), strict=True))
         sizes = [sum(counts[name] for name in names) for names in TOGETHER]
         parts = zip(TOGETHER, images.split(sizes), magnitudes_now[place].split(sizes), strict=True)
@@ -168,7 +168,7 @@ def apply_ops(images: Tensor, ops: Tensor, magnitudes: Tensor) -> Tensor:
                 part.copy_(FAMILIES[names](part, kinds, magnitude))
             else:
                 part.copy_(OPS[names[0]](part, magnitude))
-    return images.index_select(0, runtime.move(place.argsort(), images.device))
+    return images.index_select(0, move(place.argsort(), images.device))
 
 
 def randaugment(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from patchlight import runtime
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
+from patchlight.machine.device import autocast
+from patchlight.machine.fastest import resolve_precision
 from patchlight.models import ModelCard
 from patchlight.models.fused import choose_fused, set_fused_attn
-from patchlight.probe import resolve_precision
 from patchlight.progress import Progress
 
 TINY = 1e-30  # under the least probability, before its logarithm
@@ -47,7 +47,7 @@ def predict_logits(
             pixels, _ = images.gather(torch.arange(start, min(start + batch_size, len(images))))
             pixels = pixels.flip(3) if mirror else pixels
             inputs = card.to_input(pixels.to(device))
-            with runtime.autocast(precision, device):
+            with autocast(precision, device):
                 logits.append(model(inputs).float().cpu())
             progress.advance()
             if label and progress.due():

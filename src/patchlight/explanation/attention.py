@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from patchlight.errors import UsageError
-from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.models.anatomy import Anatomy
 
 FUSIONS = {
     "mean": lambda attention: attention.mean(dim=2),

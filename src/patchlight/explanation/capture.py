@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchlight.compat import attention_kind
 from patchlight.errors import PatchlightError
-from patchlight.explanation.anatomy import Anatomy, check_attention, dissect
+from patchlight.machine.compat import attention_kind
+from patchlight.models.anatomy import Anatomy, check_attention, dissect
 
 # What timm and Hugging Face call rotary embeddings, and biases of relative positions.
 RELATIVE = (

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchlight.explanation.anatomy import Anatomy, dissect
 from patchlight.explanation.capture import keep_patches
 from patchlight.explanation.methods import Method
 from patchlight.explanation.perturbation import pool_patches, spread_patches
 from patchlight.explanation.relevance import scores
+from patchlight.models.anatomy import Anatomy, dissect
 
 BLUR = 5  # pixels of a box that is applied three times, which is nearly a Gaussian
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.explanation import attention, perturbation, relevance
-from patchlight.explanation.anatomy import Anatomy, dissect
 from patchlight.explanation.perturbation import pool_patches, upsample
+from patchlight.models.anatomy import Anatomy, dissect
 from patchlight.units import percent
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Explanation:
 
     def plot(self) -> Figure:
         """Images above their maps, with the targets' probabilities. Pixels are stretched to 0..255 per image."""
-        from patchlight.report.galleries import board, overlay
+        from patchlight.figures.galleries import board, overlay
 
         low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.relevance import scores
+from patchlight.models.anatomy import Anatomy
 
 
 @torch.no_grad()

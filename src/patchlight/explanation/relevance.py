@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchlight.explanation.anatomy import Anatomy
 from patchlight.explanation.attention import read_out, roll_out
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.models.anatomy import Anatomy
 
 
 def scores(logits: Tensor, targets: Tensor) -> Tensor:

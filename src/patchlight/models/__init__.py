@@ -11,26 +11,12 @@ from torch import nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import UsageError, did_you_mean
-from patchlight.models import hub
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import Backbone, no_revision
-from patchlight.models.registry import (
-    MODELS,
-    all_args,
-    build_model,
-    given_fields,
-    model_args,
-    with_fields,
-)  # fmt: skip
+from patchlight.models.families import hub
+from patchlight.models.registry import MODELS, all_args, build_model, given_fields, model_args, with_fields
 from patchlight.models.resnet import ResNet
-from patchlight.models.saved import (
-    ModelCard,
-    is_model_folder,
-    load_classifier,
-    load_model,
-    pixels_to_input,
-    save_model,
-)  # fmt: skip
+from patchlight.models.saved import ModelCard, is_model_folder, load_classifier, load_model, pixels_to_input, save_model
 from patchlight.models.vit import VisionTransformer
 
 __all__ = [

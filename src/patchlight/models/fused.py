@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from patchlight.models.hf_backbone import HuggingFaceClassifier
+from patchlight.machine.fastest import faster_attention
+from patchlight.models.families.huggingface import HuggingFaceClassifier
 from patchlight.models.layers import PatchDropout, kept_patches
 from patchlight.models.mae import MaskedAutoencoder
-from patchlight.probe import faster_attention
 
 
 def attention_shape(model: Any, *, training: bool = False) -> tuple[int, int, int] | None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from patchlight.config.sections import LoraConfig
 from patchlight.errors import UsageError
-from patchlight.libraries import import_library
+from patchlight.machine.libraries import import_library
 from patchlight.models.adapt import is_head
-from patchlight.sections import LoraConfig
 
 
 def add_lora(model: nn.Module, config: LoraConfig, img_size: int) -> int:

@@ -14,8 +14,8 @@ from torch import nn
 from patchlight.config import ModelConfig
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models.backbone import does_not_apply, no_revision
-from patchlight.models.hub import build as build_of_hub
-from patchlight.models.hub import is_in_timm
+from patchlight.models.families.hub import build as build_of_hub
+from patchlight.models.families.hub import is_in_timm
 from patchlight.models.resnet import ResNet
 from patchlight.models.vit import VisionTransformer
 

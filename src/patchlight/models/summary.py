@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from patchlight.errors import UsageError
 from patchlight.models.backbone import first_line
-from patchlight.models.hub import prefix_tokens
+from patchlight.models.families.hub import prefix_tokens
 
 
 def count(model: nn.Module, img_size: int) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchlight import runtime
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError
+from patchlight.machine.device import autocast
 from patchlight.models import ModelCard, load_classifier
 from patchlight.models.fused import choose_fused, set_fused_attn
 
@@ -52,7 +52,7 @@ class Teacher:
         size = (self.card.img_size, self.card.img_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
-        with runtime.autocast(self.precision, self.device):
+        with autocast(self.precision, self.device):
             return self.model(images).float()
 
     def loss(self, by_labels: Tensor, logits: Tensor, inputs: Tensor) -> Tensor:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.augment import check_crop
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.libraries import import_library
+from patchlight.machine.device import check_compile, resolve_device
+from patchlight.machine.fastest import resolve_precision
+from patchlight.machine.libraries import import_library
 from patchlight.models import ModelCard, resize_model
 from patchlight.models.lora import has_lora
-from patchlight.probe import resolve_precision
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import rehearsal_s
@@ -85,9 +85,9 @@ def check_fit(model: nn.Module, card: ModelCard, data: Splits, config: Config) -
         )
     if data.val is None and any(stage.train.early_stop_epochs for stage in stages):
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
-    device = runtime.resolve_device(train.device)
+    device = resolve_device(train.device)
     if train.compile:
-        runtime.check_compile(device)
+        check_compile(device)
     if train.cuda_graphs and not (train.compile and device.type == "cuda"):
         raise UsageError("train.cuda_graphs needs train.compile = true and a CUDA device; set it to false")
     if train.engine == "hf":
@@ -137,7 +137,7 @@ def check_engine(config: Config) -> None:
     import_library("transformers")
     import_library("accelerate")
     train = config.train
-    precision = resolve_precision(train.precision, runtime.resolve_device(train.device))
+    precision = resolve_precision(train.precision, resolve_device(train.device))
     for asked, what in (
         (any(stage.optim.name == "muon" for stage in config.of_stages()), "optim.name 'muon', which is two optimizers"),
         (train.budget, "train.budget, whose number of steps may change"),

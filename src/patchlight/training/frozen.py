@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchlight import runtime
 from patchlight.config import AugmentConfig, Config
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.features import name_of_head, pooled_features, without_head
+from patchlight.machine.device import autocast, move
 from patchlight.models import ModelCard
 from patchlight.progress import Progress
 from patchlight.training.state import StopSignal
@@ -37,14 +37,14 @@ class FrozenFeatures:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) and labels (B,) of these training images."""
-        there = runtime.move(indices, self.train.device)
+        there = move(indices, self.train.device)
         return self.train.index_select(0, there), self.labels.index_select(0, there)
 
     @torch.inference_mode()
     def val_logits(self, model: nn.Module, precision: str) -> np.ndarray:
         """(N, K) float32 by the head of `model`, which may be an average of the one that is trained."""
         assert self.val is not None
-        with runtime.autocast(precision, self.val.device):
+        with autocast(precision, self.val.device):
             logits: Tensor = model.get_submodule(self.head)(self.val)
         return logits.float().cpu().numpy()
 
@@ -99,7 +99,7 @@ def _says_the_same(model: nn.Module, head: str, images: Tensor, precision: str) 
     """Whether the head says of features what the model says of images (B, C, H, W) in training, without any chance."""
     train_mode(model, frozen_modules(model))
     before = _random_state(images.device)
-    with runtime.autocast(precision, images.device):
+    with autocast(precision, images.device):
         whole = model(images)
         by_chance = not torch.equal(before, _random_state(images.device))
         model.eval()

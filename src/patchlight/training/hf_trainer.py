@@ -14,8 +14,8 @@ import transformers
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from patchlight import runtime
-from patchlight.compat import use_one_gpu
+from patchlight.machine.compat import use_one_gpu
+from patchlight.machine.seeds import derive_seed
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import update_average
 from patchlight.training.state import StopSignal
@@ -87,7 +87,7 @@ class Engine(transformers.Trainer):
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """With the loop's random numbers for dropout, which depend on epoch and step alone."""
         state, seed = self.ours.state, self.ours.config.train.seed
-        torch.manual_seed(runtime.derive_seed(seed, "dropout", state.epochs_before + state.epoch, state.step))
+        torch.manual_seed(derive_seed(seed, "dropout", state.epochs_before + state.epoch, state.step))
         return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.batches import TrainBatches
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
+from patchlight.machine.device import autocast, resolve_device
+from patchlight.machine.fastest import resolve_precision
+from patchlight.machine.memory import peak_memory_gb
+from patchlight.machine.seeds import derive_seed
 from patchlight.models import ModelCard
 from patchlight.models.fused import resolve_fused, set_fused_attn
-from patchlight.probe import resolve_precision
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.training.budget import Budget, Pace, finish_s, plan_steps
@@ -46,7 +48,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         train = config.train
         self.config, self.run, self.card, self.data = config, run, card, data
-        self.device = runtime.resolve_device(train.device)
+        self.device = resolve_device(train.device)
         self.precision = resolve_precision(train.precision, self.device)
         self.model = model.to(self.device)
         self.frozen = frozen_modules(self.model)
@@ -155,7 +157,7 @@ class Trainer:
         total, done, per_epoch = self.state.total_steps, self.done, self.steps_per_epoch
         if pace is not None:
             self.budget = Budget(self.budget_s, pace, per_epoch, done)
-            memory, left = runtime.peak_memory_gb(self.device), finish_s(total, done, pace, per_epoch)
+            memory, left = peak_memory_gb(self.device), finish_s(total, done, pace, per_epoch)
             images_per_s = self.batches.batch_size / pace.step_s
             say(budget_line(self.config.train.budget, self.epochs, per_epoch, images_per_s, pace.val_s, memory, left))
         if self.warmup >= total and self.config.schedule.name != "onecycle":
@@ -219,7 +221,7 @@ class Trainer:
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
         train = self.config.train
-        torch.manual_seed(runtime.derive_seed(train.seed, "dropout", self.state.epochs_before + epoch, step))
+        torch.manual_seed(derive_seed(train.seed, "dropout", self.state.epochs_before + epoch, step))
         images, targets, labels = self.make_inputs(epoch, step)
 
         mean_loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
@@ -227,7 +229,7 @@ class Trainer:
         for part, target, label in zip(images.split(size), targets.split(size), labels.split(size), strict=True):
             if train.cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
-            with runtime.autocast(self.precision, self.device):
+            with autocast(self.precision, self.device):
                 answer = self.forward(part)
             loss, right = self.task.loss(answer, part, target, label)
             loss = loss * (len(part) / len(images))

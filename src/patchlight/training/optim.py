@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from patchlight.compat import copy_all, lerp_all
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
+from patchlight.machine.compat import copy_all, lerp_all
 from patchlight.training.muon import Muon
 from patchlight.training.trainable import depths
 

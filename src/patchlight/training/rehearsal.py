@@ -6,7 +6,7 @@ import copy
 
 from torch.optim.swa_utils import AveragedModel
 
-from patchlight import runtime
+from patchlight.machine.device import synchronize
 from patchlight.training.budget import Pace, time_steps
 from patchlight.training.loop import Trainer
 
@@ -29,11 +29,11 @@ def time_step(trainer: Trainer, seconds: float) -> float:
 
     def step(_: int) -> None:
         trainer.train_step(0, 0)
-        runtime.synchronize(trainer.device)
+        synchronize(trainer.device)
 
     def share(_: int) -> None:
         trainer.batches.share(0, 0)
-        runtime.synchronize(trainer.device)
+        synchronize(trainer.device)
 
     step(0)  # its batch is there from now on
     return time_steps(step, seconds) + time_steps(share, 0.0) / trainer.batches.together

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from patchlight import runtime
 from patchlight.config import ExplainConfig
 from patchlight.data.images import ImageSet
-from patchlight.explanation.anatomy import find_anatomy
 from patchlight.explanation.methods import explain
+from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
+from patchlight.models.anatomy import find_anatomy
 from patchlight.runs import Run
 
 FILE = "snapshots.npz"
@@ -73,7 +73,7 @@ def on_grid(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
 
 def one_of_each(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """Indices of up to `count` images, drawn by the seed, of as many classes as there are, class after class."""
-    order = torch.randperm(len(labels), generator=runtime.generator(seed, "snapshots"))
+    order = torch.randperm(len(labels), generator=seeded_generator(seed, "snapshots"))
     rank = torch.zeros(len(labels), dtype=torch.long)
     for label in labels.unique():
         rank[order[labels[order] == label]] = torch.arange(int((labels == label).sum()))

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchlight import runtime
 from patchlight.config import Config
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import cross_entropy, topk_accuracy
+from patchlight.machine.device import autocast
 from patchlight.models import ModelCard, VisionTransformer, save_model
 from patchlight.models.mae import MaskedAutoencoder, patchify, unpatchify
 from patchlight.runs import Run
@@ -84,7 +84,7 @@ class Reconstruction:
         total = 0.0
         for rows in torch.arange(len(images)).split(self.config.eval.batch_size):
             inputs = self.card.to_input(images.gather(rows)[0].to(device))
-            with runtime.autocast(self.precision, device):
+            with autocast(self.precision, device):
                 answer = model(inputs)
             total += float(self.model.loss(answer, inputs)) * len(rows)
         model.train(was_training)

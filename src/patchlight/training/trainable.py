@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from patchlight.errors import UsageError
-from patchlight.explanation.anatomy import find_anatomy
 from patchlight.models.adapt import is_head
-from patchlight.models.hf_backbone import HuggingFaceClassifier
+from patchlight.models.anatomy import find_anatomy
+from patchlight.models.families.huggingface import HuggingFaceClassifier
 from patchlight.models.lora import is_lora
 
 # Words of names of what comes before the first block, wherever it is written: ours and timm's, then Hugging Face's.

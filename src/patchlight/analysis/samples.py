@@ -1,0 +1,67 @@
+"""The pictures that a report shows, chosen and explained while the model is at hand.
+
+Shapes: S samples, K classes, H W pixels, (h, w) the patch grid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from patchlight.data.images import ImageSet
+from patchlight.evaluation.metrics import softmax
+from patchlight.explanation.methods import explain
+from patchlight.machine.seeds import seeded_generator
+from patchlight.models import ModelCard
+from patchlight.models.anatomy import find_anatomy
+
+# Whose attention a map shows.
+POOLED = {
+    "token": "the CLS token", "avg": "the mean patch", "seq": "the pooled patch",
+    "token+avg": "CLS token and mean patch", "token+dist": "CLS and distillation token",
+}  # fmt: skip
+
+
+def collect_samples(
+    model: nn.Module, card: ModelCard, images: ImageSet, logits: np.ndarray, each: int
+) -> dict[str, np.ndarray]:
+    """The arrays of `samples.npz`: the `each` most confident mistakes and `each` right answers, classes in turn."""
+    probs, labels = softmax(logits), images.labels.numpy()
+    wrong, right = most_confident_mistakes(probs, labels, each), right_by_class(probs, labels, each)
+    rows = np.concatenate([wrong, right])
+    pixels, _ = images.gather(torch.from_numpy(rows))
+    samples = {
+        "images": pixels.permute(0, 2, 3, 1).numpy(),
+        "labels": labels[rows],
+        "probs": probs[rows].astype(np.float32),
+        "kind": np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
+    }
+    if (anatomy := find_anatomy(model)) is not None and len(rows):
+        device = next(model.parameters()).device
+        found = explain(anatomy, card.to_input(pixels.to(device)), method="attention")
+        samples["maps"] = found.maps.cpu().numpy().astype(np.float32)
+        samples["map_title"] = np.array(f"attention of {POOLED[anatomy.pooling]} in the last layer, mean over heads")
+        samples["patch_size"] = np.array(anatomy.patch_size[0])
+    return samples
+
+
+def most_confident_mistakes(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of wrong predictions, the surest first."""
+    preds = probs.argmax(axis=1)
+    wrong = np.flatnonzero(preds != labels)
+    return wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:count]
+
+
+def right_by_class(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of right predictions: a chance draw from each class in turn, always the same for the same predictions."""
+    draw = seeded_generator(0, "samples")
+    shuffled = torch.randperm(len(labels), generator=draw).numpy()
+    right = shuffled[probs.argmax(axis=1)[shuffled] == labels[shuffled]]
+    rank = {}  # how many of its class came before each
+    seen: dict[int, int] = {}
+    for index in right:
+        label = int(labels[index])
+        rank[int(index)] = (seen.get(label, 0), label)
+        seen[label] = seen.get(label, 0) + 1
+    return np.array(sorted(rank, key=lambda index: rank[index])[:count], dtype=np.int64)

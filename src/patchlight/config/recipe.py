@@ -1,0 +1,237 @@
+"""A recipe as typed data, and the way from TOML to it and back; `sections.py` says what every setting is.
+
+Defaults < recipe < command line. Nothing here imports torch, so that the command line can check a recipe at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from patchlight.config.fields import Section, is_optional, kind, parse, parts, required
+from patchlight.config.sections import (
+    SECTIONS,
+    STAGE_FIELDS,
+    About,
+    AugmentConfig,
+    DataConfig,
+    EvalConfig,
+    ExplainConfig,
+    LoraConfig,
+    MaeConfig,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole recipe."""
+
+    about: About = field(default_factory=About)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
+    stages: tuple[dict[str, dict[str, Any]], ...] = ()  # what each stage of training changes of the above
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for TOML or JSON: unset fields are left out and tuples are lists."""
+        data: dict[str, Any] = {
+            name: {
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(getattr(self, name)).items()
+                if v is not None
+            }
+            for name in SECTIONS
+        }
+        return {**data, "stages": copy.deepcopy(list(self.stages))} if self.stages else data
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name on the command line: `train.epochs`, or `stages.1.train.epochs` of a stage."""
+        data = self.to_dict()
+        stages = {f"stages.{number}": stage for number, stage in enumerate(data.pop("stages", []), 1)}
+        whole = {f"{section}.{key}": value for section, values in data.items() for key, value in values.items()}
+        return whole | {
+            f"{number}.{section}.{key}": value
+            for number, stage in stages.items()
+            for section, values in stage.items()
+            for key, value in values.items()
+        }
+
+    def of_stages(self) -> list[Config]:
+        """A recipe without stages for each of its stages, or itself."""
+        whole = self.to_dict()
+        changes = whole.pop("stages", [])
+        return [config_from_dict(laid_over(whole, change)) for change in changes] or [self]
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML text; `load_recipe` reads it back equal."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One setting, for help texts: `train.epochs`, `float`, "above 0", 10, what it means."""
+
+    key: str
+    kind: str
+    allowed: str
+    default: Any
+    meaning: str
+
+
+def describe_fields() -> list[FieldInfo]:
+    """Every setting a recipe can have, in the order of the sections."""
+    infos = []
+    for section, cls in SECTIONS.items():
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for f in dataclasses.fields(cls):
+            hint, meaning, allowed = parts(hints[f.name])
+            infos.append(FieldInfo(f"{section}.{f.name}", kind(hint), str(allowed or ""), f.default, meaning))
+    return infos
+
+
+def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
+    """Check plain data (as read from TOML) and build a Config.
+
+    Raises UsageError, naming `origin`, the key and the nearest known one.
+    """
+    data = dict(data)
+    stages = data.pop("stages", [])
+    sections: dict[str, Section] = {}
+    for name, values in data.items():
+        if name not in SECTIONS:
+            raise UsageError(f"{origin}: unknown section [{name}]; {did_you_mean(name, SECTIONS)}")
+        if not isinstance(values, dict):
+            raise UsageError(f"{origin}: '{name}' is a section; write [{name}] with its fields below")
+        known = {f.name for f in dataclasses.fields(SECTIONS[name])}
+        for key in values:
+            if key not in known:
+                raise UsageError(f"{origin}: unknown field '{name}.{key}'; {did_you_mean(key, known)}")
+        try:
+            sections[name] = SECTIONS[name](**values)
+        except UsageError as error:
+            raise UsageError(f"{origin}: {name}.{error}") from None
+    check_stages(stages, data, origin)
+    return Config(**sections, stages=tuple(copy.deepcopy(stages)))  # type: ignore[arg-type]
+
+
+def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
+    """Raises UsageError for a stage that is no recipe when laid over `data`, or changes what all of them share."""
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise UsageError(f"{origin}: stages are tables; write [[stages]] with its settings below")
+    for number, stage in enumerate(stages, 1):
+        where = f"{origin}: stage {number}"
+        for section, values in stage.items():
+            if not isinstance(values, dict):
+                raise UsageError(f"{where}: '{section}' needs its section before it, as in train.epochs = 3")
+            for name in values:
+                if not any(f"{section}.{name}".startswith(allowed) for allowed in STAGE_FIELDS):
+                    raise UsageError(
+                        f"{where}: {section}.{name} is the same in all stages; a stage may set "
+                        f"{', '.join(allowed.rstrip('.') for allowed in STAGE_FIELDS)}"
+                    )
+        config_from_dict(laid_over(data, stage), where)
+    if stages and data.get("train", {}).get("budget") is not None:
+        raise UsageError(f"{origin}: train.budget cannot be divided between stages; set each one's train.epochs")
+
+
+def laid_over(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`data` with the fields that a stage changes."""
+    return {
+        section: {**data.get(section, {}), **changes[section]} if section in changes else data[section]
+        for section in {**data, **changes}
+    }
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with Patchlight."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def recipes() -> list[About]:
+    """What each of them says of itself."""
+    return [load_recipe(name).about for name in recipe_names()]
+
+
+def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A recipe by name or by path, with `{"train.epochs": "5"}` laid over it.
+
+    Raises UsageError for an unknown recipe, a file that is no TOML, or a field that is wrong.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+        if not path.is_file():
+            raise UsageError(f"no recipe '{name_or_path}'; {did_you_mean(name_or_path, recipe_names())}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no file '{path}'; give a recipe's name or an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
+    config = config_from_dict(data, path.name)
+    if "name" not in data.get("about", {}):
+        config = dataclasses.replace(config, about=dataclasses.replace(config.about, name=path.stem))
+    return apply_overrides(config, overrides or {})
+
+
+def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """`{"section.field": value}` laid over `config`, values as words of a command line or as they are in Python; "none"
+    and None unset an optional field.
+    """
+    data = config.to_dict()
+    for key, value in overrides.items():
+        holder, key = _stage_of(data, key)
+        section, _, name = key.partition(".")
+        if section not in SECTIONS or not name:
+            raise UsageError(f"unknown setting '{key}'; {did_you_mean(key, [info.key for info in describe_fields()])}")
+        hints = typing.get_type_hints(SECTIONS[section], include_extras=True)
+        if name not in hints:
+            raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
+        hint, _, _ = parts(hints[name])
+        word = "none" if value is None else str(value).lower()
+        if word == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
+            holder.get(section, {}).pop(name, None)
+        else:
+            holder.setdefault(section, {})[name] = parse(value, hint) if isinstance(value, str) else value
+    return config_from_dict(data, "command line")
+
+
+def _stage_of(data: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Where `key` of a command line belongs: "stages.2.optim.lr" is "optim.lr" of the second stage.
+
+    Raises UsageError for a stage that is not there, and for a setting of all stages that each of them has its own of.
+    """
+    stages = data.get("stages", [])
+    if not key.startswith("stages."):
+        section, _, name = key.partition(".")
+        if stages and all(name in stage.get(section, {}) for stage in stages):
+            raise UsageError(f"every stage of this recipe has its own {key}; set stages.1.{key} and so on")
+        return data, key
+    number, _, inner = key.removeprefix("stages.").partition(".")
+    if not number.isdecimal() or not 1 <= int(number) <= len(stages):
+        raise UsageError(f"'{key}': this recipe has {len(stages)} stages; write stages.1.optim.lr and the like")
+    return stages[int(number) - 1], inner

@@ -1,0 +1,256 @@
+"""The charts of the report: arrays in, a matplotlib Figure out. Nothing here reads a file or touches pyplot.
+
+Every function takes a theme and leaves its background transparent, so one page can hold a light and a dark variant.
+Pictures (galleries, patches, attention) are in `galleries.py`; `style.py` writes a figure as SVG or PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.units import percent
+
+
+def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch of the last row marked `best`; None where none is."""
+    return next((row["epoch"] for row in reversed(rows) if row.get("best")), None)
+
+
+PANELS = {
+    "loss": ("Loss", ("train/loss", "val/loss")),
+    "accuracy": ("Top-1 accuracy", ("train/top1", "val/top1")),
+    "lr": ("Learning rate", ("lr",)),
+}
+
+
+def has_panel(rows: Sequence[Mapping[str, Any]], panel: str) -> bool:
+    """Whether any row has a number for this panel of `curves`."""
+    return any(np.isfinite(_column(rows, key)).any() for key in PANELS[panel][1])
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+    theme: Theme = "light",
+    selected: int | None = None,
+    panels: Sequence[str] = tuple(PANELS),
+) -> Figure:
+    """Loss, accuracy and learning rate over the epochs, side by side.
+
+    rows: those of metrics.jsonl, with `epoch` and any of `train/loss`, `val/loss`, `train/top1`, `val/top1`, `lr`; a
+    value may be missing or None. `selected` (by default `best_epoch(rows)`) is marked by an upright line.
+    """
+    selected = best_epoch(rows) if selected is None else selected
+    with styled(theme) as s:
+        figure = Figure(figsize=(3.55 * len(panels), 2.7))
+        for i, panel in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), i + 1)
+            _curve_panel(axes, rows, panel, selected, s)
+    return figure
+
+
+def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], panel: str, selected: int | None, s: Style) -> None:
+    title, keys = PANELS[panel]
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) <= 15 else ""
+    looks: dict[str, dict[str, Any]] = {
+        "train": {"color": s.orange, "linestyle": (0, (4, 1.5)), "label": "train"},
+        "val": {"color": s.blue, "linestyle": "-", "label": "validation"},
+        "lr": {"color": s.green, "linestyle": "-"},
+    }
+    for key in keys:
+        values = _column(rows, key)
+        if np.isfinite(values).any():
+            axes.plot(epochs, values, marker=marker, markersize=3, linewidth=1.5, **looks[key.split("/")[0]])
+            if key.startswith("val") and selected is not None and selected in epochs:
+                axes.plot([selected], [values[epochs.index(selected)]], "o", color=s.blue, markersize=6)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if len(epochs) == 1:
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+        axes.set_xticks(epochs)
+        axes.set_ylim(0, 1)
+    if panel == "accuracy":
+        axes.yaxis.set_major_formatter(lambda v, _: percent(v) if -1e-9 <= v <= 1 + 1e-9 else "")
+    else:
+        highest = np.nanmax([_column(rows, key) for key in keys])
+        axes.set_ylim(0, 1.1 * highest if highest > 0 else 1)
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    if selected is not None and selected in epochs:
+        axes.axvline(selected, color=s.quiet, linewidth=1, linestyle=":", zorder=1, label=f"kept: epoch {selected}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", labelcolor=s.ink, fontsize=8, handlelength=2.2, frameon=True)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
+
+
+def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "light") -> Figure:
+    """Who was taken for whom: rows are the true class, coloured by the share of that row.
+
+    matrix: counts (K, K). The counts are printed for up to 12 classes; of more than 40, only some are named. The colour
+    rises with the square root of the share, so that rare confusions can be seen.
+    """
+    counts = np.asarray(matrix)
+    k = len(counts)
+    names = [plain(name, 14) for name in class_names]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    seen = np.ma.masked_equal(shares, 0)  # what never happened stays paper
+    with styled(theme) as s:
+        side = 3.2 if k <= 3 else min(5.4, 3.4 + 0.17 * k)
+        figure = Figure(figsize=(side + 0.75, side))
+        axes = figure.add_subplot()
+        picture = axes.imshow(seen, cmap=s.heat, norm=PowerNorm(0.5, 0, 1), interpolation="none", aspect="equal")
+        step = 1 if k <= 40 else -(-k // 25)
+        small = 9 if k <= 12 else 7 if k <= 24 else 6
+        ticks = range(0, k, step)
+        upright = 0 if k <= 12 and max(map(len, names)) <= 2 else 90
+        axes.set_xticks(ticks, [names[i] for i in ticks], rotation=upright, fontsize=small)
+        axes.set_yticks(ticks, [names[i] for i in ticks], fontsize=small)
+        axes.tick_params(length=0, which="both")
+        axes.spines[:].set_visible(True)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        if k <= 40:
+            axes.set_xticks(np.arange(0.5, k - 1), minor=True)
+            axes.set_yticks(np.arange(0.5, k - 1), minor=True)
+            axes.grid(which="minor", linewidth=0.5)
+        if k <= 12:
+            _print_counts(axes, counts, shares, s)
+        bar = figure.colorbar(picture, ax=axes, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1], shrink=0.75, aspect=28, pad=0.02)
+        bar.ax.yaxis.set_major_formatter(lambda v, _: percent(v))
+        bar.ax.tick_params(length=0, labelsize=8)
+        bar.outline.set_visible(False)
+        bar.set_label("share of the true class", fontsize=8)
+    return figure
+
+
+def _print_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, s: Style) -> None:
+    size = 9 if counts.max() < 1000 else 7
+    far = "#ffffff" if s.heat.endswith("_r") else "#111111"  # on the colour of a share of 1
+    for (row, column), n in np.ndenumerate(counts):
+        if n:
+            colour = far if shares[row, column] > 0.25 else s.ink
+            axes.text(column, row, f"{n}", ha="center", va="center", fontsize=size, color=colour)
+
+
+def per_class(
+    rates: Mapping[str, float | None],
+    intervals: Sequence[tuple[float, float]],
+    theme: Theme = "light",
+    overall: float | None = None,
+    most: int = 30,
+) -> Figure:
+    """Accuracy of each class, the best at the top, with whiskers and a line at the `overall` accuracy.
+
+    rates: {name: 0..1 or None}, None for a class without images; intervals: (low, high) for each. Of more than `most`
+    classes the lowest and the highest are shown, half and half.
+    """
+    rows = [(r, plain(n), i) for (n, r), i in zip(rates.items(), intervals, strict=True) if r is not None]
+    rows.sort(key=lambda row: row[0])
+    cut = most // 2 if len(rows) > most else len(rows)
+    shown: list[tuple[float, str, tuple[float, float]] | None] = [*rows[:cut]]
+    if cut < len(rows):
+        shown += [None, *rows[-cut:]]
+    with styled(theme) as s:
+        small = 9 if len(shown) <= 16 else 7
+        figure = Figure(figsize=(5.2, max(1.6, 0.9 + len(shown) * (0.3 if small == 9 else 0.165))))
+        axes = figure.add_subplot()
+        for y, row in enumerate(shown):
+            if row is None:
+                axes.text(0.01, y, f"{len(rows) - 2 * cut} classes between", va="center", fontsize=small, color=s.quiet)
+                continue
+            rate, _, (low, high) = row
+            axes.barh(y, rate, height=0.68, color=s.blue, alpha=0.85)
+            axes.plot([low, high], [y, y], color=s.ink, linewidth=1.1, solid_capstyle="butt")
+            axes.text(1.02, y, percent(rate), va="center", ha="left", fontsize=small, color=s.ink)
+        axes.set_yticks(range(len(shown)), [row[1] if row else "" for row in shown], fontsize=small)
+        axes.tick_params(axis="y", length=0, labelcolor=s.ink)
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_xlim(0, 1.14)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(lambda v, _: percent(v))
+        axes.grid(axis="x")
+        if overall is not None:
+            axes.axvline(overall, color=s.orange, linewidth=1.3, linestyle="--")
+        axes.set_xlabel(
+            "of the class's images recognised"
+            + (f"; dashes: all classes, {percent(overall, 1)}" if overall is not None else "")
+        )
+    return figure
+
+
+def reliability(table: Mapping[str, Sequence[float | None]], ece: float, theme: Theme = "light") -> Figure:
+    """Confidence against accuracy, with the gap to the diagonal hatched, and below how many images each bin holds.
+
+    table: `edges` (bins + 1), `confidence`, `accuracy` (None or nan where a bin is empty) and `count` (bins), as
+    `metrics.reliability` gives them; ece: the expected calibration error, 0..1. Guo et al. 2017, figure 4.
+    """
+    edges, confidence, accuracy, count = (
+        np.array([np.nan if v is None else v for v in table[key]], dtype=float)
+        for key in ("edges", "confidence", "accuracy", "count")
+    )
+    middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges) * 0.92
+    full = count > 0
+    with styled(theme) as s:
+        figure = Figure(figsize=(4.9, 4.4))
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+        top.bar(middle[full], accuracy[full], width[full], color=s.blue, alpha=0.85, label="accuracy")
+        gap = (confidence - accuracy)[full]
+        look = {"facecolor": "none", "edgecolor": s.orange, "hatch": "////", "linewidth": 0.9}
+        top.bar(middle[full], gap, width[full], bottom=accuracy[full], label="gap to the stated confidence", **look)
+        top.plot([0, 1], [0, 1], color=s.quiet, linewidth=1, linestyle="--", label="perfect")
+        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        top.yaxis.set_major_formatter(lambda v, _: percent(v))
+        figure.legend(loc="outside lower center", ncols=3, labelcolor=s.ink, fontsize=8)
+        top.set_title(f"Expected calibration error {percent(ece, 1)}")
+        below.bar(middle, count, width, color=s.quiet)
+        below.set(xlabel="confidence", ylabel="images")
+        below.xaxis.set_major_formatter(lambda v, _: percent(v))
+        below.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        below.locator_params(axis="y", nbins=3, integer=True)
+        for axes in (top, below):
+            axes.grid(axis="y")
+    return figure
+
+
+def class_balance(counts: Mapping[str, Sequence[int]], class_names: Sequence[str], theme: Theme = "light") -> Figure:
+    """Images of each class, a panel for each split.
+
+    counts: {split: K counts}. Up to 40 classes are named; of more, the counts are shown in order of size.
+    """
+    k = len(class_names)
+    with styled(theme) as s:
+        height = 0.9 + 0.2 * k if k <= 40 else 2.8
+        figure = Figure(figsize=(10.6 if len(counts) > 1 else 5.4, max(1.8, height)))
+        panels = figure.subplots(1, len(counts), squeeze=False)[0]
+        for i, (axes, (split, sizes)) in enumerate(zip(panels, counts.items(), strict=True)):
+            axes.set_title(f"{plain(split)}: {sum(sizes):,} images")
+            if k <= 40:
+                axes.barh(range(k), sizes, height=0.7, color=s.blue)
+                axes.set_yticks(
+                    range(k), [plain(n) if i == 0 else "" for n in class_names], fontsize=9 if k <= 20 else 7
+                )
+                axes.tick_params(axis="y", length=0, labelcolor=s.ink)
+                axes.set_ylim(k - 0.4, -0.6)
+                axes.set_xlabel("images")
+                axes.grid(axis="x")
+                axes.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+                axes.locator_params(axis="x", nbins=5, integer=True)
+            else:
+                axes.stairs(sorted(sizes, reverse=True), fill=True, color=s.blue)
+                axes.set(xlabel=f"{k} classes, the largest first", ylabel="images" if i == 0 else None)
+                axes.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+                axes.grid(axis="y")
+    return figure

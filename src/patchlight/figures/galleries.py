@@ -1,0 +1,281 @@
+"""The pictures of the report: images, patches and attention as matplotlib figures. Pixels stay crisp.
+
+Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `figures.py`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.units import percent
+
+Pixels = NDArray[np.uint8]
+HEAT = "inferno"
+BY = "\N{MULTIPLICATION SIGN}"
+
+
+def heat(values: ArrayLike) -> Pixels:
+    """Values in 0..1 as colours, (..., 3) uint8: the colour scale of every attention map."""
+    return np.asarray(mpl.colormaps[HEAT](np.asarray(values, dtype=float), bytes=True)[..., :3])
+
+
+def overlay(image: ArrayLike, weights: ArrayLike, side: int = 128, strength: float = 0.6) -> Pixels:
+    """A map laid over its image, (h, w, 3) uint8 with the longer side at least `side`.
+
+    image (H, W, 3) uint8, enlarged crisply and shown in grey; weights (h, w) of any scale, stretched to 0..1 from its
+    own least to its own greatest value and enlarged smoothly. A map that is the same everywhere becomes 0.5.
+    """
+    picture, weight = np.asarray(image, dtype=np.uint8), np.asarray(weights, dtype=np.float32)
+    factor = max(1, -(-side // max(picture.shape[:2])))
+    large = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    low, high = float(weight.min()), float(weight.max())
+    weight = (weight - low) / (high - low) if high > low else np.full_like(weight, 0.5)
+    smooth = Image.fromarray(weight).resize((large.shape[1], large.shape[0]), Image.Resampling.BICUBIC)
+    grey = (large @ np.array([0.299, 0.587, 0.114]))[..., None]
+    mixed = (1 - strength) * grey + strength * heat(np.clip(np.asarray(smooth), 0, 1))
+    return np.asarray(mixed.round().clip(0, 255), dtype=np.uint8)
+
+
+def gallery(
+    images: ArrayLike,
+    labels: Sequence[int],
+    probs: ArrayLike,
+    class_names: Sequence[str],
+    theme: Theme = "light",
+    columns: int = 6,
+) -> Figure:
+    """Tiles with what the model said, how sure it was, and (where it was wrong) what was true.
+
+    images (S, H, W, 3) uint8, labels (S,), probs (S, K) of rows that sum to 1. A wrong one has a cross, a dashed frame
+    and another colour.
+    """
+    pictures, p = np.asarray(images), np.asarray(probs)
+    with styled(theme) as s:
+        figure, places = _tiles(len(pictures), columns, text=0.42)
+        for axes, picture, label, row in zip(places, pictures, labels, p, strict=False):
+            pred = int(row.argmax())
+            wrong = pred != int(label)
+            _show(axes, picture)
+            _frame(axes, s.orange if wrong else s.green, "--" if wrong else "-")
+            said = f"{'✗' if wrong else '✓'} {plain(class_names[pred], 13)} · {percent(row[pred])}"
+            below = f"true: {plain(class_names[label], 13)}" if wrong else ""
+            axes.set_title(f"{said}\n{below}", fontsize=8, fontweight="normal", color=s.ink, pad=4)
+    return figure
+
+
+def sample_grid(
+    images: ArrayLike, labels: ArrayLike, class_names: Sequence[str], theme: Theme = "light", columns: int = 10
+) -> Figure:
+    """Images (S, H, W, 3) uint8 with their class's name above."""
+    with styled(theme) as s:
+        figure, places = _tiles(len(np.asarray(images)), columns, text=0.22, side=1.05)
+        for axes, picture, label in zip(places, np.asarray(images), np.asarray(labels), strict=False):
+            _show(axes, picture)
+            axes.set_title(plain(class_names[label], 14), fontsize=8, fontweight="normal", color=s.ink, pad=3)
+    return figure
+
+
+def augmentation_preview(originals: ArrayLike, variants: ArrayLike, theme: Theme = "light") -> Figure:
+    """Each image at the left and beside it what training sees of it.
+
+    originals (N, H, W, 3) uint8, variants (N, V, H, W, 3) uint8.
+    """
+    before, after = np.asarray(originals), np.asarray(variants)
+    columns = 1 + after.shape[1]
+    with styled(theme) as s:
+        figure, places = _tiles(len(before) * columns, columns, text=0.02, side=1.05)
+        for row in range(len(before)):
+            for column, picture in enumerate([before[row], *after[row]]):
+                axes = places[row * columns + column]
+                _show(axes, picture)
+                if column == 0:
+                    _frame(axes, s.ink, "-")
+                if row == 0 and column < 2:
+                    axes.set_title("original" if column == 0 else "as trained on", fontsize=8, color=s.ink, pad=4)
+    return figure
+
+
+def patches(image: ArrayLike, patch_size: int, theme: Theme = "light") -> Figure:
+    """The image, and the image cut into patches that are numbered in reading order: the tokens a ViT sees.
+
+    image (H, W, 3) uint8. Up to 100 patches are all numbered, of more the first of each row and the last.
+    Raises ValueError where patch_size does not divide H and W.
+    """
+    picture = np.asarray(image, dtype=np.uint8)
+    height, width = picture.shape[:2]
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(f"patches of {patch_size} pixels do not tile an image of {height} x {width}")
+    rows, columns = height // patch_size, width // patch_size
+    with styled(theme) as s:
+        figure = Figure(figsize=(7.6, 3.9 * min(1.6, height / width)))
+        whole, cut = figure.subplots(1, 2)
+        _show(whole, picture)
+        _frame(whole, s.quiet, "-", width=0.3)
+        whole.set_title(f"{height} {BY} {width} pixels", fontsize=9, fontweight="normal")
+        _cut(cut, picture, patch_size, s)
+        words = f"{rows} {BY} {columns} = {rows * columns} patches of {patch_size} {BY} {patch_size} pixels"
+        cut.set_title(words if rows * columns > 1 else "one patch", fontsize=9, fontweight="normal")
+    return figure
+
+
+def _cut(axes: Axes, picture: Pixels, size: int, s: Style) -> None:
+    height, width = picture.shape[:2]
+    rows, columns = height // size, width // size
+    # One picture with clear lanes between the patches; a lane is a fifth of a patch, whatever the patch's size.
+    scale = -(-5 // size) if size < 5 else 1
+    side = size * scale
+    lane = max(1, side // 5)
+    pitch = side + lane
+    boxes = []
+    apart = np.zeros((rows * pitch - lane, columns * pitch - lane, 4), np.uint8)
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    for i in range(rows * columns):
+        row, column = divmod(i, columns)
+        place = np.s_[row * pitch : row * pitch + side, column * pitch : column * pitch + side]
+        apart[place][..., :3] = large[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        apart[place][..., 3] = 255
+        boxes.append(Rectangle((column * pitch - 0.5, row * pitch - 0.5), side, side))
+        if rows * columns <= 100 or column == 0 or i == rows * columns - 1:
+            corner = (column * pitch - 0.5, row * pitch - 0.5)
+            plate = {"facecolor": s.paper, "edgecolor": "none", "alpha": 0.85, "pad": 1}
+            size_of_number = float(np.clip(56 / max(rows, columns), 4, 8))
+            axes.text(*corner, str(i + 1), fontsize=size_of_number, ha="left", va="top", color=s.ink, bbox=plate)
+    axes.imshow(apart, interpolation="none")
+    if len(boxes) <= 256:  # white patches on white paper need an edge to be seen; very many would be all edges
+        axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=s.quiet, linewidth=0.3))
+    axes.set_axis_off()
+
+
+def attention(
+    images: ArrayLike,
+    maps: ArrayLike,
+    title: str,
+    theme: Theme = "light",
+    captions: Sequence[str] = (),
+    columns: int = 4,
+) -> Figure:
+    """Every image beside its map, laid over it, with a colour scale below and a title that says what the map is.
+
+    images (S, H, W, 3) uint8; maps (S, h, w), each stretched from its own least to its own greatest value, so colours
+    compare places in an image, not images. captions: a line for each sample, or none.
+    """
+    pictures, weights = np.asarray(images), np.asarray(maps)
+    columns = max(1, min(columns, len(pictures)))
+    rows = -(-len(pictures) // columns)
+    above = CAPTION if captions else GAP
+    pair, pitch = 2 * SIDE + 3 * GAP, SIDE + above
+    with styled(theme) as s:
+        width = max(5.2, 2 * MARGIN + columns * pair)
+        figure, sheet = _sheet(width, TITLE + rows * pitch + SCALE, title, s)
+        for i, picture in enumerate(pictures):
+            x, y = MARGIN + (i % columns) * pair, TITLE + (i // columns) * pitch + above
+            _place(sheet, picture, x, y)
+            _place(sheet, overlay(picture, weights[i]), x + SIDE + GAP, y)
+            if i < len(captions):
+                sheet.text(x, y - 0.05, plain(captions[i], 34), fontsize=8, color=s.ink, ha="left", va="bottom")
+        _scale(sheet, s)
+    return figure
+
+
+def board(
+    rows: Sequence[tuple[str, Sequence[ArrayLike | None]]], title: str, captions: Sequence[str] = (),
+    theme: Theme = "light", scale: bool = True,
+) -> Figure:  # fmt: skip
+    """Rows of pictures with a word before each: images, and below them what different maps make of them.
+
+    rows: (label, pictures (h, w, 3) uint8), all equally long or shorter, None an empty place; captions stand above the
+    first row's pictures, of two lines at most. `scale` explains the colours of maps below.
+    """
+    columns, left, pitch = max(len(pictures) for _, pictures in rows), MARGIN + 1.1, SIDE + GAP
+    top = TITLE + (0.16 * max(1 + caption.count("\n") for caption in captions) if captions else 0) + GAP
+    with styled(theme) as s:
+        width = max(5.2, left + columns * pitch + MARGIN)
+        figure, sheet = _sheet(width, top + len(rows) * pitch + (SCALE if scale else MARGIN), title, s)
+        for line, (label, pictures) in enumerate(rows):
+            y = top + line * pitch
+            words = "\n".join(textwrap.wrap(plain(label, 40), 16))
+            sheet.text(left - 0.08, y + SIDE / 2, words, fontsize=8, color=s.quiet, ha="right", va="center")
+            for column, picture in enumerate(pictures):
+                if picture is not None:
+                    _place(sheet, np.asarray(picture, dtype=np.uint8), left + column * pitch, y)
+        for column, caption in enumerate(captions[: len(rows[0][1])]):
+            first, _, second = caption.partition("\n")
+            text = f"{plain(first, 20)}\n{plain(second, 20)}" if second else plain(first, 20)
+            x = left + column * pitch + SIDE / 2
+            sheet.text(x, top - 0.05, text, fontsize=7.5, color=s.ink, ha="center", va="bottom")
+        if scale:
+            _scale(sheet, s)
+    return figure
+
+
+# Inches on a sheet: a picture's longer side, and the room that a title, a line of words and the colours' scale take.
+SIDE, GAP, MARGIN, TITLE, CAPTION, SCALE = 1.15, 0.07, 0.08, 0.34, 0.24, 0.5
+
+
+def _sheet(width: float, height: float, title: str, s: Style) -> tuple[Figure, Axes]:
+    """One pair of axes in inches from the upper left corner: an axes for each picture would take seconds to draw."""
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # all places are given
+    sheet = figure.add_axes((0, 0, 1, 1))
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    sheet.text(MARGIN, 0.2, plain(title, 130), fontsize=10, fontweight="bold", color=s.ink, ha="left", va="center")
+    return figure, sheet
+
+
+def _place(sheet: Axes, picture: NDArray[Any], x: float, y: float) -> None:
+    """A picture in the square of SIDE inches whose upper left corner is (x, y)."""
+    height, width = (SIDE * n / max(picture.shape[:2]) for n in picture.shape[:2])
+    x, y = x + (SIDE - width) / 2, y + (SIDE - height) / 2
+    sheet.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation=_crispness(picture))
+
+
+def _scale(sheet: Axes, s: Style) -> None:
+    """What the colours of maps mean, at the foot of a sheet."""
+    width, height = sheet.get_xlim()[1], sheet.get_ylim()[0]
+    length = min(0.6 * width, 3.5)
+    x, y = (width - length) / 2, height - 0.32
+    colours = heat(np.linspace(0, 1, 256))[None]
+    sheet.imshow(colours, extent=(x, x + length, y + 0.08, y), aspect="auto", interpolation="none")
+    for place, word in ((x, "least"), (x + length, "most")):
+        sheet.text(place, y + 0.12, word, fontsize=8, color=s.quiet, ha="center", va="top")
+
+
+def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[Figure, list[Axes]]:
+    """A grid of `count` places; `text` is the room in inches above each."""
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(max(2.4, columns * (side + 0.1)), rows * (side + text + 0.1)))
+    places = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in places:
+        axes.set_axis_off()
+    return figure, places[:count]
+
+
+def _show(axes: Axes, picture: NDArray[Any]) -> None:
+    axes.imshow(picture, interpolation=_crispness(picture))
+    axes.set_axis_off()
+
+
+def _crispness(picture: NDArray[Any]) -> str:
+    """The pixel grid of a small image is shown as it is; "none" also keeps it unscaled inside an SVG."""
+    return "none" if max(picture.shape[:2]) <= 256 else "antialiased"
+
+
+def _frame(axes: Axes, colour: str, dashes: str, width: float = 1.8) -> None:
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=colour, linewidth=width, linestyle=dashes)

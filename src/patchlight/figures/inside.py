@@ -1,0 +1,113 @@
+"""Charts of what goes on inside a ViT: arrays in, a matplotlib Figure out, as in `figures.py`.
+
+Shapes: S images, L layers, H heads, N patches, (r, c) the patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from patchlight.figures.style import Theme, plain, styled
+
+DARKEST = 1.4  # of a share: a full one is then no black hole on the page
+
+
+def attention_distance(distances: ArrayLike, theme: Theme = "light") -> Figure:
+    """How far each head looks, in pixels, layer by layer: distances (L, H); the line joins the layers' means."""
+    return _by_head(np.asarray(distances, dtype=float), "Mean attention distance of each head", "pixels", theme)
+
+
+def attention_entropy(entropy: ArrayLike, tokens: int, theme: Theme = "light") -> Figure:
+    """Over how many tokens each head spreads its attention: entropy (L, H) in nats, of which all `tokens` alike would
+    be the most.
+    """
+    figure = _by_head(np.asarray(entropy, dtype=float), "Attention entropy of each head", "nats", theme)
+    with styled(theme) as s:
+        (axes,) = figure.axes
+        axes.axhline(np.log(tokens), color=s.quiet, linewidth=1, linestyle=":")
+        axes.set_ylim(0, 1.12 * np.log(tokens))
+        axes.annotate(
+            "all tokens alike", (0.99, np.log(tokens)), (0, 2), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va="bottom", fontsize=8, color=s.quiet,
+        )  # fmt: skip
+    return figure
+
+
+def _by_head(values: np.ndarray, title: str, unit: str, theme: Theme) -> Figure:
+    layers = np.arange(1, len(values) + 1)
+    with styled(theme) as s:
+        figure = Figure(figsize=(4.6, 2.9))
+        axes = figure.add_subplot()
+        axes.plot(layers, values.mean(axis=1), color=s.orange, linewidth=1.6, zorder=2)
+        for head in values.T:
+            axes.scatter(layers, head, s=18, color=s.blue, alpha=0.75, linewidths=0, zorder=3)
+        axes.set(title=title, xlabel="layer", ylabel=unit)
+        axes.set_xlim(0.5, len(values) + 0.5)
+        axes.set_ylim(0, max(1.0, 1.1 * float(values.max())))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+    return figure
+
+
+def position_similarity(similarity: ArrayLike, theme: Theme = "light") -> Figure:
+    """Of each patch's position, the cosine similarity to all others, at the patch's own place: (N, r, c), N = r c.
+
+    Of a large grid every n-th patch is shown, at most 8 a side.
+    """
+    values = np.asarray(similarity, dtype=float)
+    rows, columns = values.shape[1:]
+    with styled(theme) as s:
+        down, across = (np.unique(np.linspace(0, n - 1, min(n, 8)).round().astype(int)) for n in (rows, columns))
+        # One picture with a gap between its tiles: an axes for each tile would take a second to draw.
+        tiles = np.full((len(down), rows + 1, len(across), columns + 1), np.nan)
+        chosen = values.reshape(rows, columns, rows, columns)[np.ix_(down, across)]
+        tiles[:, :-1, :, :-1] = chosen.transpose(0, 2, 1, 3)
+        picture = tiles.reshape(len(down) * (rows + 1), -1)[:-1, :-1]
+        figure = Figure(figsize=(0.45 * len(across) + 0.3, 0.45 * len(down) + 0.6))
+        axes = figure.add_subplot()
+        axes.imshow(picture, vmin=-1, vmax=1, cmap="PuOr_r", interpolation="none")
+        axes.set_axis_off()
+        figure.suptitle("Similarity of positions", fontsize=10, fontweight="bold", color=s.ink, x=0.02, ha="left")
+    return figure
+
+
+def logit_lens(probs: ArrayLike, names: Sequence[str], theme: Theme = "light") -> Figure:
+    """The final answer's probability if the head read each layer: probs (S, L), a row per image, and their names."""
+    values = np.asarray(probs, dtype=float)
+    count, layers = values.shape
+    with styled(theme) as s:
+        figure = Figure(figsize=(1.9 + 0.5 * max(layers, 4), 0.75 + 0.27 * count))
+        axes = figure.add_subplot()
+        axes.imshow(values, vmin=0, vmax=DARKEST, cmap=s.heat, aspect="auto")
+        for i, row in enumerate(values):
+            for layer, value in enumerate(row):
+                colour = "white" if (value > 0.6) == (theme == "light") else "black"
+                axes.text(layer, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+        axes.set_yticks(range(count), [plain(name, 24) for name in names])
+        axes.set_xticks(range(layers), [str(layer + 1) for layer in range(layers)])
+        axes.set(title="The answer layer by layer, %", xlabel="layer that the head reads")
+        axes.tick_params(length=0)
+    return figure
+
+
+def layer_similarity(cka: ArrayLike, theme: Theme = "light") -> Figure:
+    """Linear CKA between layers, (L, L), 0 to 1."""
+    values = np.asarray(cka, dtype=float)
+    with styled(theme) as s:
+        figure = Figure(figsize=(3.6, 3.2))
+        axes = figure.add_subplot()
+        shown = axes.imshow(values, vmin=0, vmax=DARKEST, cmap=s.heat, origin="lower")
+        layers = [str(layer + 1) for layer in range(len(values))]
+        axes.set_xticks(range(len(values)), layers)
+        axes.set_yticks(range(len(values)), layers)
+        axes.set(title="Likeness of layers (CKA)", xlabel="layer", ylabel="layer")
+        axes.tick_params(length=0)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8)
+        bar.ax.set_ylim(0, 1)
+        bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,58 @@
+"""Where tensors live and in which precision they are computed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from patchlight.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """auto: cuda, else mps, else cpu. Raises UsageError for a device that this machine lacks."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, here in present.items() if here)
+    if not present[name]:
+        raise UsageError(
+            f"the device '{name}' (train.device, --device) is not one that torch finds here; use 'auto' or 'cpu'"
+        )
+    return torch.device(name)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Forward passes inside run in `precision`: torch.autocast, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def has_compiler() -> bool:
+    """A C++ compiler, which torch.compile needs on a CPU."""
+    return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+
+
+def check_compile(device: torch.device) -> None:
+    """Raises UsageError where torch.compile cannot work: on a CPU it needs a C++ compiler."""
+    if device.type == "cpu" and not has_compiler():
+        raise UsageError("train.compile needs a C++ compiler on a CPU; install g++, or set train.compile = false")
+
+
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device, without waiting where that is safe: an Apple GPU may read memory that was given back meanwhile."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,83 @@
+"""What this machine and its software are, for the record."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's or the processor's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, for `environment.json`."""
+    packages = ["numpy", "pillow", "scikit-learn", "datasets", "safetensors", "matplotlib"]
+    return {
+        "patchlight": _version("patchlight"),
+        # torch's own word tells which build it is.
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **{name: _version(name) for name in packages},
+        },
+        "git_commit": git_commit(),
+        "hardware": {
+            "os": f"{platform.system()} {platform.release()}",
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_gb": _memory_gb(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "device": device.type,
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of an editable install, "-dirty" behind it where files were changed; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        words = ["git", "-C", str(root)]
+        commit = subprocess.run([*words, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changed = subprocess.run(
+            [*words, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+CPU_FACTS = ("model name", "cpu family", "model")  # of /proc/cpuinfo
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines if key.strip() in CPU_FACTS}
+        if "model name" in facts:  # clouds give processors of many years one name
+            return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,83 @@
+"""Threads and memory of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[int]:
+    """That many CPU threads inside, as before outside; yields the number in force."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def allocator() -> str:
+    """What gives a CPU tensor its memory: a preloaded tcmalloc, jemalloc or mimalloc, else the C library's."""
+    for name in ("tcmalloc", "jemalloc", "mimalloc"):
+        if name in os.environ.get("LD_PRELOAD", ""):
+            return name
+    return platform.libc_ver()[0] or {"Linux": "musl"}.get(platform.system(), "system")
+
+
+def tune_process(device: torch.device) -> None:
+    """For a long job: keep large blocks of memory; on a GPU let cuDNN try its convolutions, and fp32 be fp32 in them as
+    in matrix products, for scores that are the same on all machines.
+    """
+    reuse_memory()
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def reuse_memory() -> None:
+    """Have glibc keep large freed blocks for the next step instead of returning them to the kernel.
+
+    By default every tensor above 32 MiB, and many below, is a fresh mapping whose pages must be faulted in again, which
+    costs a CPU training step a good part of its time. For the whole process; does nothing on other C libraries.
+    """
+    if allocator() == "glibc":
+        libc = ctypes.CDLL(None)
+        # Older ones refuse more than 32 MiB, and would then map every larger block than 128 KiB anew.
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory used so far: the GPU's by tensors, or the process's on a CPU; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e9
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
+        return int(line.split()[1]) * 1024 / 1e9
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+
+def forget_peak_memory() -> None:
+    """Give unused memory back and count the most that is used from now on. On a CPU other than Linux's: nothing."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if allocator() == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")

@@ -1,0 +1,77 @@
+"""What the page shows of single images: which they are, and whose maps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small import make_images, small_config, small_splits
+from vits import stirred
+
+from patchlight.analysis.insight import METHOD, collect_insight
+from patchlight.analysis.samples import collect_samples, right_by_class
+from patchlight.evaluation.evaluate import predict_logits
+from patchlight.explanation.methods import explain
+from patchlight.models.anatomy import dissect
+from patchlight.reporting.parts import calibration
+from patchlight.training.setup import build
+
+IMAGES = make_images(n=60, seed=4)
+
+
+@pytest.fixture(scope="module")
+def found():
+    model, card = build(small_config(), small_splits())
+    model = stirred(model).float()
+    logits = predict_logits(model, card, IMAGES)
+    return model, card, logits, collect_samples(model, card, IMAGES, logits, 6)
+
+
+def test_the_surest_mistakes_come_first_then_right_answers_class_by_class(found):
+    _, _, logits, samples = found
+    labels, preds = IMAGES.labels.numpy(), logits.argmax(1)
+    sure = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)
+    wrong = samples["kind"] == "wrong"
+    assert wrong.tolist() == [True] * 6 + [False] * (len(wrong) - 6)
+    np.testing.assert_allclose(samples["probs"][wrong].max(1), np.sort(sure[preds != labels])[::-1][:6], rtol=1e-4)
+    assert (samples["probs"][wrong].argmax(1) != samples["labels"][wrong]).all()
+    assert (samples["probs"][~wrong].argmax(1) == samples["labels"][~wrong]).all()
+    pixels = {image.numpy().tobytes(): label for image, label in zip(IMAGES.images, labels, strict=True)}
+    for image, label in zip(samples["images"], samples["labels"], strict=True):
+        assert pixels[image.transpose(2, 0, 1).tobytes()] == label
+
+
+def test_right_answers_come_from_each_class_in_turn():
+    labels = np.array([0] * 5 + [1] * 2 + [2] * 4)
+    probs = np.eye(3)[labels]
+    probs[0] = [0, 1, 0]  # wrong
+    chosen = right_by_class(probs, labels, 8)
+    assert 0 not in chosen
+    assert len(set(chosen.tolist())) == 8
+    assert labels[chosen].tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
+
+
+def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
+    model, card, _, samples = found
+    insight = collect_insight(model, card, samples)
+    assert insight is not None
+    inputs = card.to_input(torch.from_numpy(samples["images"]).permute(0, 3, 1, 2))
+    for place, target in enumerate((samples["probs"].argmax(1), samples["labels"])):
+        maps = explain(dissect(model), inputs, method=METHOD, target=torch.from_numpy(target)).maps
+        np.testing.assert_allclose(insight["relevance"][:, place], maps, rtol=1e-4, atol=1e-6)
+    wrong = samples["kind"] == "wrong"
+    assert not np.allclose(insight["relevance"][wrong, 0], insight["relevance"][wrong, 1])
+
+
+@pytest.mark.parametrize(
+    ("confidence", "verdict"),
+    [(0.9, "10.0 points overconfident"), (0.7, "10.0 points underconfident"), (0.81, "chance can explain")],
+)
+def test_what_calibration_is_said_to_be(confidence, verdict):
+    table = {"edges": [0, 0.5, 1], "count": [0, 100], "confidence": [None, confidence], "accuracy": [None, 0.8]}
+    result = {"reliability": table, "ece": 0.1, "top1": 0.8, "top1_ci95": [0.76, 0.84]}
+    part = calibration(SimpleNamespace(result=result), {})  # type: ignore[arg-type]
+    assert part is not None
+    assert verdict in part["verdict"]

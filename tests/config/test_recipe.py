@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from patchlight.config import (
+    SECTIONS,
+    AugmentConfig,
+    Config,
+    TrainConfig,
+    apply_overrides,
+    config_from_dict,
+    describe_fields,
+    load_recipe,
+    recipe_names,
+)
+from patchlight.data.policies import POLICIES
+from patchlight.errors import UsageError
+from patchlight.explanation.methods import METHODS
+from patchlight.training.optim import OPTIMIZERS
+from patchlight.training.schedule import SHAPES
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "names"),
+    [
+        ("augment", "policy", ["none", *POLICIES]),
+        ("optim", "name", [*OPTIMIZERS]),
+        ("schedule", "name", [*SHAPES, "onecycle"]),
+        ("explain", "method", [*METHODS]),
+    ],
+)
+def test_the_names_that_a_setting_may_take_are_the_rows_of_its_table(section, field, names):
+    kind = get_args(get_type_hints(SECTIONS[section])[field]) or ()
+    assert list(kind) == names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_what_it_is_and_survives_the_round_trip(name, tmp_path):
+    config = load_recipe(name)
+    about = config.about
+    assert about.name == name
+    assert all([about.title, about.source, about.command, about.cost, about.expect])
+    assert about.command.startswith(f"patchlight train {name}")
+    path = tmp_path / "again.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert load_recipe(str(path)) == config
+
+
+def test_the_readmes_accuracies_are_the_recipes_own():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    table = dict(re.findall(r"^\| `([\w-]+)` \|.*\*\*([\d.]+) %\*\*", text, flags=re.MULTILINE))
+    assert len(table) >= 5
+    for name, accuracy in table.items():
+        assert float(accuracy) == pytest.approx(100 * load_recipe(name).about.top1), name
+
+
+def test_text_of_every_kind_survives_the_round_trip(tmp_path):
+    text = 'quotes " and \\ back, 日本 🙂, a\ttab'
+    config = config_from_dict({"about": {"name": "x", "title": text}, "data": {"mean": [0.5, 1, 0.25]}})
+    path = tmp_path / "r.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert load_recipe(str(path)) == config
+    assert config.data.mean == (0.5, 1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"trian": {}}, "unknown section [trian]; did you mean 'train'?"),
+        ({"train": {"epoch": 3}}, "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        ({"train": {"batch_size": "3"}}, "train.batch_size must be a whole number, not '3'"),
+        ({"train": {"batch_size": True}}, "train.batch_size must be a whole number, not True"),
+        ({"train": {"batch_size": 0}}, "train.batch_size must be at least 1, not 0"),
+        ({"train": {"epochs": 0}}, "train.epochs must be above 0, not 0"),
+        ({"train": {"budget": "ten"}}, 'train.budget must be a time such as "90s"'),
+        ({"train": {"budget": 10}}, 'train.budget must be a time such as "90s"'),
+        ({"train": {"compile": 1}}, "train.compile must be true or false, not 1"),
+        ({"optim": {"lr": 0}}, "optim.lr must be above 0, not 0"),
+        ({"optim": {"lr": float("nan")}}, "optim.lr must be above 0, not nan"),
+        ({"optim": {"name": "adam"}}, "optim.name cannot be 'adam'; did you mean 'adamw'?"),
+        ({"data": {"mean": "grey"}}, "data.mean must be a list of numbers, not 'grey'"),
+        ({"data": {"mean": [0.5, "x", 0.5]}}, "data.mean must be a list of numbers"),
+        ({"model": {"stem_channels": [32.5]}}, "model.stem_channels must be a list of whole numbers"),
+        ({"augment": {"erasing_prob": 1.5}}, "augment.erasing_prob must be at least 0 and at most 1, not 1.5"),
+        ({"train": 3}, "'train' is a section; write [train]"),
+    ],
+)
+def test_bad_settings_are_one_sentence_with_the_fix(data, message):
+    with pytest.raises(UsageError) as error:
+        config_from_dict(data, "my.toml")
+    assert str(error.value).startswith("my.toml: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_section_checks_itself_however_it_is_built():
+    with pytest.raises(UsageError, match="epochs must be above 0"):
+        TrainConfig(epochs=-1)
+    with pytest.raises(UsageError, match="flip cannot be 'sideways'"):
+        AugmentConfig(flip="sideways")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().epochs = 3
+
+
+def test_command_line_words_become_typed_values():
+    config = apply_overrides(
+        Config(),
+        {
+            "train.epochs": "7",
+            "train.compile": "true",
+            "optim.lr": "1e-4",
+            "data.source": "123",
+            "data.mean": "0.1,0.2,0.3",
+            "data.image_size": "48",
+            "model.name": "vit-base",
+        },
+    )
+    assert (config.train.epochs, config.train.compile, config.optim.lr) == (7, True, 1e-4)
+    assert (config.data.source, config.data.mean, config.data.image_size) == ("123", (0.1, 0.2, 0.3), 48)
+    assert apply_overrides(config, {"data.image_size": "none"}).data.image_size is None
+    assert apply_overrides(config, {"data.image_size": None}).data.image_size is None
+    plain = apply_overrides(config, {"train.epochs": 5, "train.compile": False, "model.stem_channels": (8, 16)})
+    assert (plain.train.epochs, plain.train.compile, plain.model.stem_channels) == (5.0, False, (8, 16))
+    # "none" is a value of some settings.
+    assert apply_overrides(config, {"model.pos_embed": "none"}).model.pos_embed == "none"
+    assert apply_overrides(config, {"augment.flip": "none"}).augment.flip == "none"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        ("trian.epochs", "3", "unknown setting 'trian.epochs'; did you mean 'train.epochs'?"),
+        ("train.epochs", "many", "train.epochs must be a number, not 'many'"),
+        ("train.epochs", [3], "train.epochs must be a number, not [3]"),
+        ("train.epochs", "none", "train.epochs must be a number, not 'none'"),
+    ],
+)
+def test_bad_command_line_words(key, value, message):
+    with pytest.raises(UsageError) as error:
+        apply_overrides(Config(), {key: value})
+    assert message in str(error.value)
+
+
+def test_unknown_and_broken_recipes(tmp_path):
+    with pytest.raises(UsageError, match="no recipe 'quikstart'; did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    with pytest.raises(UsageError, match="no file"):
+        load_recipe(str(tmp_path / "none.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train\nepochs = 3")
+    with pytest.raises(UsageError, match=r"broken\.toml is not valid TOML"):
+        load_recipe(str(broken))
+
+
+def test_every_field_is_explained_in_the_order_of_the_sections():
+    infos = describe_fields()
+    assert all(info.meaning for info in infos)
+    assert len({info.key for info in infos}) == len(infos) == sum(len(dataclasses.fields(s)) for s in SECTIONS.values())
+    assert {f.name: f.default_factory for f in dataclasses.fields(Config) if f.name != "stages"} == SECTIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)]
+)
+def test_a_duration_is_read_as_people_write_it(text, seconds):
+    config = load_recipe("quickstart", {"train.budget": text})
+    assert config.train.budget is not None
+    assert config.train.budget.seconds == seconds
+    assert config_from_dict(tomllib.loads(config.to_toml())).train.budget == text
