@@ -17,9 +17,10 @@ from patchlight.machine.device import resolve_device
 def parse(words: list[str]) -> argparse.Namespace:
     rows = "\n".join(f"  {name:10} {row.about}" for name, row in CATALOGUE.items())
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{__doc__}\n\nbenchmarks:\n{rows}",
-    )  # fmt: skip
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all without a name")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; numbers mean nothing")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -72,9 +73,14 @@ def main(words: list[str]) -> int:
     if len(names) > 1:
         return each_alone(names, args)
     options = Options(
-        quick=args.quick, device=resolve_device(args.device), rounds=args.rounds, minutes=args.minutes,
-        source=args.source, recipes=tuple(args.recipe), keep=args.keep.resolve() if args.keep else None,
-    )  # fmt: skip
+        quick=args.quick,
+        device=resolve_device(args.device),
+        rounds=args.rounds,
+        minutes=args.minutes,
+        source=args.source,
+        recipes=tuple(args.recipe),
+        keep=args.keep.resolve() if args.keep else None,
+    )
     print(f"{names[0]}: {CATALOGUE[names[0]].about} ...", file=sys.stderr)
     command = f"python -m benchmarks {shlex.join(words)}"
     record = measure(names[0], options, command)

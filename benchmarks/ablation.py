@@ -165,7 +165,7 @@ def table(result: dict[str, Any]) -> str:
             markdown.number(found["images"]["median"]),
         ]
         for name, found in sorted(summary.items(), key=lambda item: (item[0] != WHOLE, item[1]["gain"]["median"]))
-    ]  # fmt: skip
+    ]
     header = ["", "by", "seeds", "validation accuracy", "points", "images seen"]
     intro = f"`{result['recipe']}` on `{result['source']}`, {result['budget_s']:,.0f} s each; points are seed by seed."
     return f"{intro}\n\n{markdown.table(header, rows)}"

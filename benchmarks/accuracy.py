@@ -49,14 +49,21 @@ def run(options: Options) -> dict[str, Any]:
 
 def train_peer(options: Options, seconds: float, seed: int) -> dict[str, Any]:
     job = {
-        "source": options.source, "seconds": seconds, "device": str(options.device), "seed": seed,
-        "workers": min(os.cpu_count() or 2, 8), "batch": options.pick(128, 16),
-    }  # fmt: skip
+        "source": options.source,
+        "seconds": seconds,
+        "device": str(options.device),
+        "seed": seed,
+        "workers": min(os.cpu_count() or 2, 8),
+        "batch": options.pick(128, 16),
+    }
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.timm_loop", json.dumps(job)],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     found: dict[str, Any] = json.loads(done.stdout)
     return {**found, "total_s": time.monotonic() - started}
 
@@ -77,9 +84,12 @@ def train_ours(options: Options, recipe: str, seed: int, settings: dict[str, str
     images = sum(line["images_per_s"] * line["epoch_s"] for line in lines)
     data = environment["data"]
     return {
-        "rows": rows, "images": round(images), "digest_val": data["digests"]["val"], "train": data["train"],
+        "rows": rows,
+        "images": round(images),
+        "digest_val": data["digests"]["val"],
+        "train": data["train"],
         "total_s": total,
-    }  # fmt: skip
+    }
 
 
 def train_into(path: Path, options: Options, recipe: str, seed: int, settings: dict[str, str]) -> float:
@@ -89,15 +99,19 @@ def train_into(path: Path, options: Options, recipe: str, seed: int, settings: d
     """
     settings = {
         **settings,
-        "data.source": options.source, "train.seed": str(seed), "train.device": options.device.type,
-    }  # fmt: skip
+        "data.source": options.source,
+        "train.seed": str(seed),
+        "train.device": options.device.type,
+    }
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     words += ["--resume"] if (path / "config.toml").is_file() else []
     started = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "patchlight", "train", recipe, *words, "--out", str(path)],
-        cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return time.monotonic() - started
 
 
@@ -140,17 +154,25 @@ def table(result: dict[str, Any]) -> str:
         [
             name,
             "never" if found["head_start"] is None else markdown.times(found["head_start"]),
-            markdown.percent(found["last"]), markdown.percent(found["best"]),
+            markdown.percent(found["last"]),
+            markdown.percent(found["best"]),
             *(markdown.percent(found["at"][str(share)]) for share in SHARES),
             markdown.number(found["images"]["median"]),
-            markdown.number(found["wall_s"]["median"]), markdown.number(found["total_s"]["median"]),
+            markdown.number(found["wall_s"]["median"]),
+            markdown.number(found["total_s"]["median"]),
         ]
         for name, found in result["summary"].items()
-    ]  # fmt: skip
+    ]
     seeds = len(next(iter(result["runs"].values())))
     header = [
-        "", "the peer's time over its own, to the peer's last accuracy", "validation accuracy at the end", "best",
-        *(f"at {share:.0%}" for share in SHARES), "images seen", "s, training and validation", "s in all",
-    ]  # fmt: skip
+        "",
+        "the peer's time over its own, to the peer's last accuracy",
+        "validation accuracy at the end",
+        "best",
+        *(f"at {share:.0%}" for share in SHARES),
+        "images seen",
+        "s, training and validation",
+        "s in all",
+    ]
     intro = f"`{result['source']}`, a budget of {result['budget_s']:,.0f} s, {seeds} seed{'s' if seeds > 1 else ''}."
     return f"{intro}\n\n{markdown.table(header, rows)}"

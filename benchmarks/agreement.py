@@ -78,8 +78,10 @@ def train(settings: dict[str, str], engine: str) -> dict[str, Any]:
         path = Path(folder) / "run"
         subprocess.run(
             [sys.executable, "-m", "patchlight", "train", "quickstart", *words, "--out", str(path)],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         top1 = json.loads((path / "eval.json").read_text())["top1"]
         time = json.loads((path / "environment.json").read_text())["time"]
@@ -95,14 +97,16 @@ def table(result: dict[str, Any]) -> str:
         [f"`{engine}`", f"{run['losses'][-1]:.6f}", f"{run['top1']:.2%}", markdown.number(run["images_per_s"])]
         for engine, run in result["engines"].items()
     ]
-    return "\n\n".join([
-        f"A timm ViT of {shape['depth']} blocks of {shape['embed_dim']}, weights of chance, from library to library: "
-        f"the greatest difference of its logits for {IMAGES} images, over the greatest logit:",
-        markdown.table(["step", *PRECISIONS], rows),
-        f"`patchlight train quickstart {words}` with `--train.engine loop` and `hf`. The losses of the "
-        f"{epochs} epochs differ by {result['loss_difference']:.1e} of their value at most:",
-        markdown.table(["engine", "last epoch's loss", "test accuracy", "images/s"], engines),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            f"A timm ViT of {shape['depth']} blocks of {shape['embed_dim']}, random weights, from library to library: "
+            f"the greatest difference of its logits for {IMAGES} images, over the greatest logit:",
+            markdown.table(["step", *PRECISIONS], rows),
+            f"`patchlight train quickstart {words}` with `--train.engine loop` and `hf`. The losses of the "
+            f"{epochs} epochs differ by {result['loss_difference']:.1e} of their value at most:",
+            markdown.table(["engine", "last epoch's loss", "test accuracy", "images/s"], engines),
+        ]
+    )
 
 
 def _difference(value: float) -> str:

@@ -69,10 +69,14 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     product = sampler(matmul(options.device, side, side, side, dtype), options.device, calls=5)
     peak = 2 * side**3 / statistics.median(product() for _ in range(7))
     return {
-        "precision": trainer.precision, "batch": trainer.batches.batch_size, "step_s": step_s, "flops": flops,
-        "flops_per_s": flops / step_s, "matmul_flops_per_s": peak,
+        "precision": trainer.precision,
+        "batch": trainer.batches.batch_size,
+        "step_s": step_s,
+        "flops": flops,
+        "flops_per_s": flops / step_s,
+        "matmul_flops_per_s": peak,
         "shares": shares(seen.events() or [], options.device),
-    }  # fmt: skip
+    }
 
 
 def trainer_of(options: Options, recipe: str, path: Path, settings: dict[str, str] | None = None) -> Trainer:
@@ -133,12 +137,15 @@ def table(result: dict[str, Any]) -> str:
     ]
     rows = [
         [
-            f"`{recipe}`", f"{r['batch']}, {r['precision']}", markdown.milliseconds(r["step_s"]),
-            markdown.number(r["batch"] / r["step_s"]), markdown.number(r["flops_per_s"] / 1e9),
+            f"`{recipe}`",
+            f"{r['batch']}, {r['precision']}",
+            markdown.milliseconds(r["step_s"]),
+            markdown.number(r["batch"] / r["step_s"]),
+            markdown.number(r["flops_per_s"] / 1e9),
             f"{r['flops_per_s'] / r['matmul_flops_per_s']:.0%} of {r['matmul_flops_per_s'] / 1e9:,.0f}",
             *(f"{r['shares'][name]:.0%}" for name in names),
         ]
         for recipe, r in result.items()
-    ]  # fmt: skip
+    ]
     header = ["recipe", "batch", "ms/step", "images/s", "GFLOP/s", "of a matrix product's GFLOP/s", *names]
     return markdown.table(header, rows)

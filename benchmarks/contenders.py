@@ -74,8 +74,14 @@ CONTENDERS = {
     OURS: Contender("Patchlight", "auto"),
 }
 DEFAULTS = [  # what a user of each library runs without looking further, in both precisions
-    "timm fp32", "timm bf16", "Hugging Face fp32", "Hugging Face bf16", "vit-pytorch fp32", "vit-pytorch bf16", OURS,
-]  # fmt: skip
+    "timm fp32",
+    "timm bf16",
+    "Hugging Face fp32",
+    "Hugging Face bf16",
+    "vit-pytorch fp32",
+    "vit-pytorch bf16",
+    OURS,
+]
 
 
 def installed(names: Iterable[str]) -> dict[str, Contender]:
@@ -97,9 +103,14 @@ def _timm(shape: Shape, contender: Contender) -> nn.Module:
     import timm
 
     model: nn.Module = timm.create_model(
-        "deit_tiny_patch16_224", img_size=shape.img_size, patch_size=shape.patch_size, num_classes=CLASSES,
-        embed_dim=shape.dim, depth=shape.depth, num_heads=shape.heads,
-    )  # fmt: skip
+        "deit_tiny_patch16_224",
+        img_size=shape.img_size,
+        patch_size=shape.patch_size,
+        num_classes=CLASSES,
+        embed_dim=shape.dim,
+        depth=shape.depth,
+        num_heads=shape.heads,
+    )
     return model
 
 
@@ -119,9 +130,14 @@ def _hugging_face(shape: Shape, contender: Contender) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
     config = ViTConfig(
-        image_size=shape.img_size, patch_size=shape.patch_size, hidden_size=shape.dim, num_labels=CLASSES,
-        num_hidden_layers=shape.depth, num_attention_heads=shape.heads, intermediate_size=4 * shape.dim,
-    )  # fmt: skip
+        image_size=shape.img_size,
+        patch_size=shape.patch_size,
+        hidden_size=shape.dim,
+        num_labels=CLASSES,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.dim,
+    )
     return _Logits(ViTForImageClassification(config))
 
 
@@ -129,18 +145,30 @@ def _vit_pytorch(shape: Shape, contender: Contender) -> nn.Module:
     from vit_pytorch import ViT
 
     model: nn.Module = ViT(
-        image_size=shape.img_size, patch_size=shape.patch_size, num_classes=CLASSES, dim=shape.dim, depth=shape.depth,
-        heads=shape.heads, dim_head=shape.dim // shape.heads, mlp_dim=4 * shape.dim,
-    )  # fmt: skip
+        image_size=shape.img_size,
+        patch_size=shape.patch_size,
+        num_classes=CLASSES,
+        dim=shape.dim,
+        depth=shape.depth,
+        heads=shape.heads,
+        dim_head=shape.dim // shape.heads,
+        mlp_dim=4 * shape.dim,
+    )
     return model
 
 
 def _patchlight(shape: Shape, contender: Contender) -> nn.Module:
     attention = {} if contender.fused_attn is None else {"fused_attn": contender.fused_attn}
     return create_model(
-        "deit-tiny", img_size=shape.img_size, patch_size=shape.patch_size, num_classes=CLASSES,
-        embed_dim=shape.dim, depth=shape.depth, num_heads=shape.heads, **attention,
-    )  # fmt: skip
+        "deit-tiny",
+        img_size=shape.img_size,
+        patch_size=shape.patch_size,
+        num_classes=CLASSES,
+        embed_dim=shape.dim,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        **attention,
+    )
 
 
 BUILDERS: dict[str, Callable[[Shape, Contender], nn.Module]] = {

@@ -95,12 +95,18 @@ def kornia(images: ImageSet, policy: str, device: torch.device) -> Pass:
 
     plain = {"transformation_matrix_mode": "skip"}  # nobody asks for the matrices
     policies = {
-        "none": [], "randaugment": [RandAugment(n=2, m=9, **plain)], "autoaugment": [AutoAugment("cifar10", **plain)]
-    }  # fmt: skip
+        "none": [],
+        "randaugment": [RandAugment(n=2, m=9, **plain)],
+        "autoaugment": [AutoAugment("cifar10", **plain)],
+    }
     augment = K.AugmentationSequential(
-        K.RandomCrop((SIDE, SIDE), padding=PADDING), K.RandomHorizontalFlip(), *policies[policy],
-        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)), data_keys=["input"], **plain,
-    ).to(device)  # fmt: skip
+        K.RandomCrop((SIDE, SIDE), padding=PADDING),
+        K.RandomHorizontalFlip(),
+        *policies[policy],
+        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
+        data_keys=["input"],
+        **plain,
+    ).to(device)
 
     def one_pass() -> Iterator[Tensor]:
         for rows in torch.randperm(len(images)).split(BATCH):

@@ -32,9 +32,18 @@ from patchlight.machine.device import autocast
 from patchlight.models import ModelCard
 
 FORWARD = [
-    "timm fp32", "timm bf16", "Hugging Face fp32", "Hugging Face bf16", "vit-pytorch fp32", "vit-pytorch bf16",
-    "Patchlight fp32", "Patchlight fp32, plain attention", "Patchlight bf16", "Patchlight bf16, plain attention", OURS,
-]  # fmt: skip
+    "timm fp32",
+    "timm bf16",
+    "Hugging Face fp32",
+    "Hugging Face bf16",
+    "vit-pytorch fp32",
+    "vit-pytorch bf16",
+    "Patchlight fp32",
+    "Patchlight fp32, plain attention",
+    "Patchlight bf16",
+    "Patchlight bf16, plain attention",
+    OURS,
+]
 PREDICT = {  # eval.precision: what `patchlight eval` does with it
     "fp32": "Patchlight predict_logits, from uint8 pixels, fp32",
     "auto": "Patchlight predict_logits, from uint8 pixels, as chosen",
@@ -113,7 +122,11 @@ def table(result: dict[str, Any]) -> str:
         for name, seconds in throughput["seconds"].items()
     ]
     header = [
-        "contender", f"batch {result['shape']['batch']}: time over Patchlight's", "images/s",
-        "one image: time over Patchlight's", "ms, median", "ms, 95th percentile",
-    ]  # fmt: skip
+        "contender",
+        f"batch {result['shape']['batch']}: time over Patchlight's",
+        "images/s",
+        "one image: time over Patchlight's",
+        "ms, median",
+        "ms, 95th percentile",
+    ]
     return f"Patchlight chose {result['precision_of_patchlight']}.\n\n{markdown.table(header, rows)}"

@@ -22,9 +22,15 @@ class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, images: ImageSet, policy: str, *, augmented: bool = True, flip: bool = True,
-        mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD,
-    ) -> None:  # fmt: skip
+        self,
+        images: ImageSet,
+        policy: str,
+        *,
+        augmented: bool = True,
+        flip: bool = True,
+        mean: tuple[float, ...] = MEAN,
+        std: tuple[float, ...] = STD,
+    ) -> None:
         pixels, labels = images.gather(range(len(images)))
         self.pixels, self.labels = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
         self.transform = classic_transform(pixels.shape[2], policy, augmented, flip, mean, std)

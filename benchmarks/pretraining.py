@@ -51,12 +51,14 @@ PLANS: dict[str, tuple[Training, ...]] = {
         Training(
             0.8,
             settings={
-                "train.teacher": "FIRST", "train.distill": "soft", "model.distill_token": "true",
+                "train.teacher": "FIRST",
+                "train.distill": "soft",
+                "model.distill_token": "true",
                 "model.global_pool": "token",
             },
         ),
     ),
-}  # fmt: skip
+}
 LABELS: dict[str, dict[str, str]] = {
     "all": {},
     "450 of each class": {"data.train_per_class": "450", "data.val_per_class": "50"},
@@ -104,9 +106,15 @@ def folder_of(options: Options, seed: int) -> Iterator[Path]:
 
 
 def carry_out(
-    trainings: tuple[Training, ...], base: dict[str, str], limit: dict[str, str], options: Options, seconds: float,
-    seed: int, folder: Path, done: dict[tuple[object, ...], Path],
-) -> Path:  # fmt: skip
+    trainings: tuple[Training, ...],
+    base: dict[str, str],
+    limit: dict[str, str],
+    options: Options,
+    seconds: float,
+    seed: int,
+    folder: Path,
+    done: dict[tuple[object, ...], Path],
+) -> Path:
     """Train what is not `done` yet; the run folder of the last."""
     first = last = folder
     for training in trainings:
@@ -137,10 +145,15 @@ def table(result: dict[str, Any]) -> str:
         alone = result["runs"][few][ALONE]
         for plan, found in plans.items():
             gains = [run["test"] - other["test"] for run, other in zip(result["runs"][few][plan], alone, strict=True)]
-            rows.append([
-                few, plan, markdown.percent(found["test"]), markdown.percent(found["val"]),
-                "" if plan == ALONE else markdown.points(spread(gains)),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    few,
+                    plan,
+                    markdown.percent(found["test"]),
+                    markdown.percent(found["val"]),
+                    "" if plan == ALONE else markdown.points(spread(gains)),
+                ]
+            )
     seeds = len(next(iter(next(iter(result["runs"].values())).values())))
     header = ["labels", "plan", "test accuracy", "validation accuracy", "points over labels alone, seed by seed"]
     intro = (

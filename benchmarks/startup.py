@@ -20,9 +20,10 @@ IMPORTS = {
     "import patchlight.verbs (all of it)": ("patchlight", "import patchlight.verbs"),
     "import timm": ("timm", "import timm"),
     "from transformers import ViTForImageClassification": (
-        "transformers", "from transformers import ViTForImageClassification",
+        "transformers",
+        "from transformers import ViTForImageClassification",
     ),
-}  # fmt: skip
+}
 # Lines of `patchlight train` on standard error. In debug runs an epoch is two steps and a validation.
 READY, FIRST_EPOCH = "parameters,", "epoch 1/"
 # Another source is trained on by this recipe, which whitens, and times its steps before the first.
@@ -68,8 +69,11 @@ def until_line(options: Options, words: list[str], sign: str) -> Sampler:
             started = time.perf_counter()
             process = subprocess.Popen(
                 [*command, "--out", f"{folder}/run"],
-                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             assert process.stderr is not None
             lines = []
             for line in process.stderr:

@@ -89,8 +89,6 @@ def _rows(part: dict[str, Any], batch: int, flops: int, *, chosen: str = "") -> 
         row = [name, markdown.times(part["ratios"][OURS][name])]
         row += [markdown.times(part["ratios"][same_precision(name, chosen)][name])] if chosen else []
         median = seconds["median"]
-        row += [
-            markdown.milliseconds(median), markdown.number(batch / median), markdown.number(flops / median / 1e9)
-        ]  # fmt: skip
+        row += [markdown.milliseconds(median), markdown.number(batch / median), markdown.number(flops / median / 1e9)]
         rows.append(row)
     return markdown.table([*header, "ms/step", "images/s", "GFLOP/s"], rows)

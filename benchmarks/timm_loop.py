@@ -105,8 +105,10 @@ def loaders(job: Job, train_set: ImageSet, val_set: ImageSet) -> tuple[Any, Any]
     augmented = Pictures(train_set, "randaugment", mean=mean, std=std)
     plain = Pictures(val_set, "none", augmented=False, mean=mean, std=std)
     common: dict[str, Any] = {
-        "num_workers": job.workers, "persistent_workers": True, "pin_memory": job.device == "cuda",
-    }  # fmt: skip
+        "num_workers": job.workers,
+        "persistent_workers": True,
+        "pin_memory": job.device == "cuda",
+    }
     return (
         torch.utils.data.DataLoader(augmented, job.batch, shuffle=True, drop_last=True, **common),
         torch.utils.data.DataLoader(plain, 500, **common),

@@ -28,9 +28,14 @@ def save_hugging_face(folder: Path, kind: str = "ViT", classifier: bool = True, 
     """Hugging Face's folder: config.json with the model type, model.safetensors, preprocessor_config.json."""
     torch.manual_seed(0)
     options = {
-        "image_size": SIZE, "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
-        "intermediate_size": 48, **options,
-    }  # fmt: skip
+        "image_size": SIZE,
+        "patch_size": 4,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 48,
+        **options,
+    }
     config = getattr(transformers, f"{kind}Config")(num_labels=7, **options)
     suffix = {"ViTMAE": "ForPreTraining"}.get(kind, "ForImageClassification" if classifier else "Model")
     model = getattr(transformers, f"{kind}{suffix}")(config)

@@ -29,17 +29,28 @@ PART = {
     "seconds": {"timm bf16": SPREAD, "Patchlight": SPREAD},
 }
 RECORD = {
-    "benchmark": "step", "command": "python -m benchmarks step", "date": "2026-01-02T03:04:05+00:00", "quick": False,
-    "device": "cpu", "threads": 2, "missing": ["kornia"], "load_average": {"before": 0.1, "after": 2.0},
+    "benchmark": "step",
+    "command": "python -m benchmarks step",
+    "date": "2026-01-02T03:04:05+00:00",
+    "quick": False,
+    "device": "cpu",
+    "threads": 2,
+    "missing": ["kornia"],
+    "load_average": {"before": 0.1, "after": 2.0},
     "environment": {
-        "git_commit": "0123456789abcdef", "hardware": {"cpu": "Some CPU", "gpu": None},
+        "git_commit": "0123456789abcdef",
+        "hardware": {"cpu": "Some CPU", "gpu": None},
         "versions": {"torch": "2.11.0", "timm": "1.0.20", "kornia": None},
     },
     "result": {
-        "shape": {"batch": 64}, "parameters": 5362762, "flops_per_step": 140e9, "patchlight_chose": "bf16",
-        "one_process": PART, "own_processes": PART,
+        "shape": {"batch": 64},
+        "parameters": 5362762,
+        "flops_per_step": 140e9,
+        "patchlight_chose": "bf16",
+        "one_process": PART,
+        "own_processes": PART,
     },
-}  # fmt: skip
+}
 
 
 def write_record(folder: Path, **changes: object) -> None:

@@ -11,9 +11,14 @@ from patchlight.models import VisionTransformer
 
 SHAPE = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 HF_SHAPE = {
-    "image_size": 16, "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3,
-    "intermediate_size": 48, "num_labels": 5,
-}  # fmt: skip
+    "image_size": 16,
+    "patch_size": 4,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "num_labels": 5,
+}
 
 
 def stirred(model: nn.Module) -> nn.Module:

@@ -25,8 +25,16 @@ class Progress:
     def __init__(self, total: int, label: str, done: int = 0) -> None:
         self.total, self.label, self.done = total, label, done
         self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=done, desc=label, leave=False, dynamic_ncols=True, file=sys.stderr,
-                        disable=not self.terminal, mininterval=0.2)  # fmt: skip
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=not self.terminal,
+            mininterval=0.2,
+        )
         self.started = self.shown = time.monotonic()
         self.first = done
 

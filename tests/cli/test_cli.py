@@ -48,9 +48,16 @@ def picture(path: Path, size: tuple[int, int] = (37, 50), mode: str = "RGB") -> 
 def test_a_run_folder_holds_what_is_promised(run):
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     promised = {
-        "config.toml", "environment.json", "metrics.jsonl", "eval.json", "samples.npz", "report.html", "README.md",
-        "model/model.safetensors", "model/config.json",
-    }  # fmt: skip
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "eval.json",
+        "samples.npz",
+        "report.html",
+        "README.md",
+        "model/model.safetensors",
+        "model/config.json",
+    }
     assert promised <= names
     assert any(name.startswith("figures/") and name.endswith(".png") for name in names)
     assert any(re.match(r"checkpoints/step-\d{8}/model\.safetensors", name) for name in names)
@@ -61,8 +68,14 @@ def test_a_run_folder_holds_what_is_promised(run):
     digests = environment["data"].pop("digests")
     assert set(digests) == {"train", "val", "test"}
     assert environment["data"] == {
-        "source": "digits", "path": None, "train": 120, "val": 40, "test": 60, "classes": 10, "notes": [],
-    }  # fmt: skip
+        "source": "digits",
+        "path": None,
+        "train": 120,
+        "val": 40,
+        "test": 60,
+        "classes": 10,
+        "notes": [],
+    }
 
 
 def test_maps_are_measured_beside_the_page(here):
@@ -345,11 +358,26 @@ def test_every_recipe_trains_two_steps(name, tmp_path):
     but for weights of a hub, in whose place stand small ones of the same format.
     """
     words = [
-        "train", name, "--out", str(tmp_path / "run"), "--data.source", "digits", "--train.debug",
-        "--train.device", "cpu",
-        "--data.test_per_class", "2", "--data.val_per_class", "2", "--data.train_per_class", "6",
-        "--train.batch_size", "8", "--eval.gallery", "2",
-    ]  # fmt: skip
+        "train",
+        name,
+        "--out",
+        str(tmp_path / "run"),
+        "--data.source",
+        "digits",
+        "--train.debug",
+        "--train.device",
+        "cpu",
+        "--data.test_per_class",
+        "2",
+        "--data.val_per_class",
+        "2",
+        "--data.train_per_class",
+        "6",
+        "--train.batch_size",
+        "8",
+        "--eval.gallery",
+        "2",
+    ]
     recipe = load_recipe(name)
     if recipe.model.name not in MODELS:
         library = "timm" if recipe.model.name.startswith("timm/") else "huggingface"

@@ -58,8 +58,12 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
         assert name in text
     assert main([*words, "--json"]) == 0
     assert said(capsys)["images"][0] | {"predicted": "", "probability": 0} == {
-        "image": str(path), "predicted": "", "probability": 0, "true": None, "target": "7",
-    }  # fmt: skip
+        "image": str(path),
+        "predicted": "",
+        "probability": 0,
+        "true": None,
+        "target": "7",
+    }
 
 
 def test_the_table_on_test_images(run, tmp_path, capsys):

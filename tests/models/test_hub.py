@@ -42,12 +42,16 @@ def folders(tmp_path_factory):
         "huggingface": save_hugging_face(root / "vit"),
         "encoder": save_hugging_face(root / "encoder", classifier=False),
         "mae": save_hugging_face(
-            root / "mae", "ViTMAE", decoder_hidden_size=24, decoder_num_attention_heads=3, decoder_intermediate_size=48,
+            root / "mae",
+            "ViTMAE",
+            decoder_hidden_size=24,
+            decoder_num_attention_heads=3,
+            decoder_intermediate_size=48,
             decoder_num_hidden_layers=1,
         ),
         "deit": save_hugging_face(root / "deit", "DeiT"),
         "dinov2": save_hugging_face(root / "dinov2", "Dinov2", mlp_ratio=2),
-    }  # fmt: skip
+    }
 
 
 def load(name, size: int = 32, classes: int = 5, **fields):
@@ -136,9 +140,11 @@ def test_resampling_is_timms():
     kernel = torch.randn(6, 3, 16, 16)
     for size in (8, 32):
         torch.testing.assert_close(
-            resample_kernel(kernel, (size, size)), timm.layers.resample_patch_embed(kernel, [size, size]),
-            atol=1e-4, rtol=1e-3,
-        )  # fmt: skip
+            resample_kernel(kernel, (size, size)),
+            timm.layers.resample_patch_embed(kernel, [size, size]),
+            atol=1e-4,
+            rtol=1e-3,
+        )
 
 
 def test_a_resampled_kernel_says_the_same_of_resized_patches():
@@ -343,12 +349,20 @@ def test_hierarchical_transformers_come_through_the_same_door(architecture):
 
 SMALL_HIERARCHIES = {
     "swin_tiny_patch4_window7_224": {
-        "img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2),
+        "img_size": 32,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 12,
+        "depths": (1, 1),
+        "num_heads": (2, 2),
     },
     "pvt_v2_b0": {
-        "depths": (1, 1, 1, 1), "embed_dims": (8, 16, 16, 16), "num_heads": (1, 1, 2, 2), "mlp_ratios": (2, 2, 2, 2),
+        "depths": (1, 1, 1, 1),
+        "embed_dims": (8, 16, 16, 16),
+        "num_heads": (1, 1, 2, 2),
+        "mlp_ratios": (2, 2, 2, 2),
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("architecture", SMALL_HIERARCHIES)
@@ -521,13 +535,23 @@ def test_transformers_with_another_patch_embedding(tmp_path, architecture):
 
 
 VISION = {
-    "image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
-}  # fmt: skip
+}
 TEXT = {
-    "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 10,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "vocab_size": 10,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 SMALL_FAMILIES = {
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
     "Swin": {"image_size": 32, "embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
@@ -535,7 +559,7 @@ SMALL_FAMILIES = {
     "ConvNext": {"image_size": 32, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 4},
     "CLIP": {"vision_config": VISION, "text_config": TEXT},
     "Siglip": {"vision_config": VISION, "text_config": TEXT},
-}  # fmt: skip
+}
 
 
 def save_family(folder, family, **options):

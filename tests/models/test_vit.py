@@ -192,9 +192,14 @@ def test_dropped_patches_do_not_reach_the_answer():
 
 def test_rates_reach_their_places():
     model = VisionTransformer(
-        **SMALL, drop_rate=0.1, patch_drop_rate=0.6, pos_drop_rate=0.2, proj_drop_rate=0.3, attn_drop_rate=0.4,
+        **SMALL,
+        drop_rate=0.1,
+        patch_drop_rate=0.6,
+        pos_drop_rate=0.2,
+        proj_drop_rate=0.3,
+        attn_drop_rate=0.4,
         drop_path_rate=0.5,
-    )  # fmt: skip
+    )
     assert (model.head_drop.p, model.pos_drop.p, model.patch_drop.rate) == (0.1, 0.2, 0.6)
     assert [block.drop_path1.rate for block in model.blocks] == pytest.approx([0, 0.25, 0.5])
     alone = VisionTransformer(**SMALL, proj_drop_rate=0.3, mlp_drop_rate=0.1)

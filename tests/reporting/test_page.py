@@ -73,16 +73,25 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
         grid = (side // 4, side // 4)
         n = grid[0] * grid[1]
         np.savez_compressed(
-            path / "insight.npz", relevance=rng.random((len(chosen), 2, *grid)), explored=np.array([0, 5]),
+            path / "insight.npz",
+            relevance=rng.random((len(chosen), 2, *grid)),
+            explored=np.array([0, 5]),
             attention=rng.integers(0, 256, (2, 2, 3 if n <= 64 else 1, n, n), dtype=np.uint8),
             pooled=rng.integers(0, 256, (2, 2, 3, *grid), dtype=np.uint8),
-            distance=rng.random((2, 3)), entropy=rng.random((2, 3)), positions=rng.random((n, *grid)),
+            distance=rng.random((2, 3)),
+            entropy=rng.random((2, 3)),
+            positions=rng.random((n, *grid)),
             filters=rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
-        )  # fmt: skip
+        )
         np.savez_compressed(
-            path / "snapshots.npz", images=samples["images"][:3], labels=labels[chosen][:3], method=np.array("chefer"),
-            epochs=np.array([1, 2, 4]), maps=rng.random((3, 3, *grid)), probs=np.full((3, 3, len(names)), 0.1),
-        )  # fmt: skip
+            path / "snapshots.npz",
+            images=samples["images"][:3],
+            labels=labels[chosen][:3],
+            method=np.array("chefer"),
+            epochs=np.array([1, 2, 4]),
+            maps=rng.random((3, 3, *grid)),
+            probs=np.full((3, 3, len(names)), 0.1),
+        )
     np.savez_compressed(path / "samples.npz", **samples)
     return path
 

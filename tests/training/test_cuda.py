@@ -24,9 +24,11 @@ CONV = {"name": "vit-compact", "embed_dim": 24, "depth": 2, "num_heads": 2, "ste
 
 def trainer(tmp_path, device: str, **train: object) -> Trainer:
     config = small_config(
-        model=CONV, augment=EVERYTHING, optim={"name": "muon", "muon_conv_lr": 0.01},
+        model=CONV,
+        augment=EVERYTHING,
+        optim={"name": "muon", "muon_conv_lr": 0.01},
         train={"batch_size": 16, "device": device, **train},
-    )  # fmt: skip
+    )
     data = small_splits()
     return Trainer(*build(config, data), data, config, Run(tmp_path / device))
 

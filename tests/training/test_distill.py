@@ -74,10 +74,13 @@ def test_a_student_learns_from_the_teacher(tmp_path, teacher, kind, token):
     settings = {
         "model": {"global_pool": "token", **({"distill_token": True} if token else {})},
         "train": {
-            "epochs": 12, "teacher": str(teacher), "distill": kind, "distill_share": 0.5 if token else 1.0,
+            "epochs": 12,
+            "teacher": str(teacher),
+            "distill": kind,
+            "distill_share": 0.5 if token else 1.0,
             "select": "last",
         },
-    }  # fmt: skip
+    }
     if not token:
         wrong = dataclasses.replace(small_splits().train, labels=(small_splits().train.labels + 1) % 3)
         settings["data_set"] = dataclasses.replace(small_splits(), train=wrong)

@@ -138,9 +138,12 @@ def test_it_learns(tmp_path):
 def test_a_few_steps_are_the_textbooks(tmp_path):
     """Forward, smoothed cross-entropy, AdamW, by hand on the same batches."""
     trainer, *_ = start(
-        tmp_path, train={"label_smoothing": 0.1, "epochs": 1}, model={"fused_attn": True},
-        optim={"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95}, schedule={"name": "linear"},
-    )  # fmt: skip
+        tmp_path,
+        train={"label_smoothing": 0.1, "epochs": 1},
+        model={"fused_attn": True},
+        optim={"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95},
+        schedule={"name": "linear"},
+    )
     reference = type(trainer.model)(**trainer.card.args)
     reference.load_state_dict(trainer.model.state_dict())
     decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
@@ -166,9 +169,11 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
 
 def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):
     trainer, *_ = start(
-        tmp_path, optim={"layer_decay": 0.5, "lr": 1e-3}, schedule={"name": "linear", "min_lr": 5e-4},
+        tmp_path,
+        optim={"layer_decay": 0.5, "lr": 1e-3},
+        schedule={"name": "linear", "min_lr": 5e-4},
         train={"epochs": 2},
-    )  # fmt: skip
+    )
     for step in range(trainer.state.total_steps):
         trainer.train_step(*divmod(step, trainer.steps_per_epoch))
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
@@ -293,8 +298,10 @@ def test_the_last_can_be_kept_instead(tmp_path):
 def test_every_nth_checkpoint_stays(tmp_path):
     _, run = run_fit(tmp_path, train={"epochs": 5, "checkpoint_every": 2})
     assert [p.name for p in list_checkpoints(run.path / "checkpoints")] == [
-        "step-00000006", "step-00000012", "step-00000015",
-    ]  # fmt: skip
+        "step-00000006",
+        "step-00000012",
+        "step-00000015",
+    ]
 
 
 def test_mixing_stops_when_it_is_told_to(tmp_path):

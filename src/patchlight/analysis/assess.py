@@ -56,9 +56,14 @@ MEASURES: dict[str, Measure] = {
 
 
 def assess(
-    anatomy: Anatomy, images: Tensor, black: Tensor, *, methods: Sequence[str] = tuple(METHODS),
-    where: Tensor | None = None, label: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    anatomy: Anatomy,
+    images: Tensor,
+    black: Tensor,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    where: Tensor | None = None,
+    label: str = "",
+) -> dict[str, Any]:
     """Every method, and the controls, on normalised images (N, 3, h, w), for the class that the model predicts.
 
     `black` (3,) is the normalised value of black; `where` (N,) the patch that holds the evidence, or -1.
@@ -105,9 +110,15 @@ def assess(
 
 
 def assess_batch(
-    anatomy: Anatomy, other: Anatomy, name: str, images: Tensor, logits: Tensor, black: Tensor, where: Tensor | None,
+    anatomy: Anatomy,
+    other: Anatomy,
+    name: str,
+    images: Tensor,
+    logits: Tensor,
+    black: Tensor,
+    where: Tensor | None,
     removals: Falls,
-) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+) -> tuple[dict[str, Tensor], float]:
     """Each measure (B,) of a method on a batch, and the seconds that its maps took; `other` is a model of chance."""
     method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
     maps, taken = timed(lambda: maps_of(method, anatomy, images, targets), images.device)

@@ -124,6 +124,4 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
 def cka_of_layers(a: Tensor, b: Tensor) -> Tensor:
     """`linear_cka` of the mean tokens of every two layers, (B, L1, T, D1) and (B, L2, T, D2) -> (L1, L2)."""
     left, right = a.mean(dim=2).cpu(), b.mean(dim=2).cpu()
-    return torch.stack([
-        torch.stack([linear_cka(x, y) for y in right.unbind(dim=1)]) for x in left.unbind(dim=1)
-    ])  # fmt: skip
+    return torch.stack([torch.stack([linear_cka(x, y) for y in right.unbind(dim=1)]) for x in left.unbind(dim=1)])

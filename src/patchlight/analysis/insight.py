@@ -66,9 +66,15 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: dict[str, np.nda
 
 
 def measure_faithfulness(
-    model: nn.Module, card: ModelCard, images: ImageSet, source: str, *, methods: Sequence[str] = SHOWN,
-    count: int = 500, label: str = "",
-) -> dict[str, Any] | None:  # fmt: skip
+    model: nn.Module,
+    card: ModelCard,
+    images: ImageSet,
+    source: str,
+    *,
+    methods: Sequence[str] = SHOWN,
+    count: int = 500,
+    label: str = "",
+) -> dict[str, Any] | None:
     """`assess` of the methods on `count` test images of `source`, drawn by a fixed seed; None for a model without
     attention. Planted images have a patch that decides, which is pointed at where one patch holds it.
     """

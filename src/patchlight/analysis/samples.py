@@ -18,9 +18,12 @@ from patchlight.models.anatomy import find_anatomy
 
 # Whose attention a map shows.
 POOLED = {
-    "token": "the CLS token", "avg": "the mean patch", "seq": "the pooled patch",
-    "token+avg": "CLS token and mean patch", "token+dist": "CLS and distillation token",
-}  # fmt: skip
+    "token": "the CLS token",
+    "avg": "the mean patch",
+    "seq": "the pooled patch",
+    "token+avg": "CLS token and mean patch",
+    "token+dist": "CLS and distillation token",
+}
 
 
 def collect_samples(

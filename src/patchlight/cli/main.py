@@ -154,9 +154,14 @@ def _explain(args: argparse.Namespace) -> None:
         _print_json(result) if args.json else _print(faithfulness_table(result))
         return
     result = explain.explain_run(
-        args.run, args.images, method=args.method or DEFAULT_METHOD, target=args.target or "predicted", layers=layers,
-        out=args.out, device=args.device,
-    )  # fmt: skip
+        args.run,
+        args.images,
+        method=args.method or DEFAULT_METHOD,
+        target=args.target or "predicted",
+        layers=layers,
+        out=args.out,
+        device=args.device,
+    )
     _print_json(result) if args.json else _print(explanation_text(result))
 
 

@@ -66,10 +66,16 @@ def probe_table(result: dict[str, Any]) -> str:
     for key, about, choice in (("linear", "linear probe", "C"), ("knn", "nearest neighbours", "k")):
         found = result[key]
         low, high = found["top1_ci95"]
-        rows.append((
-            about, f"{choice} = {found[choice]:g}", share(found["val_top1"]), share(found["top1"]),
-            f"{100 * low:.2f} to {100 * high:.2f}", f"{found['seconds']:.1f} s",
-        ))  # fmt: skip
+        rows.append(
+            (
+                about,
+                f"{choice} = {found[choice]:g}",
+                share(found["val_top1"]),
+                share(found["top1"]),
+                f"{100 * low:.2f} to {100 * high:.2f}",
+                f"{found['seconds']:.1f} s",
+            )
+        )
     heads = ("", "chosen", "validation", "test", "95 % interval", "time")
     first = f"{result['features']} features of {result['model']} on {result['data']}, in {result['features_s']:.1f} s"
     return f"{first}\n\n{table(rows, heads)}"
@@ -86,12 +92,18 @@ def prediction_table(answers: list[dict[str, Any]]) -> str:
 def comparison_table(result: dict[str, Any]) -> str:
     rows = [
         (
-            run["run"], run["model"], f"{100 * run['top1']:.2f}",
-            f"{100 * run['top1_ci95'][0]:.2f}-{100 * run['top1_ci95'][1]:.2f}", f"{run['n']:,}", short(run["params"]),
-            short(run["flops_per_image"]), f"{run['images_per_s']:,.0f}", clock(run["train_wall_s"]),
+            run["run"],
+            run["model"],
+            f"{100 * run['top1']:.2f}",
+            f"{100 * run['top1_ci95'][0]:.2f}-{100 * run['top1_ci95'][1]:.2f}",
+            f"{run['n']:,}",
+            short(run["params"]),
+            short(run["flops_per_image"]),
+            f"{run['images_per_s']:,.0f}",
+            clock(run["train_wall_s"]),
         )
         for run in result["runs"]
-    ]  # fmt: skip
+    ]
     header = ("run", "model", "accuracy %", "95 % interval", "n", "params", "FLOPs", "images/s", "time")
     text = table(rows, header, left=2)
     if len({(run["data"], run["n"]) for run in result["runs"]}) > 1:
@@ -225,11 +237,15 @@ def doctor_text(found: dict[str, Any]) -> str:
     if "recipes" in found:
         rows = [
             (
-                row["recipe"], f"{row['images_per_s']:,.0f}", f"{row['epochs']:.3g}", clock(row["own_s"]),
-                f"{row['memory_gb']:.1f}", share(row["top1"]),
+                row["recipe"],
+                f"{row['images_per_s']:,.0f}",
+                f"{row['epochs']:.3g}",
+                clock(row["own_s"]),
+                f"{row['memory_gb']:.1f}",
+                share(row["top1"]),
             )
             for row in found["recipes"]
-        ]  # fmt: skip
+        ]
         header = (
             "recipe",
             "images/s",
@@ -253,10 +269,16 @@ def doctor_text(found: dict[str, Any]) -> str:
 
 # The measures that fit a terminal's width; --json has all.
 SHOWN_MEASURES = {
-    "deletion mean": "deletion", "insertion mean": "insertion", "deletion tokens": "del. tokens",
-    "insertion tokens": "ins. tokens", "infidelity": "infidelity", "sensitivity": "sensitivity",
-    "randomized": "randomized", "other class": "other class", "pointing": "pointing",
-}  # fmt: skip
+    "deletion mean": "deletion",
+    "insertion mean": "insertion",
+    "deletion tokens": "del. tokens",
+    "insertion tokens": "ins. tokens",
+    "infidelity": "infidelity",
+    "sensitivity": "sensitivity",
+    "randomized": "randomized",
+    "other class": "other class",
+    "pointing": "pointing",
+}
 LEGEND = (
     "deletion: mean probability while the most important patches are removed first, lower is better; insertion: the "
     "least important first, higher is better; infidelity: share of the logit's falls that the map does not predict, "
@@ -275,10 +297,11 @@ def faithfulness_table(result: dict[str, Any]) -> str:
         (
             row["method"] + ("" if row["by_class"] else " (blind)"),
             *(_with_interval(row["scores"][key]) for key in measures),
-            f"{row['ms']:.2f}", f"{row['ratio']:.1f}",
+            f"{row['ms']:.2f}",
+            f"{row['ratio']:.1f}",
         )
         for row in result["rows"]
-    ]  # fmt: skip
+    ]
     header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
     return f"{result['n']:,} images, for the predicted class\n\n{table(rows, header)}\n\n{legend}"

@@ -32,8 +32,14 @@ def _summary(run: Run) -> dict[str, Any]:
     metrics, environment = run.read_json("eval.json"), run.read_json("environment.json")
     model, time = environment["model"], environment["time"]
     return {
-        "run": str(run.path), "model": model["name"], "data": metrics["data"], "n": metrics["n"],
-        "top1": metrics["top1"], "top1_ci95": metrics["top1_ci95"],
-        "params": model["params"], "flops_per_image": model["flops_per_image"],
-        "images_per_s": time["images_per_s"], "train_wall_s": time["train_wall_s"],
-    }  # fmt: skip
+        "run": str(run.path),
+        "model": model["name"],
+        "data": metrics["data"],
+        "n": metrics["n"],
+        "top1": metrics["top1"],
+        "top1_ci95": metrics["top1_ci95"],
+        "params": model["params"],
+        "flops_per_image": model["flops_per_image"],
+        "images_per_s": time["images_per_s"],
+        "train_wall_s": time["train_wall_s"],
+    }

@@ -22,9 +22,13 @@ from patchlight.training.setup import (
 
 
 def evaluate(
-    run: str | Path, *, data: str | None = None, split: str = "test", device: str = "auto",
+    run: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    device: str = "auto",
     precision: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The metrics of a finished run on a split of its own data, or of any source with the same classes.
 
     `precision` is as eval.precision, and that of the run's recipe where it is None.
@@ -41,9 +45,14 @@ def evaluate(
     else:
         images, split = other_split(data, split, card)
     metrics, _ = evaluation.evaluate(
-        model, card, images, split=split, batch_size=config.eval.batch_size,
-        precision=precision or config.eval.precision, mirror=config.eval.mirror,
-    )  # fmt: skip
+        model,
+        card,
+        images,
+        split=split,
+        batch_size=config.eval.batch_size,
+        precision=precision or config.eval.precision,
+        mirror=config.eval.mirror,
+    )
     return {"data": data or config.data.source, **metrics}
 
 

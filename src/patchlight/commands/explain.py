@@ -29,9 +29,15 @@ MOST_SHOWN = 12  # images of a run when none are named
 
 
 def explain_run(
-    run: str | Path, images: Sequence[str | Path] = (), *, method: str = DEFAULT_METHOD, target: str = "predicted",
-    layers: Sequence[int] | None = None, out: str | Path | None = None, device: str = "auto",
-) -> dict[str, Any]:  # fmt: skip
+    run: str | Path,
+    images: Sequence[str | Path] = (),
+    *,
+    method: str = DEFAULT_METHOD,
+    target: str = "predicted",
+    layers: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
     """Explain image files, or without any the run's own samples, and write figures and `maps.npz` into `out`.
 
     `method` is a row of METHODS or "all"; `target` "predicted", "true" (of a run's samples), or a class; `layers` are
@@ -50,9 +56,14 @@ def explain_run(
     folder = Path(out) if out else Path(run) / "explain"
     folder.mkdir(parents=True, exist_ok=True)
     arrays = folder / "maps.npz"
-    np.savez_compressed(arrays, images=subject.pictures, targets=targets.cpu(), **{  # type: ignore[arg-type]
-        name.replace("-", "_"): one.maps.cpu().numpy() for name, one in found.items()
-    })  # fmt: skip
+    np.savez_compressed(
+        arrays,
+        images=subject.pictures,
+        targets=targets.cpu(),
+        **{  # type: ignore[arg-type]
+            name.replace("-", "_"): one.maps.cpu().numpy() for name, one in found.items()
+        },
+    )
     return {
         "run": str(run),
         "target": target,
@@ -75,9 +86,14 @@ def faithfulness(
     model, card = load_classifier(run, resolve_device(device))
     dissect(model)  # which says what is missing of a model without maps
     found = measure_faithfulness(
-        model, card, own_split(opened, "test"), opened.config().data.source,
-        methods=list(METHODS) if method == "all" else [method], count=count, label="assessing",
-    )  # fmt: skip
+        model,
+        card,
+        own_split(opened, "test"),
+        opened.config().data.source,
+        methods=list(METHODS) if method == "all" else [method],
+        count=count,
+        label="assessing",
+    )
     assert found is not None
     result = {"run": str(run), **found}
     target = Run(Path(out)) if out else opened

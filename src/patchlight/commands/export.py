@@ -51,9 +51,11 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
             "safetensors or onnx, and report this"
         )
     return {
-        "format": format, "folder": str(folder), "files": sorted(path.name for path in folder.iterdir()),
+        "format": format,
+        "folder": str(folder),
+        "files": sorted(path.name for path in folder.iterdir()),
         "max_difference": difference,
-    }  # fmt: skip
+    }
 
 
 def check_own(folder: Path) -> None:
@@ -97,9 +99,13 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
         if options is None:
             raise PatchlightError(f"timm has no {card.name} of this shape; export to safetensors or onnx")
     theirs.pretrained_cfg |= {
-        "mean": card.mean, "std": card.std, "input_size": (3, card.img_size, card.img_size), "crop_pct": 1.0,
-        "tag": None, "license": None,  # they are those of timm's weights of that name, not of these
-    }  # fmt: skip
+        "mean": card.mean,
+        "std": card.std,
+        "input_size": (3, card.img_size, card.img_size),
+        "crop_pct": 1.0,
+        "tag": None,
+        "license": None,  # they are those of timm's weights of that name, not of these
+    }
     theirs = theirs.to(memory_format=torch.contiguous_format)
     timm.models.save_for_hf(
         theirs,
@@ -162,14 +168,25 @@ def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     pixels = torch.zeros(2, 3, card.img_size, card.img_size, dtype=torch.uint8)
     packed = Packed(model, card).eval().requires_grad_(False)
     torch.onnx.export(
-        packed, (pixels,), str(path), input_names=["pixels"], output_names=["logits"],
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}}, dynamo=True, external_data=False,
+        packed,
+        (pixels,),
+        str(path),
+        input_names=["pixels"],
+        output_names=["logits"],
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
+        dynamo=True,
+        external_data=False,
         verbose=False,
-    )  # fmt: skip
+    )
     written = onnx.load(path)
-    onnx.helper.set_model_props(written, {
-        "labels": json.dumps(list(card.class_names)), "img_size": str(card.img_size), "producer": "patchlight",
-    })  # fmt: skip
+    onnx.helper.set_model_props(
+        written,
+        {
+            "labels": json.dumps(list(card.class_names)),
+            "img_size": str(card.img_size),
+            "producer": "patchlight",
+        },
+    )
     onnx.save(written, path)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
@@ -200,10 +217,16 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     if (run.path / "eval.json").is_file():
         result, where = run.read_json("eval.json"), run.read_json("environment.json")["data"]["path"]
         data = Path(where).name if where else result["data"]  # a path says more of this machine than of the images
-        facts["eval_results"] = [EvalResult(
-            task_type="image-classification", dataset_type=data, dataset_name=data,
-            dataset_split=result["split"], metric_type="accuracy", metric_value=round(result["top1"], 4),
-        )]  # fmt: skip
+        facts["eval_results"] = [
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=data,
+                dataset_name=data,
+                dataset_split=result["split"],
+                metric_type="accuracy",
+                metric_value=round(result["top1"], 4),
+            )
+        ]
         low, high = result["top1_ci95"]
         score = (
             f"Accuracy on {result['n']:,} {result['split']} images of `{data}`: "

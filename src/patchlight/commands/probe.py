@@ -61,10 +61,14 @@ def probe(config: Config) -> dict[str, Any]:
         features_s = time.perf_counter() - start
         labels = {name: images.labels.numpy() for name, images in sets.items()}
         return {
-            "model": card.name, "weights": card.source, "data": config.data.source,
-            "features": features["train"].shape[1], "features_s": features_s,
-            "linear": linear_probe(features, labels), "knn": nearest_neighbours(features, labels),
-        }  # fmt: skip
+            "model": card.name,
+            "weights": card.source,
+            "data": config.data.source,
+            "features": features["train"].shape[1],
+            "features_s": features_s,
+            "linear": linear_probe(features, labels),
+            "knn": nearest_neighbours(features, labels),
+        }
 
 
 def linear_probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -108,6 +112,10 @@ def _chosen(
     right = int((best[2].predict(features["test"]) == labels["test"]).sum())
     n = len(labels["test"])
     return {
-        word: best[1], "val_top1": best[0], "top1": right / n, "top1_ci95": list(wilson_interval(right, n)), "n": n,
+        word: best[1],
+        "val_top1": best[0],
+        "top1": right / n,
+        "top1_ci95": list(wilson_interval(right, n)),
+        "n": n,
         "seconds": time.perf_counter() - start,
-    }  # fmt: skip
+    }

@@ -117,14 +117,23 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
 
     model, card = load_model(run.path, resolve_device(config.train.device))
     metrics, logits = evaluation.evaluate(
-        model, card, data.test, split="test", batch_size=config.eval.batch_size, precision=config.eval.precision,
+        model,
+        card,
+        data.test,
+        split="test",
+        batch_size=config.eval.batch_size,
+        precision=config.eval.precision,
         mirror=config.eval.mirror,
-    )  # fmt: skip
+    )
     if data.subset_test is not None:
         subset, _ = evaluation.evaluate(
-            model, card, data.subset_test, split="subset_test", batch_size=config.eval.batch_size,
+            model,
+            card,
+            data.subset_test,
+            split="subset_test",
+            batch_size=config.eval.batch_size,
             precision=config.eval.precision,
-        )  # fmt: skip
+        )
         metrics["subset_test"] = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
     run.write_json("environment.json", environment)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)

@@ -232,9 +232,17 @@ class EvalConfig(Section):
 
 # The rows of explanation.methods.METHODS, which imports torch; a test holds them equal.
 MethodName = Literal[
-    "attention", "rollout", "grad-rollout", "chefer", "legrad", "gradcam", "integrated-gradients", "occlusion",
-    "random", "centre",
-]  # fmt: skip
+    "attention",
+    "rollout",
+    "grad-rollout",
+    "chefer",
+    "legrad",
+    "gradcam",
+    "integrated-gradients",
+    "occlusion",
+    "random",
+    "centre",
+]
 DEFAULT_METHOD: MethodName = "grad-rollout"  # by the faithfulness tables of docs/results.md
 
 
@@ -266,6 +274,14 @@ SECTIONS: dict[str, type[Section]] = {
 
 # What a stage may change; all else belongs to the whole training.
 STAGE_FIELDS = (
-    "augment.", "optim.", "schedule.", "model.img_size", "train.epochs", "train.trainable", "train.batch_size",
-    "train.micro_batch_size", "train.label_smoothing", "train.early_stop_epochs",
-)  # fmt: skip
+    "augment.",
+    "optim.",
+    "schedule.",
+    "model.img_size",
+    "train.epochs",
+    "train.trainable",
+    "train.batch_size",
+    "train.micro_batch_size",
+    "train.label_smoothing",
+    "train.early_stop_epochs",
+)

@@ -75,9 +75,15 @@ class TrainBatches:
         images, targets = self.gather(indices)
         draw = seeded_generator(self.seed, "augment", epoch, step)
         pixels = augment(
-            images, indices, self.config,
-            seed=self.seed, epoch=epoch, generator=draw, strong=strong, fill=self.fill,
-        )  # fmt: skip
+            images,
+            indices,
+            self.config,
+            seed=self.seed,
+            epoch=epoch,
+            generator=draw,
+            strong=strong,
+            fill=self.fill,
+        )
         return pixels, targets
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,12 @@ from patchlight.errors import PatchlightError
 TEST_SHARE = 0.2
 TEST_SEED = 0
 SEEN_AND_HELD = (
-    ("training", "validation"), ("training", "test"), ("validation", "test"), ("training", "subset test"),
+    ("training", "validation"),
+    ("training", "test"),
+    ("validation", "test"),
+    ("training", "subset test"),
     ("validation", "subset test"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
     Images of no common size are fitted to `fallback_size`: what the model takes, where a recipe says it.
     """
     sets = load_source(
-        config.source, image_size=config.image_size, memory_limit_mb=config.memory_limit_mb,
+        config.source,
+        image_size=config.image_size,
+        memory_limit_mb=config.memory_limit_mb,
         fallback_size=fallback_size,
-    )  # fmt: skip
+    )
     return make_splits(sets, config)
 
 

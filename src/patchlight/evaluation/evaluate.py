@@ -71,9 +71,15 @@ def choose_speed(model: nn.Module, precision: str, batch_size: int) -> str:
 
 
 def evaluate(
-    model: nn.Module, card: ModelCard, images: ImageSet, *, split: str, batch_size: int = 500, precision: str = "fp32",
+    model: nn.Module,
+    card: ModelCard,
+    images: ImageSet,
+    *,
+    split: str,
+    batch_size: int = 500,
+    precision: str = "fp32",
     mirror: bool = False,
-) -> tuple[dict[str, Any], np.ndarray]:  # fmt: skip
+) -> tuple[dict[str, Any], np.ndarray]:
     """The metrics of `eval.json` and the logits (N, K), in a precision as `choose_speed` takes it.
 
     With `mirror` they tell under "mirrored" what averaging the probabilities of an image and its mirror image gives.

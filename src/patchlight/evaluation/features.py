@@ -40,9 +40,14 @@ def name_of_head(model: nn.Module) -> str:
 
 
 def pooled_features(
-    model: nn.Module, card: ModelCard, images: ImageSet, *, batch_size: int = 500, precision: str = "fp32",
+    model: nn.Module,
+    card: ModelCard,
+    images: ImageSet,
+    *,
+    batch_size: int = 500,
+    precision: str = "fp32",
     label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Features (N, D) float32 of the images as they are, in the set's order."""
     with without_head(model):
         return predict_logits(model, card, images, batch_size=batch_size, precision=precision, label=label)

@@ -19,9 +19,14 @@ from patchlight.models.anatomy import Anatomy, check_attention, dissect
 
 # What timm and Hugging Face call rotary embeddings, and biases of relative positions.
 RELATIVE = (
-    "rope", "rope_embeddings", "rel_pos", "rel_pos_bias", "shared_rel_pos", "relative_position_bias",
+    "rope",
+    "rope_embeddings",
+    "rel_pos",
+    "rel_pos_bias",
+    "shared_rel_pos",
+    "relative_position_bias",
     "relative_position_bias_table",
-)  # fmt: skip
+)
 
 
 @dataclass

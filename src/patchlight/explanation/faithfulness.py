@@ -69,9 +69,16 @@ class Curve:
 
 @torch.no_grad()
 def removal_curve(
-    anatomy: Anatomy, images: Tensor, targets: Tensor, maps: Tensor, black: Tensor, *, way: str = "mean",
-    most_first: bool = True, steps: int = 10,
-) -> Curve:  # fmt: skip
+    anatomy: Anatomy,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    black: Tensor,
+    *,
+    way: str = "mean",
+    most_first: bool = True,
+    steps: int = 10,
+) -> Curve:
     """Take patches away by their value, the greatest or the least first, in `steps` equal parts.
 
     With `most_first` the area is the deletion score of Petsiuk et al. 2018 (RISE, section 4.2), low where the map is

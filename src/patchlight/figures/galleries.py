@@ -190,9 +190,12 @@ def attention(
 
 
 def board(
-    rows: Sequence[tuple[str, Sequence[ArrayLike | None]]], title: str, captions: Sequence[str] = (),
-    theme: Theme = "light", scale: bool = True,
-) -> Figure:  # fmt: skip
+    rows: Sequence[tuple[str, Sequence[ArrayLike | None]]],
+    title: str,
+    captions: Sequence[str] = (),
+    theme: Theme = "light",
+    scale: bool = True,
+) -> Figure:
     """Rows of pictures with a word before each: images, and below them what different maps make of them.
 
     rows: (label, pictures (h, w, 3) uint8), all equally long or shorter, None an empty place; captions stand above the

@@ -32,9 +32,16 @@ def attention_entropy(entropy: ArrayLike, tokens: int, theme: Theme = "light") -
         axes.axhline(np.log(tokens), color=s.quiet, linewidth=1, linestyle=":")
         axes.set_ylim(0, 1.12 * np.log(tokens))
         axes.annotate(
-            "all tokens alike", (0.99, np.log(tokens)), (0, 2), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", va="bottom", fontsize=8, color=s.quiet,
-        )  # fmt: skip
+            "all tokens alike",
+            (0.99, np.log(tokens)),
+            (0, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=s.quiet,
+        )
     return figure
 
 

@@ -20,10 +20,23 @@ from patchlight.models.saved import ModelCard, is_model_folder, load_classifier,
 from patchlight.models.vit import VisionTransformer
 
 __all__ = [
-    "MODELS", "Backbone", "ModelCard", "ResNet", "VisionTransformer", "build_model", "check_model", "create_model",
-    "is_model_folder", "load_backbone", "load_classifier", "load_model", "model_args", "pixels_to_input",
-    "resize_model", "save_model",
-]  # fmt: skip
+    "MODELS",
+    "Backbone",
+    "ModelCard",
+    "ResNet",
+    "VisionTransformer",
+    "build_model",
+    "check_model",
+    "create_model",
+    "is_model_folder",
+    "load_backbone",
+    "load_classifier",
+    "load_model",
+    "model_args",
+    "pixels_to_input",
+    "resize_model",
+    "save_model",
+]
 
 
 def check_model(config: ModelConfig) -> None:

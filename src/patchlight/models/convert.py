@@ -42,13 +42,19 @@ def to_timm(model: VisionTransformer, args: dict[str, Any]) -> tuple[nn.Module, 
     """
     check_plain(model, "timm")
     options = {
-        "img_size": model.img_size, "patch_size": model.patch_size, "embed_dim": model.head.in_features,
-        "depth": len(model.blocks), "num_heads": model.num_heads, "mlp_ratio": args.get("mlp_ratio", 4.0),
-        "global_pool": model.global_pool, "class_token": model.cls_token is not None,
+        "img_size": model.img_size,
+        "patch_size": model.patch_size,
+        "embed_dim": model.head.in_features,
+        "depth": len(model.blocks),
+        "num_heads": model.num_heads,
+        "mlp_ratio": args.get("mlp_ratio", 4.0),
+        "global_pool": model.global_pool,
+        "class_token": model.cls_token is not None,
         "reg_tokens": 0 if model.reg_token is None else model.reg_token.shape[1],
-        "init_values": args.get("init_values") or None, "qk_norm": args.get("qk_norm", False),
+        "init_values": args.get("init_values") or None,
+        "qk_norm": args.get("qk_norm", False),
         "pos_embed": "none" if model.pos_embed is None else "learn",
-    }  # fmt: skip
+    }
     theirs = import_library("timm").create_model(TIMM_ARCHITECTURE, num_classes=model.num_classes, **options)
     theirs.load_state_dict(state_with_positions(model))
     return theirs.eval(), options
@@ -67,13 +73,19 @@ def from_timm(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
         )
     block, dim = blocks[0], model.embed_dim
     args = {
-        "img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0], "embed_dim": dim,
-        "depth": len(blocks), "num_heads": block.attn.num_heads, "mlp_ratio": block.mlp.fc1.out_features / dim,
-        "global_pool": model.global_pool, "reg_tokens": 0 if model.reg_token is None else model.reg_token.shape[1],
+        "img_size": model.patch_embed.img_size[0],
+        "patch_size": model.patch_embed.patch_size[0],
+        "embed_dim": dim,
+        "depth": len(blocks),
+        "num_heads": block.attn.num_heads,
+        "mlp_ratio": block.mlp.fc1.out_features / dim,
+        "global_pool": model.global_pool,
+        "reg_tokens": 0 if model.reg_token is None else model.reg_token.shape[1],
         "init_values": float(block.ls1.gamma.detach().abs().mean()) if hasattr(block.ls1, "gamma") else 0.0,
-        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm), "num_classes": model.num_classes,
+        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
+        "num_classes": model.num_classes,
         "pos_embed": "none" if model.pos_embed is None else "learn",
-    }  # fmt: skip
+    }
     return loaded(args, model.state_dict(), "timm"), args
 
 
@@ -97,10 +109,16 @@ def to_hugging_face(model: VisionTransformer, args: dict[str, Any], class_names:
     dim = model.head.in_features
     names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes))  # what paints knows none
     config = transformers.ViTConfig(
-        image_size=model.img_size, patch_size=model.patch_size, hidden_size=dim, num_hidden_layers=len(model.blocks),
-        num_attention_heads=model.num_heads, intermediate_size=int(dim * args.get("mlp_ratio", 4.0)),
-        layer_norm_eps=EPS, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-    )  # fmt: skip
+        image_size=model.img_size,
+        patch_size=model.patch_size,
+        hidden_size=dim,
+        num_hidden_layers=len(model.blocks),
+        num_attention_heads=model.num_heads,
+        intermediate_size=int(dim * args.get("mlp_ratio", 4.0)),
+        layer_norm_eps=EPS,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
     theirs = transformers.ViTForImageClassification(config)
     theirs.load_state_dict(to_hugging_face_names(state_with_positions(model)))
     return theirs.eval()
@@ -118,10 +136,14 @@ def from_hugging_face(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
             "safetensors or onnx"
         )
     args = {
-        "img_size": config.image_size, "patch_size": config.patch_size, "embed_dim": config.hidden_size,
-        "depth": config.num_hidden_layers, "num_heads": config.num_attention_heads,
-        "mlp_ratio": config.intermediate_size / config.hidden_size, "num_classes": config.num_labels,
-    }  # fmt: skip
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": config.intermediate_size / config.hidden_size,
+        "num_classes": config.num_labels,
+    }
     return loaded(args, from_hugging_face_names(model.state_dict()), "Hugging Face"), args
 
 

@@ -16,9 +16,15 @@ class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, eq. 1), (B, N, D) -> (B, N, D)."""
 
     def __init__(
-        self, dim: int, num_heads: int, *, qk_norm: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qk_norm: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
         fused_attn: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.fused_attn = fused_attn
@@ -123,10 +129,19 @@ class Block(nn.Module):
     """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(
-        self, dim: int, num_heads: int, *, mlp_ratio: float = 4.0, qk_norm: bool = False, init_values: float = 0.0,
-        proj_drop: float = 0.0, mlp_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
+        init_values: float = 0.0,
+        proj_drop: float = 0.0,
+        mlp_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
         fused_attn: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, EPS)
         self.attn = Attention(
@@ -200,9 +215,14 @@ class ConvStem(nn.Module):
         groups: list[nn.Module] = []
         for width in channels:
             groups += [
-                nn.Conv2d(in_chans, width, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.GELU(),
-                nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU(),
-            ]  # fmt: skip
+                nn.Conv2d(in_chans, width, 3, padding=1, bias=False),
+                nn.MaxPool2d(2),
+                nn.BatchNorm2d(width),
+                nn.GELU(),
+                nn.Conv2d(width, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.GELU(),
+            ]
             in_chans = width
         self.stem = nn.Sequential(*groups)
         for module in self.stem:

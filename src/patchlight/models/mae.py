@@ -24,9 +24,14 @@ class MaskedAutoencoder(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, encoder: VisionTransformer, *, mask_ratio: float = 0.75, decoder_dim: int = 128, decoder_depth: int = 2,
+        self,
+        encoder: VisionTransformer,
+        *,
+        mask_ratio: float = 0.75,
+        decoder_dim: int = 128,
+        decoder_depth: int = 2,
         decoder_heads: int = 4,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if encoder.stem == "conv":
             raise UsageError("a convolutional stem sees what masked autoencoding hides; set model.stem = 'patch'")

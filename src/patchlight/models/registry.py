@@ -28,16 +28,33 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "deit-tiny": (VisionTransformer, {"patch_size": 4, "embed_dim": 192, "depth": 12, "num_heads": 3}),
     "vit-compact": (
         VisionTransformer,
-        {"patch_size": 4, "embed_dim": 128, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0, "stem": "conv",
-         "global_pool": "seq"},
+        {
+            "patch_size": 4,
+            "embed_dim": 128,
+            "depth": 4,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "stem": "conv",
+            "global_pool": "seq",
+        },
     ),
     "vit-hybrid": (
         VisionTransformer,
-        {"patch_size": 8, "embed_dim": 256, "depth": 1, "num_heads": 4, "mlp_ratio": 2.0, "init_values": 0.1,
-         "stem": "conv", "stem_channels": (64, 256, 256), "stem_whitening": 24, "global_pool": "avg"},
+        {
+            "patch_size": 8,
+            "embed_dim": 256,
+            "depth": 1,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "init_values": 0.1,
+            "stem": "conv",
+            "stem_channels": (64, 256, 256),
+            "stem_whitening": 24,
+            "global_pool": "avg",
+        },
     ),
     "resnet18": (ResNet, {"layers": (2, 2, 2, 2)}),
-}  # fmt: skip
+}
 
 
 def model_args(config: ModelConfig, *, img_size: int, num_classes: int) -> dict[str, Any]:

@@ -32,9 +32,14 @@ class ResNet(nn.Module):
     """(B, C, H, W) -> logits (B, K)."""
 
     def __init__(
-        self, *, img_size: int = 32, in_chans: int = 3, num_classes: int = 10,
-        layers: tuple[int, ...] = (2, 2, 2, 2), drop_rate: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        img_size: int = 32,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        layers: tuple[int, ...] = (2, 2, 2, 2),
+        drop_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         self.img_size, self.num_classes = img_size, num_classes
         self.conv1 = nn.Conv2d(in_chans, 64, 3, padding=1, bias=False)

@@ -41,16 +41,36 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, *, img_size: int = 32, patch_size: int = 4, in_chans: int = 3, num_classes: int = 10,
-        embed_dim: int = 192, depth: int = 12, num_heads: int = 3, mlp_ratio: float = 4.0,
-        stem: str = "patch", stem_channels: tuple[int, ...] | None = None, stem_whitening: int = 0,
-        global_pool: str = "token", pos_embed: str = "learn", reg_tokens: int = 0,
+        self,
+        *,
+        img_size: int = 32,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        embed_dim: int = 192,
+        depth: int = 12,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        stem: str = "patch",
+        stem_channels: tuple[int, ...] | None = None,
+        stem_whitening: int = 0,
+        global_pool: str = "token",
+        pos_embed: str = "learn",
+        reg_tokens: int = 0,
         distill_token: bool = False,
-        init_values: float = 0.0, qk_norm: bool = False,
-        drop_rate: float = 0.0, patch_drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
-        mlp_drop_rate: float | None = None, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
-        fused_attn: bool = True, grad_checkpointing: bool = False, pos_grid: tuple[int, int] | None = None,
-    ) -> None:  # fmt: skip
+        init_values: float = 0.0,
+        qk_norm: bool = False,
+        drop_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        mlp_drop_rate: float | None = None,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        fused_attn: bool = True,
+        grad_checkpointing: bool = False,
+        pos_grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         check_shape(img_size, patch_size, embed_dim, num_heads, pos_embed)
         class_token = global_pool == "token"
@@ -83,14 +103,23 @@ class VisionTransformer(nn.Module):
         self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens)
 
         rates = torch.linspace(0, drop_path_rate, depth).tolist()  # the deeper, the more often dropped
-        self.blocks = nn.Sequential(*[
-            Block(
-                embed_dim, num_heads, mlp_ratio=mlp_ratio, qk_norm=qk_norm, init_values=init_values,
-                proj_drop=proj_drop_rate, mlp_drop=proj_drop_rate if mlp_drop_rate is None else mlp_drop_rate,
-                attn_drop=attn_drop_rate, drop_path=rate, fused_attn=fused_attn,
-            )
-            for rate in rates
-        ])  # fmt: skip
+        self.blocks = nn.Sequential(
+            *[
+                Block(
+                    embed_dim,
+                    num_heads,
+                    mlp_ratio=mlp_ratio,
+                    qk_norm=qk_norm,
+                    init_values=init_values,
+                    proj_drop=proj_drop_rate,
+                    mlp_drop=proj_drop_rate if mlp_drop_rate is None else mlp_drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_path=rate,
+                    fused_attn=fused_attn,
+                )
+                for rate in rates
+            ]
+        )
 
         # As in timm, the last norm stands before the pooling of a CLS token and after that of a mean.
         self.norm = nn.Identity() if global_pool == "avg" else nn.LayerNorm(embed_dim, EPS)

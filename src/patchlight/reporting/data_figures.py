@@ -40,9 +40,9 @@ def write_data_figures(folder: Path, data: Splits, config: AugmentConfig, seed: 
 
 def first_of_each_class(images: ImageSet, count: int) -> torch.Tensor:
     """Indices of the first `count` images of every class, class by class."""
-    return torch.cat([
-        torch.nonzero(images.labels == label).flatten()[:count] for label in range(len(images.class_names))
-    ])  # fmt: skip
+    return torch.cat(
+        [torch.nonzero(images.labels == label).flatten()[:count] for label in range(len(images.class_names))]
+    )
 
 
 def augmented_views(pixels: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor:

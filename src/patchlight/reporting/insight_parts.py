@@ -62,9 +62,14 @@ def explorer(facts: Facts, tiles: list[Part]) -> Part | None:
         for image, found in zip(images, pooled, strict=False):
             image["pooled"] = base64.b64encode(np.ascontiguousarray(found).tobytes()).decode("ascii")
     return {
-        "images": images, "layers": layers, "heads": heads, "rows": rows, "columns": columns, "palette": palette,
+        "images": images,
+        "layers": layers,
+        "heads": heads,
+        "rows": rows,
+        "columns": columns,
+        "palette": palette,
         "pooled_heads": 0 if pooled is None else pooled.shape[2],
-    }  # fmt: skip
+    }
 
 
 def layers(facts: Facts, tiles: list[Part], slides: dict[str, Draw]) -> list[Part]:
@@ -126,18 +131,24 @@ def movie(facts: Facts) -> Part | None:
     names = facts.class_names or [str(i) for i in range(found["probs"].shape[2])]
     images = []
     for i, label in enumerate(found["labels"].tolist()):
-        images.append({
-            "image": picture(found["images"][i]),
-            "name": cut(names[label], 18),
-            "data": base64.b64encode(np.ascontiguousarray(maps[:, i]).tobytes()).decode("ascii"),
-            "probs": [percent(float(p)) for p in found["probs"][:, i, label]],
-        })  # fmt: skip
+        images.append(
+            {
+                "image": picture(found["images"][i]),
+                "name": cut(names[label], 18),
+                "data": base64.b64encode(np.ascontiguousarray(maps[:, i]).tobytes()).decode("ascii"),
+                "probs": [percent(float(p)) for p in found["probs"][:, i, label]],
+            }
+        )
     rows, columns = found["maps"].shape[2:]
     palette = galleries.heat(np.linspace(0, 1, 256)).tolist()
     return {
-        "images": images, "epochs": found["epochs"].tolist(), "rows": rows, "columns": columns, "palette": palette,
+        "images": images,
+        "epochs": found["epochs"].tolist(),
+        "rows": rows,
+        "columns": columns,
+        "palette": palette,
         "method": str(found.get("method", "chefer")),
-    }  # fmt: skip
+    }
 
 
 def heads(facts: Facts, slides: dict[str, Draw]) -> Part | None:

@@ -27,10 +27,14 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
         trained = f"the head and LoRA of rank {c.lora.rank}" if c.train.trainable == "lora" else c.train.trainable
         if isinstance(counts, list) and len(counts) == len(stages) and total is not None:
             trained += f", {counts[i]:,} of {total:,.0f} parameters"
-        found.append([
-            ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
-            ("Length", length), ("Optimizer", optim), ("Schedule", c.schedule.name + _warmup(c.schedule)),
-        ])  # fmt: skip
+        found.append(
+            [
+                ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
+                ("Length", length),
+                ("Optimizer", optim),
+                ("Schedule", c.schedule.name + _warmup(c.schedule)),
+            ]
+        )
     if len(stages) == 1:
         return found[0]
     return [(f"Stage {i}", "; ".join(text for _, text in rows)) for i, rows in enumerate(found, 1)]

@@ -18,10 +18,23 @@ from patchlight.errors import PatchlightError, UsageError
 # What a finished run has, by its `train.task`.
 RESULTS = {"classify": "eval.json", "reconstruct": "reconstruction.json"}
 CONTENTS = (
-    "config.toml", "environment.json", "metrics.jsonl", *RESULTS.values(), "samples.npz", "reconstructions.npz",
-    "insight.npz", "snapshots.npz", "faithfulness.json", "report.html", "README.md", "explain", "export", "figures",
-    "model", "checkpoints",
-)  # fmt: skip
+    "config.toml",
+    "environment.json",
+    "metrics.jsonl",
+    *RESULTS.values(),
+    "samples.npz",
+    "reconstructions.npz",
+    "insight.npz",
+    "snapshots.npz",
+    "faithfulness.json",
+    "report.html",
+    "README.md",
+    "explain",
+    "export",
+    "figures",
+    "model",
+    "checkpoints",
+)
 
 
 @dataclass(frozen=True)

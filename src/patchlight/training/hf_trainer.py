@@ -28,12 +28,22 @@ def train(trainer: Trainer, stop: StopSignal) -> None:
     if trainer.is_over:
         return
     arguments = transformers.TrainingArguments(
-        output_dir=str(trainer.run.path), max_steps=trainer.state.total_steps - trainer.done,
-        per_device_train_batch_size=trainer.batches.batch_size, max_grad_norm=trainer.config.optim.grad_clip,
-        seed=trainer.config.train.seed, bf16=trainer.precision == "bf16", use_cpu=trainer.device.type == "cpu",
-        save_strategy="no", logging_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
-    )  # fmt: skip
+        output_dir=str(trainer.run.path),
+        max_steps=trainer.state.total_steps - trainer.done,
+        per_device_train_batch_size=trainer.batches.batch_size,
+        max_grad_norm=trainer.config.optim.grad_clip,
+        seed=trainer.config.train.seed,
+        bf16=trainer.precision == "bf16",
+        use_cpu=trainer.device.type == "cpu",
+        save_strategy="no",
+        logging_strategy="no",
+        eval_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_nan_inf_filter=False,
+    )
     use_one_gpu(arguments)
     engine = Engine(trainer, stop, arguments)
     engine.train()

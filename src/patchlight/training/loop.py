@@ -43,9 +43,14 @@ class Trainer:
     """What the loop holds in its hands: model, batches, optimizers, average of the weights, clock, and the state."""
 
     def __init__(
-        self, model: nn.Module, card: ModelCard, data: Splits, config: Config, run: Run,
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        data: Splits,
+        config: Config,
+        run: Run,
         start: TrainState | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         train = config.train
         self.config, self.run, self.card, self.data = config, run, card, data
         self.device = resolve_device(train.device)

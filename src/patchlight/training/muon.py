@@ -43,12 +43,22 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float = 0.02, momentum: float = 0.95, nesterov: bool = True,
-        weight_decay: float = 0.0, normalize: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.0,
+        normalize: bool = False,
+    ) -> None:
         defaults = {
-            "lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "normalize": normalize,
-        }  # fmt: skip
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "normalize": normalize,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()

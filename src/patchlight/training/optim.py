@@ -22,9 +22,17 @@ Groups = list[dict[str, Any]]
 
 # Ours and timm's, then Hugging Face's and those of hierarchical transformers.
 NO_DECAY = {
-    "pos_embed", "cls_token", "reg_token", "dist_token", "position_embeddings", "distillation_token", "mask_token",
-    "register_tokens", "relative_position_bias_table", "position_embedding",
-}  # fmt: skip
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "dist_token",
+    "position_embeddings",
+    "distillation_token",
+    "mask_token",
+    "register_tokens",
+    "relative_position_bias_table",
+    "position_embedding",
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,14 @@ def decay_groups(parts: list[Part], lr: float, weight_decay: float) -> Groups:
         split.setdefault((part.scale, decays(part.name, part.parameter)), []).append(part.parameter)
     return [
         {
-            "params": params, "lr": scale * lr, "peak_lr": lr, "lr_scale": scale,
+            "params": params,
+            "lr": scale * lr,
+            "peak_lr": lr,
+            "lr_scale": scale,
             "weight_decay": weight_decay if decayed else 0.0,
         }
         for (scale, decayed), params in split.items()
-    ]  # fmt: skip
+    ]
 
 
 def adamw(parts: list[Part], config: OptimConfig) -> list[Optimizer]:

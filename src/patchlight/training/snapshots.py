@@ -45,12 +45,15 @@ class Snapshots:
             "maps": found.maps.float().cpu().numpy()[None],
             "probs": found.probs.float().cpu().numpy()[None],
         }
-        self.run.write_arrays(FILE, {
-            "images": self.pixels.permute(0, 2, 3, 1).numpy(),
-            "labels": self.labels.numpy(),
-            "method": np.array(self.config.method),
-            **self._after(new, epoch),
-        })  # fmt: skip
+        self.run.write_arrays(
+            FILE,
+            {
+                "images": self.pixels.permute(0, 2, 3, 1).numpy(),
+                "labels": self.labels.numpy(),
+                "method": np.array(self.config.method),
+                **self._after(new, epoch),
+            },
+        )
 
     def _after(self, new: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
         """The earlier snapshots that are on file, and the new one."""

@@ -55,9 +55,16 @@ class TrainState:
     def next_stage(self, steps: int) -> TrainState:
         """Where the stage after this one begins, in which `steps` were made."""
         return replace(
-            self, stage=self.stage + 1, epochs_before=self.epochs_done, steps_before=self.steps_before + steps,
-            epoch=0, step=0, total_steps=0, stopped_early=False, scaler={},
-        )  # fmt: skip
+            self,
+            stage=self.stage + 1,
+            epochs_before=self.epochs_done,
+            steps_before=self.steps_before + steps,
+            epoch=0,
+            step=0,
+            total_steps=0,
+            stopped_early=False,
+            scaler={},
+        )
 
     def improve(self, top1: float, loss: float) -> bool:
         """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""

@@ -17,9 +17,11 @@ from patchlight.models.adapt import POSITIONS, adapt_weights, is_head
 from patchlight.models.backbone import Backbone, commit_of, does_not_apply, resampled
 
 HUGGING_FACE_FIELDS = {  # our words for theirs
-    "patch_size": "patch_size", "proj_drop_rate": "hidden_dropout_prob",
-    "attn_drop_rate": "attention_probs_dropout_prob", "drop_path_rate": "drop_path_rate",
-}  # fmt: skip
+    "patch_size": "patch_size",
+    "proj_drop_rate": "hidden_dropout_prob",
+    "attn_drop_rate": "attention_probs_dropout_prob",
+    "drop_path_rate": "drop_path_rate",
+}
 
 PREPROCESSOR = "preprocessor_config.json"
 
@@ -78,9 +80,13 @@ def load_hugging_face(config: ModelConfig, given: dict[str, Any], img_size: int,
         mean,
         std,
         note,
-        {"library": f"transformers {transformers.__version__}", "id": config.name, "pretrained": config.pretrained,
-         **commit_of(config.name, config.revision)},
-    )  # fmt: skip
+        {
+            "library": f"transformers {transformers.__version__}",
+            "id": config.name,
+            "pretrained": config.pretrained,
+            **commit_of(config.name, config.revision),
+        },
+    )
 
 
 def with_shape(config: dict[str, Any], img_size: int, num_classes: int, given: dict[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,14 @@ from patchlight.machine.libraries import import_library
 from patchlight.models.backbone import Backbone, commit_of, read_json, resampled
 
 TIMM_FIELDS = {  # our words for timm's
-    "patch_size": "patch_size", "drop_rate": "drop_rate",
-    "patch_drop_rate": "patch_drop_rate", "pos_drop_rate": "pos_drop_rate",
-    "proj_drop_rate": "proj_drop_rate", "attn_drop_rate": "attn_drop_rate", "drop_path_rate": "drop_path_rate",
-}  # fmt: skip
+    "patch_size": "patch_size",
+    "drop_rate": "drop_rate",
+    "patch_drop_rate": "patch_drop_rate",
+    "pos_drop_rate": "pos_drop_rate",
+    "proj_drop_rate": "proj_drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
+}
 
 
 def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_classes: int) -> Backbone:
@@ -51,14 +55,23 @@ def load_timm(config: ModelConfig, given: dict[str, Any], img_size: int, num_cla
         note = resampled(_grid_of(native), grid, native.patch_embed.proj.weight.shape[-1] if patch else kernel, kernel)
     return Backbone(
         model,
-        {"library": "timm", "architecture": architecture, "options": options, "img_size": img_size,
-         "num_classes": num_classes},
+        {
+            "library": "timm",
+            "architecture": architecture,
+            "options": options,
+            "img_size": img_size,
+            "num_classes": num_classes,
+        },
         _of_colours(weights["mean"]) if config.pretrained else None,
         _of_colours(weights["std"]) if config.pretrained else None,
         note=note,
-        source={"library": f"timm {timm.__version__}", "id": source.partition("@")[0] if revision else source,
-                "pretrained": config.pretrained, **commit_of(weights.get("hf_hub_id"), revision)},
-    )  # fmt: skip
+        source={
+            "library": f"timm {timm.__version__}",
+            "id": source.partition("@")[0] if revision else source,
+            "pretrained": config.pretrained,
+            **commit_of(weights.get("hf_hub_id"), revision),
+        },
+    )
 
 
 def _of_colours(values: Sequence[float]) -> tuple[float, ...]:
