@@ -54,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"models", "data", "machine", "progress", "errors"},
     "models": {"config", "machine", "errors"},
     "data": {"config", "machine", "errors"},
-    "runs": {"config", "errors"},
+    "runs": {"config", "machine", "errors"},
     "figures": {"units"},
     "config": {"errors"},
     "machine": {"errors"},

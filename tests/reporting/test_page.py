@@ -14,8 +14,8 @@ from PIL import Image
 from patchlight.config import config_from_dict
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
+from patchlight.reporting.facts import read_facts
 from patchlight.reporting.page import SLIDES, build_readme, build_report
-from patchlight.runs.records import read_facts
 
 ENVIRONMENT = {
     "patchlight": "0.1.0",

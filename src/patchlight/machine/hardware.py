@@ -5,20 +5,38 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a process ran on."""
+
+    os: str
+    cpu: str
+    cores: int | None
+    memory_gb: float | None  # GiB
+    gpu: str | None = None  # the one that was used
+    device: str  # "cpu", "cuda" or "mps"
 
 
 def hardware_name(device: torch.device) -> str:
     """The GPU's or the processor's own name."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for `environment.json`."""
+    import torch
+
     packages = ["numpy", "pillow", "scikit-learn", "datasets", "safetensors", "matplotlib"]
     return {
         "patchlight": _version("patchlight"),

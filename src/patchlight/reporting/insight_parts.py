@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from patchlight.figures import galleries, inside
 from patchlight.figures.style import Theme, cut
 from patchlight.reporting.embed import Draw, Part, chart, data_uri, encode, overlay, picture
-from patchlight.runs.records import Facts
+from patchlight.reporting.facts import Facts
 from patchlight.units import percent
 
 # The measures that the page shows: name, heading, and whether low or high is true.

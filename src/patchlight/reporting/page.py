@@ -17,7 +17,7 @@ from patchlight.errors import PatchlightError
 from patchlight.figures.style import STYLES, png
 from patchlight.reporting import insight_parts, parts, run_parts
 from patchlight.reporting.embed import Draw, Part
-from patchlight.runs.records import Facts, begin_command, read_facts, resume_command
+from patchlight.reporting.facts import Facts, begin_command, read_facts, resume_command
 from patchlight.units import SPACE
 
 SLIDES = {

@@ -15,7 +15,7 @@ from patchlight.evaluation.metrics import wilson_interval
 from patchlight.figures import charts, galleries
 from patchlight.figures.style import cut
 from patchlight.reporting.embed import Draw, Part, chart, data_uri, encode, overlay, picture
-from patchlight.runs.records import Facts
+from patchlight.reporting.facts import Facts
 from patchlight.units import percent
 
 BY = "\N{MULTIPLICATION SIGN}"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from patchlight.reporting.embed import Part
+from patchlight.reporting.facts import Facts, begin_command, resume_command
 from patchlight.reporting.settings import settings
-from patchlight.runs.records import Facts, begin_command, resume_command
 from patchlight.units import SPACE, duration, percent, short
 
 EN = "\N{EN DASH}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchlight.config import ScheduleConfig
-from patchlight.runs.records import Facts
+from patchlight.reporting.facts import Facts
 from patchlight.units import percent
 
 

@@ -1,5 +1,50 @@
-"""The run folder: its files, written whole or not at all, and what stands in them."""
+"""The run folder: its files, written whole or not at all, and what stands in them as types."""
 
-from patchlight.runs.folder import RESULTS, Run, config_differences, kept_row
+from patchlight.runs.arrays import Insight, Reconstructions, Samples, Snapshots
+from patchlight.runs.folder import RESULTS, Run, config_differences, kept_epoch, kept_row
+from patchlight.runs.records import (
+    DataFacts,
+    Environment,
+    Epoch,
+    EvalResult,
+    Faithfulness,
+    Interval,
+    MethodScores,
+    Metrics,
+    Mistake,
+    ModelFacts,
+    Process,
+    ReconstructionResult,
+    Reliability,
+    Score,
+    TimeFacts,
+    Weights,
+)
 
-__all__ = ["RESULTS", "Run", "config_differences", "kept_row"]
+__all__ = [
+    "RESULTS",
+    "DataFacts",
+    "Environment",
+    "Epoch",
+    "EvalResult",
+    "Faithfulness",
+    "Insight",
+    "Interval",
+    "MethodScores",
+    "Metrics",
+    "Mistake",
+    "ModelFacts",
+    "Process",
+    "ReconstructionResult",
+    "Reconstructions",
+    "Reliability",
+    "Run",
+    "Samples",
+    "Score",
+    "Snapshots",
+    "TimeFacts",
+    "Weights",
+    "config_differences",
+    "kept_epoch",
+    "kept_row",
+]

@@ -1,39 +1,56 @@
-"""The run folder: what its files are called, and writing them so that a crash never leaves half a file."""
+"""The run folder: which file holds which record, and writing so that a crash never leaves half a file."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.runs.arrays import Arrays, Insight, Reconstructions, Samples, Snapshots
+from patchlight.runs.codec import RecordError
+from patchlight.runs.records import (
+    FORMAT,
+    Environment,
+    Epoch,
+    EvalResult,
+    Faithfulness,
+    ReconstructionResult,
+    RunFile,
+)
 
+# Which file holds which record. `metrics.jsonl` is a list of Epochs.
+FILES: dict[type, str] = {
+    Environment: "environment.json",
+    EvalResult: "eval.json",
+    ReconstructionResult: "reconstruction.json",
+    Faithfulness: "faithfulness.json",
+    Samples: "samples.npz",
+    Insight: "insight.npz",
+    Snapshots: "snapshots.npz",
+    Reconstructions: "reconstructions.npz",
+}
+METRICS = "metrics.jsonl"
 # What a finished run has, by its `train.task`.
-RESULTS = {"classify": "eval.json", "reconstruct": "reconstruction.json"}
+RESULT_TYPES: dict[str, type[EvalResult] | type[ReconstructionResult]] = {
+    "classify": EvalResult,
+    "reconstruct": ReconstructionResult,
+}
+RESULTS = {task: FILES[kind] for task, kind in RESULT_TYPES.items()}
+FileT = TypeVar("FileT", bound="RunFile | Arrays")
+# All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
-    "config.toml",
-    "environment.json",
-    "metrics.jsonl",
-    *RESULTS.values(),
-    "samples.npz",
-    "reconstructions.npz",
-    "insight.npz",
-    "snapshots.npz",
-    "faithfulness.json",
-    "report.html",
-    "README.md",
-    "explain",
-    "export",
-    "figures",
-    "model",
-    "checkpoints",
+    *("config.toml", METRICS, *FILES.values(), "report.html", "README.md"),
+    *("explain", "export", "figures", "model", "checkpoints"),
 )
 
 
@@ -115,6 +132,71 @@ class Run:
     def finished(self) -> bool:
         return any((self.path / name).is_file() for name in RESULTS.values())
 
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run, and writes the result of one whose training is over."""
+        recipe, folder = shlex.quote(str(self.path / "config.toml")), shlex.quote(str(self.path))
+        return f"patchlight train {recipe} --out {folder} --resume"
+
+    def has(self, kind: type) -> bool:
+        """Whether the file of this record is there."""
+        return (self.path / FILES[kind]).is_file()
+
+    def find(self, kind: type[FileT]) -> FileT | None:
+        """The record, or None where it was not written yet. Raises PatchlightError where its file is damaged."""
+        return self.read(kind) if self.has(kind) else None
+
+    def read(self, kind: type[FileT]) -> FileT:
+        """The record. Raises PatchlightError, naming the file and the way out, where it is missing or damaged."""
+        path = self.path / FILES[kind]
+        try:
+            if issubclass(kind, Arrays):
+                return kind.from_arrays(_load_arrays(path))
+            return kind.from_json(_load_json(path))
+        except FileNotFoundError:
+            raise PatchlightError(f"{path} is missing; if the run is not finished, go on: {self._mend(kind)}") from None
+        except OSError as error:
+            raise PatchlightError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+        except RecordError as error:
+            raise PatchlightError(f"{path} is damaged: {error}; mend it, or {self._mend(kind)}") from None
+
+    def _mend(self, kind: type) -> str:
+        """What brings a record back. A run with a result is finished, so only without one is it evaluated again."""
+        if kind in (EvalResult, Samples):
+            return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
+        if kind in (Environment, ReconstructionResult):
+            return f"`{self.resume_command}`"
+        return "remove it; the report does without"
+
+    def write(self, record: RunFile | Arrays) -> None:
+        """Write the record's file, whole or not at all, with the number of today's format."""
+        name = FILES[type(record)]
+        if isinstance(record, Arrays):
+            self.write_arrays(name, record.to_arrays())
+        else:
+            self.write_json(name, replace(record, format=FORMAT).to_json())
+
+    def epochs(self) -> list[Epoch]:
+        """The lines of `metrics.jsonl`; an empty list before the first. Raises PatchlightError, naming the line."""
+        path = self.path / METRICS
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        except UnicodeDecodeError:
+            raise PatchlightError(f"{path} is not text in UTF-8; restore it or remove it") from None
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(Epoch.from_json(json.loads(line)))
+            except (json.JSONDecodeError, RecordError) as error:
+                reason = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
+                raise PatchlightError(
+                    f"{path}, line {number}, is not the record of an epoch ({reason}); remove the line"
+                ) from None
+        return rows
+
+    def write_epochs(self, rows: Sequence[Epoch]) -> None:
+        self.write_text(METRICS, "".join(json.dumps(row.to_json()) + "\n" for row in rows))
+
     def result(self) -> dict[str, Any]:
         """What the run ended with: the test metrics or, without labels, the loss of what was painted."""
         return self.read_json(RESULTS[self.config().train.task])
@@ -163,9 +245,38 @@ class Run:
         part.replace(self.path / name)
 
 
+def _load_json(path: Path) -> object:
+    """Raises RecordError where it is no JSON, PatchlightError where a later version wrote it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"it is not valid JSON (line {error.lineno})") from None
+    except UnicodeDecodeError:
+        raise RecordError("it is not text in UTF-8") from None
+    made = data.get("format", 1) if isinstance(data, dict) else 1
+    if isinstance(made, int) and made > FORMAT:
+        raise PatchlightError(f"{path} was written by a newer Patchlight (format {made}); update this one")
+    return data
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Raises RecordError where it is no .npz of plain arrays."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+        raise RecordError("it is no .npz of plain arrays") from None
+
+
 def kept_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
     """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
     best = [row for row in rows if row.get("best")] if config.train.select == "best" else []
+    return next(reversed(best or rows), None)
+
+
+def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
+    """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
+    best = [row for row in rows if row.best] if config.train.select == "best" else []
     return next(reversed(best or rows), None)
 
 

@@ -1,0 +1,159 @@
+"""What the .npz files of a run folder hold, as types that are checked when they are made.
+
+`samples.npz` is Samples, `insight.npz` Insight, `snapshots.npz` Snapshots, `reconstructions.npz` Reconstructions.
+
+Shapes: S samples, K classes, H W pixels, L layers, A heads, N patches, (r, c) the patch grid, E snapshots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from patchlight.runs.codec import RecordError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """Base of records of arrays. A field that is None is left out of the file."""
+
+    def __post_init__(self) -> None:
+        wrong = self.mistake()
+        if wrong:
+            raise RecordError(wrong)
+
+    def mistake(self) -> str:
+        """What is wrong with the arrays, beginning with the name of one; empty where they are right."""
+        return ""
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Raises RecordError, naming the array, where one is missing or of another shape or type."""
+        values: dict[str, Any] = {}
+        for f in dataclasses.fields(cls):
+            if f.name in arrays:
+                value = arrays[f.name]
+                kind = str(f.type)
+                scalar = {"str": str, "int": int}.get(kind.removesuffix(" | None"))
+                values[f.name] = value if scalar is None else scalar(value.reshape(-1)[0])
+            elif f.default is dataclasses.MISSING:
+                raise RecordError(f"the array '{f.name}' is missing")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Arrays):
+    """The images that the page shows, with what the model said of them."""
+
+    images: np.ndarray  # (S, H, W, 3) uint8
+    labels: np.ndarray  # (S,) whole numbers
+    probs: np.ndarray  # (S, K)
+    kind: np.ndarray  # (S,) "wrong" or "right"
+    maps: np.ndarray | None = None  # (S, r, c), of a model with attention
+    map_title: str | None = None  # what the maps are
+    patch_size: int | None = None  # pixels a side
+
+    def mistake(self) -> str:
+        count = len(self.images) if self.images.ndim else -1
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
+            return "images must be (S, H, W, 3) of uint8"
+        if self.probs.ndim != 2 or len(self.probs) != count or self.kind.shape != (count,):
+            return f"probs and kind must have a row for each of the {count} images"
+        if self.labels.shape != (count,) or not np.issubdtype(self.labels.dtype, np.integer):
+            return f"labels must be {count} whole numbers"
+        if np.any((self.labels < 0) | (self.labels >= self.probs.shape[1])):
+            return f"labels must be in 0..{self.probs.shape[1] - 1}"
+        maps = self.maps
+        if maps is not None and (maps.ndim != 3 or len(maps) != count or not np.isfinite(maps).all()):
+            return f"maps must be {count} of finite numbers"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insight(Arrays):
+    """How the page looks inside a ViT, about the samples of `samples.npz`."""
+
+    relevance: np.ndarray  # (S, 2, r, c): for the predicted and for the true class
+    explored: np.ndarray  # (X,): which samples' attention is kept
+    attention: np.ndarray  # (X, L, A, N, N) uint8, each row stretched to its greatest weight
+    distance: np.ndarray  # (L, A) pixels
+    entropy: np.ndarray  # (L, A) nats
+    filters: np.ndarray  # (n, p, p, 3) uint8
+    pooled: np.ndarray | None = None  # (X, L, A, r, c) uint8: what the pooled token reads
+    positions: np.ndarray | None = None  # (N, r, c) similarity
+
+    def mistake(self) -> str:
+        dims = {"relevance": 4, "explored": 1, "attention": 5, "distance": 2, "entropy": 2, "filters": 4}
+        for name, ndim in dims.items():
+            if getattr(self, name).ndim != ndim:
+                return f"{name} must have {ndim} dimensions"
+        count, _, rows, columns = self.relevance.shape
+        if self.relevance.shape[1] != 2 or not np.isfinite(self.relevance).all():
+            return "relevance must be two maps of finite numbers for each sample"
+        if self.attention.dtype != np.uint8 or self.filters.dtype != np.uint8:
+            return "attention and filters must be of uint8"
+        if len(self.attention) != len(self.explored) or self.attention.shape[3:] != (rows * columns, rows * columns):
+            return f"attention must be between {rows * columns} patches, for each sample that is explored"
+        if np.any((self.explored < 0) | (self.explored >= count)):
+            return f"explored must be in 0..{count - 1}"
+        if self.distance.shape != self.entropy.shape or not np.isfinite(self.distance).all():
+            return "distance and entropy must be finite numbers for each head"
+        pooled = self.pooled
+        if pooled is not None and (pooled.ndim != 5 or pooled.dtype != np.uint8 or pooled.shape[3:] != (rows, columns)):
+            return f"pooled must be maps of {rows} x {columns} of uint8"
+        if pooled is not None and len(pooled) < len(self.explored):
+            return "pooled must have maps for each sample that is explored"
+        if self.positions is not None and self.positions.shape != (rows * columns, rows, columns):
+            return f"positions must be a map of {rows} x {columns} for each patch"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots(Arrays):
+    """Maps of a few validation images, epoch by epoch."""
+
+    epochs: np.ndarray  # (E,)
+    images: np.ndarray  # (S, H, W, 3) uint8
+    labels: np.ndarray  # (S,)
+    maps: np.ndarray  # (E, S, r, c), for each image's true class
+    probs: np.ndarray  # (E, S, K)
+    method: str = "chefer"  # that made the maps
+
+    def mistake(self) -> str:
+        dims = {"images": 4, "labels": 1, "epochs": 1, "maps": 4, "probs": 3}
+        for name, ndim in dims.items():
+            if getattr(self, name).ndim != ndim:
+                return f"{name} must have {ndim} dimensions"
+        epochs, count = len(self.epochs), len(self.images)
+        if self.images.dtype != np.uint8 or not epochs:
+            return "images must be of uint8, of one epoch at least"
+        if self.maps.shape[:2] != (epochs, count) or self.probs.shape[:2] != (epochs, count):
+            return f"maps and probs must be of {epochs} epochs and {count} images"
+        if not np.isfinite(self.maps).all():
+            return "maps must be of finite numbers"
+        if self.labels.shape != (count,) or np.any((self.labels < 0) | (self.labels >= self.probs.shape[2])):
+            return f"labels must be {count} in 0..{self.probs.shape[2] - 1}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstructions(Arrays):
+    """What masked autoencoding makes of a few images, (S, H, W, 3) uint8 each."""
+
+    images: np.ndarray
+    hidden: np.ndarray  # grey where patches were hidden
+    painted: np.ndarray  # with what the model put there
+
+    def mistake(self) -> str:
+        views = (self.images, self.hidden, self.painted)
+        if len({view.shape for view in views}) > 1 or any(view.ndim != 4 or view.dtype != np.uint8 for view in views):
+            return "images, hidden and painted must be (S, H, W, 3) of uint8 and of one shape"
+        return ""
