@@ -1,17 +1,24 @@
-# make demo   set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
-# make test   set-up and all tests; make check: format, lint, types, architecture
+# make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
+# make test          set-up and all tests; make check: format, lint, types, architecture
+# make lock          constraints.txt anew: the versions that the set-up takes
+# make test-oldest   all tests with the lowest versions that pyproject.toml allows; make test-newest: with the newest
+# make wheel         the package as a wheel in dist/, installed into an empty environment elsewhere and tried there
+# make clean         away with all that these have made, runs excepted
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
+	$(BIN)/python tools/install.py --versions
 	$(BIN)/patchlight train quickstart --overwrite
 
 # A process for each core, at most four; a file's tests stay together, for they share what they trained.
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python tools/install.py --versions dev
+	$(BIN)/$(PYTEST)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
@@ -24,21 +31,50 @@ check: .venv/.installed-dev
 # the data set whose start-up is timed.
 SOURCE ?= cifar10
 bench: .venv/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python tools/install.py dev bench
 	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement --source $(SOURCE)
 	$(BIN)/python -m benchmarks.tables
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+# The newest versions that pyproject.toml allows, one of each package for Python 3.11 to 3.13 and every system. torch is
+# the largest of them by far and is changed on purpose only: make lock TORCH=2.15.0 TORCHVISION=0.30.0.
+TORCH ?= 2.14.1
+TORCHVISION ?= 0.29.1
+lock: .venv-lock/bin/python
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	{ echo "# The versions that \`make demo\` and \`make test\` install, for Python 3.11 to 3.13. Written by \`make lock\`; do not"; \
+	  echo "# edit. torch and torchvision are held at what was asked for; another pair: make lock TORCH=... TORCHVISION=..."; \
+	  printf 'torch==%s\ntorchvision==%s\nsetuptools>=77\n' $(TORCH) $(TORCHVISION) | .venv-lock/bin/uv pip compile --quiet \
+	    --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra bench --only-binary :all: --no-config \
+	    --no-header --annotation-style line pyproject.toml - ; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
 
-# A stamp per set of packages, renewed when the list of packages changes.
-.venv/.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+# The two ends of the ranges in pyproject.toml, each in an environment of its own (5 GB); docs/versions.md tells what
+# passed. The newest come from PyPI whatever caps pip.conf and PIP_CONSTRAINT set.
+test-oldest: .venv-oldest/bin/python
+	.venv-oldest/bin/python tools/install.py --oldest dev
+	.venv-oldest/bin/$(PYTEST)
+
+test-newest: .venv-newest/bin/python
+	.venv-newest/bin/python tools/install.py --newest dev
+	.venv-newest/bin/$(PYTEST)
+
+wheel: .venv/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python tools/check_wheel.py
+
+%/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
+
+# A stamp per set of packages, renewed when the list of packages or their versions change.
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python tools/install.py
 	touch $@
 
-.venv/.installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python tools/install.py dev
 	touch $@ .venv/.installed
 
 clean:
-	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lock .venv-oldest .venv-newest build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

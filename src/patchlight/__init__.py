@@ -34,10 +34,12 @@ _EXPORTS = {
     "compare": "patchlight.commands.compare",
 }
 
-__all__ = sorted(_EXPORTS)
+__all__ = sorted([*_EXPORTS, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _installed_version()
     if name not in _EXPORTS:
         raise AttributeError(f"module 'patchlight' has no attribute '{name}'")
     return getattr(importlib.import_module(_EXPORTS[name]), name)
@@ -45,3 +47,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _installed_version() -> str:
+    """What pyproject.toml said when the package was installed; "0+unknown" for source code that was not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("patchlight")
+    except PackageNotFoundError:
+        return "0+unknown"

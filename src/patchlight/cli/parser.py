@@ -279,6 +279,6 @@ def build_parser() -> Parser:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    import patchlight
 
-    return version("patchlight")
+    return patchlight.__version__
