@@ -135,8 +135,13 @@ def pip_install(arguments: list[str], environment: dict[str, str]) -> tuple[bool
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     done = subprocess.run(
         [*command, *arguments],
-        cwd=ROOT, env=environment, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.returncode == 0, done.stdout
 
 
