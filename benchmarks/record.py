@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import MODULES
-from benchmarks.options import Options
+from benchmarks.options import ROOT, Options
 from patchlight.machine.hardware import describe_machine
 
 PEERS = ("torchvision", "timm", "transformers", "vit-pytorch", "kornia")
@@ -45,6 +45,26 @@ def measure(name: str, options: Options, command: str) -> dict[str, Any]:
     }
 
 
+def without_own_paths(value: Any) -> Any:
+    """A result without a machine's own places: an absolute path, alone or in a command, as it is seen from the root of
+    the repository, where that is no further than a folder beside it; else its last part.
+    """
+    if isinstance(value, dict):
+        return {key: without_own_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_own_paths(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return " ".join(_as_seen_from_root(word) for word in value.split(" "))
+
+
+def _as_seen_from_root(word: str) -> str:
+    if not Path(word).is_absolute() or not Path(word).name:
+        return word
+    inside = Path(word).is_relative_to(ROOT.parent)
+    return os.path.relpath(word, ROOT) if inside else Path(word).name
+
+
 def missing() -> list[str]:
     """Peers that are not installed and therefore left out."""
     modules = [*MODULES.values(), "torchvision", "kornia"]
@@ -70,6 +90,6 @@ def write(folder: Path, record: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(record)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(without_own_paths(record), indent=1) + "\n", encoding="utf-8")
     part.replace(path)
     return path

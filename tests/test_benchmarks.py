@@ -12,9 +12,9 @@ from benchmarks import ablation, accuracy, breakdown, pretraining, step
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Contender, Shape, build, choose_attention, parameters
-from benchmarks.options import Options
+from benchmarks.options import ROOT, Options
 from benchmarks.pretraining import ALONE, PLANS, STUDENT
-from benchmarks.record import file_name
+from benchmarks.record import file_name, without_own_paths
 from benchmarks.scaling import slope
 from benchmarks.tables import MarkersMissing, caption, markers, place, place_all
 from benchmarks.timing import compare, grouped, interleave, ratios, sampler
@@ -272,3 +272,22 @@ def test_gains_are_those_of_the_same_seed():
     summary = {"all": {ALONE: spreads, "other": spreads}}
     result = {"source": "digits", "budget_s": 60.0, "runs": found, "summary": summary}
     assert "| +1.5 (+1.0 to +2.0) |" in pretraining.table(result)
+
+
+def test_a_result_names_no_place_of_the_machine():
+    shared = ROOT.parent / "shared" / "data"
+    record = {
+        "command": f"python -m benchmarks step --source {shared} --out /var/lab/x",
+        "result": {"source": str(shared)},
+    }
+    assert without_own_paths(record) == {
+        "command": "python -m benchmarks step --source ../shared/data --out x",
+        "result": {"source": "../shared/data"},
+    }
+    assert without_own_paths({"seconds": 2.5, "rows": ("a - b", 1)}) == {"seconds": 2.5, "rows": ["a - b", 1]}
+
+
+def test_the_kept_results_name_no_place_of_a_machine():
+    for path in (ROOT / "docs" / "benchmarks").glob("*.json"):
+        record = json.loads(path.read_text())
+        assert without_own_paths(record) == record, path.name
