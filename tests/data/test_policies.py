@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
@@ -179,6 +180,30 @@ def test_draws_are_uniform() -> None:
             expected[list(OPS).index(name)] += probability / 50
             expected[0] += (1 - probability) / 50
     assert torch.allclose(torch.bincount(ops.flatten(), minlength=len(OPS)) / ops.numel(), expected, atol=0.005)
+
+
+PINNED_DRAWS = {
+    "randaugment": ([[7, 3], [4, 10], [3, 13]], [[0.27, -4.35], [-4.35, 7.0], [4.35, 0.0]], "5148ee000eee53bc"),
+    "trivialaugment": ([[7], [3], [4]], [[0.132], [-1.067], [-13.867]], "15bb40e28b95c265"),
+    "autoaugment": ([[11, 12], [11, 0], [4, 12]], [[113.333, 0.0], [198.333, 0.0], [14.502, 0.0]], "99a22b408143f8b7"),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_draws_are_pinned(name: str) -> None:
+    """A seed gives the same operations and magnitudes in every release, so that old runs can be made again."""
+    draw = {
+        "randaugment": lambda: policies.draw_randaugment(64, 32, 32, 2, 9, generator(1)),
+        "trivialaugment": lambda: policies.draw_trivialaugment(64, 32, 32, generator(1)),
+        "autoaugment": lambda: policies.draw_autoaugment(64, 32, 32, generator(1)),
+    }
+    ops, magnitudes = draw[name]()
+    first_ops, first_magnitudes, digest = PINNED_DRAWS[name]
+    assert ops[:3].tolist() == first_ops
+    assert torch.allclose(magnitudes[:3], torch.tensor(first_magnitudes), atol=6e-4)
+    thousandths = (magnitudes * 1000).round().long()
+    together = ops.numpy().astype("<i8").tobytes() + thousandths.numpy().astype("<i8").tobytes()
+    assert hashlib.blake2b(together, digest_size=8).hexdigest() == digest
 
 
 @pytest.mark.parametrize("name", POLICIES)
