@@ -13,7 +13,10 @@ from torchvision.transforms import autoaugment as oracle
 from patchlight.config import AugmentConfig
 from patchlight.data import ops, policies
 from patchlight.data.ops import OPS
-from patchlight.data.policies import CIFAR10_POLICIES, DRAWN_OPS, MAGNITUDES, POLICIES
+from patchlight.data.policies import CIFAR10_POLICIES, POLICIES
+
+MAGNITUDES = {name: op.magnitudes for name, op in OPS.items() if op.magnitudes is not None}
+SIGNED = policies.signed_ops()
 
 # Square, wide, tall with odd sides, barely and not large enough for a 3 x 3 neighbourhood.
 SIZES = [(32, 32), (28, 36), (33, 17), (3, 5), (2, 2), (1, 7)]
@@ -49,11 +52,11 @@ def torchvision_op(images: torch.Tensor, name: str, magnitude: float) -> torch.T
 
 def test_places_that_are_not_remembered_are_the_same(monkeypatch) -> None:
     images = sample_images(3, 28, 36)
-    kinds = [name for name in ops.SHAPED for _ in range(2)]
+    warps = [op.function for op in OPS.values() if op.family is ops.warp for _ in range(2)]
     magnitudes = torch.tensor([0.3, -0.2, 0.1, -0.9, 3.0, -4.0, 2.0, -9.0, 30.0, -45.0])
-    expected = ops.shapes(images, kinds, magnitudes)
+    expected = ops.warp(images, warps, magnitudes)
     monkeypatch.setattr(ops, "CACHED_PIXELS", 0)
-    assert torch.equal(ops.shapes(images, kinds, magnitudes), expected)
+    assert torch.equal(ops.warp(images, warps, magnitudes), expected)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -72,8 +75,7 @@ def test_op_equals_torchvision(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", MAGNITUDES)
 def test_op_has_a_magnitude_for_each_image(name: str) -> None:
     images = sample_images(3, 32, 32)
-    first, _, last = MAGNITUDES[name]
-    magnitudes = torch.linspace(first, last, len(images)).roll(3)
+    magnitudes = torch.linspace(MAGNITUDES[name].first, MAGNITUDES[name].wide, len(images)).roll(3)
     if name == "Posterize":
         magnitudes = magnitudes.round()
     expected = [torchvision_op(image, name, m) for image, m in zip(images, magnitudes.tolist(), strict=True)]
@@ -103,7 +105,7 @@ def test_magnitude_table_equals_torchvision(wide: bool, bins: int, space: Callab
     for name, (magnitudes, signed) in space(bins, size).items():
         row = list(OPS).index(name)
         assert torch.equal(table[row], magnitudes.float().expand(bins)), name
-        assert policies.SIGNED[row] == signed
+        assert SIGNED[row] == signed
 
 
 def test_cifar10_policies_equal_torchvision() -> None:
@@ -125,7 +127,7 @@ def test_randaugment_equals_torchvision(monkeypatch: pytest.MonkeyPatch) -> None
     for i, image in enumerate(images):
         numbers = []
         for op, magnitude in zip(ops[i].tolist(), magnitudes[i].tolist(), strict=True):
-            numbers += [op, int(magnitude < 0)] if policies.SIGNED[op] else [op]
+            numbers += [op, int(magnitude < 0)] if SIGNED[op] else [op]
         with monkeypatch.context() as patch:
             replay(patch, numbers)
             assert torch.equal(result[i], transform(image))
@@ -163,9 +165,11 @@ def test_autoaugment_equals_torchvision(monkeypatch: pytest.MonkeyPatch) -> None
 def test_draws_are_uniform() -> None:
     ops, magnitudes = policies.draw_randaugment(60_000, 32, 32, 2, 9, generator())
     share = torch.bincount(ops.flatten(), minlength=len(OPS)) / ops.numel()
-    assert torch.allclose(share[: len(DRAWN_OPS)], torch.tensor(1 / 14), atol=0.005)
-    assert share[-1] == 0
-    signed = policies.SIGNED[ops]
+    drawn = torch.tensor([op.drawn for op in OPS.values()])
+    assert drawn.sum() == 14
+    assert torch.allclose(share[drawn], torch.tensor(1 / 14), atol=0.005)
+    assert not share[~drawn].any()
+    signed = SIGNED[ops]
     assert (magnitudes[signed] < 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert (magnitudes[~signed] >= 0).all()
 
@@ -204,6 +208,39 @@ def test_draws_are_pinned(name: str) -> None:
     thousandths = (magnitudes * 1000).round().long()
     together = ops.numpy().astype("<i8").tobytes() + thousandths.numpy().astype("<i8").tobytes()
     assert hashlib.blake2b(together, digest_size=8).hexdigest() == digest
+
+
+def test_an_operation_that_is_appended_is_drawn_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each family, after Invert, which is not drawn: a row is all that an operation takes."""
+
+    def half(images: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+        return images // 2
+
+    def mirror(magnitude: float, height: int, width: int) -> ops.Matrix:
+        return (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+
+    def white(pixels: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(pixels, 255.0)
+
+    whole = ops.Magnitudes(-1.0, -1.0, -1.0, signed=False)
+    rows = {
+        "Half": (ops.Operation(half, ops.one_by_one), lambda x: x // 2),
+        "Mirror": (ops.Operation(mirror, ops.warp), lambda x: x.flip(3)),
+        "White": (ops.Operation(white, ops.blend, whole), lambda x: torch.full_like(x, 255)),
+    }
+    for name, (operation, _) in rows.items():
+        monkeypatch.setitem(OPS, name, operation)
+    images = sample_images(3, 12, 10).repeat(400, 1, 1, 1)
+    drawn, magnitudes = policies.draw_randaugment(len(images), 12, 10, 1, 9, generator())
+    result = policies.apply_ops(images, drawn, magnitudes)
+    for name, (_, expected) in rows.items():
+        chosen = (drawn == list(OPS).index(name)).flatten()
+        assert chosen.float().mean().item() == pytest.approx(1 / 17, abs=0.02)
+        assert torch.equal(result[chosen], expected(images[chosen]))
+    assert not (drawn == list(OPS).index("Invert")).any()
+    both = torch.tensor([[list(OPS).index("Mirror"), list(OPS).index("White")]])
+    assert (policies.apply_ops(images[:10], both.expand(10, 2), torch.tensor([[0.0, -1.0]]).expand(10, 2)) == 255).all()
+    assert (policies.draw_trivialaugment(20_000, 12, 10, generator())[0] == len(OPS) - 1).sum() > 1000
 
 
 @pytest.mark.parametrize("name", POLICIES)

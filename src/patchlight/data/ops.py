@@ -1,6 +1,7 @@
 """The operations of RandAugment, AutoAugment and TrivialAugment on whole batches, each image with its own magnitude.
 
-They equal torchvision's tensor operations (nearest interpolation, black outside) pixel for pixel.
+They equal torchvision's tensor operations (nearest interpolation, black outside) pixel for pixel. OPS, at the end, is
+their table: to add one, write its function and its row.
 
 Shapes: B batch, C channels (1 or 3), H, W. Images are uint8 (B, C, H, W) on any device; magnitudes are (B,) on the
 CPU, in torchvision's units.
@@ -9,8 +10,11 @@ CPU, in torchvision's units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +22,61 @@ from torch import Tensor
 
 from patchlight.machine.device import move
 
-Op = Callable[[Tensor, Tensor], Tensor]
-CACHED_PIXELS = 128 * 128  # of larger images the places would fill the memory
-Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+Function = TypeVar("Function")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """The strengths of an operation, evenly spaced over the bins that a policy draws from.
+
+    Bin 0 has `first`, the last bin `narrow`, or `wide` in TrivialAugment's wide space. With `share_of`, `narrow` is a
+    share of that side of the image, and the magnitude a number of pixels.
+    """
+
+    first: float
+    narrow: float
+    wide: float
+    signed: bool = True  # a policy gives half of the images the negative magnitude
+    whole: bool = False  # rounded to whole numbers
+    share_of: Literal["width", "height"] | None = None
+
+    def values(self, wide: bool, bins: int, height: int, width: int) -> Tensor:
+        """The magnitude of each bin, without sign: (bins,) float32, for images of `height` x `width` pixels."""
+        last = self.wide if wide else self.narrow
+        if self.share_of is not None and not wide:
+            last *= width if self.share_of == "width" else height
+        if self.whole:
+            return self.first - (torch.arange(bins) / ((bins - 1) / (self.first - last))).round()
+        return torch.linspace(self.first, last, bins)
+
+
+@dataclass(frozen=True)
+class Operation(Generic[Function]):
+    """A row of OPS: all that is known of an operation.
+
+    `family` runs the operations that share their work, on images of several of them in one call; it is given the
+    `function` of each image, those of one operation next to each other. A family's docstring says what function it
+    takes.
+    """
+
+    function: Function
+    family: Callable[[Tensor, Sequence[Function], Tensor], Tensor]
+    magnitudes: Magnitudes | None = None
+    drawn: bool = True  # by RandAugment and TrivialAugment
+
+    def __call__(self, images: Tensor, magnitude: Tensor) -> Tensor:
+        """The operation on each of `images` with its own `magnitude` (B,), which some ignore; new images."""
+        return self.family(images, [self.function] * len(images), magnitude)
+
+
+def runs(values: Sequence[Value]) -> Iterator[tuple[Value, slice]]:
+    """Each value with the slice in which it stands, where equal values stand next to each other."""
+    start = 0
+    for value, group in groupby(values):
+        stop = start + sum(1 for _ in group)
+        yield value, slice(start, stop)
+        start = stop
 
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:
@@ -28,24 +84,32 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
     return move(values, images.device).view(-1, 1, 1, 1)
 
 
-# --- shape: for each pixel the place it comes from, and one gather ---
+# --- warps: for each pixel the place it comes from, and one gather ---
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+Warp = Callable[[float, int, int], Matrix]
+CACHED_PIXELS = 128 * 128  # the places of larger images would fill the memory
 
 
-def shapes(images: Tensor, kinds: Sequence[str], magnitude: Tensor) -> Tensor:
-    """ShearX, ShearY, TranslateX, TranslateY or Rotate, by the image: the nearest pixel, and 0 from outside."""
+def warp(images: Tensor, matrices: Sequence[Warp], magnitude: Tensor) -> Tensor:
+    """The family of affine maps: each output pixel is the nearest pixel of its image, and 0 from outside.
+
+    A function takes (magnitude, height, width) and returns the 2 x 3 matrix that maps output to input positions, in
+    pixels from the centre. It is computed in Python's floats, as torchvision does, because the last bit can matter.
+    """
     h, w = images.shape[2:]
-    drawn = list(zip(kinds, magnitude.tolist(), strict=True))
+    drawn = list(zip(matrices, magnitude.tolist(), strict=True))
     if h * w <= CACHED_PIXELS:
-        places = torch.cat([_known_places(kind, strength, h, w, images.device) for kind, strength in drawn])
+        places = torch.cat([_known_places(matrix, strength, h, w, images.device) for matrix, strength in drawn])
     else:
-        places = _places([_matrix(kind, strength, h, w) for kind, strength in drawn], h, w, images.device)
+        places = _places([matrix(strength, h, w) for matrix, strength in drawn], h, w, images.device)
     planes = F.pad(images, (1, 1, 1, 1)).flatten(2)
     return planes.gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 @lru_cache(maxsize=512)
-def _known_places(kind: str, magnitude: float, height: int, width: int, device: torch.device) -> Tensor:
-    return _places([_matrix(kind, magnitude, height, width)], height, width, device)
+def _known_places(matrix: Warp, magnitude: float, height: int, width: int, device: torch.device) -> Tensor:
+    return _places([matrix(magnitude, height, width)], height, width, device)
 
 
 def _places(matrices: list[Matrix], height: int, width: int, device: torch.device) -> Tensor:
@@ -67,125 +131,122 @@ def _places(matrices: list[Matrix], height: int, width: int, device: torch.devic
     return row.add_(1).mul_(width + 2).add_(column).add_(1).long().flatten(1)
 
 
-def _matrix(kind: str, magnitude: float, height: int, width: int) -> Matrix:
-    """The inverse map of one image, in Python's floats as torchvision computes it, for the sake of the last bit."""
-    if kind == "TranslateX":
-        return (1.0, 0.0, float(-int(magnitude))), (0.0, 1.0, 0.0)
-    if kind == "TranslateY":
-        return (1.0, 0.0, 0.0), (0.0, 1.0, float(-int(magnitude)))
-    if kind == "Rotate":
-        angle = math.radians(-magnitude)
-        return (math.cos(angle), math.sin(angle), 0.0), (-math.sin(angle), math.cos(angle), 0.0)
-    # Shears hold the top left corner.
-    angle = math.radians(math.degrees(math.atan(magnitude)))
+def shear_x(magnitude: float, height: int, width: int) -> Matrix:
+    """Shift each row by `magnitude` times its distance from the top."""
+    x, y = -0.5 * width, -0.5 * height  # the top left corner stays
+    slope = math.tan(_shear_angle(magnitude))
+    return (1.0, slope, (-x + slope * -y) + x), (0.0, 1.0, 0.0)
+
+
+def shear_y(magnitude: float, height: int, width: int) -> Matrix:
+    """Shift each column by `magnitude` times its distance from the left."""
     x, y = -0.5 * width, -0.5 * height
-    if kind == "ShearX":
-        slope = math.tan(angle)
-        return (1.0, slope, (-x + slope * -y) + x), (0.0, 1.0, 0.0)
+    angle = _shear_angle(magnitude)
     slope = math.sin(angle) / math.cos(angle)
     return (1.0, 0.0, 0.0), (slope, 1.0, (slope * -x + -y) + y)
 
 
-def shear_x(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Shift each row by `magnitude` times its distance from the top."""
-    return shapes(images, ["ShearX"] * len(images), magnitude)
+def _shear_angle(magnitude: float) -> float:
+    """In radians, by way of degrees, as torchvision has it."""
+    return math.radians(math.degrees(math.atan(magnitude)))
 
 
-def shear_y(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Shift each column by `magnitude` times its distance from the left."""
-    return shapes(images, ["ShearY"] * len(images), magnitude)
-
-
-def translate_x(images: Tensor, magnitude: Tensor) -> Tensor:
+def translate_x(magnitude: float, height: int, width: int) -> Matrix:
     """Shift to the right by `magnitude` pixels, cut to a whole number."""
-    return shapes(images, ["TranslateX"] * len(images), magnitude)
+    return (1.0, 0.0, float(-int(magnitude))), (0.0, 1.0, 0.0)
 
 
-def translate_y(images: Tensor, magnitude: Tensor) -> Tensor:
+def translate_y(magnitude: float, height: int, width: int) -> Matrix:
     """Shift down by `magnitude` pixels, cut to a whole number."""
-    return shapes(images, ["TranslateY"] * len(images), magnitude)
+    return (1.0, 0.0, 0.0), (0.0, 1.0, float(-int(magnitude)))
 
 
-def rotate(images: Tensor, magnitude: Tensor) -> Tensor:
+def rotate(magnitude: float, height: int, width: int) -> Matrix:
     """Turn counter-clockwise by `magnitude` degrees about the centre."""
-    return shapes(images, ["Rotate"] * len(images), magnitude)
+    angle = math.radians(-magnitude)
+    return (math.cos(angle), math.sin(angle), 0.0), (-math.sin(angle), math.cos(angle), 0.0)
 
 
-# --- colour: a blend with something plainer, or away from it ---
+# --- blends: towards a plainer image, or away from it ---
+
+Plainer = Callable[[Tensor], Tensor | None]
 
 
-def _blend(first: Tensor, second: Tensor | None, magnitude: Tensor) -> Tensor:
-    """first * (1 + magnitude) - second * magnitude, cut to 0..255; no `second` is black."""
-    share = 1.0 + magnitude.double()  # rounded to float32 once, after the subtraction below, as torchvision does
-    result = first * _per_image(share.float(), first)
-    if second is not None:
-        result += second * _per_image((1.0 - share).float(), first)
-    return result.clamp_(0, 255).to(torch.uint8)
+def blend(images: Tensor, plainer: Sequence[Plainer], magnitude: Tensor) -> Tensor:
+    """The family of blends: image * (1 + magnitude) - plainer image * magnitude, cut to 0..255; magnitudes are -1..1.
 
-
-def _gray(images: Tensor) -> Tensor:
-    """Luma (B, 1, H, W), whole numbers in float32."""
+    A function takes float32 pixels (B, C, H, W), 0..255, and returns the plainer images, of a shape that expands to
+    theirs, or None where the operation leaves such images as they are.
+    """
     pixels = images.float()
-    if images.shape[1] == 1:
-        return pixels
-    r, g, b = pixels.split(1, dim=1)
-    return (0.2989 * r + 0.587 * g + 0.114 * b).floor_()
+    plain = torch.empty_like(pixels)
+    unchanged = []
+    for function, part in runs(plainer):
+        made = function(pixels[part])
+        if made is None:
+            unchanged.append(part)
+            made = pixels[part]
+        plain[part] = made
+    keep = 1.0 + magnitude.double()  # rounded to float32 once, after the subtraction below, as torchvision does
+    result = pixels * _per_image(keep.float(), pixels)
+    result += plain.mul_(_per_image((1.0 - keep).float(), pixels))
+    result = result.clamp_(0, 255).to(torch.uint8)
+    for part in unchanged:
+        result[part] = images[part]
+    return result
 
 
-def brightness(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Multiply by 1 + `magnitude` (-1..1)."""
-    return _blend(images.float(), None, magnitude)
+def black(pixels: Tensor) -> Tensor:
+    """Brightness is multiplied by 1 + magnitude."""
+    return pixels.new_zeros(())
 
 
-def color(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Away from the gray image by `magnitude`; -1 is gray. One channel stays as it is."""
-    return images if images.shape[1] == 1 else _blend(images.float(), _gray(images), magnitude)
+def gray(pixels: Tensor) -> Tensor | None:
+    """Colours are moved away from the gray image; -1 is gray. One channel stays as it is."""
+    return None if pixels.shape[1] == 1 else _luma(pixels)
 
 
-def contrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Away from the image's mean gray by `magnitude`; -1 is flat."""
-    return _blend(images.float(), _gray(images).mean(dim=(1, 2, 3), keepdim=True), magnitude)
+def mean_gray(pixels: Tensor) -> Tensor:
+    """Contrast is the distance from the image's mean gray; -1 is flat."""
+    return _luma(pixels).mean(dim=(1, 2, 3), keepdim=True)
 
 
-def sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Away from a 3 x 3 smoothing by `magnitude`; -1 is the smoothed image. The outermost pixels are not smoothed."""
-    if min(images.shape[2:]) <= 2:
-        return images
-    pixels = images.float()
-    return _blend(pixels, _smooth(pixels), magnitude)
+def smooth(pixels: Tensor) -> Tensor | None:
+    """Sharpness is the distance from a 3 x 3 smoothing (centre 5, neighbours 1); -1 is the smoothed image.
 
-
-def _smooth(pixels: Tensor) -> Tensor:
+    The outermost pixels are not smoothed; images that have no others stay as they are.
+    """
     b, c, h, w = pixels.shape
+    if min(h, w) <= 2:
+        return None
     # Sums over whole flat planes run faster than over rows; those that wrap around a border are not used.
     flat = pixels.reshape(b * c, h * w)
     rows = flat[:, : -2 * w] + flat[:, w:-w] + flat[:, 2 * w :]
     total = rows[:, :-2].add(rows[:, 1:-1]).add_(rows[:, 2:])
     total.add_(flat[:, w + 1 : -w - 1], alpha=4)
-    smooth = pixels.clone()
+    smoothed = pixels.clone()
     inner = F.pad(total.div_(13).round_(), (0, 2)).view(b, c, h - 2, w)  # over 13, nothing is half-way: no ties
-    smooth[..., 1:-1, 1:-1] = inner[..., :-2]
-    return smooth
+    smoothed[..., 1:-1, 1:-1] = inner[..., :-2]
+    return smoothed
 
 
-def blends(images: Tensor, kinds: Sequence[str], magnitude: Tensor) -> Tensor:
-    """Brightness, Color, Contrast or Sharpness, by the image, in this order: one blend with what each of them needs."""
-    if images.shape[1] == 1 or min(images.shape[2:]) <= 2:  # some of them leave such images as they are
-        parts = ((kind, torch.tensor([k == kind for k in kinds])) for kind in dict.fromkeys(kinds))
-        return torch.cat([OPS[kind](images[own], magnitude[own]) for kind, own in parts])
-    pixels = images.float()
-    plainer = torch.zeros_like(pixels)
-    dark, gray, flat, _ = (kinds.count(kind) for kind in BLENDED)
-    if gray + flat:
-        luma = _gray(pixels[dark : dark + gray + flat])
-        plainer[dark : dark + gray] = luma[:gray]
-        plainer[dark + gray : dark + gray + flat] = luma[gray:].mean(dim=(1, 2, 3), keepdim=True)
-    if dark + gray + flat < len(pixels):
-        plainer[dark + gray + flat :] = _smooth(pixels[dark + gray + flat :])
-    return _blend(pixels, plainer, magnitude)
+def _luma(pixels: Tensor) -> Tensor:
+    """The gray image (B, 1, H, W), whole numbers in float32."""
+    if pixels.shape[1] == 1:
+        return pixels
+    r, g, b = pixels.split(1, dim=1)
+    return (0.2989 * r + 0.587 * g + 0.114 * b).floor_()
 
 
-# --- colour: value by value ---
+# --- operations that share no work with others ---
+
+PerImage = Callable[[Tensor, Tensor], Tensor]
+
+
+def one_by_one(images: Tensor, functions: Sequence[PerImage], magnitude: Tensor) -> Tensor:
+    """The family of all others: a function takes uint8 images and their magnitudes and returns new images."""
+    parts = [function(images[part], magnitude[part]) for function, part in runs(functions)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def posterize(images: Tensor, magnitude: Tensor) -> Tensor:
@@ -236,25 +297,20 @@ def equalize(images: Tensor, magnitude: Tensor) -> Tensor:
     return table.gather(1, values).view_as(images)
 
 
-OPS: dict[str, Op] = {
-    "Identity": identity,
-    "ShearX": shear_x,
-    "ShearY": shear_y,
-    "TranslateX": translate_x,
-    "TranslateY": translate_y,
-    "Rotate": rotate,
-    "Brightness": brightness,
-    "Color": color,
-    "Contrast": contrast,
-    "Sharpness": sharpness,
-    "Posterize": posterize,
-    "Solarize": solarize,
-    "AutoContrast": autocontrast,
-    "Equalize": equalize,
-    "Invert": invert,
+OPS: dict[str, Operation[Any]] = {
+    "Identity": Operation(identity, one_by_one),
+    "ShearX": Operation(shear_x, warp, Magnitudes(0.0, 0.3, 0.99)),
+    "ShearY": Operation(shear_y, warp, Magnitudes(0.0, 0.3, 0.99)),
+    "TranslateX": Operation(translate_x, warp, Magnitudes(0.0, 150.0 / 331.0, 32.0, share_of="width")),
+    "TranslateY": Operation(translate_y, warp, Magnitudes(0.0, 150.0 / 331.0, 32.0, share_of="height")),
+    "Rotate": Operation(rotate, warp, Magnitudes(0.0, 30.0, 135.0)),
+    "Brightness": Operation(black, blend, Magnitudes(0.0, 0.9, 0.99)),
+    "Color": Operation(gray, blend, Magnitudes(0.0, 0.9, 0.99)),
+    "Contrast": Operation(mean_gray, blend, Magnitudes(0.0, 0.9, 0.99)),
+    "Sharpness": Operation(smooth, blend, Magnitudes(0.0, 0.9, 0.99)),
+    "Posterize": Operation(posterize, one_by_one, Magnitudes(8.0, 4.0, 2.0, signed=False, whole=True)),
+    "Solarize": Operation(solarize, one_by_one, Magnitudes(255.0, 0.0, 0.0, signed=False)),
+    "AutoContrast": Operation(autocontrast, one_by_one),
+    "Equalize": Operation(equalize, one_by_one),
+    "Invert": Operation(invert, one_by_one, drawn=False),  # AutoAugment alone has it
 }
-
-# Neighbours in OPS that share most of their work: a batch has few images of each, so that calls cost more than pixels.
-SHAPED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
-BLENDED = ("Brightness", "Color", "Contrast", "Sharpness")
-FAMILIES: dict[tuple[str, ...], Callable[[Tensor, Sequence[str], Tensor], Tensor]] = {SHAPED: shapes, BLENDED: blends}

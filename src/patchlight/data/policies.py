@@ -1,7 +1,7 @@
 """Colour and shape policies on whole batches: RandAugment, AutoAugment (CIFAR-10) and TrivialAugment.
 
 Every image draws its own operations. The draws stay on the CPU, so the host knows which images share an operation
-without asking the device: a round sorts the batch by operation and runs each operation once, on its slice.
+without asking the device: a round sorts the batch by operation and runs each family of operations once, on its slice.
 
 Shapes: B batch, C channels (1 or 3), H, W; R rounds (operations per image). Images are uint8 (B, C, H, W) on any
 device; magnitudes are on the CPU, in torchvision's units.
@@ -16,32 +16,10 @@ import torch
 from torch import Generator, Tensor
 
 from patchlight.config import AugmentConfig
-from patchlight.data.ops import FAMILIES, OPS
+from patchlight.data.ops import OPS, Operation, runs
 from patchlight.machine.device import move
 
 Policy = Callable[[Tensor, AugmentConfig, Generator], Tensor]
-
-DRAWN_OPS = [name for name in OPS if name != "Invert"]
-
-# Rows of OPS in their order, families in one.
-TOGETHER = list(dict.fromkeys(next((names for names in FAMILIES if op in names), (op,)) for op in OPS))
-
-# Magnitude of the first bin, of the last bin, and of the last bin in TrivialAugment's "wide" space. The narrow
-# translations are shares of the image's side. An op without a row has no magnitude.
-MAGNITUDES: dict[str, tuple[float, float, float]] = {
-    "ShearX": (0.0, 0.3, 0.99),
-    "ShearY": (0.0, 0.3, 0.99),
-    "TranslateX": (0.0, 150.0 / 331.0, 32.0),
-    "TranslateY": (0.0, 150.0 / 331.0, 32.0),
-    "Rotate": (0.0, 30.0, 135.0),
-    "Brightness": (0.0, 0.9, 0.99),
-    "Color": (0.0, 0.9, 0.99),
-    "Contrast": (0.0, 0.9, 0.99),
-    "Sharpness": (0.0, 0.9, 0.99),
-    "Posterize": (8.0, 4.0, 2.0),
-    "Solarize": (255.0, 0.0, 0.0),
-}
-SIGNED = torch.tensor([name in MAGNITUDES and name not in ("Posterize", "Solarize") for name in OPS])
 
 # AutoAugment's sub-policies for CIFAR-10: two times op, probability, bin of 10.
 SubPolicy = tuple[tuple[str, float, int], tuple[str, float, int]]
@@ -72,53 +50,59 @@ CIFAR10_POLICIES: list[SubPolicy] = [
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 ]
-CIFAR10_OPS = torch.tensor([[list(OPS).index(name) for name, _, _ in pair] for pair in CIFAR10_POLICIES])
 CIFAR10_PROBABILITIES = torch.tensor([[probability for _, probability, _ in pair] for pair in CIFAR10_POLICIES])
 CIFAR10_BINS = torch.tensor([[bin for _, _, bin in pair] for pair in CIFAR10_POLICIES])
 
 
-@lru_cache(maxsize=16)
 def magnitude_table(wide: bool, bins: int, height: int, width: int) -> Tensor:
-    """Each op's magnitude at each bin, without sign, or 0: (len(OPS), bins) float32, not to be changed."""
-    table = torch.zeros(len(OPS), bins)
-    for row, name in enumerate(OPS):
-        if name not in MAGNITUDES:
-            continue
-        first, last_narrow, last_wide = MAGNITUDES[name]
-        last = last_wide if wide else last_narrow
-        if name == "Posterize":  # whole bits
-            table[row] = first - (torch.arange(bins) / ((bins - 1) / (first - last))).round()
-            continue
-        if name.startswith("Translate") and not wide:
-            last *= width if name == "TranslateX" else height
-        table[row] = torch.linspace(first, last, bins)
-    return table
+    """Each operation's magnitude at each bin, without sign, and 0 where it has none: (len(OPS), bins) float32.
+
+    `wide` is TrivialAugment's space. The table is kept for the next call, so it is not to be changed.
+    """
+    return _magnitudes(tuple(OPS.values()), wide, bins, height, width)
+
+
+@lru_cache(maxsize=16)
+def _magnitudes(rows: tuple[Operation, ...], wide: bool, bins: int, height: int, width: int) -> Tensor:
+    none = torch.zeros(bins)
+    return torch.stack([row.magnitudes.values(wide, bins, height, width) if row.magnitudes else none for row in rows])
+
+
+def signed_ops() -> Tensor:
+    """(len(OPS),) bool: which rows of OPS have a magnitude that may be negative."""
+    return torch.tensor([row.magnitudes is not None and row.magnitudes.signed for row in OPS.values()])
+
+
+def draw_ops(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Rows of OPS, int64 of `shape`: each that RandAugment and TrivialAugment may use is equally probable."""
+    drawn = torch.tensor([row for row, operation in enumerate(OPS.values()) if operation.drawn])
+    return drawn[torch.randint(len(drawn), shape, generator=generator)]
 
 
 def _with_sign(ops: Tensor, magnitudes: Tensor, negative: Tensor) -> Tensor:
-    """Turn the magnitudes where `negative` and the op can go both ways."""
-    return torch.where(negative & SIGNED[ops], -magnitudes, magnitudes)
+    """The magnitudes, negative where `negative` says so and the operation has a sign."""
+    return torch.where(negative & signed_ops()[ops], -magnitudes, magnitudes)
 
 
 def draw_randaugment(
     batch: int, height: int, width: int, rounds: int, magnitude: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): any op, `magnitude` (0..30) of 31 bins, either sign.
+    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): any operation at bin `magnitude` (0..30) of 31, either sign.
 
     Returns rows of OPS and their magnitudes, both (B, R), for `apply_ops`.
     """
-    ops = torch.randint(len(DRAWN_OPS), (batch, rounds), generator=generator)
+    ops = draw_ops((batch, rounds), generator)
     negative = torch.randint(2, (batch, rounds), generator=generator) == 1
     table = magnitude_table(False, 31, height, width)
     return ops, _with_sign(ops, table[ops, magnitude], negative)
 
 
 def draw_trivialaugment(batch: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one op of any of 31 bins, either sign.
+    """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation at any of 31 bins, either sign.
 
     Returns rows of OPS and their magnitudes, both (B, 1), for `apply_ops`.
     """
-    ops = torch.randint(len(DRAWN_OPS), (batch, 1), generator=generator)
+    ops = draw_ops((batch, 1), generator)
     bins = torch.randint(31, (batch, 1), generator=generator)
     negative = torch.randint(2, (batch, 1), generator=generator) == 1
     return ops, _with_sign(ops, magnitude_table(True, 31, height, width)[ops, bins], negative)
@@ -127,17 +111,20 @@ def draw_trivialaugment(batch: int, height: int, width: int, generator: Generato
 def select_autoaugment(
     policy: Tensor, chance: Tensor, negative: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """The ops of each image's sub-policy `policy` (B,), 0..24, whose probability reaches `chance` (B, 2), 0..1.
+    """The operations of each image's sub-policy `policy` (B,), 0..24; one runs where `chance` (B, 2), 0..1, is at most
+    its probability.
 
-    `negative` (B, 2) bool asks for the other sign. Returns rows of OPS and magnitudes, both (B, 2), for `apply_ops`.
+    `negative` (B, 2) bool asks for the negative magnitude. Returns rows of OPS and magnitudes, both (B, 2), for
+    `apply_ops`.
     """
-    ops = CIFAR10_OPS[policy]
+    row = {name: number for number, name in enumerate(OPS)}
+    ops = torch.tensor([[row[name] for name, _, _ in pair] for pair in CIFAR10_POLICIES])[policy]
     magnitudes = _with_sign(ops, magnitude_table(False, 10, height, width)[ops, CIFAR10_BINS[policy]], negative)
-    return torch.where(chance <= CIFAR10_PROBABILITIES[policy], ops, list(OPS).index("Identity")), magnitudes
+    return torch.where(chance <= CIFAR10_PROBABILITIES[policy], ops, row["Identity"]), magnitudes
 
 
 def draw_autoaugment(batch: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501): a sub-policy of 25 for each image.
+    """AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501): one of 25 sub-policies for each image.
 
     Returns rows of OPS and their magnitudes, both (B, 2), for `apply_ops`.
     """
@@ -148,26 +135,26 @@ def draw_autoaugment(batch: int, height: int, width: int, generator: Generator) 
 
 
 def apply_ops(images: Tensor, ops: Tensor, magnitudes: Tensor) -> Tensor:
-    """Run each image's own operations one after the other.
+    """Run each image's own operations one after the other, those of one family for all images at once.
 
     `ops` (B, R) are rows of OPS and `magnitudes` (B, R) theirs, both on the CPU. Returns new images of the same shape.
     """
+    rows = list(OPS.values())
+    families = list(dict.fromkeys(row.family for row in rows))
+    by_family = sorted(range(len(rows)), key=lambda row: families.index(rows[row].family))  # stable
+    rank = torch.tensor(by_family).argsort()  # of each row, when the operations of a family stand together
     place = torch.arange(len(images))  # which image a row of the sorted batch holds
     for ops_now, magnitudes_now in zip(ops.unbind(1), magnitudes.unbind(1), strict=True):
-        order = ops_now[place].argsort(stable=True)
+        order = rank[ops_now[place]].argsort(stable=True)
         place = place[order]
         images = images.index_select(0, move(order, images.device))
-        counts = dict(zip(OPS, torch.bincount(ops_now, minlength=len(OPS)).tolist(), strict=True))
-        sizes = [sum(counts[name] for name in names) for names in TOGETHER]
-        parts = zip(TOGETHER, images.split(sizes), magnitudes_now[place].split(sizes), strict=True)
-        for names, part, magnitude in parts:
-            if len(part) == 0 or names == ("Identity",):
-                continue
-            if names in FAMILIES:
-                kinds = [name for name in names for _ in range(counts[name])]
-                part.copy_(FAMILIES[names](part, kinds, magnitude))
-            else:
-                part.copy_(OPS[names[0]](part, magnitude))
+        drawn, strengths = [rows[row] for row in ops_now[place].tolist()], magnitudes_now[place]
+        functions = [row.function for row in drawn]
+        parts = [
+            family(images[part], functions[part], strengths[part])
+            for family, part in runs([row.family for row in drawn])
+        ]
+        images = torch.cat(parts) if parts else images
     return images.index_select(0, move(place.argsort(), images.device))
 
 
@@ -190,6 +177,7 @@ def trivialaugment(images: Tensor, config: AugmentConfig, generator: Generator) 
     return apply_ops(images, *draw_trivialaugment(b, h, w, generator))
 
 
+# The rows of augment.policy; its names, with "none", stand in config/names.py.
 POLICIES: dict[str, Policy] = {
     "randaugment": randaugment,
     "autoaugment": autoaugment,
