@@ -117,7 +117,7 @@ def kornia(images: ImageSet, policy: str, device: torch.device) -> Pass:
 
 
 def ours(images: ImageSet, policy: str, device: torch.device) -> Pass:
-    config = AugmentConfig(crop_padding=PADDING, flip="random", policy=policy)  # type: ignore[arg-type]
+    config = AugmentConfig(crop_padding=PADDING, flip="random", policy=policy)
     batches = TrainBatches(images, BATCH, config, seed=0, fill=torch.zeros(3, dtype=torch.uint8), device=device)
     epoch = 0
 

@@ -4,7 +4,6 @@ import dataclasses
 import re
 import tomllib
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 
@@ -19,25 +18,7 @@ from patchlight.config import (
     load_recipe,
     recipe_names,
 )
-from patchlight.data.policies import POLICIES
 from patchlight.errors import UsageError
-from patchlight.explanation.methods import METHODS
-from patchlight.training.optim import OPTIMIZERS
-from patchlight.training.schedule import SHAPES
-
-
-@pytest.mark.parametrize(
-    ("section", "field", "names"),
-    [
-        ("augment", "policy", ["none", *POLICIES]),
-        ("optim", "name", [*OPTIMIZERS]),
-        ("schedule", "name", [*SHAPES, "onecycle"]),
-        ("explain", "method", [*METHODS]),
-    ],
-)
-def test_the_names_that_a_setting_may_take_are_the_rows_of_its_table(section, field, names):
-    kind = get_args(get_type_hints(SECTIONS[section])[field]) or ()
-    assert list(kind) == names
 
 
 @pytest.mark.parametrize("name", recipe_names())

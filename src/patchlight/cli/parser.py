@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-from patchlight.config import DEFAULT_METHOD, MethodName, describe_fields
+from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
 
 COUNT = 500  # test images of explain --faithfulness
@@ -132,7 +132,7 @@ def build_parser() -> Parser:
         "explain",
         "show what the model looked at, or measure how far each map can be believed",
         "patchlight explain runs/quickstart photo.jpg --method all\n"
-        "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(get_args(MethodName)),
+        "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
     )
     explain.add_argument("run", type=Path, help="a run folder")
     explain.add_argument(

@@ -1,5 +1,6 @@
 """Recipes: every setting as typed data, TOML in and out. Nothing here imports torch."""
 
+from patchlight.config.names import DEFAULT_METHOD, METHOD_NAMES
 from patchlight.config.recipe import (
     RECIPES,
     Config,
@@ -12,7 +13,6 @@ from patchlight.config.recipe import (
     recipes,
 )
 from patchlight.config.sections import (
-    DEFAULT_METHOD,
     SECTIONS,
     STAGE_FIELDS,
     About,
@@ -22,7 +22,6 @@ from patchlight.config.sections import (
     ExplainConfig,
     LoraConfig,
     MaeConfig,
-    MethodName,
     ModelConfig,
     OptimConfig,
     ScheduleConfig,
@@ -31,6 +30,7 @@ from patchlight.config.sections import (
 
 __all__ = [
     "DEFAULT_METHOD",
+    "METHOD_NAMES",
     "RECIPES",
     "SECTIONS",
     "STAGE_FIELDS",
@@ -43,7 +43,6 @@ __all__ = [
     "FieldInfo",
     "LoraConfig",
     "MaeConfig",
-    "MethodName",
     "ModelConfig",
     "OptimConfig",
     "ScheduleConfig",

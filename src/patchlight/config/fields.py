@@ -1,6 +1,7 @@
 """The fields of a recipe: what an annotation says of a value, and how a value is read and checked by it.
 
-A field is written `Annotated[type, "its meaning", Range]`; help texts, checks and the command line's parsing follow.
+A field is written `Annotated[type, "its meaning", Range or Names]`; help texts, checks and the command line's parsing
+are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, and `| None` of these.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from patchlight.config.names import Names
 from patchlight.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values a number may take: low <= value <= high, or low < value with `above`."""
+    """The values a number may take: low <= value <= high, or low < value <= high with `above`."""
 
     low: float = float("-inf")
     high: float = float("inf")
@@ -32,12 +34,13 @@ class Range:
 
 
 class Duration(str):
-    """A length of time as people write it, in hours, minutes and seconds: 90s, 10m, 1h30m. `seconds` is its value."""
+    """A length of time as people write it, in hours, minutes and seconds: 90s, 10m, 1h30m."""
 
     FORM = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
     @property
     def seconds(self) -> float:
+        """Its length in seconds; 0 for a text of another form."""
         match = self.FORM.fullmatch(self)
         hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
         return 3600 * hours + 60 * minutes + seconds
@@ -53,44 +56,51 @@ NEARLY_ONE = Range(0, 0.999999)
 
 @dataclass(frozen=True)
 class Section:
-    """One table of a recipe. Building one checks every field against its annotation."""
+    """One table of a recipe. Building one checks every field against its annotation and raises UsageError."""
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, name, checked(getattr(self, name), hint, name))
 
 
-def parts(hint: Any) -> tuple[Any, str, Range | None]:
-    """The bare type, the meaning and the range of an annotation."""
-    if get_origin(hint) is not Annotated:
-        return hint, "", None
-    bare, *notes = get_args(hint)
-    meaning = next((n for n in notes if isinstance(n, str)), "")
-    return bare, meaning, next((n for n in notes if isinstance(n, Range)), None)
+@dataclass(frozen=True)
+class Kind:
+    """What an annotation says of a field."""
+
+    type: Any  # without `| None`: int, float, bool, str, Duration, or tuple[int or float, ...]
+    meaning: str = ""
+    optional: bool = False  # None is a value: the field is unset
+    range: Range | None = None
+    choices: tuple[str, ...] = ()  # of a text, the only ones allowed
+
+    @property
+    def word(self) -> str:
+        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon"."""
+        if self.choices:
+            return "|".join(self.choices)
+        return "numbers" if get_origin(self.type) is tuple else self.type.__name__.lower()
 
 
-def is_optional(hint: Any) -> bool:
-    return get_origin(hint) in (typing.Union, types.UnionType) and type(None) in get_args(hint)
-
-
-def required(hint: Any) -> Any:
-    """`int` of `int | None`."""
-    return next(arg for arg in get_args(hint) if arg is not type(None)) if is_optional(hint) else hint
-
-
-def kind(hint: Any) -> str:
-    bare = required(hint)
+def kind_of(hint: Any) -> Kind:
+    """What the annotation `hint` says, a plain type included."""
+    bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    optional = get_origin(bare) in (typing.Union, types.UnionType) and type(None) in get_args(bare)
+    if optional:
+        bare = next(argument for argument in get_args(bare) if argument is not type(None))
+    choices = next((tuple(note) for note in notes if isinstance(note, Names)), ())
     if get_origin(bare) is Literal:
-        return "|".join(get_args(bare))
-    return "numbers" if get_origin(bare) is tuple else bare.__name__.lower()
+        bare, choices = str, get_args(bare)
+    meaning = next((note for note in notes if isinstance(note, str)), "")
+    return Kind(bare, meaning, optional, next((note for note in notes if isinstance(note, Range)), None), choices)
 
 
-def parse(text: str, hint: Any) -> Any:
-    """A command-line word as the value a TOML file would have held; what does not parse is left for the check."""
-    bare = required(hint)
-    if bare in (str, Duration) or get_origin(bare) is Literal:
+def parse(text: str, kind: Kind) -> Any:
+    """A command-line word as the value that a TOML file would hold; what cannot be read so stays text, and `checked`
+    refuses it.
+    """
+    if kind.type in (str, Duration):
         return text
-    if get_origin(bare) is tuple:
+    if get_origin(kind.type) is tuple:
         text = text if text.startswith("[") else f"[{text}]"
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -99,31 +109,30 @@ def parse(text: str, hint: Any) -> Any:
 
 
 def checked(value: Any, hint: Any, name: str) -> Any:
-    """The value in its field's type, or a UsageError that begins with the field's name."""
-    bare, _, allowed = parts(hint)
-    if value is None and is_optional(bare):
+    """The value in its field's type, lists as tuples. Raises UsageError, which begins with the field's `name`."""
+    kind = kind_of(hint)
+    if value is None and kind.optional:
         return None
-    bare = required(bare)
-    if get_origin(bare) is Literal:
-        if value not in get_args(bare):
-            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), get_args(bare))}")
+    if kind.choices:
+        if value not in kind.choices:
+            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
         return value
-    if bare is Duration:
+    if kind.type is Duration:
         if not isinstance(value, str) or not Duration(value).seconds:
             raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {value!r}')
         return Duration(value)
-    if get_origin(bare) is tuple:
-        item = get_args(bare)[0]
+    if get_origin(kind.type) is tuple:
+        item = get_args(kind.type)[0]
         if not isinstance(value, (list, tuple)) or not all(_is_number(v) and item(v) == v for v in value):
             raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {value!r}")
         return tuple(item(v) for v in value)
-    if bare is float and _is_number(value):
+    if kind.type is float and _is_number(value):
         value = float(value)
-    if not isinstance(value, bare) or (bare is int and isinstance(value, bool)):
-        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UsageError(f"{name} must be {kinds[bare]}, not {value!r}")
-    if allowed is not None and value not in allowed:
-        raise UsageError(f"{name} must be {allowed}, not {value!r}")
+    if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UsageError(f"{name} must be {words[kind.type]}, not {value!r}")
+    if kind.range is not None and value not in kind.range:
+        raise UsageError(f"{name} must be {kind.range}, not {value!r}")
     return value
 
 

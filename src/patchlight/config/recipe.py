@@ -12,9 +12,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from patchlight.config.fields import Section, is_optional, kind, parse, parts, required
+from patchlight.config.fields import Section, kind_of, parse
 from patchlight.config.sections import (
     SECTIONS,
     STAGE_FIELDS,
@@ -106,8 +106,8 @@ def describe_fields() -> list[FieldInfo]:
     for section, cls in SECTIONS.items():
         hints = typing.get_type_hints(cls, include_extras=True)
         for f in dataclasses.fields(cls):
-            hint, meaning, allowed = parts(hints[f.name])
-            infos.append(FieldInfo(f"{section}.{f.name}", kind(hint), str(allowed or ""), f.default, meaning))
+            kind = kind_of(hints[f.name])
+            infos.append(FieldInfo(f"{section}.{f.name}", kind.word, str(kind.range or ""), f.default, kind.meaning))
     return infos
 
 
@@ -211,12 +211,12 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         hints = typing.get_type_hints(SECTIONS[section], include_extras=True)
         if name not in hints:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
-        hint, _, _ = parts(hints[name])
+        kind = kind_of(hints[name])
         word = "none" if value is None else str(value).lower()
-        if word == "none" and is_optional(hint) and "none" not in get_args(required(hint)):
+        if word == "none" and kind.optional and "none" not in kind.choices:
             holder.get(section, {}).pop(name, None)
         else:
-            holder.setdefault(section, {})[name] = parse(value, hint) if isinstance(value, str) else value
+            holder.setdefault(section, {})[name] = parse(value, kind) if isinstance(value, str) else value
     return config_from_dict(data, "command line")
 
 

@@ -11,13 +11,13 @@ and boxes are top, left, height, width in pixels, int64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from patchlight.config import AugmentConfig
+from patchlight.config.sections import CropMode, Flip
 from patchlight.data.policies import POLICIES
 from patchlight.errors import UsageError
 from patchlight.machine.device import move
@@ -93,7 +93,7 @@ def crop(
     left: Tensor,
     size: tuple[int, int],
     padding: int = 0,
-    mode: Literal["zero", "reflect"] = "zero",
+    mode: CropMode = "zero",
     mirrored: Tensor | None = None,
 ) -> Tensor:
     """Cut a window of `size` (h, w) at `top`, `left` (B,) out of each image padded by `padding` on every side.
@@ -206,9 +206,7 @@ def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 # --- flip ---
 
 
-def draw_mirrored(
-    kind: Literal["none", "random", "alternating"], indices: Tensor, seed: int, epoch: int, generator: Generator
-) -> Tensor | None:
+def draw_mirrored(kind: Flip, indices: Tensor, seed: int, epoch: int, generator: Generator) -> Tensor | None:
     """Which images to mirror, (B,) bool; None where none is."""
     if kind == "random":
         return torch.rand(len(indices), generator=generator) < 0.5

@@ -1,0 +1,32 @@
+"""The names that a setting may take, where another room has a table with a row for each.
+
+A recipe is checked before torch is loaded, so the names stand here, and each table stands beside the functions that it
+lists. To extend is two edits: a row there, and its name here. tests/config/test_names.py holds them equal.
+"""
+
+from __future__ import annotations
+
+
+class Names(list[str]):
+    """The names of one table, as the annotation of a setting. A program may append its own."""
+
+
+POLICY_NAMES = Names(["none", "randaugment", "autoaugment", "trivialaugment"])  # data/policies.py, POLICIES
+OPTIMIZER_NAMES = Names(["adamw", "sgd", "muon"])  # training/optim.py, OPTIMIZERS
+SCHEDULE_NAMES = Names(["constant", "linear", "cosine", "cosine_restarts", "onecycle"])  # training/schedule.py, SHAPES
+TASK_NAMES = Names(["classify", "reconstruct"])  # training/tasks.py, TASKS
+METHOD_NAMES = Names(  # explanation/methods.py, METHODS
+    [
+        "attention",
+        "rollout",
+        "grad-rollout",
+        "chefer",
+        "legrad",
+        "gradcam",
+        "integrated-gradients",
+        "occlusion",
+        "random",
+        "centre",
+    ]
+)
+DEFAULT_METHOD = "grad-rollout"  # by the faithfulness tables of docs/results.md
