@@ -23,8 +23,8 @@ from patchlight.config import ModelConfig, load_recipe
 from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
 from patchlight.machine.memory import reuse_memory
-from patchlight.models import create_model, model_args
-from patchlight.models.registry import all_args
+from patchlight.models import create_model, new_spec
+from patchlight.models.registry import all_arguments
 
 WHOLE = "the whole recipe"
 CLOSE = 0.01  # of accuracy: a difference that one seed does not settle
@@ -63,7 +63,8 @@ def applies(recipe: str, settings: dict[str, str]) -> bool:
     """Whether they change anything of the recipe, and leave a model."""
     before, after = load_recipe(recipe), load_recipe(recipe, settings)
     shapes = [
-        all_args(config.model.name, model_args(config.model, img_size=32, num_classes=10)) for config in (before, after)
+        all_arguments(config.model.name, new_spec(config.model, img_size=32, num_classes=10).arguments)
+        for config in (before, after)
     ]
     if shapes[1].get("depth") == 0 and shapes[1].get("stem") != "conv":
         return False

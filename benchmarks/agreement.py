@@ -54,14 +54,14 @@ def conversions(shape: dict[str, int], dtype: torch.dtype) -> dict[str, float]:
     def difference(model: nn.Module) -> float:
         return float((answer(model, images) - expected).abs().max() / expected.abs().max())
 
-    ours, args = from_timm(first)
-    hugging_face = to_hugging_face(ours, args, tuple(map(str, range(shape["num_classes"]))))
-    again, args = from_hugging_face(hugging_face)
+    ours = from_timm(first)
+    hugging_face = to_hugging_face(ours, tuple(map(str, range(shape["num_classes"]))))
+    again = from_hugging_face(hugging_face)
     return {
         "timm to Patchlight": difference(ours),
         "to Hugging Face": difference(hugging_face),
         "back to Patchlight": difference(again),
-        "back to timm": difference(to_timm(again, args)[0]),
+        "back to timm": difference(to_timm(again)[0]),
     }
 
 

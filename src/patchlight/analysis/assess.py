@@ -14,7 +14,6 @@ import torch
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from patchlight.explanation.capture import can_drop_patches
 from patchlight.explanation.faithfulness import (
     FILLS,
     WAYS,
@@ -123,7 +122,7 @@ def assess_batch(
     method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
     maps, taken = timed(lambda: maps_of(method, anatomy, images, targets), images.device)
     scores: dict[str, Tensor] = {}
-    for way in WAYS if can_drop_patches(anatomy) else FILLS:
+    for way in WAYS if anatomy.can_drop_patches else FILLS:
         best, worst = (
             removal_curve(anatomy, images, targets, maps, black, way=way, most_first=first) for first in (True, False)
         )

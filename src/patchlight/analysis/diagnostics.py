@@ -6,8 +6,6 @@ Images are normalised, (B, 3, h, w). Everything is computed without gradients, i
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,13 +52,7 @@ def position_similarity(anatomy: Anatomy, grid: tuple[int, int]) -> Tensor | Non
 
 def position_table(anatomy: Anatomy) -> Tensor | None:
     """(positions, D), or None."""
-    model: Any = anatomy.model
-    if anatomy.is_hugging_face:
-        embeddings = getattr(model, model.base_model_prefix).embeddings
-        table = getattr(embeddings, "position_embeddings", None)
-    else:
-        table = getattr(model, "pos_embed", None)
-    return None if table is None else table.detach()[0]
+    return None if anatomy.positions is None else anatomy.positions.detach()[0]
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from patchlight.machine.device import has_compiler, resolve_device
 from patchlight.machine.fastest import probe_precision, resolve_precision
 from patchlight.machine.hardware import describe_machine
 from patchlight.machine.memory import allocator, forget_peak_memory, peak_memory_gb, tune_process
-from patchlight.models import MODELS, ModelCard, build_model, model_args
+from patchlight.models import MODELS, ModelCard, build_model, new_spec
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps
@@ -100,9 +100,9 @@ def _forecast(config: Config, seconds: float) -> dict[str, Any]:
     train_images = round(TRAIN_IMAGES[config.data.source] * (1 - config.data.val_fraction))
     val_images = TRAIN_IMAGES[config.data.source] - train_images
     data = _noise(config)
-    args = model_args(config.model, img_size=config.model.img_size or data.train.image_size[0], num_classes=CLASSES)
-    card = ModelCard(config.model.name, args, data.train.class_names, (0.5,) * 3, (0.25,) * 3)
-    model = build_model(config.model.name, args)
+    spec = new_spec(config.model, img_size=config.model.img_size or data.train.image_size[0], num_classes=CLASSES)
+    card = ModelCard(config.model.name, spec, data.train.class_names, (0.5,) * 3, (0.25,) * 3)
+    model = build_model(spec)
     forget_peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         learner = autoencoder(model, config) if config.train.task == "reconstruct" else model

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.libraries import import_library
-from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
-from patchlight.models.backbone import first_line, is_network_error
+from patchlight.models import ModelCard, VisionTransformer, WeightsSource, load_model, save_model
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
+from patchlight.models.families.hub import first_line
 from patchlight.models.families.huggingface import HuggingFaceClassifier, quiet
+from patchlight.models.reference import public_name
 from patchlight.runs import Run
 
 TOLERANCE = 1e-3  # of the greatest difference between logits, over the greatest logit; more is an error
@@ -90,13 +91,12 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     theirs: Any
     options: Any
     if isinstance(model, HuggingFaceClassifier):
-        ours, args = from_hugging_face(model.hf)
-        theirs, options = to_timm(ours, args)
+        theirs, options = to_timm(from_hugging_face(model.hf))
     elif isinstance(model, VisionTransformer):
-        theirs, options = to_timm(model, card.args)
+        theirs, options = to_timm(model)
     else:
-        theirs, options = model, card.args.get("options")
-        if options is None:
+        theirs, options = model, card.spec.arguments
+        if card.spec.family != "timm":
             raise PatchlightError(f"timm has no {card.name} of this shape; export to safetensors or onnx")
     theirs.pretrained_cfg |= {
         "mean": card.mean,
@@ -126,10 +126,9 @@ def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Calla
         theirs.config.id2label = dict(enumerate(card.class_names))
         theirs.config.label2id = {name: i for i, name in enumerate(card.class_names)}
     elif isinstance(model, VisionTransformer):
-        theirs = to_hugging_face(model, card.args, card.class_names)
+        theirs = to_hugging_face(model, card.class_names)
     else:
-        ours, args = from_timm(model)
-        theirs = to_hugging_face(ours, args, card.class_names)
+        theirs = to_hugging_face(from_timm(model), card.class_names)
     with quiet(transformers):
         theirs.save_pretrained(folder)
     size = {"height": card.img_size, "width": card.img_size}
@@ -237,12 +236,12 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     else:
         score = "It learned without labels, so its head says nothing; give it a new one."
     began = weights_begun_with(card)
-    if origin := next((source for source in began if source.get("commit")), None):
-        name = origin["id"].removeprefix("hf-hub:")
+    if origin := next((source for source in began if source.commit), None):
+        name = origin.id.removeprefix("hf-hub:")
         facts["base_model"] = name if "/" in name else f"timm/{name}"
     about = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
     classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
-    weights = "".join(f" It began with the weights of `{_public(source['id'])}`." for source in began[:1])
+    weights = "".join(f" It began with the weights of `{public_name(source.id)}`." for source in began[:1])
     fitted = ""
     if card.fit_size != card.img_size:
         fitted = (
@@ -250,25 +249,19 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
         )
     return (
         f"---\n{about.to_yaml()}\n---\n\n# {config.about.name}\n\n"
-        f"{_public(card.name)}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
+        f"{public_name(card.name)}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
         f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
         f"{_numbers(card.std)}.{fitted}{classes if card.class_names else ''}\n"
     )
 
 
-def weights_begun_with(card: ModelCard) -> list[dict[str, Any]]:
+def weights_begun_with(card: ModelCard) -> list[WeightsSource]:
     """Where a model's first weights came from, and those of that model before it; nothing where they were drawn."""
-    found, source = [], card.source
-    while source and source.get("pretrained", True):
-        found.append(source)
-        source = source.get("began_with")
-    return found
-
-
-def _public(name: str) -> str:
-    """A model's name without the path of a folder, which says more of this machine than of the model."""
-    path = Path(name.removeprefix("local-dir:"))
-    return path.name if path.exists() else name
+    sources, source = [], card.source
+    while source and source.pretrained:
+        sources.append(source)
+        source = source.began_with
+    return sources
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -281,7 +274,7 @@ def push(run: str | Path, repository: str, *, format: str = "timm", private: boo
     Raises PatchlightError where the hub refuses, as without a login.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
     if repository.count("/") != 1:
         raise UsageError(f"a repository is OWNER/NAME, not '{repository}'")
@@ -294,8 +287,6 @@ def push(run: str | Path, repository: str, *, format: str = "timm", private: boo
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
             reason = f"the hub refused {repository}: {first_line(error)}; `hf auth login` logs in"
             raise PatchlightError(reason) from None
-        except Exception as error:
-            if not isinstance(error, OSError) and not is_network_error(error):
-                raise
+        except (OSError, HTTPError) as error:
             raise PatchlightError(f"the hub cannot be reached: {first_line(error)}; try again with a network") from None
     return {**result, "folder": None, "url": f"https://huggingface.co/{repository}"}

@@ -62,7 +62,7 @@ def probe(config: Config) -> dict[str, Any]:
         labels = {name: images.labels.numpy() for name, images in sets.items()}
         return {
             "model": card.name,
-            "weights": card.source,
+            "weights": card.source and card.source.to_json(),
             "data": config.data.source,
             "features": features["train"].shape[1],
             "features_s": features_s,

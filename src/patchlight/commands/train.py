@@ -16,6 +16,7 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.hardware import describe_machine
 from patchlight.machine.memory import cpu_threads, tune_process
 from patchlight.models import check_model, load_model
+from patchlight.models.reference import folder_of
 from patchlight.models.summary import count
 from patchlight.progress import say
 from patchlight.runs import RESULTS, Run, kept_row
@@ -70,7 +71,12 @@ def train(
             **describe_machine(device),
             "threads": threads,
             **machine_choices(config, model, device),
-            "model": {"name": card.name, **count(model, card.img_size), "trainable": trained, "weights": card.source},
+            "model": {
+                "name": card.name,
+                **count(model, card.img_size).to_json(),
+                "trainable": trained,
+                "weights": card.source and card.source.to_json(),
+            },
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command or f"patchlight train {config.about.name}",
@@ -97,8 +103,8 @@ def run_record(path: Path) -> dict[str, Any] | None:
 def check_not_needed(path: Path, config: Config) -> None:
     """Raises UsageError where the run would begin with what it is to replace."""
     for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
-        place = Path((name or "").removeprefix("local-dir:"))
-        if name is not None and place.exists() and place.resolve().is_relative_to(path.resolve()):
+        place = folder_of(name) if name else None
+        if place is not None and place.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{field} is {name}, which --overwrite would delete; choose another folder with --out")
 
 

@@ -11,8 +11,7 @@ from torch import nn
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.evaluate import predict_logits
-from patchlight.models import ModelCard
-from patchlight.models.adapt import is_head
+from patchlight.models import ModelCard, structure_of
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def without_head(model: nn.Module) -> Iterator[nn.Module]:
 
 def name_of_head(model: nn.Module) -> str:
     """Of the one linear map that gives the logits; raises PatchlightError where there are none, or several."""
-    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and is_head(f"{name}.")]
+    heads = structure_of(model).linear_heads()
     if len(heads) != 1:
         raise PatchlightError(f"{type(model).__name__} has {len(heads)} linear heads; features are read before one")
     return heads[0]

@@ -27,9 +27,9 @@ def fuse_heads(attention: Tensor, heads: str) -> Tensor:
     return FUSIONS[heads](attention)
 
 
-def read_out(anatomy: Anatomy, matrix: Tensor, share: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Rows of `matrix` (B, T, T) as the pooling weighs them, `share` (B, T): what flows from each patch, (B, r, c)."""
-    values = (share.unsqueeze(1) @ matrix).squeeze(1)[:, anatomy.num_prefix_tokens :]
+def read_out(anatomy: Anatomy, matrix: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Rows of `matrix` (B, T, T) weighed by the pooling's `weights` (B, T): what flows from each patch, (B, r, c)."""
+    values = (weights.unsqueeze(1) @ matrix).squeeze(1)[:, anatomy.num_prefix_tokens :]
     return values.unflatten(1, grid)
 
 

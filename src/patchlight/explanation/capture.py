@@ -14,19 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.machine.compat import attention_kind
-from patchlight.models.anatomy import Anatomy, check_attention, dissect
-
-# What timm and Hugging Face call rotary embeddings, and biases of relative positions.
-RELATIVE = (
-    "rope",
-    "rope_embeddings",
-    "rel_pos",
-    "rel_pos_bias",
-    "shared_rel_pos",
-    "relative_position_bias",
-    "relative_position_bias_table",
-)
+from patchlight.models.anatomy import Anatomy, dissect
+from patchlight.models.structure import Tap
 
 
 @dataclass
@@ -39,7 +28,7 @@ class Recording:
     layers: tuple[int, ...]
     names: tuple[str, ...]
     weights: dict[int, Tensor] = field(default_factory=dict)  # of each layer (B, H, T, T), in the graph if asked for
-    value_vectors: dict[int, Tensor] = field(default_factory=dict)
+    value_vectors: dict[int, Tensor] = field(default_factory=dict)  # of each layer (B, H, T, d)
 
     @property
     def attention(self) -> Tensor:
@@ -58,14 +47,14 @@ class Recording:
             raise PatchlightError("gradients of attention need record_attention(..., gradients=True)")
         return torch.stack(torch.autograd.grad(outputs.sum(), weights, retain_graph=retain_graph), dim=1)
 
-    def _known(self, found: dict[int, Tensor]) -> list[Tensor]:
-        missing = [name for layer, name in zip(self.layers, self.names, strict=True) if layer not in found]
+    def _known(self, tensors: dict[int, Tensor]) -> list[Tensor]:
+        missing = [name for layer, name in zip(self.layers, self.names, strict=True) if layer not in tensors]
         if missing:
             raise PatchlightError(
                 f"nothing was captured of {', '.join(missing)}: run the model inside the `with` (values only if asked "
                 "for); attention that computes no weights, as some fused kernels do, cannot be captured"
             )
-        return [found[layer] for layer in self.layers]
+        return [tensors[layer] for layer in self.layers]
 
 
 @contextlib.contextmanager
@@ -81,12 +70,15 @@ def record_attention(
     """
     anatomy = model if isinstance(model, Anatomy) else dissect(model)
     chosen = tuple(_indices(len(anatomy.attentions), layers))
-    recording = Recording(chosen, tuple(anatomy.attention_names[i] for i in chosen))
+    recording = Recording(chosen, tuple(anatomy.attentions[i].name for i in chosen))
     with contextlib.ExitStack() as stack:
-        _unfuse(anatomy, stack)
+        stack.enter_context(anatomy.explicit_attention())
         for layer in chosen:
-            for module, hook in _hooks(anatomy, layer, recording, gradients=gradients, values=values):
-                stack.callback(module.register_forward_hook(hook).remove)
+            attention = anatomy.attentions[layer]
+            taps = [(attention.weights, _keep_weights(recording, layer, gradients))]
+            taps += [(attention.values, _keep_values(recording, layer, attention.num_heads))] if values else []
+            for tap, keep in taps:
+                stack.callback(tap.module.register_forward_hook(_hook(tap, keep)).remove)
         with torch.set_grad_enabled(gradients or torch.is_grad_enabled()):
             yield recording
 
@@ -98,49 +90,30 @@ def _indices(count: int, layers: Sequence[int] | None) -> list[int]:
         raise PatchlightError(f"there are {count} layers, 0 to {count - 1}, or -1 for the last; not {layers}") from None
 
 
-def _unfuse(anatomy: Anatomy, stack: contextlib.ExitStack) -> None:
-    """Make attention compute its weights, until the stack is closed."""
-    if anatomy.is_hugging_face:
-        model: Any = anatomy.model
-        before = attention_kind(model)
-        model.set_attn_implementation("eager")
-        stack.callback(model.set_attn_implementation, before)
-        return
-    for module, name in zip(anatomy.attentions, anatomy.attention_names, strict=True):
-        attention: Any = module
-        check_attention(attention, name)
-        stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
-        attention.fused_attn = False
+Keep = Callable[[Tensor], None]
 
 
-Hook = Callable[[nn.Module, Any, Any], None]
+def _hook(tap: Tap, keep: Keep) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        tensor = tap.take(output)
+        if tensor is not None:
+            keep(tensor)
+
+    return hook
 
 
-def _hooks(
-    anatomy: Anatomy, layer: int, recording: Recording, *, gradients: bool, values: bool
-) -> Iterator[tuple[nn.Module, Hook]]:
-    """Where a layer's weights, and its values, come by."""
-    attention: Any = anatomy.attentions[layer]
+def _keep_weights(recording: Recording, layer: int, gradients: bool) -> Keep:
+    def keep(weights: Tensor) -> None:
+        recording.weights[layer] = weights if gradients else weights.detach()
 
-    def keep_weights(module: nn.Module, args: Any, output: Any) -> None:
-        weights = output[1] if anatomy.is_hugging_face else output
-        if weights is not None:
-            recording.weights[layer] = weights if gradients else weights.detach()
-
-    def keep_values(module: nn.Module, args: Any, output: Tensor) -> None:
-        vectors = output if split is None else output.chunk(3, dim=-1)[2]
-        heads = recording.weights[layer].shape[1] if layer in recording.weights else _heads(attention)
-        recording.value_vectors[layer] = vectors.unflatten(-1, (heads, -1)).transpose(1, 2).detach()
-
-    # timm and we drop out the weights by a module of their own; Hugging Face returns them beside the output.
-    yield (attention if anatomy.is_hugging_face else attention.attn_drop), keep_weights
-    if values:
-        split = getattr(attention, "qkv", None)
-        yield (attention.v_proj if split is None else split), keep_values
+    return keep
 
 
-def _heads(attention: Any) -> int:
-    return int(getattr(attention, "num_heads", 0) or attention.num_attention_heads)
+def _keep_values(recording: Recording, layer: int, num_heads: int) -> Keep:
+    def keep(vectors: Tensor) -> None:  # (B, T, D) -> (B, H, T, d)
+        recording.value_vectors[layer] = vectors.unflatten(-1, (num_heads, -1)).transpose(1, 2).detach()
+
+    return keep
 
 
 @contextlib.contextmanager
@@ -155,11 +128,6 @@ def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
         for module in modules:
             stack.callback(module.register_forward_hook(keep).remove)
         yield outputs
-
-
-def can_drop_patches(anatomy: Anatomy) -> bool:
-    """Whether tokens may be missing: not where layers know positions by rotations or biases of the whole grid."""
-    return not any(getattr(module, name, None) is not None for module in anatomy.model.modules() for name in RELATIVE)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Is the map true? What happens to the model's answer when the patches that a map names are taken away.
+"""Is a map faithful to the model? What happens to the answer when the patches that the map names are taken away.
 
 Shapes: B batch, N patches in reading order, (r, c) the patch grid, K classes, S points of a curve. Images are
 normalised, (B, 3, h, w), `targets` (B,) class indices, maps (B, r, c). Every function gives one number per image.
@@ -82,12 +82,12 @@ def removal_curve(
     """Take patches away by their value, the greatest or the least first, in `steps` equal parts.
 
     With `most_first` the area is the deletion score of Petsiuk et al. 2018 (RISE, section 4.2), low where the map is
-    true, and `accuracy` the positive perturbation test of Chefer et al. (CVPR 2021, section 4). Without, the area is
-    their insertion score (the last to go are the first to come) and `accuracy` the negative test: high is good.
+    faithful, and `accuracy` the positive perturbation test of Chefer et al. (CVPR 2021, section 4). Without, the area
+    is their insertion score (the last to go are the first to come) and `accuracy` the negative test: high is good.
     Taking away tokens leaves at least one.
     """
     values = maps.flatten(1)
-    # Equal values in an order of chance, the same each time, or a constant map would take patches in reading order.
+    # Equal values in a random order, the same each time: else a constant map would take patches in reading order.
     shuffle = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
     order = shuffle[values[:, shuffle].argsort(dim=1, descending=most_first, stable=True)]
     rank = order.argsort(dim=1)  # of each patch, how many go before it
@@ -124,7 +124,7 @@ def max_sensitivity(
 
 @dataclass(frozen=True)
 class Falls:
-    """What random sets of patches were worth: `hidden` (S, N), bool, and the fall (B, S) of the target's logit."""
+    """Of random sets of patches: `hidden` (S, N), bool, and how far the target's logit fell without them, (B, S)."""
 
     hidden: Tensor
     falls: Tensor
@@ -140,8 +140,8 @@ def random_removals(
     before = scores(anatomy.logits(images), targets)
     sets, falls = [], []
     for _ in range(samples):
-        share = torch.rand(1, generator=draw)
-        hidden = (torch.rand(rows * columns, generator=draw) < share).to(images.device)
+        hidden_share = torch.rand(1, generator=draw)
+        hidden = (torch.rand(rows * columns, generator=draw) < hidden_share).to(images.device)
         after = logits_without(anatomy, images, hidden.expand(len(images), -1), way, black)
         sets.append(hidden)
         falls.append(before - scores(after, targets))
@@ -150,14 +150,15 @@ def random_removals(
 
 def infidelity(maps: Tensor, removals: Falls) -> Tensor:
     """Yeh et al. 2019, definition 1, for the removal of random sets of patches: how badly the map's sum over a set
-    foretells the fall of the target's logit. Each map is scaled as fits best, never turned round; then 0 is perfect and
-    1 says nothing, or the opposite.
+    predicts the fall of the target's logit. Each map is first scaled by the factor, not below 0, that fits best; then 0
+    is perfect, and 1 is a map that says nothing, or the opposite.
     """
     fall = removals.falls
-    told = maps.flatten(1).to(fall) @ removals.hidden.to(fall).T
+    predicted = maps.flatten(1).to(fall) @ removals.hidden.to(fall).T
     tiny = torch.finfo(fall.dtype).tiny
-    scale = (told * fall).sum(dim=1, keepdim=True) / (told * told).sum(dim=1, keepdim=True).clamp(min=tiny)
-    return ((scale.clamp(min=0) * told - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
+    squares = (predicted * predicted).sum(dim=1, keepdim=True).clamp(min=tiny)
+    scale = (predicted * fall).sum(dim=1, keepdim=True) / squares
+    return ((scale.clamp(min=0) * predicted - fall) ** 2).mean(dim=1) / (fall**2).mean(dim=1).clamp(min=tiny)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -175,7 +176,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def randomized(anatomy: Anatomy, top: int | None = None) -> Anatomy:
-    """A copy of the model whose last `top` blocks, or all of it, have matrices of chance with the same spread
+    """A copy of the model whose last `top` blocks, or all of it, have random matrices with the same deviation
     (Adebayo et al. 2018, section 3): a map that stays the same there is no map of the model.
     """
     model = copy.deepcopy(anatomy.model)
@@ -201,5 +202,5 @@ def pointing(maps: Tensor, where: Tensor) -> Tensor:
 
 def maps_of(method: Method, anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
     """The method's maps on the patch grid, (B, r, c)."""
-    found = method.run(anatomy, images, targets).detach()
-    return pool_patches(found, anatomy.grid(images)) if method.on_pixels else found
+    maps = method.run(anatomy, images, targets).detach()
+    return pool_patches(maps, anatomy.grid(images)) if method.on_pixels else maps

@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
         relevance.integrated_gradients, "gradient by pixels, from the mean colour on", True, on_pixels=True
     ),
     "occlusion": Method(perturbation.occlusion, "fall of the score when a patch is painted over", True),
-    "random": Method(perturbation.random, "control: chance", False),
+    "random": Method(perturbation.random, "control: random numbers", False),
     "centre": Method(perturbation.centre, "control: the middle of the image", False),
 }
 CONTROLS = ("random", "centre")
@@ -113,9 +113,9 @@ def explain(
         ]
     finally:
         anatomy.model.train(training)
-    found = torch.cat(maps).detach()
-    on_patches = pool_patches(found, anatomy.grid(images)) if chosen.on_pixels else found
-    on_pixels = found if chosen.on_pixels else upsample(found, (images.shape[-2], images.shape[-1]))
+    joined = torch.cat(maps).detach()
+    on_patches = pool_patches(joined, anatomy.grid(images)) if chosen.on_pixels else joined
+    on_pixels = joined if chosen.on_pixels else upsample(joined, (images.shape[-2], images.shape[-1]))
     return Explanation(method, on_patches, on_pixels, targets, probs, images)
 
 

@@ -1,4 +1,4 @@
-"""Maps that only ask the model for its output, and two that do not even do that: controls for the others.
+"""Maps that need nothing of the model but its output, and two controls that do not need the model at all.
 
 Shapes: B batch, N patches, (r, c) the patch grid, P pixels a side of a patch. Images are normalised, (B, 3, h, w),
 `targets` (B,) class indices. Maps are (B, r, c).
@@ -39,7 +39,7 @@ def spread_patches(maps: Tensor, images: Tensor) -> Tensor:
 
 
 def random(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
-    """Chance: what a map must beat. Drawn from the image's own bytes, so an image has the same map in any batch."""
+    """A control: random numbers, drawn from the image's own bytes, so an image has the same map in any batch."""
     maps = []
     for image in images.detach().cpu():
         draw = torch.Generator().manual_seed(zlib.crc32(image.float().contiguous().numpy().tobytes()))
@@ -48,7 +48,7 @@ def random(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def centre(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
-    """The middle of any image: a Gaussian of the distance from it. Photographs have their subject there."""
+    """A control: a Gaussian of the distance from the middle, where photographs have their subject."""
     rows, columns = (torch.linspace(-1, 1, n + 2)[1:-1] for n in anatomy.grid(images))
     bump = torch.exp(-2 * (rows[:, None] ** 2 + columns[None] ** 2))
     return bump.expand(len(images), -1, -1).to(images)

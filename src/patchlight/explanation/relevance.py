@@ -34,21 +34,21 @@ def _attention_and_gradient(anatomy: Anatomy, images: Tensor, targets: Tensor) -
 
 def grad_rollout(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
     """Rollout (Abnar and Zuidema 2020, eq. 1) of attention times its gradient, positive part, mean over heads."""
-    attention, gradient, share = _attention_and_gradient(anatomy, images, targets)
+    attention, gradient, readout = _attention_and_gradient(anatomy, images, targets)
     flow = roll_out((attention * gradient).clamp(min=0).mean(dim=2))
-    return read_out(anatomy, flow, share, anatomy.grid(images))
+    return read_out(anatomy, flow, readout, anatomy.grid(images))
 
 
 def chefer(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
     """Generic relevance (Chefer, Gur and Wolf, ICCV 2021, eq. 5 and 6): R <- R + E_h[(grad A * A)+] R, from R = I."""
-    attention, gradient, share = _attention_and_gradient(anatomy, images, targets)
+    attention, gradient, readout = _attention_and_gradient(anatomy, images, targets)
     relevance = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
     relevance = relevance.expand(len(images), -1, -1)
     for step in (attention * gradient).clamp(min=0).mean(dim=2).unbind(dim=1):
         relevance = relevance + step @ relevance
     # What a patch pools of itself is not attention and would be the same for all patches.
     own = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
-    return read_out(anatomy, relevance - own, share, anatomy.grid(images))
+    return read_out(anatomy, relevance - own, readout, anatomy.grid(images))
 
 
 def legrad(anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:

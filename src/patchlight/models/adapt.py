@@ -10,16 +10,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchlight.errors import PatchlightError
-
-# The last words of state-dict keys: ours and timm's, then Hugging Face's.
-POSITIONS = ("pos_embed", "position_embeddings")
-KERNELS = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
-# What timm keeps inside a head before its last linear map; a part of Hugging Face's with a head of its own.
-BEFORE_HEAD = ("norm", "pre_logits", "vision_model")
-HEADS = ("head", "fc", "classifier", "cls_classifier", "distillation_classifier", "head_dist", "aux_head")
+from patchlight.models.structure import Structure
 
 
 def resample_positions(table: Tensor, new: tuple[int, int], prefix: int, old: tuple[int, int] | None = None) -> Tensor:
@@ -45,13 +39,14 @@ def resample_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     return (kernel.flatten(2).float().cpu() @ back.T).unflatten(2, size).to(kernel)
 
 
-def adapt_weights(state: dict[str, Tensor], model: nn.Module, prefix: int, new_head: bool) -> dict[str, Tensor]:
-    """`state` for `model`: positions and patch kernels resampled where their shapes differ; with `new_head` the head's
-    weights are the model's own.
+def adapt_weights(state: dict[str, Tensor], structure: Structure, new_head: bool) -> dict[str, Tensor]:
+    """`state` for the model of this structure: positions and patch kernels resampled where their shapes differ; with
+    `new_head` the head's weights are the model's own.
 
     Raises PatchlightError, naming the tensor, for any other difference.
     """
-    target = model.state_dict()
+    target = structure.model.state_dict()
+    kept = structure.heads if new_head else frozenset()
     adapted = {}
     for key, tensor in state.items():
         if key not in target:
@@ -59,12 +54,12 @@ def adapt_weights(state: dict[str, Tensor], model: nn.Module, prefix: int, new_h
                 f"the weights have '{key}', which the model does not have; build it as they were made"
             )
         wanted = target[key]
-        if new_head and is_head(key):
+        if key in kept:
             tensor = wanted
-        elif tensor.shape != wanted.shape and key.endswith(POSITIONS):
-            side = math.isqrt(wanted.shape[1] - prefix)
-            tensor = resample_positions(tensor, (side, side), prefix)
-        elif tensor.shape != wanted.shape and key.endswith(KERNELS):
+        elif tensor.shape != wanted.shape and key in structure.position_tables:
+            side = math.isqrt(wanted.shape[1] - structure.position_prefix)
+            tensor = resample_positions(tensor, (side, side), structure.position_prefix)
+        elif tensor.shape != wanted.shape and key in structure.patch_kernels:
             tensor = resample_kernel(tensor, (wanted.shape[-2], wanted.shape[-1]))
         if tensor.shape != wanted.shape:
             raise PatchlightError(
@@ -72,16 +67,10 @@ def adapt_weights(state: dict[str, Tensor], model: nn.Module, prefix: int, new_h
                 "leave that part of the model as it was"
             )
         adapted[key] = tensor
-    missing = [key for key in target if key not in adapted and not (new_head and is_head(key))]
+    missing = [key for key in target if key not in adapted and key not in kept]
     if missing:
         raise PatchlightError(f"the weights lack '{missing[0]}' and {len(missing) - 1} more; they are of another model")
     return {**{key: target[key] for key in target if key not in adapted}, **adapted}
-
-
-def is_head(key: str) -> bool:
-    """A state-dict key of the classifier: the last linear map, not what comes before it."""
-    parts = key.split(".")
-    return any(part in HEADS for part in parts[:-1]) and not any(part in BEFORE_HEAD for part in parts)
 
 
 def _shape(sizes: Sequence[int]) -> str:

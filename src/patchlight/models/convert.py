@@ -34,8 +34,8 @@ BLOCK_NAMES = {
 }
 
 
-def to_timm(model: VisionTransformer, args: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """timm's VisionTransformer with the weights of ours, whose arguments are `args`, and what timm builds it from.
+def to_timm(model: VisionTransformer) -> tuple[nn.Module, dict[str, Any]]:
+    """timm's VisionTransformer with the weights of ours, and the arguments that timm builds it with.
 
     Fixed sinusoidal positions become a learned table of the same values. Raises PatchlightError for a convolutional
     stem and for sequence pooling, which timm's does not have.
@@ -47,12 +47,12 @@ def to_timm(model: VisionTransformer, args: dict[str, Any]) -> tuple[nn.Module, 
         "embed_dim": model.head.in_features,
         "depth": len(model.blocks),
         "num_heads": model.num_heads,
-        "mlp_ratio": args.get("mlp_ratio", 4.0),
+        "mlp_ratio": model.mlp_ratio,
         "global_pool": model.global_pool,
         "class_token": model.cls_token is not None,
         "reg_tokens": 0 if model.reg_token is None else model.reg_token.shape[1],
-        "init_values": args.get("init_values") or None,
-        "qk_norm": args.get("qk_norm", False),
+        "init_values": model.init_values or None,
+        "qk_norm": model.qk_norm,
         "pos_embed": "none" if model.pos_embed is None else "learn",
     }
     theirs = import_library("timm").create_model(TIMM_ARCHITECTURE, num_classes=model.num_classes, **options)
@@ -60,8 +60,8 @@ def to_timm(model: VisionTransformer, args: dict[str, Any]) -> tuple[nn.Module, 
     return theirs.eval(), options
 
 
-def from_timm(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Our VisionTransformer with the weights of timm's, and its arguments.
+def from_timm(model: Any) -> VisionTransformer:
+    """Our VisionTransformer with the weights of timm's.
 
     Raises PatchlightError where timm's has parts that ours does not have.
     """
@@ -86,11 +86,11 @@ def from_timm(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
         "num_classes": model.num_classes,
         "pos_embed": "none" if model.pos_embed is None else "learn",
     }
-    return loaded(args, model.state_dict(), "timm"), args
+    return loaded(args, model.state_dict(), "timm")
 
 
-def to_hugging_face(model: VisionTransformer, args: dict[str, Any], class_names: tuple[str, ...]) -> nn.Module:
-    """A ViTForImageClassification with the weights of ours.
+def to_hugging_face(model: VisionTransformer, class_names: tuple[str, ...]) -> nn.Module:
+    """A ViTForImageClassification with the weights of ours; without `class_names` its classes are LABEL_0 and so on.
 
     Raises PatchlightError for what it does not have: a convolutional stem, pooling without a CLS token, registers,
     LayerScale and normalised queries.
@@ -99,22 +99,22 @@ def to_hugging_face(model: VisionTransformer, args: dict[str, Any], class_names:
     for lacks, what in (
         (model.global_pool != "token", "pooling without a CLS token (train with model.global_pool = 'token')"),
         (model.reg_token is not None, "register tokens"),
-        (args.get("init_values"), "LayerScale (model.init_values)"),
-        (args.get("qk_norm"), "normalised queries and keys (model.qk_norm)"),
+        (model.init_values, "LayerScale (model.init_values)"),
+        (model.qk_norm, "normalised queries and keys (model.qk_norm)"),
         (model.pos_embed is None, "a model without positions"),
     ):
         if lacks:
             raise PatchlightError(f"Hugging Face's ViT has no {what}; export to timm, safetensors or onnx")
     transformers = import_library("transformers")
     dim = model.head.in_features
-    names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes))  # what paints knows none
+    names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes))
     config = transformers.ViTConfig(
         image_size=model.img_size,
         patch_size=model.patch_size,
         hidden_size=dim,
         num_hidden_layers=len(model.blocks),
         num_attention_heads=model.num_heads,
-        intermediate_size=int(dim * args.get("mlp_ratio", 4.0)),
+        intermediate_size=int(dim * model.mlp_ratio),
         layer_norm_eps=EPS,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
@@ -124,8 +124,8 @@ def to_hugging_face(model: VisionTransformer, args: dict[str, Any], class_names:
     return theirs.eval()
 
 
-def from_hugging_face(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Our VisionTransformer with the weights of a ViTForImageClassification, and its arguments.
+def from_hugging_face(model: Any) -> VisionTransformer:
+    """Our VisionTransformer with the weights of a ViTForImageClassification.
 
     Raises PatchlightError for another class of model.
     """
@@ -144,7 +144,7 @@ def from_hugging_face(model: Any) -> tuple[VisionTransformer, dict[str, Any]]:
         "mlp_ratio": config.intermediate_size / config.hidden_size,
         "num_classes": config.num_labels,
     }
-    return loaded(args, from_hugging_face_names(model.state_dict()), "Hugging Face"), args
+    return loaded(args, from_hugging_face_names(model.state_dict()), "Hugging Face")
 
 
 def check_plain(model: VisionTransformer, whose: str) -> None:
@@ -159,12 +159,13 @@ def check_plain(model: VisionTransformer, whose: str) -> None:
 
 
 def state_with_positions(model: VisionTransformer) -> dict[str, Tensor]:
-    """The state dict, and in it positions that are computed, not saved."""
+    """The state dict, with positions that are computed and so not saved."""
     state = model.state_dict()
     return state if model.pos_embed is None else {**state, "pos_embed": model.pos_embed.detach()}
 
 
 def loaded(args: dict[str, Any], state: dict[str, Tensor], whose: str) -> VisionTransformer:
+    """Our ViT of these arguments with these weights. Raises PatchlightError where they do not fit."""
     model = VisionTransformer(**args)
     try:
         model.load_state_dict(state)
@@ -176,36 +177,36 @@ def loaded(args: dict[str, Any], state: dict[str, Tensor], whose: str) -> Vision
 
 def to_hugging_face_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our keys -> Hugging Face's; qkv (3 D, D) is cut into three."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if key.startswith("blocks."):
             _, number, rest = key.split(".", 2)
             inner, _, kind = rest.rpartition(".")
             if inner == "attn.qkv":
                 parts = zip(QKV, value.chunk(3), strict=True)
-                found |= {f"vit.layers.{number}.attention.{name}.{kind}": part for name, part in parts}
+                renamed |= {f"vit.layers.{number}.attention.{name}.{kind}": part for name, part in parts}
             else:
-                found[f"vit.layers.{number}.{BLOCK_NAMES[inner]}.{kind}"] = value
+                renamed[f"vit.layers.{number}.{BLOCK_NAMES[inner]}.{kind}"] = value
         else:
             inner, dot, kind = (key, "", "") if key in NAMES else key.rpartition(".")
-            found[f"{NAMES[inner]}{dot}{kind}"] = value
-    return found
+            renamed[f"{NAMES[inner]}{dot}{kind}"] = value
+    return renamed
 
 
 def from_hugging_face_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The way back."""
+    """Hugging Face's keys -> ours."""
     names = {theirs: ours for ours, theirs in NAMES.items()}
     block_names = {theirs: ours for ours, theirs in BLOCK_NAMES.items()}
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         inner, dot, kind = (key, "", "") if key in names else key.rpartition(".")
         if inner in names:
-            found[f"{names[inner]}{dot}{kind}"] = value
+            renamed[f"{names[inner]}{dot}{kind}"] = value
             continue
         _, _, number, rest = inner.split(".", 3)
         if rest.removeprefix("attention.") in QKV:
             parts = [state[f"vit.layers.{number}.attention.{name}.{kind}"] for name in QKV]
-            found[f"blocks.{number}.attn.qkv.{kind}"] = torch.cat(parts)
+            renamed[f"blocks.{number}.attn.qkv.{kind}"] = torch.cat(parts)
         else:
-            found[f"blocks.{number}.{block_names[rest]}.{kind}"] = value
-    return found
+            renamed[f"blocks.{number}.{block_names[rest]}.{kind}"] = value
+    return renamed

@@ -11,7 +11,7 @@ from torch import nn
 from patchlight.config.sections import LoraConfig
 from patchlight.errors import UsageError
 from patchlight.machine.libraries import import_library
-from patchlight.models.adapt import is_head
+from patchlight.models.families import structure_of
 
 
 def add_lora(model: nn.Module, config: LoraConfig, img_size: int) -> int:
@@ -36,15 +36,16 @@ def add_lora(model: nn.Module, config: LoraConfig, img_size: int) -> int:
 @torch.no_grad()
 def _called(model: nn.Module, img_size: int) -> list[str]:
     """The linear layers, but the head's, that an image passes through."""
-    found: list[str] = []
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not is_head(f"{n}.weight")}
-    hooks = [m.register_forward_hook(lambda *_, name=n: found.append(name)) for n, m in linear.items()]
+    called: list[str] = []
+    heads = structure_of(model).linear_heads()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in heads}
+    hooks = [m.register_forward_hook(lambda *_, name=n: called.append(name)) for n, m in linear.items()]
     was_training = model.training
     model.eval()(torch.zeros(2, 3, img_size, img_size))
     model.train(was_training)
     for hook in hooks:
         hook.remove()
-    return sorted(set(found))
+    return sorted(set(called))
 
 
 def is_lora(parameter: str) -> bool:

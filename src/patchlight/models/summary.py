@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,15 +13,46 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchlight.errors import UsageError
-from patchlight.models.backbone import first_line
-from patchlight.models.families.hub import prefix_tokens
+from patchlight.models.families import structure_of
+from patchlight.models.families.hub import first_line
 
 
-def count(model: nn.Module, img_size: int) -> dict[str, Any]:
-    """Parameters, trainable parameters, FLOPs of one image, and for a ViT its tokens, patch size and stem's shares.
+@dataclass(frozen=True)
+class ModelSize:
+    """Of a model for images of `img_size` pixels a side. What is no ViT's has no patches, tokens or stem: None."""
+
+    params: int
+    trainable: int  # of these
+    flops_per_image: int  # of one forward pass; a multiply-add is two
+    img_size: int
+    patch_size: int | None  # pixels a side
+    stem: str | None  # "patch" or "conv", of ours
+    stem_flops: int | None  # of all that comes before the first block: how much of the model is no transformer
+    stem_params: int | None
+    tokens: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of a model's description."""
+
+    layer: str  # its name
+    kind: str  # its class; "parameter" of one that is no module's
+    shape: str  # of its output, "B x 65 x 192", or of the parameter
+    params: int  # inside
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count(model: nn.Module, img_size: int) -> ModelSize:
+    """How large a model is.
 
     FLOPs are counted by `count_flops`: the same on every version of torch, fused or explicit attention.
-    `stem_flops` and `stem_params` are those of all that comes before the first block: how much of it is no transformer.
+    Raises UsageError where the model takes no RGB images of this size.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, img_size, img_size, device=device)
@@ -37,20 +69,20 @@ def count(model: nn.Module, img_size: int) -> dict[str, Any]:
     model.train(training)
     for p in learned:
         p.requires_grad_()
-    patch_size, prefix = _patches(model)
+    structure = structure_of(model)
     flops = counter.get_flop_counts()
-    stem = getattr(model, "patch_embed", None)
-    return {
-        "params": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in learned),
-        "flops_per_image": counter.get_total_flops(),
-        "img_size": img_size,
-        "patch_size": patch_size,
-        "stem": getattr(model, "stem", None),
-        "stem_flops": sum(flops.get(f"{type(model).__name__}.patch_embed", {}).values()) if stem is not None else None,
-        "stem_params": sum(p.numel() for p in stem.parameters()) if stem is not None else None,
-        "tokens": (img_size // patch_size) ** 2 + prefix if patch_size else None,
-    }
+    stem = None if structure.stem is None else model.get_submodule(structure.stem)
+    return ModelSize(
+        params=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in learned),
+        flops_per_image=counter.get_total_flops(),
+        img_size=img_size,
+        patch_size=structure.patch_size,
+        stem=structure.stem_kind,
+        stem_flops=None if stem is None else sum(flops.get(f"{type(model).__name__}.{structure.stem}", {}).values()),
+        stem_params=None if stem is None else sum(p.numel() for p in stem.parameters()),
+        tokens=structure.tokens(img_size),
+    )
 
 
 @contextlib.contextmanager
@@ -64,36 +96,19 @@ def count_flops() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def _patches(model: Any) -> tuple[int | None, int]:
-    """Patch size and prefix tokens of a ViT of ours, timm's or Hugging Face's; None of another network."""
-    if hasattr(model, "hf"):
-        patch, prefix = getattr(model.hf.config, "patch_size", None), prefix_tokens(model)
-        registers = getattr(model.hf.config, "num_register_tokens", 0)  # which have no positions
-        return (patch, prefix + registers) if isinstance(patch, int) and prefix else (None, 0)
-    if not hasattr(model, "num_prefix_tokens"):
-        return None, 0
-    ratio = getattr(getattr(model, "patch_embed", None), "feat_ratio", None)
-    patch = getattr(model, "patch_size", None) or (ratio() if ratio is not None else None)
-    return (patch, model.num_prefix_tokens) if isinstance(patch, int) else (None, 0)
-
-
-def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
-    """A row per layer in the order of the forward pass: name, kind, output shape for a batch B, parameters inside.
-
-    Blocks are one row each; parameters that are no module's (tokens, positions) come first.
-    """
-    rows = [
-        {"layer": name, "kind": "parameter", "shape": _shape(p, batch=False), "params": p.numel()}
-        for name, p in model.named_parameters(recurse=False)
+def describe(model: nn.Module, img_size: int) -> list[Layer]:
+    """The layers in the order of the forward pass: a block is one layer; parameters that are no module's come first."""
+    layers = [
+        Layer(name, "parameter", _shape(p, batch=False), p.numel()) for name, p in model.named_parameters(recurse=False)
     ]
     handles = []
-    for name, module in _layers(model):
+    for name, module in _parts(structure_of(model).network):
 
-        def hook(layer: nn.Module, args: Any, output: Any, name: str = name) -> None:
-            if not isinstance(output, Tensor):  # of Hugging Face's encoders
+        def hook(part: nn.Module, args: Any, output: Any, name: str = name) -> None:
+            if not isinstance(output, Tensor):  # a record of several
                 output = next(value for value in output.values() if isinstance(value, Tensor))
-            size = sum(p.numel() for p in layer.parameters())
-            rows.append({"layer": name, "kind": type(layer).__name__, "shape": _shape(output), "params": size})
+            size = sum(p.numel() for p in part.parameters())
+            layers.append(Layer(name, type(part).__name__, _shape(output), size))
 
         handles.append(module.register_forward_hook(hook))
     try:
@@ -102,17 +117,16 @@ def describe(model: nn.Module, img_size: int) -> list[dict[str, Any]]:
     finally:
         for handle in handles:
             handle.remove()
-    return rows
+    return layers
 
 
-def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The children, and those of a plain sequence one by one; what does nothing is left out."""
-    layers: list[tuple[str, nn.Module]] = []
-    model = getattr(model, "hf", model)
+    parts: list[tuple[str, nn.Module]] = []
     for name, child in model.named_children():
         inner = child.named_children() if isinstance(child, nn.Sequential) else ()
-        layers += [(f"{name}.{key}", module) for key, module in inner] or [(name, child)]
-    return [(name, m) for name, m in layers if not isinstance(m, nn.Identity) and not _is_off(m)]
+        parts += [(f"{name}.{key}", module) for key, module in inner] or [(name, child)]
+    return [(name, part) for name, part in parts if not isinstance(part, nn.Identity) and not _is_off(part)]
 
 
 def _is_off(module: nn.Module) -> bool:

@@ -77,6 +77,7 @@ class VisionTransformer(nn.Module):
         self.img_size, self.patch_size, self.num_classes = img_size, patch_size, num_classes
         self.global_pool, self.stem = global_pool, stem
         self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
+        self.mlp_ratio, self.init_values, self.qk_norm = mlp_ratio, init_values, qk_norm
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.pos_grid = pos_grid or self.grid_size
         if distill_token and not class_token:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,55 +14,51 @@ from torch.optim.swa_utils import AveragedModel
 from patchlight.config import OptimConfig
 from patchlight.errors import UsageError
 from patchlight.machine.compat import copy_all, lerp_all
+from patchlight.models import structure_of
 from patchlight.training.muon import Muon
-from patchlight.training.trainable import depths
 
 Groups = list[dict[str, Any]]
-
-# Ours and timm's, then Hugging Face's and those of hierarchical transformers.
-NO_DECAY = {
-    "pos_embed",
-    "cls_token",
-    "reg_token",
-    "dist_token",
-    "position_embeddings",
-    "distillation_token",
-    "mask_token",
-    "register_tokens",
-    "relative_position_bias_table",
-    "position_embedding",
-}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter with its name, and what its rates are scaled by."""
+    """A parameter, and what decides its rates."""
 
-    name: str
     parameter: nn.Parameter
-    scale: float = 1.0
+    scale: float  # of its rates
+    decayed: bool  # by weight decay
+    is_matrix: bool  # inside a block, neither embedding nor head: what Muon is made for (Jordan et al. 2024)
+    is_kernel: bool  # of a convolutional stem, which is a matrix to Muon
 
 
-def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Weight decay is for the matrices and kernels: not for norms and biases (vectors), tokens and positions."""
-    return parameter.ndim > 1 and NO_DECAY.isdisjoint(name.split("."))
+def trained_parts(model: nn.Module, layer_decay: float = 1.0) -> list[Part]:
+    """The parameters that are trained. Matrices and kernels decay; norms and biases, which are vectors, tokens and
+    positions do not.
 
-
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """What Muon is made for: the matrices inside the blocks, neither embedding nor head (Jordan et al. 2024)."""
-    return parameter.ndim == 2 and re.search(r"(^|\.)(blocks|layers?)\.\d+\.", name) is not None
-
-
-def is_kernel(name: str, parameter: nn.Parameter) -> bool:
-    """A kernel of a convolutional stem, which is a matrix to Muon."""
-    return parameter.ndim == 4 and name.startswith("patch_embed.stem.")
+    With `layer_decay` below 1 a parameter's rates fall with each block that lies between it and the head (Clark et al.
+    2020, ELECTRA; Bao et al. 2022, BEiT).
+    """
+    structure = structure_of(model)
+    depths = structure.depths()
+    top = max(depths.values())
+    return [
+        Part(
+            parameter=p,
+            scale=layer_decay ** (top - depths[name]),
+            decayed=p.ndim > 1 and name not in structure.no_decay,
+            is_matrix=name in structure.hidden_matrices,
+            is_kernel=name in structure.stem_kernels,
+        )
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
 
 
 def decay_groups(parts: list[Part], lr: float, weight_decay: float) -> Groups:
     """Parameter groups with and without decay, of one `lr_scale` each; the schedule starts from `peak_lr`."""
     split: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for part in sorted(parts, key=lambda part: not decays(part.name, part.parameter)):
-        split.setdefault((part.scale, decays(part.name, part.parameter)), []).append(part.parameter)
+    for part in sorted(parts, key=lambda part: not part.decayed):
+        split.setdefault((part.scale, part.decayed), []).append(part.parameter)
     return [
         {
             "params": params,
@@ -91,8 +86,8 @@ def sgd(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
 
 def muon(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
     """Muon on the blocks' matrices (`muon_lr`) and on a stem's kernels (`muon_conv_lr`), AdamW on the rest (`lr`)."""
-    matrices = [part for part in parts if is_hidden_matrix(part.name, part.parameter)]
-    kernels = [part for part in parts if is_kernel(part.name, part.parameter)] if config.muon_conv_lr else []
+    matrices = [part for part in parts if part.is_matrix]
+    kernels = [part for part in parts if part.is_kernel and config.muon_conv_lr]
     if not matrices and not kernels:
         raise UsageError(
             "optim.name 'muon' is for the matrices of transformer blocks, and none is trained here; use adamw"
@@ -100,7 +95,8 @@ def muon(parts: list[Part], config: OptimConfig) -> list[Optimizer]:
     groups = decay_groups(matrices, config.muon_lr, config.weight_decay)
     # Batch norm follows each kernel, so its scale means nothing.
     groups += [{**group, "normalize": True} for group in decay_groups(kernels, config.muon_conv_lr, 0.0)]
-    rest = [part for part in parts if part not in matrices and part not in kernels]
+    taken = {id(part) for part in (*matrices, *kernels)}
+    rest = [part for part in parts if id(part) not in taken]
     return [Muon(groups, momentum=config.momentum, nesterov=config.nesterov), *(adamw(rest, config) if rest else [])]
 
 
@@ -114,18 +110,8 @@ OPTIMIZERS: dict[str, Callable[[list[Part], OptimConfig], list[Optimizer]]] = {
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     """One or two optimizers that together hold every trainable parameter once; each group knows its rates'
     `peak_lr` and `lr_scale`.
-
-    With `layer_decay` below 1 a parameter's rates fall with each block that lies between it and the head (Clark et al.
-    2020, ELECTRA; Bao et al. 2022, BEiT).
     """
-    depth = depths(model)
-    top = max(depth.values())
-    parts = [
-        Part(name, p, config.layer_decay ** (top - depth[name]))
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    ]
-    return OPTIMIZERS[config.name](parts, config)
+    return OPTIMIZERS[config.name](trained_parts(model, config.layer_decay), config)
 
 
 def clip_gradients(model: nn.Module, most: float) -> None:
@@ -136,19 +122,19 @@ def clip_gradients(model: nn.Module, most: float) -> None:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
-    """One step of an exponential moving average of the trained weights and of what a network counts, of whole numbers
-    the newest; it begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
+    """One step of an exponential moving average of the trained weights and of the buffers; of buffers of whole numbers
+    the newest is kept. It begins with the first network that it sees. Unlike torch's own, it does not wait for a GPU.
     """
     pairs = [*zip(average.module.buffers(), model.buffers(), strict=True)]
     parameters = zip(average.module.parameters(), model.parameters(), strict=True)
     pairs += [(mine, theirs) for mine, theirs in parameters if theirs.requires_grad]
     counts = [pair for pair in pairs if not pair[0].is_floating_point()]
     smooth = [pair for pair in pairs if pair[0].is_floating_point()]
-    share = 1 - decay if average.n_averaged else 1.0  # the number is on the CPU
+    weight = 1 - decay if average.n_averaged else 1.0  # the number is on the CPU
     if counts:
         copy_all([mine for mine, _ in counts], [theirs for _, theirs in counts])
     if smooth:
-        lerp_all([mine for mine, _ in smooth], [theirs for _, theirs in smooth], share)
+        lerp_all([mine for mine, _ in smooth], [theirs for _, theirs in smooth], weight)
     average.n_averaged += 1
 
 

@@ -53,7 +53,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     name = backbone.name or config.model.name
     # What paints knows no classes, so what begins with it gets a new head.
     classes = names if config.train.task == "classify" else ()
-    card = ModelCard(name, backbone.args, classes, mean, std, backbone.source, height)
+    card = ModelCard(name, backbone.spec, classes, mean, std, backbone.source, height)
     if config.train.task == "reconstruct":
         return autoencoder(backbone.model, config), card
     if backbone.source is None:

@@ -1,0 +1,162 @@
+"""What must be known of a model beside its weights: what builds it, what it is fed, and where its weights came from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FORMAT = "patchlight-model-1"  # of a saved model's config.json
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is built from: the same spec gives the same architecture, with weights drawn anew.
+
+    `family` is a row of FAMILIES, `architecture` the family's own name for the model, and `arguments` are the keyword
+    arguments of its constructor (ours and timm's) or its whole configuration (Hugging Face's).
+    """
+
+    family: str
+    architecture: str
+    arguments: dict[str, Any]
+    img_size: int  # pixels a side
+    num_classes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands under "args" in a saved model's config.json; the architecture of ours is the card's name."""
+        shape = {"img_size": self.img_size, "num_classes": self.num_classes}
+        if self.family == "patchlight":
+            return {**self.arguments, **shape}
+        if self.family == "huggingface":
+            return {"library": self.family, "config": self.arguments, **shape}
+        return {"library": self.family, "architecture": self.architecture, "options": self.arguments, **shape}
+
+    @classmethod
+    def from_json(cls, name: str, data: dict[str, Any]) -> ModelSpec:
+        """The way back, of a card with this `name`. Raises KeyError or TypeError where something is missing."""
+        family, shape = data.get("library", "patchlight"), (int(data["img_size"]), int(data["num_classes"]))
+        if family == "huggingface":
+            return cls(family, data["config"]["model_type"], data["config"], *shape)
+        if family != "patchlight":
+            return cls(family, data["architecture"], data["options"], *shape)
+        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k not in SHAPE}
+        return cls(family, name, arguments, *shape)
+
+
+SHAPE = ("img_size", "num_classes")
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the weights came from that training began with."""
+
+    library: str  # with its version; "patchlight" of another run
+    id: str  # the name or folder that was asked for
+    pretrained: bool = True  # False: the library built the model, but its weights were drawn anew
+    revision: str | None = None  # of a repository on the hub, as asked for
+    commit: str | None = None  # of that repository, as read
+    began_with: WeightsSource | None = None  # where the other run's weights came from
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known, by name."""
+        known = {key: value for key, value in asdict(self).items() if value is not None and key != "began_with"}
+        return known | ({"began_with": self.began_with.to_json()} if self.began_with else {})
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WeightsSource:
+        """The way back; names that this version does not know are left out."""
+        began = data.get("began_with")
+        return cls(
+            library=data.get("library", ""),
+            id=data["id"],
+            pretrained=data.get("pretrained", True),
+            revision=data.get("revision"),
+            commit=data.get("commit"),
+            began_with=cls.from_json(began) if began else None,
+        )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What must be known to use weights: the architecture, and the input that it was trained on."""
+
+    name: str
+    spec: ModelSpec
+    class_names: tuple[str, ...]  # empty where it learned without labels
+    mean: tuple[float, ...]  # of each channel, of pixels in 0..1
+    std: tuple[float, ...]
+    source: WeightsSource | None = None  # None where its first weights were drawn
+    data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
+
+    @property
+    def img_size(self) -> int:
+        """Pixels a side that the model takes."""
+        return self.spec.img_size
+
+    @property
+    def fit_size(self) -> int:
+        """Pixels a side that a new image is fitted to, so that it comes the way that the training images came."""
+        return self.data_size or self.img_size
+
+    @property
+    def black(self) -> Tensor:
+        """What black pixels are to the model, (C,)."""
+        return -torch.tensor(self.mean) / torch.tensor(self.std)
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """uint8 pixels (B, C, h, w) of any size -> what the model takes, (B, C, img_size, img_size), normalised."""
+        return pixels_to_input(self.resized(images), self.mean, self.std)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, h, w) of 0..255 at the model's size, bicubic with antialiasing."""
+        size = (self.img_size, self.img_size)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 255)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "args": self.spec.to_json(),
+            "class_names": list(self.class_names),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "source": self.source.to_json() if self.source else None,
+            "data_size": self.data_size,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelCard:
+        """The way back. Raises KeyError or TypeError where something is missing or of another type."""
+        source = data.get("source")
+        return cls(
+            name=data["name"],
+            spec=ModelSpec.from_json(data["name"], data["args"]),
+            class_names=tuple(data["class_names"]),
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+            source=WeightsSource.from_json(source) if source else None,
+            data_size=data.get("data_size"),
+        )
+
+
+def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Pixels of 0..255 (B, C, H, W) -> what a model takes: float32 of zero mean and unit deviation, channels-last."""
+    scale, shift = _scale_and_shift(mean, std, images.device)
+    return torch.addcmul(shift, images, scale).contiguous(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=16)  # made once, so that a GPU is not waited for at every step
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as x * scale + shift, both (C, 1, 1)."""
+    with torch.inference_mode(False):  # evaluation may be the first to ask
+        scale = 1 / (255 * torch.tensor(std))
+        shift = -torch.tensor(mean) / torch.tensor(std)
+        return scale[:, None, None].to(device), shift[:, None, None].to(device)

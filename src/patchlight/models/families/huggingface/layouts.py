@@ -1,0 +1,22 @@
+"""How classifiers of Hugging Face are laid out. A family that is laid out differently is one file, and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from patchlight.models.families.huggingface import levels, vit
+from patchlight.models.structure import Structure
+
+# A layout gives the structure of a model (wrapped or not) that it knows, and None of another. The first row that knows
+# a model is taken; the last knows all.
+LAYOUTS: dict[str, Callable[[nn.Module], Structure | None]] = {
+    "vit": vit.structure,
+    "levels": levels.structure,
+}
+
+
+def structure(model: nn.Module) -> Structure:
+    found = (layout(model) for layout in LAYOUTS.values())
+    return next(structure for structure in found if structure is not None)

@@ -1,0 +1,54 @@
+"""Layout of every other classifier: its levels are the list that holds the most; hierarchies and convolutional nets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from patchlight.models.families.huggingface.classifier import begin_structure, inner
+from patchlight.models.families.keys import head_keys, keys_ending, keys_with, matrices_in
+from patchlight.models.structure import Structure
+
+HEADS = ("classifier", "cls_classifier", "distillation_classifier", "head")
+BEFORE_HEAD = ("vision_model",)  # a part with a head of its own, which gives features
+EMBEDDINGS = ("embeddings",)
+LAST_NORMS = ("layernorm", "norm")
+TOKENS = ("cls_token", "distillation_token")
+NO_DECAY = (
+    *TOKENS,
+    "mask_token",
+    "register_tokens",
+    "position_embedding",
+    "position_embeddings",
+    "relative_position_bias_table",
+)
+
+
+def structure(model: nn.Module) -> Structure:
+    """What can be told without knowing the model; there is no map of it."""
+    network = inner(model)
+    lists = [part for part in network.modules() if isinstance(part, nn.ModuleList)]
+    levels = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
+    prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
+    return dataclasses.replace(
+        begin_structure(model, head_keys(model, HEADS, BEFORE_HEAD)),
+        no_maps=f"{type(network).__name__} is no ViT image classifier of Hugging Face whose parts are known; ViT, DeiT "
+        "and DINOv2 ...ForImageClassification are",
+        levels=tuple(levels),
+        patch_size=_patch_size(network.config) if prefix else None,
+        num_prefix_tokens=prefix,
+        embeddings=keys_with(model, EMBEDDINGS),
+        last_norm=keys_with(model, LAST_NORMS),
+        no_decay=keys_with(model, NO_DECAY),
+        hidden_matrices=matrices_in(model, *levels),
+        position_tables=keys_ending(model, "position_embeddings"),
+        position_prefix=prefix,
+        patch_kernels=keys_ending(model, "patch_embeddings.projection.weight"),
+    )
+
+
+def _patch_size(config: Any) -> int | None:
+    size = getattr(config, "patch_size", None)
+    return size if isinstance(size, int) else None

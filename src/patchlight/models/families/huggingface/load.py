@@ -1,0 +1,198 @@
+"""Classifiers of Hugging Face from the hub and from folders: their weights, their own input, and a new head."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchlight.config import ModelConfig
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.machine.libraries import import_library
+from patchlight.models.adapt import adapt_weights
+from patchlight.models.backbone import (
+    COMMON,
+    Backbone,
+    check_fields,
+    does_not_apply,
+    given_fields,
+    no_revision,
+    resampling_note,
+)
+from patchlight.models.card import ModelSpec, WeightsSource
+from patchlight.models.families.hub import commit_of, plain_errors
+from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
+from patchlight.models.families.huggingface.layouts import structure
+from patchlight.models.reference import HuggingFaceModel
+
+FIELDS = {  # our words for theirs
+    "patch_size": "patch_size",
+    "proj_drop_rate": "hidden_dropout_prob",
+    "attn_drop_rate": "attention_probs_dropout_prob",
+    "drop_path_rate": "drop_path_rate",
+}
+
+PREPROCESSOR = "preprocessor_config.json"
+
+# Of these types the encoder's weights are those of another type's classifier.
+SAME_WEIGHTS = {"vit_mae": "vit"}
+
+Channels = tuple[float, ...]
+
+
+def check(reference: HuggingFaceModel, config: ModelConfig) -> None:
+    """Raises UsageError for a field that no model of the library has."""
+    check_fields(config, (*FIELDS, *COMMON))
+    if config.revision is not None and Path(reference.name).is_dir():
+        raise no_revision(reference.name)
+
+
+def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_classes: int) -> Backbone:
+    """The weights are read into the model that they were made for, then carried over to the one that is asked for.
+
+    Raises UsageError for a field that such a model does not have, PatchlightError where weights are missing, damaged or
+    others.
+    """
+    transformers = import_library("transformers")
+    where = _where(config)
+    native = _native_config(config, where)
+    settings = with_shape(native.to_dict(), img_size, num_classes, config)
+    with plain_errors(config.name):
+        wanted = transformers.AutoConfig.for_model(**settings)
+        # In float32, whatever the file is in: autocast does the rest.
+        model = transformers.AutoModelForImageClassification.from_config(wanted, dtype=torch.float32)
+    note, mean, std = "", None, None
+    if config.pretrained:
+        trained = _trained(type(model), config, native, where)
+        table = structure(trained).position_tables
+        grids = [_grid(shape) if table else None for shape in (native, wanted)]
+        note = resampling_note(*grids, *(getattr(shape, "patch_size", None) for shape in (native, wanted)))
+        model.load_state_dict(adapt_weights(trained.state_dict(), structure(model), new_head=True))
+        mean, std = _input_of(config, where)
+    if config.pretrained and mean is None:
+        note += "; " if note else ""
+        note += f"{config.name} does not say how its pixels were normalised: the training images' mean and deviation "
+        note += "are taken (set data.mean and data.std if you know its own)"
+    source = WeightsSource(
+        library=f"transformers {transformers.__version__}",
+        id=config.name,
+        pretrained=config.pretrained,
+        revision=config.revision,
+        commit=commit_of(config.name, config.revision),
+    )
+    spec = ModelSpec("huggingface", wanted.model_type, wanted.to_dict(), img_size, num_classes)
+    return Backbone(HuggingFaceClassifier(model), spec, mean, std, note, source)
+
+
+def _where(config: ModelConfig) -> dict[str, Any]:
+    """What the library's `from_pretrained` is told of the place."""
+    return {"revision": config.revision} if config.revision else {}
+
+
+def _native_config(config: ModelConfig, where: dict[str, Any]) -> Any:
+    """The configuration that the weights were made with, of a type that has an image classifier."""
+    transformers = import_library("transformers")
+    with plain_errors(config.name):
+        native = transformers.AutoConfig.from_pretrained(config.name, trust_remote_code=False, **where)
+    if native.model_type == "timm_wrapper":
+        raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
+    kind = SAME_WEIGHTS.get(native.model_type, native.model_type)
+    known = {supported.model_type for supported in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING}
+    if kind not in known:
+        raise PatchlightError(f"{config.name} is of the type '{kind}', of which there is no image classifier")
+    if kind == native.model_type:
+        return native
+    with plain_errors(config.name):
+        same = transformers.AutoConfig.for_model(kind).to_dict().keys() - {"model_type", "architectures"}
+        return transformers.AutoConfig.for_model(kind, **{k: v for k, v in native.to_dict().items() if k in same})
+
+
+def _trained(cls: Any, config: ModelConfig, native: Any, where: dict[str, Any]) -> nn.Module:
+    """The model with its own weights. Raises PatchlightError where one is missing, but for the head's."""
+    with quiet(import_library("transformers")), plain_errors(config.name):  # that the head is new is no news
+        model, about = cls.from_pretrained(
+            config.name, config=native, ignore_mismatched_sizes=True, output_loading_info=True, **where
+        )
+    heads = structure(model).heads
+    lacking = [key for key in about["missing_keys"] if key not in heads]
+    lacking += [key for key, *_ in about["mismatched_keys"]]
+    if lacking:
+        raise PatchlightError(
+            f"the weights of {config.name} lack '{sorted(lacking)[0]}' or have it in another shape ({len(lacking)} "
+            "such tensors); its config.json belongs to other weights"
+        )
+    trained: nn.Module = model
+    return trained
+
+
+def with_shape(
+    settings: dict[str, Any], img_size: int, num_classes: int, config: ModelConfig | None = None
+) -> dict[str, Any]:
+    """A configuration of the library for another image size, where it has one, and other classes, with our fields laid
+    over it.
+
+    Raises UsageError for a field that such a model does not have.
+    """
+    changed: dict[str, Any] = {}
+    for key, value in given_fields(config).items() if config else ():
+        if key in FIELDS and FIELDS[key] not in settings:
+            raise does_not_apply(key, f"a '{settings['model_type']}'")
+        if key in FIELDS:
+            changed[FIELDS[key]] = value
+    if "image_size" in settings:
+        changed["image_size"] = img_size
+    names = {i: f"LABEL_{i}" for i in range(num_classes)}
+    return {**settings, **changed, "id2label": names, "label2id": {name: i for i, name in names.items()}}
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    transformers = import_library("transformers")
+    config = transformers.AutoConfig.for_model(**spec.arguments)
+    return HuggingFaceClassifier(transformers.AutoModelForImageClassification.from_config(config))
+
+
+def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfig | None = None) -> ModelSpec:
+    """For another image size and number of classes, a recipe's fields laid over its configuration.
+
+    Raises UsageError for a field that such a model does not have.
+    """
+    if config is not None:
+        check_fields(config, (*FIELDS, *COMMON))
+    settings = with_shape(spec.arguments, img_size, num_classes, config)
+    return dataclasses.replace(spec, arguments=settings, img_size=img_size, num_classes=num_classes)
+
+
+def _grid(config: Any) -> tuple[int, int] | None:
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    return (size // patch, size // patch) if isinstance(size, int) and isinstance(patch, int) else None
+
+
+def _input_of(config: ModelConfig, where: dict[str, Any]) -> tuple[Channels | None, Channels | None]:
+    """Mean and deviation by the preprocessor's own file; None where there is none or it does not tell them."""
+    mixin = import_library("transformers").ImageProcessingMixin
+    try:
+        about, _ = mixin.get_image_processor_dict(config.name, **where)
+    except OSError:
+        if not _lacks(config, PREPROCESSOR):
+            raise PatchlightError(
+                f"the {PREPROCESSOR} of {config.name} cannot be read, so it is not known how its pixels were "
+                "normalised; mend the file, or go online once"
+            ) from None
+        return None, None
+    if not about.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = about.get("image_mean"), about.get("image_std")
+    return (tuple(mean), tuple(std)) if mean and std else (None, None)
+
+
+def _lacks(config: ModelConfig, file: str) -> bool:
+    """Whether it is known that the folder or the hub's repository has no such file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(config.name).is_dir():
+        return not (Path(config.name) / file).exists()
+    cached = try_to_load_from_cache(config.name, file, revision=config.revision or "main")
+    return cached is not None and not isinstance(cached, str)  # None: not asked for yet; a path: there it is

@@ -1,0 +1,226 @@
+"""Patchlight's own models: the rows of MODELS, and the autoencoder around one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patchlight.config import ModelConfig
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models.backbone import Backbone, check_fields, does_not_apply, given_fields, no_revision
+from patchlight.models.card import ModelSpec
+from patchlight.models.families.keys import keys_of, matrices_in
+from patchlight.models.families.switched import attention_layer, fuse_all, unfused
+from patchlight.models.layers import ConvStem, PatchEmbed, kept_patches
+from patchlight.models.mae import MaskedAutoencoder
+from patchlight.models.reference import NewModel
+from patchlight.models.registry import MODELS, all_arguments
+from patchlight.models.resnet import ResNet
+from patchlight.models.structure import Anatomy, AttentionShape, Structure
+from patchlight.models.vit import VisionTransformer
+
+TABLES = ("sincos1d", "sincos2d")  # positions that are computed for a grid, not learned
+
+
+def owns(model: nn.Module) -> bool:
+    return isinstance(model, (VisionTransformer, ResNet, MaskedAutoencoder))
+
+
+def check(reference: NewModel, config: ModelConfig) -> None:
+    """Raises UsageError for a field that the model does not have."""
+    check_fields(config, all_arguments(reference.name, {}))
+    if config.revision is not None:
+        raise no_revision(config.name)
+
+
+def new_spec(config: ModelConfig, *, img_size: int, num_classes: int) -> ModelSpec:
+    """A row of MODELS with the fields of `config` laid over its arguments; its name must be a row's."""
+    arguments = {**MODELS[config.name][1], **given_fields(config)}
+    return ModelSpec("patchlight", config.name, arguments, img_size, num_classes)
+
+
+def load(reference: NewModel, config: ModelConfig, img_size: int, num_classes: int) -> Backbone:
+    """A new model, its weights drawn from torch's generator."""
+    spec = new_spec(config, img_size=img_size, num_classes=num_classes)
+    return Backbone(build(spec), spec)
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    cls, _ = MODELS[spec.architecture]
+    return cls(**spec.arguments, img_size=spec.img_size, num_classes=spec.num_classes)
+
+
+def check_saved(spec: ModelSpec, path: Path) -> None:
+    """Raises PatchlightError where the card at `path` is of a model that this version has not, or not so."""
+    if spec.architecture not in MODELS:
+        raise PatchlightError(f"{path} names the model '{spec.architecture}', which this version does not have")
+    unknown = set(spec.arguments) - set(all_arguments(spec.architecture, {}))
+    if unknown:
+        raise PatchlightError(f"{path} has unknown arguments of {spec.architecture}: {', '.join(sorted(unknown))}")
+
+
+def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfig | None = None) -> ModelSpec:
+    """Of trained weights: for another image size and number of classes, a recipe's fields laid over its arguments.
+
+    Raises UsageError for a field that the model does not have, and where weights would fit and yet mean something else.
+    """
+    name = spec.architecture
+    given = {} if config is None else given_fields(config)
+    before = all_arguments(name, spec.arguments)
+    for field, value in given.items():
+        if field not in before:
+            raise does_not_apply(field, config.name if config else name)
+        if field in ("num_heads", "pos_embed") and before[field] != value:
+            run = config.name if config else name
+            raise UsageError(
+                f"model.{field} is {value}, but the weights of {run} were trained with {before[field]}; set that"
+            )
+    arguments = {key: value for key, value in {**spec.arguments, **given}.items() if key != "pos_grid"}
+    if before.get("pos_embed") in TABLES:
+        # Positions stay those of the grid that they were made for, and are resampled to the new one.
+        patch_size = all_arguments(name, arguments)["patch_size"]
+        made_for = before["pos_grid"] or (spec.img_size // before["patch_size"],) * 2
+        if tuple(made_for) != (img_size // patch_size,) * 2:
+            arguments["pos_grid"] = tuple(made_for)
+    return dataclasses.replace(spec, arguments=arguments, img_size=img_size, num_classes=num_classes)
+
+
+def structure(model: nn.Module) -> Structure:
+    if isinstance(model, VisionTransformer):
+        return _of_vit(model)
+    if isinstance(model, MaskedAutoencoder):
+        return _of_autoencoder(model)
+    assert isinstance(model, ResNet)
+    return Structure(
+        model=model,
+        network=model,
+        heads=keys_of(model, model.fc),
+        checkpoints_gradients=False,
+        checkpoint_gradients=lambda: _refuse_checkpoints(model),
+        no_maps=no_vit(model),
+    )
+
+
+def no_vit(model: nn.Module) -> str:
+    return (
+        f"{type(model).__name__} is no Vision Transformer that can be explained; give one of Patchlight, timm's "
+        "VisionTransformer, or a ...ForImageClassification of Hugging Face"
+    )
+
+
+def _refuse_checkpoints(model: nn.Module) -> None:
+    raise UsageError(f"model.grad_checkpointing does not apply to {type(model).__name__}; leave it out")
+
+
+def _of_vit(model: VisionTransformer) -> Structure:
+    try:
+        anatomy, no_maps = _anatomy(model), ""
+    except PatchlightError as error:
+        anatomy, no_maps = None, str(error)
+    whole, kept = _attention_shapes(model)
+    table = model.pos_embed if isinstance(model.pos_embed, nn.Parameter) else None
+    tokens = (model.cls_token, model.dist_token, model.reg_token)
+    kernels = []
+    if isinstance(model.patch_embed, ConvStem):
+        kernels = [layer.weight for layer in model.patch_embed.stem if isinstance(layer, nn.Conv2d)]
+    return Structure(
+        model=model,
+        network=model,
+        heads=keys_of(model, model.head, model.head_dist),
+        checkpoints_gradients=model.grad_checkpointing,
+        checkpoint_gradients=lambda: setattr(model, "grad_checkpointing", True),
+        no_maps=no_maps,
+        anatomy=anatomy,
+        levels=tuple(model.blocks),
+        stem="patch_embed",
+        stem_kind=model.stem,
+        embedding_dropout=(model.pos_drop, model.patch_drop),
+        patch_size=model.patch_size,
+        num_prefix_tokens=model.num_prefix_tokens,
+        attention=whole,
+        training_attention=kept,
+        set_fused_attn=fuse_all(model),
+        embeddings=keys_of(model, model.patch_embed, table, *tokens),
+        last_norm=keys_of(model, model.norm),
+        no_decay=keys_of(model, table, *tokens),
+        hidden_matrices=matrices_in(model, model.blocks),
+        stem_kernels=keys_of(model, *kernels),
+        position_tables=keys_of(model, table),
+        position_prefix=model.num_prefix_tokens,
+        patch_kernels=keys_of(model, model.patch_embed.proj.weight)
+        if isinstance(model.patch_embed, PatchEmbed)
+        else frozenset(),
+    )
+
+
+def _anatomy(model: VisionTransformer) -> Anatomy:
+    """Raises PatchlightError where a block's attention was replaced by one that cannot be seen."""
+    blocks: tuple[Any, ...] = tuple(model.blocks)
+    attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
+    prefix, pool = model.num_prefix_tokens, model.attn_pool
+
+    def pool_weights(tokens: Tensor) -> Tensor:
+        assert pool is not None
+        return pool.weights(model.norm(tokens)[:, prefix:])
+
+    def decode(tokens: Tensor) -> Tensor:
+        logits = model.forward_head(model.norm(tokens))
+        return logits if isinstance(logits, Tensor) else torch.stack(logits).mean(dim=0)
+
+    return Anatomy(
+        model=model,
+        logits=model,
+        blocks=blocks,
+        attentions=attentions,
+        first_norms=tuple(block.norm1 for block in blocks),
+        explicit_attention=unfused(attentions),
+        patch_embed=model.patch_embed,
+        patch_size=(model.patch_size, model.patch_size),
+        num_prefix_tokens=prefix,
+        pooling="token+dist" if model.head_dist is not None else model.global_pool,
+        pool_weights=None if pool is None else pool_weights,
+        decode=decode,
+        positions=model.pos_embed,
+        can_drop_patches=True,
+    )
+
+
+def _attention_shapes(model: VisionTransformer) -> tuple[AttentionShape | None, AttentionShape | None]:
+    """Of all patches, and of those that training keeps."""
+    if not len(model.blocks):
+        return None, None
+    patches, prefix = model.grid_size[0] * model.grid_size[1], model.num_prefix_tokens
+    kept = kept_patches(patches, model.patch_drop.rate)
+    whole = AttentionShape(model.num_heads, prefix + patches, model.head_dim)
+    return whole, whole._replace(tokens=prefix + kept)
+
+
+def _of_autoencoder(model: MaskedAutoencoder) -> Structure:
+    """Its levels are the decoder's blocks, before which the whole encoder stands."""
+    encoder = _of_vit(model.encoder)
+    attention = encoder.attention
+    visible = model.encoder.num_prefix_tokens + model.visible
+    heads = keys_of(model, model.encoder.head, model.encoder.head_dist)
+    embeddings = keys_of(model, model.encoder, model.mask_token) - heads
+    return Structure(
+        model=model,
+        network=model,
+        heads=heads,
+        checkpoints_gradients=encoder.checkpoints_gradients,
+        checkpoint_gradients=encoder.checkpoint_gradients,
+        no_maps=no_vit(model),
+        levels=tuple(model.blocks),
+        stem="encoder.patch_embed",
+        embedding_dropout=encoder.embedding_dropout,
+        attention=attention,
+        training_attention=attention and attention._replace(tokens=visible),
+        set_fused_attn=fuse_all(model),
+        embeddings=embeddings,
+        last_norm=keys_of(model, model.norm),
+        no_decay=frozenset(f"encoder.{key}" for key in encoder.no_decay) | {"mask_token"},
+        hidden_matrices=matrices_in(model, model.encoder.blocks, model.blocks),
+    )

@@ -1,0 +1,110 @@
+"""From a recipe's model section to a model: new, of a library, or of another run, with a head for the task."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchlight.config import ModelConfig
+from patchlight.errors import UsageError, did_you_mean
+from patchlight.models.adapt import adapt_weights
+from patchlight.models.backbone import Backbone, no_revision
+from patchlight.models.card import ModelCard, WeightsSource
+from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
+from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, understand
+from patchlight.models.saved import load_model
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raises UsageError where `load_backbone` would, as far as can be told without weights."""
+    _check(understand(config.name), config)
+
+
+def load_backbone(
+    config: ModelConfig, *, img_size: int, num_classes: int, class_names: tuple[str, ...] | None = None
+) -> Backbone:
+    """The model that a recipe begins with: new, of a library, or of another run, with a head for `num_classes`.
+
+    The head of a run that knows just these `class_names` is kept. Random weights are drawn from torch's generator.
+    Raises UsageError for a wrong name or field, PatchlightError where weights are missing, damaged or do not fit.
+    """
+    reference = understand(config.name)
+    _check(reference, config)
+    match reference:
+        case NewModel():
+            backbone = patchlight.load(reference, config, img_size, num_classes)
+        case SavedModel():
+            backbone = _load_saved(reference, config, img_size, num_classes, class_names)
+        case TimmModel():
+            backbone = timm.load(reference, config, img_size, num_classes)
+        case HuggingFaceModel():
+            backbone = huggingface.load(reference, config, img_size, num_classes)
+    if config.grad_checkpointing:
+        structure_of(backbone.model).checkpoint_gradients()
+    return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
+
+
+def _check(reference: Reference, config: ModelConfig) -> None:
+    match reference:
+        case NewModel():
+            patchlight.check(reference, config)
+        case SavedModel():
+            _check_saved(config)
+        case TimmModel():
+            timm.check(reference, config)
+        case HuggingFaceModel():
+            huggingface.check(reference, config)
+
+
+def _check_saved(config: ModelConfig) -> None:
+    if not config.pretrained:
+        raise UsageError(f"model.pretrained = false wants no weights, and {config.name} is nothing else; name a model")
+    if config.revision is not None:
+        raise no_revision(config.name)
+
+
+def _load_saved(
+    reference: SavedModel, config: ModelConfig, img_size: int, num_classes: int, class_names: tuple[str, ...] | None
+) -> Backbone:
+    """The weights of another run's model, for another size or other classes if need be."""
+    trained, card = load_model(reference.folder)
+    spec = FAMILIES[card.spec.family].reshape(card.spec, img_size, num_classes, config)
+    model = build_model(spec)
+    new_head = card.class_names != class_names
+    model.load_state_dict(adapt_weights(trained.state_dict(), structure_of(model), new_head))
+    note = f"{card.name} with the weights of {config.name}, {'a new head' if new_head else 'its head kept'}"
+    if card.img_size != img_size:
+        note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
+    source = WeightsSource("patchlight", config.name, began_with=card.source)
+    return Backbone(model, spec, card.mean, card.std, note, source, card.name)
+
+
+def resize_model(model: nn.Module, card: ModelCard, img_size: int) -> tuple[nn.Module, ModelCard]:
+    """The same weights for images of another size, positions resampled."""
+    spec = FAMILIES[card.spec.family].reshape(card.spec, img_size, card.spec.num_classes)
+    other = build_model(spec)
+    structure = structure_of(other)
+    if structure_of(model).checkpoints_gradients:
+        structure.checkpoint_gradients()
+    other.load_state_dict(adapt_weights(model.state_dict(), structure, new_head=False))
+    return other.to(next(model.parameters()).device), dataclasses.replace(card, spec=spec)
+
+
+def create_model(name: str | ModelConfig, *, img_size: int = 32, num_classes: int = 10, **overrides: Any) -> nn.Module:
+    """A new model with random weights: `create_model("vit-tiny", patch_size=8)`. Its convolutions are channels-last.
+
+    Raises UsageError for an unknown name or argument, or shapes that do not fit together.
+    """
+    config = name if isinstance(name, ModelConfig) else _as_config(name, overrides)
+    return load_backbone(config, img_size=img_size, num_classes=num_classes).model
+
+
+def _as_config(name: str, overrides: dict[str, Any]) -> ModelConfig:
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    for key in overrides:
+        if key not in known:
+            raise UsageError(f"no model argument '{key}'; {did_you_mean(key, known)}")
+    return ModelConfig(name=name, **overrides)
