@@ -96,7 +96,9 @@ def prediction(shape: Shape, device: torch.device, asked: str) -> Callable[[], o
     names = tuple(str(label) for label in range(CLASSES))
     pixels = torch.randint(256, (shape.batch, 3, shape.img_size, shape.img_size), dtype=torch.uint8)
     images = ImageSet(pixels, torch.zeros(shape.batch, dtype=torch.int64), names)
-    card = ModelCard("deit-tiny", ModelSpec("patchlight", "deit-tiny", {}, shape.img_size, CLASSES), names, (0.5,) * 3, (0.25,) * 3)
+    card = ModelCard(
+        "deit-tiny", ModelSpec("patchlight", "deit-tiny", {}, shape.img_size, CLASSES), names, (0.5,) * 3, (0.25,) * 3
+    )
     return lambda: predict_logits(model, card, images, batch_size=shape.batch, precision=precision)
 
 
