@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from patchlight.data import cifar
 from patchlight.data.images import ImageSet
+from patchlight.data.sources import cifar
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 8)) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from patchlight.analysis.assess import MEASURES, assess, interval
-from patchlight.data.planted import CLASSES, evidence, make
+from patchlight.data.sources.planted import CLASSES, evidence, make
 from patchlight.explanation.methods import CONTROLS, METHODS
 from patchlight.models import VisionTransformer
 from patchlight.models.anatomy import dissect

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from source_files import official, official_pixels, pack, pixels_of
 
-from patchlight.data import cifar
 from patchlight.data.images import ImageSet
-from patchlight.data.sources import load_source
+from patchlight.data.sources import cifar, load_source
 from patchlight.errors import PatchlightError
 
 

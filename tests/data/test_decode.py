@@ -220,6 +220,15 @@ def test_damage_never_escapes_as_another_error() -> None:
     assert all(message.startswith("x: ") and "\n" not in message for message in refused)
 
 
+def test_a_bug_of_our_own_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(values: np.ndarray) -> np.ndarray:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(decode, "_spread", fail)
+    with pytest.raises(TypeError, match="ours"):
+        decode_image(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
+
+
 def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     small = encoded(Image.new("1", (8, 8)), "PNG")
     for side in (8_500, 10_000, 100_000):  # below Pillow's warning, where it warns, and where it raises

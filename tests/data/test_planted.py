@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from patchlight.analysis import insight
-from patchlight.data.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
 from patchlight.data.sources import load_source
+from patchlight.data.sources.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
 from patchlight.models import ModelCard, VisionTransformer
 
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from source_files import chw, hub_folder, official, pack, picture, pixels_of, write_folder
 
-from patchlight.data import cifar
 from patchlight.data.cache import cache_folder
 from patchlight.data.images import ImageSet
-from patchlight.data.sources import PATH_KINDS, SOURCES, list_source, load_source
+from patchlight.data.listing import Listing, from_arrays
+from patchlight.data.sources import PATH_KINDS, SOURCES, NamedSource, cifar, list_source, load_source
 from patchlight.errors import PatchlightError, UsageError
 
 
@@ -261,3 +261,29 @@ def test_start_up_does_not_wait_for_datasets() -> None:
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True
     )
     assert (done.returncode, done.stdout.strip()) == (0, b""), done.stderr.decode()
+
+
+def test_a_row_is_all_that_a_source_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From outside the package: one function and one row."""
+    pixels = np.zeros((4, 3, 8, 8), dtype=np.uint8)
+
+    def list_mine() -> Listing:
+        return Listing({"train": from_arrays(pixels, np.array([0, 1, 0, 1]), "mine")}, ("a", "b"), lambda: "mine")
+
+    monkeypatch.setitem(SOURCES, "mine", NamedSource("four black images", list_mine))
+    train = load_source("mine")["train"]
+    assert (len(train), train.image_size, train.class_names) == (4, (8, 8), ("a", "b"))
+
+
+def test_a_bug_of_our_own_is_not_called_a_damaged_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    class Bug(Exception):
+        pass
+
+    def fail(*_: object) -> None:
+        raise Bug
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(Bug):
+        load_source("hf:o/n")

@@ -16,7 +16,7 @@ from patchlight.analysis import diagnostics
 from patchlight.analysis.assess import assess
 from patchlight.config import DEFAULT_METHOD
 from patchlight.data.images import ImageSet
-from patchlight.data.planted import MARK, SIZE, evidence
+from patchlight.data.sources.planted import MARK, SIZE, evidence
 from patchlight.explanation.capture import record_attention, record_outputs
 from patchlight.explanation.methods import explain
 from patchlight.machine.seeds import seeded_generator

@@ -14,8 +14,11 @@ The rules, the same for training sets and for a single file given to `predict`:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,22 @@ MAX_PIXELS = 64_000_000
 
 ORIENTATION = 0x0112  # the EXIF tag
 
+# What Pillow and its decoders raise for a file that is damaged, or of a kind they only know in part.
+DAMAGE = (
+    OSError,
+    SyntaxError,  # of its parsers
+    ValueError,
+    RuntimeError,  # NotImplementedError is one
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    ImageCms.PyCMSError,
+    UserWarning,  # where warnings are errors
+)
+
 # What a source hands out for an image: a file's bytes, its path, or pixels (3, H, W) uint8.
 Encoded = bytes | Path | np.ndarray
 
@@ -39,27 +58,50 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises PatchlightError for a mode that cannot be turned into RGB or for values that are not finite.
     """
-    if _orientation(image) != 1:  # asked here because exif_transpose copies an image it need not turn
-        image = ImageOps.exif_transpose(image)
-    mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
+    with _pillow("it cannot be turned into RGB"):
+        if _orientation(image) != 1:  # asked here because exif_transpose copies an image it need not turn
+            image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
         return _grey(np.asarray(image).astype(np.float64) / 257)
-    if mode in ("I", "F"):
+    if image.mode in ("I", "F"):
         return _grey(_spread(np.asarray(image).astype(np.float64)))
-    if mode == "LAB":
+    with _pillow("it cannot be turned into RGB"):
+        return _converted(image)
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    """By Pillow's own conversions, white behind what is transparent."""
+    if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
         assert converted is not None  # it is None only where the image is changed in place
         return converted
     if image.has_transparency_data:
-        image = (image.convert("LA") if mode == "La" else image).convert("RGBA")
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     try:
         return image.convert("RGB")
     except ValueError as error:
-        raise PatchlightError(f"images of mode {mode} cannot be turned into RGB") from error
+        raise PatchlightError(f"images of mode {image.mode} cannot be turned into RGB") from error
+
+
+@contextlib.contextmanager
+def _pillow(problem: str) -> Iterator[None]:
+    """Calls of Pillow: its errors about a file's contents become a PatchlightError that begins with `problem`."""
+    try:
+        yield
+    except PatchlightError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PatchlightError("it has more pixels than an image may have; make it smaller") from None
+    except Image.UnidentifiedImageError:
+        raise PatchlightError("it is not an image file that Pillow can read") from None
+    except FileNotFoundError:
+        raise PatchlightError("there is no such file") from None
+    except DAMAGE as error:
+        raise PatchlightError(f"{problem}: {_first_line(error)}") from error
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
@@ -80,10 +122,11 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
 
     Raises PatchlightError, beginning with `name`, where it is missing, damaged, cut off, huge or no image.
     """
+    if isinstance(encoded, np.ndarray):
+        return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
+    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        if isinstance(encoded, np.ndarray):
-            return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with _pillow("it cannot be read"), Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
@@ -92,16 +135,7 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
             image.load()
             return image
     except PatchlightError as error:
-        raise PatchlightError(f"{name}: {error}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PatchlightError(f"{name}: it has more pixels than an image may have; make it smaller") from None
-    except Image.UnidentifiedImageError:
-        raise PatchlightError(f"{name}: it is not an image file that Pillow can read") from None
-    except FileNotFoundError:
-        raise PatchlightError(f"{name}: there is no such file") from None
-    # A damaged file makes Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError, EOFError ...
-    except Exception as error:
-        raise PatchlightError(f"{name}: it cannot be read: {_first_line(error)}") from error
+        raise PatchlightError(f"{name}: {error}") from error.__cause__
 
 
 def decode_image(encoded: Encoded, size: int | None = None, name: str | None = None) -> np.ndarray:
@@ -119,9 +153,7 @@ def rgb_pixels(image: Image.Image, size: int | None, name: str) -> np.ndarray:
     try:
         image = to_rgb(image)
     except PatchlightError as error:
-        raise PatchlightError(f"{name}: {error}") from error
-    except Exception as error:  # damaged EXIF data and palettes, see open_image
-        raise PatchlightError(f"{name}: it cannot be turned into RGB: {_first_line(error)}") from error
+        raise PatchlightError(f"{name}: {error}") from error.__cause__
     return np.asarray(image if size is None else fit_square(image, size))
 
 

@@ -1,7 +1,9 @@
 """What a recipe's `data.source` may be, and the way from it to image sets.
 
-SOURCES are the names, PATH_KINDS what is found at a path, in the order it is looked for. `hf:owner/name` is any data
-set of the Hugging Face hub. A name wins over a folder that is called the same; `./digits` is the folder.
+SOURCES are the names; PATH_KINDS is what may be at a path, in the order in which it is looked for. `hf:owner/name` is
+any data set of the Hugging Face hub. A name wins over a folder that is called the same; `./digits` is the folder.
+
+To add a source, write a file that makes a `Listing`, and its row here.
 """
 
 from __future__ import annotations
@@ -12,62 +14,44 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from patchlight.data.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
-from patchlight.data.folders import list_image_folder
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import Listing, decode_listing, from_arrays, hash_of
-from patchlight.data.planted import list_planted
-from patchlight.data.stratify import cut_off
-from patchlight.data.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
+from patchlight.data.listing import Listing, decode_listing
+from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
+from patchlight.data.sources.digits import list_digits
+from patchlight.data.sources.folders import list_image_folder
+from patchlight.data.sources.planted import list_planted
+from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-
-# The test split of `digits` is the same for everyone, whatever data.split_seed says.
-DIGITS_TEST_SHARE = 0.2
-DIGITS_SEED = 0
-
-# Images to train on, those to validate with among them, of sources that are the same for everyone.
-TRAIN_IMAGES = {"digits": 1438, "planted": 6000, "cifar10": 50_000, "cifar100": 50_000}
 
 
 @dataclass(frozen=True)
 class NamedSource:
+    """A source that is the same for everyone."""
+
     about: str
     listing: Callable[[], Listing]
+    train_images: int | None = None  # images to train on, those to validate with among them, where that is known
 
 
 @dataclass(frozen=True)
 class PathKind:
+    """What may be at a path: `matches` looks without reading much, `listing` reads it."""
+
     about: str
     matches: Callable[[Path], bool]
     listing: Callable[[Path], Listing]
 
 
-def list_digits() -> Listing:
-    """scikit-learn's 1,797 digits, 8 x 8 grey of 0..16, as RGB of 0..255; a fifth of each class is the test split."""
-    import sklearn
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    grey = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    pixels = np.repeat(grey[:, None], 3, axis=1)
-    labels = found.target.astype(np.int64)
-    train, test = cut_off(labels, DIGITS_TEST_SHARE, DIGITS_SEED)
-    splits = {
-        "train": from_arrays(pixels[train], labels[train], "digits train"),
-        "test": from_arrays(pixels[test], labels[test], "digits test"),
-    }
-    names = tuple(str(name) for name in found.target_names)
-    return Listing(splits, names, lambda: hash_of(["digits", sklearn.__version__]), size=32)
-
-
 SOURCES: dict[str, NamedSource] = {
-    "digits": NamedSource("1,797 handwritten digits that come with scikit-learn, at 32 x 32", list_digits),
-    "planted": NamedSource("7,200 made-up images, in each one known patch decides the label", list_planted),
-    "cifar10": NamedSource("CIFAR-10 from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar10")),
-    "cifar100": NamedSource("CIFAR-100, fine labels, from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar100")),
+    "digits": NamedSource("1,797 handwritten digits that come with scikit-learn, at 32 x 32", list_digits, 1438),
+    "planted": NamedSource("7,200 made-up images, in each one known patch decides the label", list_planted, 6000),
+    "cifar10": NamedSource("CIFAR-10 from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar10"), 50_000),
+    "cifar100": NamedSource(
+        "CIFAR-100, fine labels, from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar100"), 50_000
+    ),
 }
+
+TRAIN_IMAGES = {name: source.train_images for name, source in SOURCES.items() if source.train_images is not None}
 
 PATH_KINDS: tuple[PathKind, ...] = (
     PathKind(

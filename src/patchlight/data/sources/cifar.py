@@ -81,10 +81,10 @@ def find_cifar_folder(path: Path) -> tuple[Path, Layout] | None:
 
 def list_cifar_folder(path: Path) -> Listing:
     """The listing of an official folder. Raises PatchlightError for a file that is missing or not the official one."""
-    found = find_cifar_folder(path)
-    if found is None:
+    match = find_cifar_folder(path)
+    if match is None:
         raise PatchlightError(f"{path} does not hold the official CIFAR files")
-    folder, layout = found
+    folder, layout = match
 
     def read(name: str) -> bytes:
         try:
@@ -98,11 +98,11 @@ def list_cifar_folder(path: Path) -> Listing:
 def list_cifar_archive(path: Path) -> Listing:
     """The listing of an official archive, whatever its file is called. Raises PatchlightError where it is not one."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    layout = next((layout for layout in LAYOUTS if layout.archive[1] == found), None)
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    layout = next((layout for layout in LAYOUTS if layout.archive[1] == md5), None)
     if layout is None:
         known = ", ".join(f"{layout.archive[0]} has {layout.archive[1]}" for layout in LAYOUTS)
-        raise PatchlightError(f"{path} is no official CIFAR archive or is damaged: its MD5 is {found}, but {known}")
+        raise PatchlightError(f"{path} is no official CIFAR archive or is damaged: its MD5 is {md5}, but {known}")
     members: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:
@@ -125,11 +125,11 @@ def list_cifar_archive(path: Path) -> Listing:
 def _listing(layout: Layout, read: Callable[[str], bytes], where: str) -> Listing:
     contents = {name: read(name) for name in layout.files}
     for name, md5 in layout.files.items():
-        found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
-        if found != md5:
+        actual = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
+        if actual != md5:
             raise PatchlightError(
-                f"{where}: {name} is not {layout.title}'s official file or is damaged (MD5 {found}, not {md5}); it was "
-                "not opened. Get the archive again"
+                f"{where}: {name} is not {layout.title}'s official file or is damaged (MD5 {actual}, not {md5}); it "
+                "was not opened. Get the archive again"
             )
     meta = _unpickled(contents[next(iter(layout.meta))], where)
     names = tuple(str(name) for name in meta[layout.names_key])
@@ -150,6 +150,20 @@ def _split(files: list[tuple[str, bytes]], layout: Layout, where: str, key: str)
         pixels.append(rows.reshape(-1, 3, 32, 32))
         labels.append(np.asarray(batch[layout.label_key], dtype=np.int64))
     return from_arrays(np.concatenate(pixels), np.concatenate(labels), f"{where} {key}")
+
+
+# What an unpickler raises for data that are damaged or not meant for it.
+PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -176,7 +190,7 @@ class _ArraysOnly(pickle.Unpickler):
 def _unpickled(data: bytes, where: str) -> dict[str, Any]:
     try:
         content = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises nearly anything; checked files never come here
+    except PICKLE_ERRORS as error:
         raise PatchlightError(f"{where} is no pickle of arrays: {error}") from error
     if not isinstance(content, dict):
         raise PatchlightError(f"{where} holds a {type(content).__name__}, not a dictionary")

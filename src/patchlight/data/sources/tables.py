@@ -12,7 +12,11 @@ Columns are found by type, not by name:
 from __future__ import annotations
 
 import json
+import lzma
 import re
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +110,34 @@ def list_hub(name: str) -> Listing:
             f"cannot reach the Hugging Face hub for '{name}' and it was not downloaded before; check the network, or "
             "give the path of a local copy"
         ) from None
-    except Exception as error:  # damaged files, missing configurations, whatever the hub's own libraries raise
+    except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
         raise PatchlightError(f"cannot load '{name}': {' '.join(str(error).split())[:400]}") from error
-    found = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    matched, notes = match_splits((str(key) for key in found), f"'{name}'")
-    tables = {key: _dataset_table(found[own], f"{name} {own}") for key, own in matched.items()}
-    used = [Path(cached["filename"]) for own in matched.values() for cached in found[own].cache_files]
+    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    matched, notes = match_splits((str(key) for key in splits), f"'{name}'")
+    tables = {key: _dataset_table(splits[own], f"{name} {own}") for key, own in matched.items()}
+    used = [Path(cached["filename"]) for own in matched.values() for cached in splits[own].cache_files]
     return list_tables(tables, f"'{name}'", lambda: hash_of([name, *file_facts(used)]), notes)
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What `datasets` and the libraries under it raise for data that they cannot load."""
+    import datasets
+    import pyarrow
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (
+        datasets.exceptions.DatasetsError,
+        pyarrow.ArrowException,
+        *HfHubHTTPError.__bases__,  # those of the HTTP library, which releases of the hub's client choose differently
+        OSError,
+        ValueError,
+        RuntimeError,
+        TypeError,  # this and the next: metadata of another form
+        LookupError,
+        ImportError,  # a library that decodes the files
+        EOFError,
+        *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error),
+    )
 
 
 def list_tables(
