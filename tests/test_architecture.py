@@ -9,7 +9,7 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
 # From top to bottom. The last four are files; `patchlight/__init__.py` only names its exports.
 ROOMS: dict[str, set[str]] = {
-    "cli": {"commands", "config", "units", "errors"},
+    "cli": {"commands", "data", "config", "units", "errors"},
     "commands": {
         "reporting",
         "analysis",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from patchlight.config import DataConfig
-from patchlight.data.audit import audit_source
+from patchlight.data.audit import Audit, audit_source
 from patchlight.data.images import channel_stats
 from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
@@ -31,9 +32,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_clean_source(folder: Path) -> None:
-    report = audit_source(str(folder))
+def audit(*arguments: Any) -> dict[str, Any]:
+    """The audit as `patchlight data --json` prints it, without the pictures, which are the command's."""
+    made = audit_source(*arguments)
+    assert isinstance(made, Audit)
+    report = made.to_json()
     assert json.loads(json.dumps(report)) == report
+    assert report.pop("figures") == []
+    return report
+
+
+def test_a_clean_source(folder: Path) -> None:
+    report = audit(str(folder))
+    assert list(report) == [
+        "source",
+        "classes",
+        "notes",
+        "splits",
+        "sizes",
+        "modes",
+        "bad_files",
+        "duplicates",
+        "trained_on",
+        "problems",
+    ]
     assert report["problems"] == []
     assert report["bad_files"] == []
     assert report["classes"] == ["a", "b"]
@@ -48,7 +70,7 @@ def test_a_clean_source(folder: Path) -> None:
 
 def test_what_training_would_see(folder: Path) -> None:
     config = DataConfig(source=str(folder), train_per_class=6, val_per_class=2, image_size=4)
-    report = audit_source(str(folder), DataConfig(train_per_class=6, val_per_class=2, image_size=4))
+    report = audit(str(folder), DataConfig(train_per_class=6, val_per_class=2, image_size=4))
     splits = load_splits(config)
     trained_on = report["trained_on"]
     assert trained_on["train"] == {"images": 12, "per_class": {"a": 6, "b": 6}}
@@ -70,21 +92,20 @@ def test_it_goes_on_past_bad_files(folder: Path) -> None:
     (folder / "train" / "a" / "03.png").write_bytes(b"nothing")
     cut = folder / "test" / "b" / "01.png"
     cut.write_bytes(cut.read_bytes()[:70])
-    report = audit_source(str(folder))
+    report = audit(str(folder))
     found = {(bad["split"], bad["index"], Path(bad["name"]).name) for bad in report["bad_files"]}
     assert found == {("train", 3, "03.png"), ("test", 6, "01.png")}
     assert report["bad_files"][0]["reason"] == "it is not an image file that Pillow can read"
     assert report["sizes"] == {"8x8": 32}
     assert report["trained_on"] is None
     assert "images that cannot be read: 2" in report["problems"][0]
-    json.dumps(report)
 
 
 def test_duplicates_within_and_across_splits_and_with_other_labels(folder: Path) -> None:
     picture(0).save(folder / "train" / "a" / "within.bmp")  # other bytes, same pixels
     picture(105).save(folder / "test" / "b" / "across.png")
     picture(1003).save(folder / "test" / "b" / "conflict.png")
-    report = audit_source(str(folder))
+    report = audit(str(folder))
     duplicates = report["duplicates"]
     assert {key: duplicates[key] for key in ("groups", "extra", "across_splits", "label_conflicts")} == {
         "groups": 3,
@@ -104,7 +125,7 @@ def test_duplicates_within_and_across_splits_and_with_other_labels(folder: Path)
 
 def test_sizes_and_modes(folder: Path) -> None:
     picture(1, 9).convert("L").save(folder / "train" / "a" / "odd.png")
-    report = audit_source(str(folder))
+    report = audit(str(folder))
     assert report["sizes"] == {"8x8": 34, "9x9": 1}
     assert report["modes"] == {"RGB": 34, "L": 1}
     assert report["trained_on"]["image_size"] == [32, 32]
@@ -112,13 +133,13 @@ def test_sizes_and_modes(folder: Path) -> None:
 
 
 def test_settings_that_do_not_fit_are_a_problem_not_an_error(folder: Path) -> None:
-    report = audit_source(str(folder), DataConfig(val_per_class=50))
+    report = audit(str(folder), DataConfig(val_per_class=50))
     assert report["trained_on"] is None
     assert "data.val_per_class = 50" in report["problems"][0]
 
 
 def test_digits() -> None:
-    report = audit_source("digits")
+    report = audit("digits")
     assert report["sizes"] == {"8x8": 1797}
     assert report["trained_on"]["image_size"] == [32, 32]
     assert report["problems"] == []

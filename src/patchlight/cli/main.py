@@ -258,7 +258,7 @@ def _data(args: argparse.Namespace) -> None:
     from patchlight.commands.audit import data
 
     result = data(config, out=args.out, overwrite=args.overwrite)
-    _print_json(result) if args.json else _print(audit_text(result))
+    _print_json(result.to_json()) if args.json else _print(audit_text(result))
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchlight.config import About, FieldInfo
 from patchlight.units import clock, percent, short
+
+if TYPE_CHECKING:
+    from patchlight.data.audit import Audit, DuplicateGroup, SplitCounts
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -182,31 +185,31 @@ def layer_table(model: dict[str, Any]) -> str:
     return f"{table(rows, ('layer', 'kind', 'output', 'parameters'), left=3)}\n\n{table(facts, left=2)}"
 
 
-def audit_text(audit: dict[str, Any]) -> str:
-    trained = audit["trained_on"]
-    shown = trained or audit["splits"]
-    names = [name for name in shown if name in ("train", "val", "test") and shown[name]]
-    rows = [(cls, *(str(shown[name]["per_class"][cls]) for name in names)) for cls in audit["classes"]]
-    rows.append(("all", *(f"{shown[name]['images']:,}" for name in names)))
-    blocks = [table(rows, ("class", *names))]
+def audit_text(audit: Audit) -> str:
+    trained = audit.trained_on
+    shown: dict[str, SplitCounts] = dict(audit.splits)
+    if trained:
+        sets = {"train": trained.train, "val": trained.val, "test": trained.test}
+        shown = {name: counts for name, counts in sets.items() if counts}
+    rows = [(cls, *(str(counts.per_class[cls]) for counts in shown.values())) for cls in audit.classes]
+    rows.append(("all", *(f"{counts.images:,}" for counts in shown.values())))
+    blocks = [table(rows, ("class", *shown))]
     facts = [
-        ("sizes", _counts(audit["sizes"])),
-        ("modes", _counts(audit["modes"])),
-        ("bad files", str(len(audit["bad_files"]))),
-        ("duplicates", f"{audit['duplicates']['extra']} in {audit['duplicates']['groups']} groups"),
+        ("sizes", _counts(audit.sizes)),
+        ("modes", _counts(audit.modes)),
+        ("bad files", str(len(audit.bad_files))),
+        ("duplicates", f"{audit.duplicates.extra} in {audit.duplicates.groups} groups"),
     ]
     if trained:
-        batch = trained["batch"]
-        numbers = [", ".join(f"{v:.4f}" for v in trained[key]) for key in ("mean", "std")]
-        shape = " x ".join(map(str, batch["shape"]))
-        facts += [("mean", numbers[0]), ("std", numbers[1])]
-        facts.append(("a batch", f"{shape} {batch['dtype']}, {batch['min']} to {batch['max']}"))
+        batch = trained.batch
+        facts += [(name, ", ".join(f"{v:.4f}" for v in getattr(trained, name))) for name in ("mean", "std")]
+        facts.append(("a batch", f"{' x '.join(map(str, batch.shape))} {batch.dtype}, {batch.min} to {batch.max}"))
     blocks.append(table(facts, left=2))
-    blocks += ["\n".join(f"bad: {bad['name']}: {bad['reason']}" for bad in audit["bad_files"][:20])]
-    groups = [group for group in audit["duplicates"]["listed"] if group["across_splits"] or group["label_conflict"]]
+    blocks += ["\n".join(f"bad: {bad.name}: {bad.reason}" for bad in audit.bad_files[:20])]
+    groups = [group for group in audit.duplicates.listed if group.across_splits or group.label_conflict]
     blocks += ["\n".join(_group(group) for group in groups[:20])]
-    blocks += ["\n".join([*audit["notes"], *(f"problem: {problem}" for problem in audit["problems"])])]
-    blocks += ["\n".join(audit["figures"]) or "no pictures: the source cannot be trained on as it is"]
+    blocks += ["\n".join([*audit.notes, *(f"problem: {problem}" for problem in audit.problems)])]
+    blocks += ["\n".join(audit.figures) or "no pictures: the source cannot be trained on as it is"]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -216,8 +219,8 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({n:,})" for name, n in most[:5]) + more
 
 
-def _group(group: dict[str, Any]) -> str:
-    return "same pixels: " + ", ".join(f"{i['split']}/{i['name']} ({i['label']})" for i in group["images"])
+def _group(group: DuplicateGroup) -> str:
+    return "same pixels: " + ", ".join(f"{i.split}/{i.name} ({i.label})" for i in group.images)
 
 
 def doctor_text(found: dict[str, Any]) -> str:

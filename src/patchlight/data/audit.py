@@ -1,13 +1,14 @@
 """What is in a source, and what is wrong with it: `patchlight data SOURCE`.
 
-Loading stops at bad files; the audit goes on and lists them. The first part of the report looks at the files as they
-are (sizes, modes, bad files, exact duplicates), the second at what training would see (splits, mean, one batch).
+Loading stops at bad files; the audit goes on and lists them. Its first part looks at the files as they are (sizes, modes,
+bad files, exact duplicates), the second at what training would see (splits, mean, one batch).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,118 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import open_image, rgb_pixels
 from patchlight.data.images import ImageSet, channel_stats, content_hash
-from patchlight.data.listing import Listing, RawSplit, decode_listing
+from patchlight.data.listing import RawSplit, decode_listing
 from patchlight.data.sources import list_source
 from patchlight.data.splits import Splits, make_splits
 from patchlight.errors import PatchlightError
 
-GROUPS_LISTED = 100
-BATCH = 32
+GROUPS_LISTED = 100  # groups of duplicates that are listed in full
+BATCH = 32  # images of the batch that is described
 
 
 @dataclass(frozen=True)
-class Seen:
+class SplitCounts:
+    """How many images a split has, and how many of each class by name."""
+
+    images: int
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """An image that cannot be read: its split, its place in the split, its name, and the reason."""
+
+    split: str
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An image by its split, its place in the split, its name and the name of its class."""
+
+    split: str
+    index: int
+    name: str
+    label: str
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Images whose pixels are exactly the same."""
+
+    images: tuple[ListedImage, ...]
+    across_splits: bool  # they are in several splits
+    label_conflict: bool  # they have several labels
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """How many groups of equal images there are, and the worst of them."""
+
+    groups: int
+    extra: int  # images that could go
+    across_splits: int  # groups
+    label_conflicts: int  # groups
+    listed: tuple[DuplicateGroup, ...]  # at most GROUPS_LISTED: first those with several labels, then in several splits
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """The first images of the training set as they come from memory: pixels of `shape` (B, 3, H, W)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    min: int
+    max: int
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a recipe makes of the source."""
+
+    train: SplitCounts
+    val: SplitCounts | None
+    test: SplitCounts
+    image_size: tuple[int, int]  # height and width in pixels
+    mean: tuple[float, ...]  # of each channel of train, of pixels in 0..1
+    std: tuple[float, ...]  # the population standard deviation, likewise
+    batch: BatchFacts
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All that `patchlight data` tells of a source."""
+
+    source: str
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]  # sentences on what was done to the source
+    splits: dict[str, SplitCounts]  # as the source has them, bad files counted
+    sizes: dict[str, int]  # "WIDTHxHEIGHT" of the files, and how many have it, the most frequent first
+    modes: dict[str, int]  # Pillow's modes of the files, likewise
+    bad_files: tuple[BadFile, ...]
+    duplicates: Duplicates
+    trained_on: TrainedOn | None  # None where the source cannot be trained on as it is
+    problems: tuple[str, ...]  # sentences; empty where all is well
+    figures: tuple[str, ...] = ()  # paths of the pictures that were written
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, by these names."""
+        return _plain(self)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class ReadImage:
     """One image that could be read: where it stands, and the hash of its pixels."""
 
     split: str
@@ -37,87 +139,72 @@ class Seen:
 
 @dataclass
 class Scan:
-    """What walking over all files found."""
+    """What a walk over all files has met so far."""
 
-    seen: list[Seen] = field(default_factory=list)
-    bad: list[dict[str, Any]] = field(default_factory=list)
+    images: list[ReadImage] = field(default_factory=list)
+    bad: list[BadFile] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
 
 
-def audit_source(source: str, config: DataConfig | None = None, fallback_size: int | None = None) -> dict[str, Any]:
-    """Everything `patchlight data` tells of a source, ready for JSON. `config` gives sizes and splits, but the source;
-    images of no common size are fitted to `fallback_size`.
+def audit_source(source: str, config: DataConfig | None = None, fallback_size: int | None = None) -> Audit:
+    """Read every image of a source once, and try what a recipe would make of it.
 
-    - `source`, `classes` (names), `notes`
-    - `splits`: name -> `images`, `per_class` {name: count}, as the source has them, bad files counted
-    - `sizes` {"WIDTHxHEIGHT": count} and `modes` {Pillow's mode: count} of the files
-    - `bad_files`: split, index, name, reason
-    - `duplicates`: images whose pixels are exactly the same, see `find_duplicates`
-    - `trained_on`: what `config` makes of it: `train`, `val`, `test` (`images`, `per_class`), `image_size`, `mean` and
-      `std` of train, and `batch` (dtype, shape, min, max, labels); None where it cannot be loaded
-    - `problems`: sentences; empty where all is well
-
-    Raises as `list_source` does; bad files and settings that do not fit are reported instead.
+    `config` gives sizes and splits (its own `source` is not used); images of no common size are fitted to
+    `fallback_size` pixels a side. Raises as `list_source` does; bad files and settings that do not fit are reported in
+    the audit instead.
     """
     config = replace(config or DataConfig(), source=source)
     listing = list_source(source)
     scan = Scan()
     for key, split in listing.splits.items():
         _scan_split(scan, key, split)
-    duplicates = find_duplicates(scan.seen, listing.class_names)
+    duplicates = find_duplicates(scan.images, listing.class_names)
     problems = _problems(scan, duplicates)
-    trained_on, notes = None, list(listing.notes)
+    trained_on, notes = None, listing.notes
     if not scan.bad:
         try:
             sets = decode_listing(listing, source, config.image_size, config.memory_limit_mb, fallback_size)
             splits = make_splits(sets, config)
-            trained_on, notes = _trained_on(splits), list(splits.notes)
+            trained_on, notes = _trained_on(splits), splits.notes
         except PatchlightError as error:
             problems.append(str(error))
-    return {
-        "source": source,
-        "classes": list(listing.class_names),
-        "notes": notes,
-        "splits": {key: _split_facts(listing, split) for key, split in listing.splits.items()},
-        "sizes": dict(scan.sizes.most_common()),
-        "modes": dict(scan.modes.most_common()),
-        "bad_files": scan.bad,
-        "duplicates": duplicates,
-        "trained_on": trained_on,
-        "problems": problems,
-    }
+    return Audit(
+        source=source,
+        classes=listing.class_names,
+        notes=notes,
+        splits={key: _counts(split.labels, listing.class_names) for key, split in listing.splits.items()},
+        sizes=dict(scan.sizes.most_common()),
+        modes=dict(scan.modes.most_common()),
+        bad_files=tuple(scan.bad),
+        duplicates=duplicates,
+        trained_on=trained_on,
+        problems=tuple(problems),
+    )
 
 
-def find_duplicates(seen: list[Seen], class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Images whose pixels are exactly the same, in groups.
-
-    `groups`: how many; `extra`: images that could go; `across_splits` and `label_conflicts`: how many groups lie in
-    several splits, and how many have several labels; `listed`: of the first GROUPS_LISTED (worst first) `images`
-    (split, index, name, label), `across_splits` and `label_conflict`.
-    """
-    by_content: dict[bytes, list[Seen]] = {}
-    for image in seen:
+def find_duplicates(images: list[ReadImage], class_names: tuple[str, ...]) -> Duplicates:
+    """Groups of images whose pixels are exactly the same."""
+    by_content: dict[bytes, list[ReadImage]] = {}
+    for image in images:
         by_content.setdefault(image.content, []).append(image)
     groups = [
-        {
-            "images": [
-                {"split": i.split, "index": i.index, "name": i.name, "label": class_names[i.label]} for i in group
-            ],
-            "across_splits": len({i.split for i in group}) > 1,
-            "label_conflict": len({i.label for i in group}) > 1,
-        }
-        for group in by_content.values()
-        if len(group) > 1
+        DuplicateGroup(
+            tuple(ListedImage(i.split, i.index, i.name, class_names[i.label]) for i in same),
+            across_splits=len({i.split for i in same}) > 1,
+            label_conflict=len({i.label for i in same}) > 1,
+        )
+        for same in by_content.values()
+        if len(same) > 1
     ]
-    groups.sort(key=lambda group: (not group["label_conflict"], not group["across_splits"]))
-    return {
-        "groups": len(groups),
-        "extra": len(seen) - len(by_content),
-        "across_splits": sum(bool(group["across_splits"]) for group in groups),
-        "label_conflicts": sum(bool(group["label_conflict"]) for group in groups),
-        "listed": groups[:GROUPS_LISTED],
-    }
+    groups.sort(key=lambda group: (not group.label_conflict, not group.across_splits))
+    return Duplicates(
+        groups=len(groups),
+        extra=len(images) - len(by_content),
+        across_splits=sum(group.across_splits for group in groups),
+        label_conflicts=sum(group.label_conflict for group in groups),
+        listed=tuple(groups[:GROUPS_LISTED]),
+    )
 
 
 def _scan_split(scan: Scan, key: str, split: RawSplit) -> None:
@@ -126,56 +213,51 @@ def _scan_split(scan: Scan, key: str, split: RawSplit) -> None:
             image = open_image(encoded, name)
             pixels = rgb_pixels(image, None, name)
         except PatchlightError as error:
-            reason = str(error).removeprefix(f"{name}: ")
-            scan.bad.append({"split": key, "index": index, "name": name, "reason": reason})
+            scan.bad.append(BadFile(key, index, name, str(error).removeprefix(f"{name}: ")))
             continue
         scan.sizes[f"{image.width}x{image.height}"] += 1
         scan.modes[image.mode] += 1
-        scan.seen.append(Seen(key, index, name, int(split.labels[index]), content_hash(pixels)))
+        scan.images.append(ReadImage(key, index, name, int(split.labels[index]), content_hash(pixels)))
 
 
-def _split_facts(listing: Listing, split: RawSplit) -> dict[str, Any]:
-    counts = np.bincount(split.labels, minlength=len(listing.class_names)).tolist()
-    return {"images": len(split.labels), "per_class": dict(zip(listing.class_names, counts, strict=True))}
+def _counts(labels: np.ndarray, class_names: tuple[str, ...]) -> SplitCounts:
+    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    return SplitCounts(len(labels), dict(zip(class_names, counts, strict=True)))
 
 
-def _problems(scan: Scan, duplicates: dict[str, Any]) -> list[str]:
+def _problems(scan: Scan, duplicates: Duplicates) -> list[str]:
     problems = []
     if scan.bad:
         problems.append(
             f"images that cannot be read: {len(scan.bad)}; training refuses the source until they are mended"
         )
-    if duplicates["across_splits"]:
+    if duplicates.across_splits:
         problems.append(
-            f"pictures that stand in more than one split: {duplicates['across_splits']}; the test is not clean"
+            f"pictures that stand in more than one split: {duplicates.across_splits}; the test is not clean"
         )
-    if duplicates["label_conflicts"]:
-        problems.append(f"pictures that stand under different labels: {duplicates['label_conflicts']}")
+    if duplicates.label_conflicts:
+        problems.append(f"pictures that stand under different labels: {duplicates.label_conflicts}")
     return problems
 
 
-def _trained_on(splits: Splits) -> dict[str, Any]:
+def _trained_on(splits: Splits) -> TrainedOn:
+    def counts(images: ImageSet) -> SplitCounts:
+        return _counts(images.labels.numpy(), images.class_names)
+
     mean, std = channel_stats(splits.train)
     pixels, labels = splits.train.gather(range(min(BATCH, len(splits.train))))
-    return {
-        **{key: _set_facts(getattr(splits, key)) for key in ("train", "val", "test")},
-        "image_size": list(splits.train.image_size),
-        "mean": list(mean),
-        "std": list(std),
-        "batch": {
-            "dtype": str(pixels.dtype).removeprefix("torch."),
-            "shape": list(pixels.shape),
-            "min": int(pixels.min()),
-            "max": int(pixels.max()),
-            "labels": labels.tolist(),
-        },
-    }
-
-
-def _set_facts(images: ImageSet | None) -> dict[str, Any] | None:
-    if images is None:
-        return None
-    return {
-        "images": len(images),
-        "per_class": dict(zip(images.class_names, images.class_counts().tolist(), strict=True)),
-    }
+    return TrainedOn(
+        train=counts(splits.train),
+        val=None if splits.val is None else counts(splits.val),
+        test=counts(splits.test),
+        image_size=splits.train.image_size,
+        mean=mean,
+        std=std,
+        batch=BatchFacts(
+            dtype=str(pixels.dtype).removeprefix("torch."),
+            shape=tuple(pixels.shape),
+            min=int(pixels.min()),
+            max=int(pixels.max()),
+            labels=tuple(labels.tolist()),
+        ),
+    )
