@@ -1,7 +1,7 @@
 """What is in a source, and what is wrong with it: `patchlight data SOURCE`.
 
-Loading stops at bad files; the audit goes on and lists them. Its first part looks at the files as they are (sizes, modes,
-bad files, exact duplicates), the second at what training would see (splits, mean, one batch).
+Loading stops at bad files; the audit goes on and lists them. Its first part looks at the files as they are (sizes,
+modes, bad files, exact duplicates), the second at what training would see (splits, mean, one batch).
 """
 
 from __future__ import annotations
