@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "explanation": {"models", "figures", "config", "machine", "units", "errors"},
     "evaluation": {"models", "data", "machine", "progress", "errors"},
-    "models": {"config", "machine", "errors"},
+    "models": {"runs", "config", "machine", "errors"},
     "data": {"config", "machine", "errors"},
     "runs": {"config", "machine", "errors"},
     "figures": {"units"},

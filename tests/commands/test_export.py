@@ -18,7 +18,7 @@ from small import SMALL
 from patchlight.cli.main import main
 from patchlight.commands.export import FORMATS, export, model_card, push
 from patchlight.models import load_model
-from patchlight.runs import Run
+from patchlight.runs import Run, Weights
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +149,14 @@ def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path
     environment["data"]["path"] = "/home/me/pets"
     (copy / "environment.json").write_text(json.dumps(environment))
     _, card = load_model(copy)
-    first = {"id": "vit_tiny.augreg", "commit": "abc"}
+    first = Weights(library="timm", id="vit_tiny.augreg", commit="abc")
     for source, base in (
-        ({"id": "hf-hub:owner/name", "commit": "abc"}, "owner/name"),
+        (Weights(library="timm", id="hf-hub:owner/name", commit="abc"), "owner/name"),
         (first, "timm/vit_tiny.augreg"),
-        ({"id": str(copy), "began_with": first}, "timm/vit_tiny.augreg"),
+        (Weights(library="patchlight", id=str(copy), began_with=first), "timm/vit_tiny.augreg"),
     ):
         text = model_card(Run(copy), dataclasses.replace(card, source=source), "timm")
-        name = "copy" if "began_with" in source else source["id"]
+        name = "copy" if source.began_with else source.id
         assert f"It began with the weights of `{name}`." in text
         about = huggingface_hub.ModelCard(text).data
         assert about.base_model == base
@@ -164,7 +164,7 @@ def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path
         assert "/home" not in text
     assert str(tmp_path) not in text
     assert "enlarged" not in text
-    drawn = dataclasses.replace(card, source={"id": "vit_tiny", "commit": "abc", "pretrained": False})
+    drawn = dataclasses.replace(card, source=Weights(library="timm", id="vit_tiny", commit="abc", pretrained=False))
     assert "began with" not in model_card(Run(copy), drawn, "timm")
     assert "base_model" not in model_card(Run(copy), drawn, "timm")
     enlarged = dataclasses.replace(card, data_size=8)

@@ -8,7 +8,7 @@ import torch
 from patchlight.analysis import insight
 from patchlight.data.sources import load_source
 from patchlight.data.sources.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
-from patchlight.models import ModelCard, VisionTransformer
+from patchlight.models import ModelCard, ModelSpec, VisionTransformer
 
 
 def cells(pixels: np.ndarray) -> np.ndarray:
@@ -67,7 +67,9 @@ def test_pointing_is_at_the_marks_of_the_chosen_images(monkeypatch):
 def tiny(**options) -> tuple[VisionTransformer, ModelCard]:
     args = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": CLASSES, **options}
     names = load_source("planted")["test"].class_names
-    return VisionTransformer(**args).eval(), ModelCard("vit-micro", args, names, (0.5,) * 3, (0.25,) * 3)
+    return VisionTransformer(**args).eval(), ModelCard(
+        "vit-micro", ModelSpec.from_json("vit-micro", args), names, (0.5,) * 3, (0.25,) * 3
+    )
 
 
 def test_evidence_in_patches_of_other_sizes():

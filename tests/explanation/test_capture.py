@@ -87,11 +87,11 @@ def test_weights_are_hugging_faces_own(kind):
 def test_values_times_weights_make_the_output(name):
     """Attention's projection applied to weights times values is what the module gives."""
     model, images = VITS[name](), images_for(name)
-    anatomy = dissect(model)
-    with record_attention(model, values=True) as recorded, record_outputs(anatomy.attentions[1:2]) as outputs:
+    attention = dissect(model).attentions[1].module
+    with record_attention(model, values=True) as recorded, record_outputs([attention]) as outputs:
         logits_of(model, images)
     mixed = (recorded.attention @ recorded.values)[:, 1].transpose(1, 2).flatten(2)
-    proj = getattr(anatomy.attentions[1], "proj", None) or anatomy.attentions[1].o_proj
+    proj = getattr(attention, "proj", None) or attention.o_proj
     torch.testing.assert_close(proj(mixed), outputs[0])
 
 

@@ -28,31 +28,32 @@ def close(a, b) -> None:
 )
 def test_ours_to_timm_and_back(options):
     model, images = ours(**options), images_for("")
-    theirs, _ = to_timm(model, {**SHAPE, **options})
+    theirs, arguments = to_timm(model)
     theirs.double()
     close(theirs(images), model(images))
-    again, args = from_timm(theirs)
+    assert arguments["init_values"] == options.get("init_values")
+    again = from_timm(theirs)
     close(again.double()(images), model(images))
-    assert args["img_size"] == SHAPE["img_size"]
-    assert args["depth"] == SHAPE["depth"]
+    assert again.img_size == SHAPE["img_size"]
+    assert len(again.blocks) == SHAPE["depth"]
 
 
 def test_timm_to_ours_to_hugging_face_and_back():
     reference, images = of_timm(), images_for("")
     expected = reference(images)
-    middle, args = from_timm(reference)
+    middle = from_timm(reference)
     close(middle.double()(images), expected)
-    theirs = to_hugging_face(middle, args, NAMES).double()
+    theirs = to_hugging_face(middle, NAMES).double()
     close(theirs(pixel_values=images).logits, expected)
     assert theirs.config.id2label == dict(enumerate(NAMES))
-    again, args = from_hugging_face(theirs)
+    again = from_hugging_face(theirs)
     close(again.double()(images), expected)
-    close(to_timm(again, args)[0].double()(images), expected)
+    close(to_timm(again)[0].double()(images), expected)
 
 
 def test_hugging_face_to_ours():
     reference, images = of_hugging_face(layer_norm_eps=1e-6), images_for("")
-    model, _ = from_hugging_face(reference)
+    model = from_hugging_face(reference)
     close(model.double()(images), reference(pixel_values=images).logits)
 
 
@@ -68,10 +69,9 @@ def test_hugging_face_to_ours():
     ],
 )
 def test_what_they_do_not_have_is_told(convert, options, message):
-    args = {**SHAPE, **options}
     more = (NAMES,) if convert is to_hugging_face else ()
     with pytest.raises(PatchlightError, match=message):
-        convert(ours(**options), args, *more)
+        convert(ours(**options), *more)
 
 
 def test_others_have_no_counterpart():

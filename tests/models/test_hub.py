@@ -14,6 +14,7 @@ import torch
 import transformers
 from saved import save_hugging_face, save_timm
 from small import SMALL
+from torch import nn
 
 from patchlight.cli.main import main
 from patchlight.config import ModelConfig
@@ -21,15 +22,24 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.features import without_head
 from patchlight.explanation.capture import record_attention
 from patchlight.explanation.methods import explain
-from patchlight.models import ModelCard, check_model, create_model, load_backbone, load_model, resize_model, save_model
-from patchlight.models.adapt import is_head, resample_kernel, resample_positions
+from patchlight.models import (
+    ModelCard,
+    check_model,
+    create_model,
+    load_backbone,
+    load_model,
+    resize_model,
+    save_model,
+    structure_of,
+    understand,
+)
+from patchlight.models.adapt import resample_kernel, resample_positions
 from patchlight.models.anatomy import find_anatomy
-from patchlight.models.backbone import commit_of
-from patchlight.models.families.hub import checkpoints_gradients, library_of
+from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.fused import attention_shape, set_fused_attn
+from patchlight.models.reference import HuggingFaceModel, NewModel, SavedModel, TimmModel
 from patchlight.models.summary import count
-from patchlight.training.optim import decays
-from patchlight.training.trainable import depths, set_trainable
+from patchlight.training.trainable import set_trainable
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -59,26 +69,53 @@ def load(name, size: int = 32, classes: int = 5, **fields):
 
 
 @pytest.mark.parametrize(
-    ("name", "library"),
+    ("name", "reference"),
     [
-        ("timm/vit_tiny_patch16_224.augreg_in21k", "timm"),
-        ("hf-hub:timm/vit_tiny_patch16_224", "timm"),
-        ("local-dir:here", "timm"),
-        ("google/vit-base-patch16-224", "huggingface"),
-        ("./google/vit", None),
-        ("vit-tiny", None),
-        ("a/b/c", None),
+        ("vit-tiny", NewModel("vit-tiny")),
+        (
+            "timm/vit_tiny_patch16_224.augreg_in21k",
+            TimmModel("timm/vit_tiny_patch16_224.augreg_in21k", "registry", "vit_tiny_patch16_224.augreg_in21k"),
+        ),
+        (
+            "hf-hub:timm/vit_tiny_patch16_224",
+            TimmModel("hf-hub:timm/vit_tiny_patch16_224", "hub", "timm/vit_tiny_patch16_224"),
+        ),
+        ("local-dir:here", TimmModel("local-dir:here", "folder", "here")),
+        ("google/vit-base-patch16-224", HuggingFaceModel("google/vit-base-patch16-224")),
     ],
 )
-def test_a_name_says_its_library(name, library):
-    assert library_of(name) == library
+def test_a_name_says_where_a_model_comes_from(name, reference):
+    assert understand(name) == reference
+
+
+@pytest.mark.parametrize("name", ["./google/vit", "a/b/c", "~/vit", "vit"])
+def test_a_name_that_is_no_models(name):
+    with pytest.raises(UsageError, match=f"no model '{name}'"):
+        understand(name)
 
 
 def test_folders_are_told_apart_by_their_config(folders, tmp_path):
-    assert library_of(str(folders["timm"])) == "timm"
-    assert library_of(str(folders["huggingface"])) == "huggingface"
+    timms, theirs = str(folders["timm"]), str(folders["huggingface"])
+    assert understand(timms) == TimmModel(timms, "folder", timms)
+    assert understand(theirs) == HuggingFaceModel(theirs)
+    save_model(tmp_path / "run" / "model", create_model("vit-micro"), micro_card())
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        assert understand(str(folder)) == SavedModel(str(folder), tmp_path / "run" / "model")
     (tmp_path / "config.json").write_text("{}")
-    assert library_of(str(tmp_path)) is None
+    with pytest.raises(UsageError, match=r"has no config\.json of a model"):
+        understand(str(tmp_path))
+
+
+def test_a_row_of_the_table_wins_over_a_folder_of_its_name(folders, tmp_path, monkeypatch):
+    shutil.copytree(folders["huggingface"], tmp_path / "vit-micro")
+    monkeypatch.chdir(tmp_path)
+    assert understand("vit-micro") == NewModel("vit-micro")
+    check_model(ModelConfig(name="vit-micro", stem="conv"))
+    assert understand("./vit-micro") == HuggingFaceModel("./vit-micro")
+
+
+def micro_card() -> ModelCard:
+    return ModelCard("vit-micro", load_spec("vit-micro", 10), tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3)
 
 
 @pytest.mark.parametrize("prefix", ["", "local-dir:"])
@@ -89,7 +126,7 @@ def test_timm_weights_are_timms(folders, prefix):
     model = found.model.eval()
     torch.testing.assert_close(model.forward_features(IMAGES), original.forward_features(IMAGES))
     assert (found.mean, found.std, found.note) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "")
-    assert found.source["library"] == f"timm {timm.__version__}"
+    assert found.source.library == f"timm {timm.__version__}"
 
 
 @pytest.mark.parametrize("kind", ["huggingface", "deit", "dinov2"])
@@ -161,21 +198,21 @@ def test_a_saved_model_is_read_without_its_origin(folders, tmp_path, kind):
     copy = tmp_path / "copy"
     shutil.copytree(folders[kind], copy)
     found = load(copy, drop_path_rate=0.1) if kind == "timm" else load(copy, attn_drop_rate=0.1)
-    card = ModelCard(str(copy), found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    card = ModelCard(str(copy), found.spec, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
     save_model(tmp_path / "saved", found.model, card)
     shutil.rmtree(copy)
     again, read = load_model(tmp_path / "saved")
     assert (read.name, read.mean, read.source) == (card.name, card.mean, card.source)
     torch.testing.assert_close(again(IMAGES), found.model.eval()(IMAGES))
     from_there = load(tmp_path / "saved")  # and is itself a place to start from
-    assert from_there.source["id"] == str(tmp_path / "saved")
+    assert from_there.source.id == str(tmp_path / "saved")
     larger, _ = resize_model(again, read, 64)
     assert larger.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
 
 
 def test_a_run_of_ours_is_a_backbone(tmp_path):
     model = create_model("vit-micro", num_classes=3)
-    card = ModelCard("vit-micro", load_args("vit-micro", 3), ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
+    card = ModelCard("vit-micro", load_spec("vit-micro", 3), ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
     save_model(tmp_path / "model", model, card)
     other = load(tmp_path, classes=5)
     assert other.mean == (0.5,) * 3
@@ -190,8 +227,8 @@ def test_a_run_of_ours_is_a_backbone(tmp_path):
         load(tmp_path, embed_dim=48)
 
 
-def load_args(name: str, classes: int):
-    return load_backbone(ModelConfig(name=name), img_size=32, num_classes=classes).args
+def load_spec(name: str, classes: int):
+    return load_backbone(ModelConfig(name=name), img_size=32, num_classes=classes).spec
 
 
 def test_without_weights(folders):
@@ -304,6 +341,26 @@ TOLD = {
 
 
 @pytest.mark.parametrize("kind", ["timm", "huggingface"])
+@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError, RuntimeError, AttributeError])
+def test_our_own_bugs_keep_their_traceback(folders, monkeypatch, kind, error):
+    """What goes wrong outside a library's call is not told as damage of the model."""
+
+    def bug(*args, **options):
+        raise error("a bug")
+
+    monkeypatch.setattr(
+        f"patchlight.models.families.{'timm' if kind == 'timm' else 'huggingface.pretrained'}.commit_of", bug
+    )
+    with pytest.raises(error, match="a bug"):
+        load(folders[kind])
+
+
+def test_errors_that_no_library_raises_are_not_told_plainly():
+    with pytest.raises(ZeroDivisionError), plain_errors("a model"):
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("kind", ["timm", "huggingface"])
 def test_a_pickle_with_code_is_not_run(folders, tmp_path, kind):
     class Evil:
         def __reduce__(self):
@@ -382,7 +439,7 @@ def test_hierarchical_transformers_train_and_report(tmp_path, architecture, caps
 
 
 def saved_run(folder, found, name="vit"):
-    card = ModelCard(name, found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    card = ModelCard(name, found.spec, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
     save_model(folder / "model", found.model, card)
     return folder
 
@@ -398,7 +455,7 @@ def test_fields_are_laid_over_a_run_of_a_hub_model(folders, tmp_path):
     run = saved_run(tmp_path / "huggingface", load(folders["huggingface"]))
     found = load(run, attn_drop_rate=0.25, grad_checkpointing=True)
     assert found.model.hf.config.attention_probs_dropout_prob == 0.25
-    assert checkpoints_gradients(found.model)
+    assert structure_of(found.model).checkpoints_gradients
     for field in ({"drop_rate": 0.1}, {"drop_path_rate": 0.1}):
         with pytest.raises(UsageError, match=rf"model.{next(iter(field))} does not apply"):
             load(run, **field)
@@ -410,18 +467,18 @@ def test_fields_are_laid_over_a_run_of_a_hub_model(folders, tmp_path):
 @pytest.mark.parametrize("kind", ["timm", "huggingface"])
 def test_checkpointing_outlives_another_size(folders, kind):
     found = load(folders[kind], grad_checkpointing=True)
-    card = ModelCard("vit", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    card = ModelCard("vit", found.spec, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
     larger, _ = resize_model(found.model, card, 64)
-    assert checkpoints_gradients(larger)
+    assert structure_of(larger).checkpoints_gradients
     plain, _ = resize_model(load(folders[kind]).model, card, 64)
-    assert not checkpoints_gradients(plain)
+    assert not structure_of(plain).checkpoints_gradients
 
 
 def test_checkpointing_of_a_hierarchy_outlives_another_size(tmp_path):
     """timm's PVT and Swin have the switch in their levels."""
     folder = save_timm(tmp_path, "pvt_v2_b0", **SMALL_HIERARCHIES["pvt_v2_b0"])
     found = load(f"local-dir:{folder}", grad_checkpointing=True)
-    card = ModelCard("pvt", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    card = ModelCard("pvt", found.spec, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
     larger, _ = resize_model(found.model, card, 64)
     assert [stage.grad_checkpointing for stage in larger.stages] == [True] * 4
 
@@ -431,7 +488,7 @@ def test_tables_of_positions_with_and_without_tokens(tmp_path, architecture):
     """CaiT has a CLS token and no position for it."""
     options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
     found = load(f"local-dir:{save_timm(tmp_path, architecture, **options)}")
-    card = ModelCard("vit", found.args, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
+    card = ModelCard("vit", found.spec, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, found.source)
     larger, _ = resize_model(found.model, card, 64)
     prefix = 0 if architecture.startswith("cait") else 1
     assert larger.pos_embed.shape[1] == 64 + prefix
@@ -461,9 +518,9 @@ def test_a_folder_has_no_revision(folders, kind):
 @pytest.mark.parametrize("field", [{"num_heads": 6}, {"pos_embed": "sincos1d"}])
 def test_weights_that_would_mean_something_else(tmp_path, field):
     name, options = "vit-micro", {"pos_embed": "sincos2d"}
-    args = load_backbone(ModelConfig(name=name, **options), img_size=32, num_classes=5).args
+    spec = load_backbone(ModelConfig(name=name, **options), img_size=32, num_classes=5).spec
     model = create_model(name, num_classes=5, **options)
-    save_model(tmp_path / "model", model, ModelCard(name, args, tuple("abcde"), (0.5,) * 3, (0.2,) * 3))
+    save_model(tmp_path / "model", model, ModelCard(name, spec, tuple("abcde"), (0.5,) * 3, (0.2,) * 3))
     key, value = next(iter(field.items()))
     with pytest.raises(UsageError, match=rf"model.{key} is {value}, but the weights of .* were trained with"):
         load(tmp_path, **field)
@@ -475,7 +532,7 @@ def test_fixed_positions_are_resampled_too(tmp_path, kind):
     name = "vit-micro"
     config = ModelConfig(name=name, pos_embed=kind)
     first = load_backbone(config, img_size=32, num_classes=5)
-    card = ModelCard(name, first.args, tuple("abcde"), (0.5,) * 3, (0.2,) * 3)
+    card = ModelCard(name, first.spec, tuple("abcde"), (0.5,) * 3, (0.2,) * 3)
     save_model(tmp_path / "model", first.model, card)
     larger = load(tmp_path, size=64)
     expected = resample_positions(first.model.pos_embed, (16, 16), 1)
@@ -487,7 +544,7 @@ def test_fixed_positions_are_resampled_too(tmp_path, kind):
     torch.testing.assert_close(read.pos_embed, expected)
     back, card = resize_model(read, resized, 32)
     torch.testing.assert_close(back.pos_embed, first.model.pos_embed)
-    assert card.args == first.args
+    assert card.spec == first.spec
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -502,11 +559,25 @@ def test_half_precision_weights_are_trained_in_full(folders, tmp_path, dtype):
     assert {p.dtype for p in again.parameters()} == {torch.float32}
 
 
+class Named(nn.Module):
+    """A network with parameters of these names."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        for name in names:
+            *path, last = name.split(".")
+            part: nn.Module = self
+            for word in path:
+                if not hasattr(part, word):
+                    part.add_module(word, nn.Module())
+                part = part.get_submodule(word)
+            part.register_parameter(last, nn.Parameter(torch.zeros(1)))
+
+
 def test_a_head_is_its_last_linear_map():
-    names = ["head.weight", "head.fc.bias", "hf.classifier.weight", "classifier.1.weight", "head_dist.weight"]
-    assert all(is_head(name) for name in names)
+    names = ["head.weight", "fc.bias", "head.fc.bias", "classifier.1.weight", "head_dist.weight"]
     before = ["head.norm.weight", "head.pre_logits.fc.weight", "norm.weight", "heads_up.weight", "fc_norm.bias"]
-    assert not any(is_head(name) for name in before)
+    assert structure_of(Named([*names, *before])).heads == set(names)
 
 
 ODD = {  # of timm: what its `patch_embed` is, and whether maps can be made
@@ -526,9 +597,9 @@ def test_transformers_with_another_patch_embedding(tmp_path, architecture):
     found = load(f"timm/{architecture}", size=size, pretrained=False)
     with torch.device("meta"):
         facts = count(timm.create_model(architecture), size)
-    assert facts["params"] > 1e6
+    assert facts.params > 1e6
     assert (find_anatomy(found.model) is not None) == ODD[architecture][1]
-    assert depths(found.model)
+    assert structure_of(found.model).depths()
     if ODD[architecture][1]:
         maps = explain(found.model, torch.randn(1, 3, size, size), method="attention").maps
         assert maps.shape == (1, 7, 7)
@@ -574,14 +645,15 @@ def save_family(folder, family, **options):
 def test_levels_of_other_classifiers(tmp_path, family):
     """For rates that fall towards the image, and for "last N": stem, levels or blocks, head."""
     model = load(save_family(tmp_path, family)).model
-    found = depths(model)
+    structure = structure_of(model)
+    found = structure.depths()
     levels = 4 if family == "PvtV2" else 2
     assert set(found.values()) | {0} == set(range(levels + 2))  # each level of PVT has an embedding of its own
-    assert {name for name, depth in found.items() if depth == levels + 1 and is_head(name)} == {
+    assert {name for name, depth in found.items() if depth == levels + 1} & structure.heads == {
         "hf.classifier.weight" if family != "ResNet" else "hf.classifier.1.weight",
         "hf.classifier.bias" if family != "ResNet" else "hf.classifier.1.bias",
     }
-    assert all(not decays(name, p) for name, p in model.named_parameters() if "position" in name)
+    assert {name for name, _ in model.named_parameters() if "position" in name} <= structure.no_decay
     set_trainable(model, "last 1", list(found))
     assert [p.requires_grad for p in model.parameters()] == [depth >= levels for depth in found.values()]
     with without_head(model):
@@ -614,12 +686,12 @@ def test_other_classifiers_of_hugging_face_train(tmp_path, family):
 def test_the_commit_is_known_by_whatever_was_read(tmp_path, monkeypatch, file):
     """Of a registry name timm reads the weights alone, without the repository's config."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert commit_of("owner/name", None) == {"revision": None, "commit": None}
+    assert commit_of("owner/name", None) is None
     folder = tmp_path / "models--owner--name"
     for path, text in ((folder / "snapshots" / "abc123" / file, ""), (folder / "refs" / "main", "abc123")):
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    assert commit_of("owner/name@main", None) == {"revision": None, "commit": "abc123"}
+    assert commit_of("owner/name@main", None) == "abc123"
 
 
 @pytest.mark.parametrize(

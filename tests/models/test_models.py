@@ -17,7 +17,7 @@ from vits import VITS, images_for
 from patchlight.config import RECIPES, ModelConfig, load_recipe, recipe_names
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.capture import record_attention
-from patchlight.models import MODELS, ModelCard, create_model, load_model, model_args, pixels_to_input, save_model
+from patchlight.models import MODELS, ModelCard, create_model, load_model, new_spec, pixels_to_input, save_model
 from patchlight.models.anatomy import dissect
 from patchlight.models.families.huggingface import HuggingFaceClassifier
 from patchlight.models.fused import attention_shape, set_fused_attn
@@ -45,8 +45,8 @@ def vit_parameters(dim: int, depth: int, tokens: int, patch: int, classes: int, 
 def test_every_model_predicts_saves_and_loads(name, tmp_path):
     torch.manual_seed(0)
     model = create_model(name, num_classes=7).eval()
-    args = model_args(ModelConfig(name=name), img_size=32, num_classes=7)
-    card = ModelCard(name, args, tuple("abcdefg"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    spec = new_spec(ModelConfig(name=name), img_size=32, num_classes=7)
+    card = ModelCard(name, spec, tuple("abcdefg"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     save_model(tmp_path / "model", model, card)
     again, read = load_model(tmp_path)
     assert read == card
@@ -60,7 +60,7 @@ def test_every_model_predicts_saves_and_loads(name, tmp_path):
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())
 def test_parameter_counts(name, expected):
     size = count(create_model(name), 32)
-    assert size["params"] == size["trainable"] == expected
+    assert size.params == size.trainable == expected
 
 
 def test_parameter_counts_on_paper():
@@ -72,14 +72,14 @@ def test_parameter_counts_on_paper():
 
 @pytest.mark.parametrize(("patch_size", "tokens"), [(2, 257), (4, 65), (8, 17)])
 def test_tokens(patch_size, tokens):
-    assert count(create_model("vit-tiny", patch_size=patch_size), 32)["tokens"] == tokens
+    assert count(create_model("vit-tiny", patch_size=patch_size), 32).tokens == tokens
 
 
 def test_flops_on_paper():
     """A multiply-add is two: patch embedding; per block qkv, two attention products, projection, MLP; the head."""
     n, d = 65, 192
     block = 2 * n * (3 * d * d + d * d + 8 * d * d) + 4 * n * n * d
-    assert count(create_model("vit-tiny"), 32)["flops_per_image"] == 2 * 64 * 48 * d + 6 * block + 2 * d * 10
+    assert count(create_model("vit-tiny"), 32).flops_per_image == 2 * 64 * 48 * d + 6 * block + 2 * d * 10
 
 
 FLOPS_OF = {  # the same network in three libraries
@@ -106,7 +106,7 @@ FLOPS_OF = {  # the same network in three libraries
 def test_flops_are_those_on_paper_in_every_library_and_with_either_attention(library, fused):
     model = FLOPS_OF[library]()
     set_fused_attn(model, fused)
-    assert count(model, 32)["flops_per_image"] == 365_699_328
+    assert count(model, 32).flops_per_image == 365_699_328
 
 
 def test_resnet18_is_torchvisions_but_for_the_stem():
@@ -122,8 +122,8 @@ def test_describe_counts_every_parameter_once():
     for name in ("vit-tiny", "vit-compact", "resnet18"):
         model = create_model(name)
         rows = describe(model, 32)
-        assert sum(row["params"] for row in rows) == sum(p.numel() for p in model.parameters())
-    assert rows[0]["shape"] == "B x 64 x 32 x 32"
+        assert sum(row.params for row in rows) == sum(p.numel() for p in model.parameters())
+    assert rows[0].shape == "B x 64 x 32 x 32"
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ class TestDamage:
 
     @pytest.fixture
     def folder(self, tmp_path):
-        args = model_args(ModelConfig(name="vit-micro"), img_size=32, num_classes=2)
-        card = ModelCard("vit-micro", args, ("a", "b"), (0.0,) * 3, (1.0,) * 3)
+        spec = new_spec(ModelConfig(name="vit-micro"), img_size=32, num_classes=2)
+        card = ModelCard("vit-micro", spec, ("a", "b"), (0.0,) * 3, (1.0,) * 3)
         save_model(tmp_path / "model", create_model("vit-micro", num_classes=2), card)
         return tmp_path / "model"
 
@@ -194,9 +194,9 @@ def test_the_stems_share():
     found = count(create_model("vit-compact"), 32)
     # Two groups of two 3x3 kernels: 3 to 64 channels on 32 x 32 pixels, 64 on 16 x 16, 64 to 128, 128 on 8 x 8.
     kernels = [(3, 64, 32), (64, 64, 16), (64, 128, 16), (128, 128, 8)]
-    assert found["stem_flops"] == sum(2 * 9 * i * o * side**2 for i, o, side in kernels)
-    assert found["stem_params"] == sum(9 * i * o + 2 * o for i, o, _ in kernels)
-    assert count(create_model("resnet18"), 32)["stem_flops"] is None
+    assert found.stem_flops == sum(2 * 9 * i * o * side**2 for i, o, side in kernels)
+    assert found.stem_params == sum(9 * i * o + 2 * o for i, o, _ in kernels)
+    assert count(create_model("resnet18"), 32).stem_flops is None
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).data.source == "cifar10"])
@@ -206,10 +206,10 @@ def test_a_recipe_says_how_much_of_it_is_convolution(name):
         pytest.skip("its model is a hub's")
     found = count(create_model(config.model), 32)
     text = (RECIPES / f"{name}.toml").read_text()
-    if found["stem"] != "conv":
+    if found.stem != "conv":
         assert "Its stem" not in text
         return
-    flops, params = (f"{100 * found[f'stem_{of}'] / found[whole]:.0f} %" for of, whole in SHARES)
+    flops, params = (f"{100 * getattr(found, f'stem_{of}') / getattr(found, whole):.0f} %" for of, whole in SHARES)
     assert f"# Its stem, which is convolution, has {flops} of the FLOPs and {params} of the parameters." in text
 
 
@@ -226,11 +226,11 @@ def test_tokens_are_those_that_attention_sees(name):
         anatomy.logits(images)
     heads, tokens = recorded.attention.shape[2:4]
     found = count(model, 16)
-    assert found["tokens"] in (tokens, None)
+    assert found.tokens in (tokens, None)
     shape = attention_shape(model)
     assert shape in (None, (heads, tokens, 24 // heads))
     if "DINOv2" in name or not name.startswith("Hugging Face"):
-        assert found["tokens"] == tokens
+        assert found.tokens == tokens
         assert shape is not None
 
 

@@ -17,7 +17,7 @@ from small import run_fit, small_config, small_splits
 from patchlight.config import Config
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
-from patchlight.models import load_model
+from patchlight.models import build_model, load_model
 from patchlight.models import pixels_to_input as to_input
 from patchlight.runs import Run
 from patchlight.training.checkpoint import list_checkpoints
@@ -144,7 +144,7 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
         optim={"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95},
         schedule={"name": "linear"},
     )
-    reference = type(trainer.model)(**trainer.card.args)
+    reference = build_model(trainer.card.spec)
     reference.load_state_dict(trainer.model.state_dict())
     decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
     rest = [p for n, p in reference.named_parameters() if not (n.endswith("weight") and p.ndim > 1)]

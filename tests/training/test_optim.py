@@ -17,8 +17,7 @@ from patchlight.training.optim import (
     OPTIMIZERS,
     build_optimizers,
     clip_gradients,
-    decays,
-    is_hidden_matrix,
+    trained_parts,
     update_average,
 )
 
@@ -29,9 +28,7 @@ def test_decay_is_timms():
     model = timm.models.VisionTransformer(**SMALL, reg_tokens=2, init_values=0.1, qk_norm=True)
     groups = timm.optim.param_groups_weight_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert {n for n, p in model.named_parameters() if decays(n, p)} == {
-        n for n, p in model.named_parameters() if id(p) in decayed
-    }
+    assert {id(part.parameter) for part in trained_parts(model) if part.decayed} == decayed
 
 
 def test_muon_needs_blocks():
@@ -53,6 +50,7 @@ def test_every_parameter_is_held_once(name, model):
 def test_every_setting_reaches_its_optimizer():
     model = VisionTransformer(**SMALL, stem="conv", stem_channels=(8, 24))
     names = {id(p): name for name, p in model.named_parameters()}
+    decayed = {id(part.parameter): part.decayed for part in trained_parts(model)}
     config = OptimConfig(lr=1e-3, weight_decay=0.3, beta1=0.7, beta2=0.8, momentum=0.6, nesterov=False, muon_lr=0.02)
 
     def groups_of(name: str, **more):
@@ -65,8 +63,7 @@ def test_every_setting_reaches_its_optimizer():
     assert [g["nesterov"] for g in groups_of("sgd", nesterov=True)[0].param_groups] == [True, True]
     for optimizer in (adamw, sgd, *groups_of("muon")):
         for group in optimizer.param_groups:
-            matrices = {decays(names[id(p)], p) for p in group["params"]}
-            assert matrices == {group["weight_decay"] == 0.3}
+            assert {decayed[id(p)] for p in group["params"]} == {group["weight_decay"] == 0.3}
 
     muon, rest = groups_of("muon", muon_conv_lr=0.06)
     blocks, kernels = muon.param_groups
@@ -106,7 +103,7 @@ def test_muon_takes_the_matrices_of_the_blocks():
     assert chosen == sorted(f"blocks.{i}.{part}.weight" for i in range(2) for part in parts)
     assert {g["peak_lr"] for g in matrices.param_groups} == {0.02}
     assert {g["peak_lr"] for g in rest.param_groups} == {1e-3}
-    assert not is_hidden_matrix("head.weight", model.head.weight)
+    assert "head.weight" not in chosen
 
 
 def test_frozen_parameters_are_left_out():

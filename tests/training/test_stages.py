@@ -16,13 +16,13 @@ from small import SMALL, small_config, small_splits, stopped_at_save
 from patchlight.cli.main import main
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
 from patchlight.errors import Interrupted, PatchlightError, UsageError
-from patchlight.models import VisionTransformer, create_model
+from patchlight.models import VisionTransformer, create_model, structure_of
 from patchlight.runs import Run
 from patchlight.training import fit as fitting
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import build_optimizers
 from patchlight.training.setup import build
-from patchlight.training.trainable import depths, frozen_modules, set_trainable, train_mode
+from patchlight.training.trainable import frozen_modules, set_trainable, train_mode
 
 STAGES = [
     {"train": {"trainable": "head", "epochs": 1}, "optim": {"lr": 1e-2}},
@@ -186,7 +186,7 @@ def test_dropout_on_frozen_embeddings_is_off(what):
 def test_a_stem_lies_below_all_blocks(architecture):
     with torch.device("meta"):
         model = timm.create_model(architecture)
-    found = depths(model)
+    found = structure_of(model).depths()
     assert found[next(iter(found))] == 0
     assert list(found.values()) == sorted(found.values())
 
@@ -217,7 +217,7 @@ def test_depths_of_a_hugging_face_model(tmp_path):
 
     folder = save_hugging_face(tmp_path)
     model = load_backbone(ModelConfig(name=str(folder)), img_size=32, num_classes=5).model
-    found = depths(model)
+    found = structure_of(model).depths()
     assert found["hf.vit.embeddings.cls_token"] == 0
     assert found["hf.vit.layers.1.mlp.fc1.weight"] == 2
     assert (found["hf.vit.layernorm.weight"], found["hf.classifier.weight"]) == (2, 3)

@@ -13,13 +13,13 @@ from small import SMALL, make_images, small_config
 from patchlight.cli.main import main
 from patchlight.config import ModelConfig, config_from_dict
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models import ModelCard, VisionTransformer, load_backbone, load_model
+from patchlight.models import ModelCard, ModelSpec, VisionTransformer, load_backbone, load_model
 from patchlight.models.mae import MaskedAutoencoder, normalized, patchify, unpatchify
 from patchlight.models.resnet import ResNet
 from patchlight.training import setup
 from patchlight.training.tasks import Reconstruction
 
-OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+OPTIONS = {"img_size": 16, "num_classes": 10, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
 
 def autoencoder(**options) -> MaskedAutoencoder:
@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
         MaskedAutoencoder, "loss", lambda self, *words: loss(self, *words) * (1 if self.training else math.nan)
     )
     model = autoencoder().train()
-    card = ModelCard("vit-micro", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
+    card = ModelCard("vit-micro", ModelSpec.from_json("vit-micro", OPTIONS), ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
     task = Reconstruction(small_config(train={"task": "reconstruct"}), card, model, torch.device("cpu"), "fp32")
     with pytest.raises(PatchlightError, match=r"no longer finite; lower optim\.lr"):
         task.score(model, make_images(n=8))

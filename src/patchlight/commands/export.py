@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.libraries import import_library
-from patchlight.models import ModelCard, VisionTransformer, WeightsSource, load_model, save_model
+from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
 from patchlight.models.families.hub import first_line
 from patchlight.models.families.huggingface import HuggingFaceClassifier, quiet
 from patchlight.models.reference import public_name
-from patchlight.runs import Run
+from patchlight.runs import Run, Weights
 
 TOLERANCE = 1e-3  # of the greatest difference between logits, over the greatest logit; more is an error
 IMAGES = 8  # that are compared
@@ -255,7 +255,7 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
     )
 
 
-def weights_begun_with(card: ModelCard) -> list[WeightsSource]:
+def weights_begun_with(card: ModelCard) -> list[Weights]:
     """Where a model's first weights came from, and those of that model before it; nothing where they were drawn."""
     sources, source = [], card.source
     while source and source.pretrained:

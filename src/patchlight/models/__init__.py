@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchlight.models.backbone import Backbone
-from patchlight.models.card import ModelCard, ModelSpec, WeightsSource, pixels_to_input
+from patchlight.models.card import ModelCard, ModelSpec, pixels_to_input
 from patchlight.models.families import build_model, structure_of
 from patchlight.models.families.patchlight import new_spec
 from patchlight.models.loading import check_model, create_model, load_backbone, resize_model
@@ -20,7 +20,6 @@ __all__ = [
     "ModelSpec",
     "ResNet",
     "VisionTransformer",
-    "WeightsSource",
     "build_model",
     "check_model",
     "create_model",

@@ -11,7 +11,8 @@ from torch import nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import UsageError
-from patchlight.models.card import ModelSpec, WeightsSource
+from patchlight.models.card import ModelSpec
+from patchlight.runs import Weights
 
 # Fields that say which weights, and those that every model of a library has.
 WHICH = ("name", "pretrained", "revision", "img_size")
@@ -27,7 +28,7 @@ class Backbone:
     mean: tuple[float, ...] | None = None  # of the pixels that the weights were made for, where they say it
     std: tuple[float, ...] | None = None
     note: str = ""  # what was changed of it, in a line
-    source: WeightsSource | None = None  # None where the weights were drawn
+    source: Weights | None = None  # None where the weights were drawn
     name: str | None = None  # the model's own, where it is not the recipe's
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from patchlight.runs import Weights
 
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
 
@@ -52,36 +54,6 @@ SHAPE = ("img_size", "num_classes")
 
 
 @dataclass(frozen=True)
-class WeightsSource:
-    """Where the weights came from that training began with."""
-
-    library: str  # with its version; "patchlight" of another run
-    id: str  # the name or folder that was asked for
-    pretrained: bool = True  # False: the library built the model, but its weights were drawn anew
-    revision: str | None = None  # of a repository on the hub, as asked for
-    commit: str | None = None  # of that repository, as read
-    began_with: WeightsSource | None = None  # where the other run's weights came from
-
-    def to_json(self) -> dict[str, Any]:
-        """What is known, by name."""
-        known = {key: value for key, value in asdict(self).items() if value is not None and key != "began_with"}
-        return known | ({"began_with": self.began_with.to_json()} if self.began_with else {})
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> WeightsSource:
-        """The way back; names that this version does not know are left out."""
-        began = data.get("began_with")
-        return cls(
-            library=data.get("library", ""),
-            id=data["id"],
-            pretrained=data.get("pretrained", True),
-            revision=data.get("revision"),
-            commit=data.get("commit"),
-            began_with=cls.from_json(began) if began else None,
-        )
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """What must be known to use weights: the architecture, and the input that it was trained on."""
 
@@ -90,7 +62,7 @@ class ModelCard:
     class_names: tuple[str, ...]  # empty where it learned without labels
     mean: tuple[float, ...]  # of each channel, of pixels in 0..1
     std: tuple[float, ...]
-    source: WeightsSource | None = None  # None where its first weights were drawn
+    source: Weights | None = None  # of its first weights; None where they were drawn
     data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
 
     @property
@@ -134,7 +106,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
-        """The way back. Raises KeyError or TypeError where something is missing or of another type."""
+        """The way back. Raises KeyError, TypeError or ValueError where something is missing or of another type."""
         source = data.get("source")
         return cls(
             name=data["name"],
@@ -142,7 +114,7 @@ class ModelCard:
             class_names=tuple(data["class_names"]),
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
-            source=WeightsSource.from_json(source) if source else None,
+            source=Weights.from_json(source, "source") if source else None,
             data_size=data.get("data_size"),
         )
 

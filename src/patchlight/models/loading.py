@@ -12,10 +12,11 @@ from patchlight.config import ModelConfig
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import Backbone, no_revision
-from patchlight.models.card import ModelCard, WeightsSource
+from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
 from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, understand
 from patchlight.models.saved import load_model
+from patchlight.runs import Weights
 
 
 def check_model(config: ModelConfig) -> None:
@@ -78,7 +79,7 @@ def _load_saved(
     note = f"{card.name} with the weights of {config.name}, {'a new head' if new_head else 'its head kept'}"
     if card.img_size != img_size:
         note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
-    source = WeightsSource("patchlight", config.name, began_with=card.source)
+    source = Weights(library="patchlight", id=config.name, began_with=card.source)
     return Backbone(model, spec, card.mean, card.std, note, source, card.name)
 
 

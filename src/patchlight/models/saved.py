@@ -65,7 +65,7 @@ def read_card(path: Path) -> ModelCard:
         card = ModelCard.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise PatchlightError(f"no {path}; give the folder of a finished run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PatchlightError(f"{path} is not a model's config: {error}") from None
     if card.spec.family == "patchlight":
         patchlight.check_saved(card.spec, path)

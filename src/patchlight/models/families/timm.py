@@ -24,12 +24,13 @@ from patchlight.models.backbone import (
     resampling_note,
     their_fields,
 )
-from patchlight.models.card import ModelSpec, WeightsSource
+from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.families.keys import head_keys, keys_ending, keys_with
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
 from patchlight.models.reference import TimmModel, read_json
 from patchlight.models.structure import Anatomy, AttentionShape, Structure
+from patchlight.runs import Weights
 
 FIELDS = {  # our words for timm's
     "patch_size": "patch_size",
@@ -108,7 +109,7 @@ def load(reference: TimmModel, config: ModelConfig, img_size: int, num_classes: 
         )
         model.reset_classifier(num_classes)
     mean, std = (_of_colours(origin.weights[key]) if config.pretrained else None for key in ("mean", "std"))
-    source = WeightsSource(
+    source = Weights(
         library=f"timm {timm.__version__}",
         id=origin.source.partition("@")[0] if origin.revision else origin.source,
         pretrained=config.pretrained,

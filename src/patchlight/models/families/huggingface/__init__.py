@@ -1,6 +1,6 @@
 """Image classifiers of Hugging Face: of the hub and of folders in its format.
 
-classifier.py is the wrapper, load.py reads weights, and a file for each layout says where a model's parts are;
+classifier.py is the wrapper, pretrained.py reads weights, and a file for each layout says where a model's parts are;
 layouts.py lists them.
 """
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.load import build, check, load, reshape
+from patchlight.models.families.huggingface.pretrained import build, check, load, reshape
 
 __all__ = ["HuggingFaceClassifier", "build", "check", "load", "owns", "quiet", "reshape", "structure"]
 

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 from torch import nn
 
-from patchlight.models.families.huggingface import levels, vit
+from patchlight.models.families.huggingface.levels import levels
+from patchlight.models.families.huggingface.vit import vit
 from patchlight.models.structure import Structure
 
 # A layout gives the structure of a model (wrapped or not) that it knows, and None of another. The first row that knows
 # a model is taken; the last knows all.
 LAYOUTS: dict[str, Callable[[nn.Module], Structure | None]] = {
-    "vit": vit.structure,
-    "levels": levels.structure,
+    "vit": vit,
+    "levels": levels,
 }
 
 

@@ -26,23 +26,23 @@ NO_DECAY = (
 )
 
 
-def structure(model: nn.Module) -> Structure:
+def levels(model: nn.Module) -> Structure:
     """What can be told without knowing the model; there is no map of it."""
     network = inner(model)
     lists = [part for part in network.modules() if isinstance(part, nn.ModuleList)]
-    levels = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
+    largest = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
     prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
     return dataclasses.replace(
         begin_structure(model, head_keys(model, HEADS, BEFORE_HEAD)),
         no_maps=f"{type(network).__name__} is no ViT image classifier of Hugging Face whose parts are known; ViT, DeiT "
         "and DINOv2 ...ForImageClassification are",
-        levels=tuple(levels),
+        levels=tuple(largest),
         patch_size=_patch_size(network.config) if prefix else None,
         num_prefix_tokens=prefix,
         embeddings=keys_with(model, EMBEDDINGS),
         last_norm=keys_with(model, LAST_NORMS),
         no_decay=keys_with(model, NO_DECAY),
-        hidden_matrices=matrices_in(model, *levels),
+        hidden_matrices=matrices_in(model, *largest),
         position_tables=keys_ending(model, "position_embeddings"),
         position_prefix=prefix,
         patch_kernels=keys_ending(model, "patch_embeddings.projection.weight"),

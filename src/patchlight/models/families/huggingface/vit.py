@@ -49,7 +49,7 @@ class VitParts:
     can_drop_patches: bool
 
 
-def structure(model: nn.Module) -> Structure | None:
+def vit(model: nn.Module) -> Structure | None:
     """Of a model whose parts have the names of this layout; None of another."""
     network = inner(model)
     parts = find_parts(network)

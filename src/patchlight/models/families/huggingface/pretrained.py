@@ -22,11 +22,12 @@ from patchlight.models.backbone import (
     no_revision,
     resampling_note,
 )
-from patchlight.models.card import ModelSpec, WeightsSource
+from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
 from patchlight.models.reference import HuggingFaceModel
+from patchlight.runs import Weights
 
 FIELDS = {  # our words for theirs
     "patch_size": "patch_size",
@@ -76,7 +77,7 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         note += "; " if note else ""
         note += f"{config.name} does not say how its pixels were normalised: the training images' mean and deviation "
         note += "are taken (set data.mean and data.std if you know its own)"
-    source = WeightsSource(
+    source = Weights(
         library=f"transformers {transformers.__version__}",
         id=config.name,
         pretrained=config.pretrained,
