@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
         "units",
         "errors",
     },
-    "explanation": {"models", "figures", "config", "machine", "units", "errors"},
+    "explanation": {"models", "figures", "config", "units", "errors"},
     "evaluation": {"models", "data", "machine", "progress", "errors"},
     "models": {"runs", "config", "machine", "errors"},
     "data": {"config", "machine", "errors"},

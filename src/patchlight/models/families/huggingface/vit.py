@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from patchlight.machine.compat import attention_kind, recorded_classes
 from patchlight.models.families.huggingface.classifier import begin_structure, inner
 from patchlight.models.families.keys import keys_of, keys_with, matrices_in, name_of
-from patchlight.models.structure import Anatomy, AttentionLayer, AttentionShape, Structure, Tap
+from patchlight.models.structure import Anatomy, AttentionLayer, AttentionShape, Structure, Tap, nothing_to_fuse
 
 HEADS = ("classifier", "cls_classifier")
 LAST_NORMS = ("layernorm", "norm")
@@ -30,7 +30,7 @@ RELATIVE = ("rope_embeddings", "relative_position_bias", "relative_position_bias
 class VitParts:
     """The parts of a ViT classifier, whatever they are called."""
 
-    embeddings: nn.Module  # all before the first block
+    embeddings: tuple[nn.Module | Tensor, ...]  # all before the first block
     patch_embed: nn.Module
     patch_kernel: Tensor  # (D, C, p, p)
     patch_size: tuple[int, int]
@@ -39,46 +39,33 @@ class VitParts:
     positions: Tensor | None  # the table (1, n, D) that is added to the tokens
     position_prefix: int  # how many prefix tokens have a row in it
     blocks: tuple[nn.Module, ...]
-    attentions: tuple[nn.Module, ...]  # one in each block
-    first_norms: tuple[nn.Module, ...]
+    attentions: tuple[AttentionLayer, ...]  # one in each block
+    explicit_attention: Callable[[], contextlib.AbstractContextManager[None]]  # inside, weights are computed
+    first_norms: tuple[nn.Module, ...]  # before the attention of each block
     last_norms: tuple[nn.Module, ...]  # after the last block
-    num_heads: int
     heads: tuple[nn.Module, ...]  # the linear maps that give logits
     pooling: str  # as Anatomy has it
     decode: Callable[[Tensor], Tensor]  # as Anatomy has it
-    can_drop_patches: bool
+    set_fused_attn: Callable[[bool], None] = nothing_to_fuse
+    relative: bool = False  # layers know positions by rotations or biases of the whole grid
 
 
 def vit(model: nn.Module) -> Structure | None:
-    """Of a model whose parts have the names of this layout; None of another."""
-    network = inner(model)
-    parts = find_parts(network)
-    if parts is None:
-        return None
-    attentions = tuple(
-        AttentionLayer(name_of(network, module), module, parts.num_heads, Tap(module, _second), Tap(values, _itself))
-        for module in parts.attentions
-        for values in [module.get_submodule("v_proj")]
-    )
-    return vit_structure(model, parts, attentions, lambda: _eager(network), lambda fused: _set_fused(network, fused))
+    """The structure of a model whose parts have the names of this layout; None of another."""
+    parts = find_parts(inner(model))
+    return None if parts is None else vit_structure(model, parts)
 
 
-def vit_structure(
-    model: nn.Module,
-    parts: VitParts,
-    attentions: tuple[AttentionLayer, ...],
-    explicit_attention: Callable[[], contextlib.AbstractContextManager[None]],
-    set_fused_attn: Callable[[bool], None],
-) -> Structure:
+def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
     """What the parts of a ViT tell of the whole: for every layout of one."""
     network = inner(model)
     anatomy = Anatomy(
         model=network,
         logits=lambda images: network(pixel_values=images).logits,
         blocks=parts.blocks,
-        attentions=attentions,
+        attentions=parts.attentions,
         first_norms=parts.first_norms,
-        explicit_attention=explicit_attention,
+        explicit_attention=parts.explicit_attention,
         patch_embed=parts.patch_embed,
         patch_size=parts.patch_size,
         num_prefix_tokens=parts.num_prefix_tokens,
@@ -86,12 +73,13 @@ def vit_structure(
         pool_weights=None,
         decode=parts.decode,
         positions=parts.positions,
-        can_drop_patches=parts.can_drop_patches,
+        can_drop_patches=not parts.relative,
     )
     attention = None
-    if parts.positions is not None:
+    if parts.positions is not None and parts.attentions:
+        heads = parts.attentions[0].num_heads
         tokens = parts.positions.shape[1] - parts.position_prefix + parts.num_prefix_tokens
-        attention = AttentionShape(parts.num_heads, tokens, parts.positions.shape[2] // parts.num_heads)
+        attention = AttentionShape(heads, tokens, parts.positions.shape[2] // heads)
     rows, columns = parts.patch_size
     return dataclasses.replace(
         begin_structure(model, keys_of(model, *parts.heads)),
@@ -102,8 +90,8 @@ def vit_structure(
         num_prefix_tokens=parts.num_prefix_tokens,
         attention=attention,
         training_attention=attention,
-        set_fused_attn=set_fused_attn,
-        embeddings=keys_of(model, parts.embeddings),
+        set_fused_attn=parts.set_fused_attn if attention else nothing_to_fuse,
+        embeddings=keys_of(model, *parts.embeddings),
         last_norm=keys_of(model, *parts.last_norms),
         no_decay=keys_of(model, parts.positions, *parts.tokens) | keys_with(model, RELATIVE),
         hidden_matrices=matrices_in(model, *parts.blocks),
@@ -123,7 +111,8 @@ def find_parts(network: Any) -> VitParts | None:
     blocks = tuple(part for part in network.modules() if isinstance(part, kinds.get("hidden_states", ())))
     first_norms = [norm for block in blocks for norm in _named(block, FIRST_NORMS)[:1]]
     complete = heads and last_norms and attentions and len(attentions) == len(blocks) == len(first_norms)
-    if not complete or not hasattr(network.config, "patch_size"):
+    visible = all(hasattr(part, "v_proj") and hasattr(part, "num_attention_heads") for part in attentions)
+    if not complete or not visible or not hasattr(network.config, "patch_size"):
         return None
     embeddings, patch = backbone.embeddings, network.config.patch_size
     pooled_norm = getattr(getattr(backbone, "pooler", None), "layernorm", None)  # BEiT's, of the mean
@@ -138,7 +127,7 @@ def find_parts(network: Any) -> VitParts | None:
         pooling = "avg"
     relative = any(getattr(part, name, None) is not None for part in network.modules() for name in RELATIVE)
     return VitParts(
-        embeddings=embeddings,
+        embeddings=(embeddings,),
         patch_embed=embeddings.patch_embeddings,
         patch_kernel=embeddings.patch_embeddings.projection.weight,
         patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
@@ -147,14 +136,15 @@ def find_parts(network: Any) -> VitParts | None:
         positions=getattr(embeddings, "position_embeddings", None),
         position_prefix=position_prefix,
         blocks=blocks,
-        attentions=attentions,
+        attentions=tuple(_attention_layer(network, part) for part in attentions),
+        explicit_attention=lambda: _eager(network),
+        set_fused_attn=lambda fused: network.set_attn_implementation("sdpa" if fused else "eager"),
         first_norms=tuple(first_norms),
         last_norms=tuple(norm for norm in (*last_norms, pooled_norm) if norm is not None),
-        num_heads=network.config.num_attention_heads,
         heads=tuple(head for head in (*heads, distilled) if head is not None),
         pooling=pooling,
         decode=_decoder(heads, distilled, last_norms[0], pooled_norm, prefix, pooling),
-        can_drop_patches=not relative,
+        relative=relative,
     )
 
 
@@ -183,13 +173,11 @@ def _decoder(
     return decode
 
 
-def _second(output: Any) -> Tensor | None:
-    """Attention gives its weights beside its output; a fused kernel gives None."""
-    return output[1]
-
-
-def _itself(output: Tensor) -> Tensor:
-    return output
+def _attention_layer(network: nn.Module, attention: Any) -> AttentionLayer:
+    """It gives its weights beside its output, a fused kernel None in their place."""
+    weights = Tap(attention, lambda output: output[1])
+    values = Tap(attention.v_proj, lambda output: output)
+    return AttentionLayer(name_of(network, attention), attention, attention.num_attention_heads, weights, values)
 
 
 @contextlib.contextmanager
@@ -200,7 +188,3 @@ def _eager(network: Any) -> Iterator[None]:
         yield
     finally:
         network.set_attn_implementation(before)
-
-
-def _set_fused(network: Any, fused: bool) -> None:
-    network.set_attn_implementation("sdpa" if fused else "eager")
