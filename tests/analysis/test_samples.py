@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,6 @@ from patchlight.analysis.samples import collect_samples, right_by_class
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.explanation.methods import explain
 from patchlight.models.anatomy import dissect
-from patchlight.reporting.parts import calibration
 from patchlight.training.setup import build
 
 IMAGES = make_images(n=60, seed=4)
@@ -63,15 +60,3 @@ def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
         np.testing.assert_allclose(insight["relevance"][:, place], maps, rtol=1e-4, atol=1e-6)
     wrong = samples["kind"] == "wrong"
     assert not np.allclose(insight["relevance"][wrong, 0], insight["relevance"][wrong, 1])
-
-
-@pytest.mark.parametrize(
-    ("confidence", "verdict"),
-    [(0.9, "10.0 points overconfident"), (0.7, "10.0 points underconfident"), (0.81, "chance can explain")],
-)
-def test_what_calibration_is_said_to_be(confidence, verdict):
-    table = {"edges": [0, 0.5, 1], "count": [0, 100], "confidence": [None, confidence], "accuracy": [None, 0.8]}
-    result = {"reliability": table, "ece": 0.1, "top1": 0.8, "top1_ci95": [0.76, 0.84]}
-    part = calibration(SimpleNamespace(result=result), {})  # type: ignore[arg-type]
-    assert part is not None
-    assert verdict in part["verdict"]

@@ -18,6 +18,7 @@ from PIL import Image
 from patchlight.evaluation import metrics
 from patchlight.figures import charts, galleries, inside
 from patchlight.figures.style import STYLES, cut, darkened, plain, png, svg
+from patchlight.runs import Epoch, Reliability
 from patchlight.units import percent
 
 THEMES = list(STYLES)
@@ -44,12 +45,19 @@ def names(k):
     return [f"class {i}" if i % 2 else f"a class with a remarkably long name {i}" for i in range(k)]
 
 
+def epoch(number, **values):
+    """A row of metrics.jsonl; what is not given has no value."""
+    always = {"epoch": number, "step": number, "lr": 1e-3 / number, "images_per_s": 1, "epoch_s": 1}
+    return Epoch.from_json({**always, "train/loss": None, **values})
+
+
 def rows(count):
     return [
-        {
-            **{"epoch": e, "lr": 1e-3 / e, "train/loss": 2 / e, "train/top1": None if e % 2 else 1 - 0.8 / e},
-            **{"val/loss": 2.2 / e, "val/top1": 1 - 0.9 / e, "best": e <= max(1, count // 2)},
-        }
+        epoch(
+            e,
+            **{"train/loss": 2 / e, "train/top1": None if e % 2 else 1 - 0.8 / e},
+            **{"val/loss": 2.2 / e, "val/top1": 1 - 0.9 / e},
+        )
         for e in range(1, count + 1)
     ]
 
@@ -61,26 +69,21 @@ def pictures(count, side=8):
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("count", [1, 2, 300])
 def test_curves(theme, count):
-    figure = charts.curves(rows(count), theme)
+    kept = max(1, count // 2)
+    figure = charts.curves(rows(count), theme, kept)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Top-1 accuracy", "Learning rate"]
-    assert f"kept: epoch {max(1, count // 2)}" in written(figure, theme)
+    assert f"kept: epoch {kept}" in written(figure, theme)
 
 
 def test_curves_show_what_there_is():
-    only_train = [{"epoch": 1, "train/loss": 1.0}, {"epoch": 2, "train/loss": float("nan")}]
-    assert charts.has_panel(only_train, "loss")
-    assert not charts.has_panel(only_train, "accuracy")
+    only_train = [epoch(1, **{"train/loss": 1.0}), epoch(2, **{"train/loss": float("nan")})]
+    assert list(charts.PANELS["loss"].values(only_train)) == ["train/loss"]
+    assert charts.PANELS["accuracy"].values(only_train) == {}
     texts = written(charts.curves(only_train, panels=["loss"]), "light")
     assert "train" in texts
     assert "validation" not in texts
     assert not any("kept" in text for text in texts)
-    assert "kept: epoch 2" in written(charts.curves(only_train, selected=2, panels=["loss"]), "light")
-
-
-def test_best_epoch_is_the_last_marked():
-    assert charts.best_epoch(rows(10)) == 5
-    assert charts.best_epoch([{"epoch": 1}]) is None
-    assert charts.best_epoch([]) is None
+    assert "kept: epoch 2" in written(charts.curves(only_train, kept=2, panels=["loss"]), "light")
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -117,12 +120,11 @@ def test_per_class_is_sorted_and_may_lack_the_overall_line():
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("k", [1, 10])
-def test_reliability_takes_arrays_and_json(theme, k):
+def test_reliability(theme, k):
     out = result(k)
     title = f"Expected calibration error {percent(out['ece'], 1)}"
-    assert title in written(charts.reliability(out["reliability"], out["ece"], theme), theme)
-    table = metrics.reliability([0.2, 0.9], [0, 1])
-    assert written(charts.reliability(table, 0.15, theme), theme)
+    table = Reliability.from_json(out["reliability"])
+    assert title in written(charts.reliability(table, out["ece"], theme), theme)
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -252,7 +254,7 @@ def test_nothing_stays_set_and_pyplot_stays_out(caplog):
         svg(charts.curves(rows(2), "dark"), "dark")
     assert dict(mpl.rcParams) == before
     assert not caplog.records
-    code = "import sys, patchlight.report.html; assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    code = "import sys, patchlight.reporting.page; assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -266,7 +268,7 @@ def test_svg_needs_nothing_from_outside():
     [
         lambda theme: charts.curves(rows(5), theme, 3),
         lambda theme: charts.per_class({"a": 0.5, "b": 0.9}, [(0.4, 0.6), (0.8, 0.95)], theme, 0.7),
-        lambda theme: charts.reliability(result(5)["reliability"], 0.1, theme),
+        lambda theme: charts.reliability(Reliability.from_json(result(5)["reliability"]), 0.1, theme),
         lambda theme: inside.attention_entropy(np.full((4, 3), 2.0), 17, theme),
     ],
     ids=["curves", "per_class", "reliability", "entropy"],

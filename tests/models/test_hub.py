@@ -431,7 +431,7 @@ def test_hierarchical_transformers_train_and_report(tmp_path, architecture, caps
     assert main(words) == 0
     page = (run / "report.html").read_text()
     assert "Which classes it knows" in page
-    assert "this model is none" in page
+    assert "this model is not" in page
     assert main(["eval", str(run)]) == 0
     assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
     assert main(["explain", str(run)]) != 0

@@ -7,10 +7,12 @@ from pathlib import Path
 from patchlight.runs import Run
 
 
-def report(run: str | Path) -> Path:
-    """Rebuild `report.html`, `figures/` and `README.md` from the run folder alone."""
-    from patchlight.reporting.page import build_readme, build_report
+def report(run: str | Path | Run) -> Path:
+    """Rebuild `report.html`, `figures/` and `README.md` from the run folder alone; returns the page's path."""
+    from patchlight.reporting.page import build_report
+    from patchlight.reporting.readme import build_readme
 
-    path = build_report(Run.open(run).path)
-    build_readme(Path(run))
-    return path
+    folder = run.path if isinstance(run, Run) else Path(run)
+    page = build_report(folder)
+    build_readme(folder)
+    return page

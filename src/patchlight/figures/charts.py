@@ -1,4 +1,4 @@
-"""The charts of the report: arrays in, a matplotlib Figure out. Nothing here reads a file or touches pyplot.
+"""Charts of a run's numbers: records and arrays in, a matplotlib Figure out. Nothing here reads a file or uses pyplot.
 
 Every function takes a theme and leaves its background transparent, so one page can hold a light and a dark variant.
 Pictures (galleries, patches, attention) are in `galleries.py`; `style.py` writes a figure as SVG or PNG.
@@ -6,7 +6,8 @@ Pictures (galleries, patches, attention) are in `galleries.py`; `style.py` write
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,62 +18,64 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.runs.records import Epoch, Reliability
 from patchlight.units import percent
 
 
-def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The epoch of the last row marked `best`; None where none is."""
-    return next((row["epoch"] for row in reversed(rows) if row.get("best")), None)
+@dataclass(frozen=True)
+class Panel:
+    """A chart over the epochs: its title, and what each curve shows of an epoch, by its name in `metrics.jsonl`."""
+
+    title: str
+    curves: Mapping[str, Callable[[Epoch], float | None]]
+
+    def values(self, rows: Sequence[Epoch]) -> dict[str, np.ndarray]:
+        """Each curve's numbers, nan where there is none; a curve without any number is left out."""
+        values = {name: np.array([read(row) for row in rows], dtype=float) for name, read in self.curves.items()}
+        return {name: column for name, column in values.items() if np.isfinite(column).any()}
 
 
 PANELS = {
-    "loss": ("Loss", ("train/loss", "val/loss")),
-    "accuracy": ("Top-1 accuracy", ("train/top1", "val/top1")),
-    "lr": ("Learning rate", ("lr",)),
+    "loss": Panel("Loss", {"train/loss": lambda row: row.train_loss, "val/loss": lambda row: row.val_loss}),
+    "accuracy": Panel(
+        "Top-1 accuracy", {"train/top1": lambda row: row.train_top1, "val/top1": lambda row: row.val_top1}
+    ),
+    "lr": Panel("Learning rate", {"lr": lambda row: row.lr}),
 }
 
 
-def has_panel(rows: Sequence[Mapping[str, Any]], panel: str) -> bool:
-    """Whether any row has a number for this panel of `curves`."""
-    return any(np.isfinite(_column(rows, key)).any() for key in PANELS[panel][1])
-
-
 def curves(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Epoch],
     theme: Theme = "light",
-    selected: int | None = None,
+    kept: int | None = None,
     panels: Sequence[str] = tuple(PANELS),
 ) -> Figure:
-    """Loss, accuracy and learning rate over the epochs, side by side.
+    """Loss, accuracy and learning rate over the epochs, side by side; `panels` are rows of PANELS.
 
-    rows: those of metrics.jsonl, with `epoch` and any of `train/loss`, `val/loss`, `train/top1`, `val/top1`, `lr`; a
-    value may be missing or None. `selected` (by default `best_epoch(rows)`) is marked by an upright line.
+    An upright line marks the epoch whose weights were `kept`.
     """
-    selected = best_epoch(rows) if selected is None else selected
     with styled(theme) as s:
         figure = Figure(figsize=(3.55 * len(panels), 2.7))
-        for i, panel in enumerate(panels):
+        for i, name in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), i + 1)
-            _curve_panel(axes, rows, panel, selected, s)
+            _curve_panel(axes, rows, name, kept, s)
     return figure
 
 
-def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], panel: str, selected: int | None, s: Style) -> None:
-    title, keys = PANELS[panel]
-    epochs = [row["epoch"] for row in rows]
+def _curve_panel(axes: Axes, rows: Sequence[Epoch], name: str, kept: int | None, s: Style) -> None:
+    panel = PANELS[name]
+    epochs, values = [row.epoch for row in rows], panel.values(rows)
     marker = "o" if len(rows) <= 15 else ""
     looks: dict[str, dict[str, Any]] = {
         "train": {"color": s.orange, "linestyle": (0, (4, 1.5)), "label": "train"},
         "val": {"color": s.blue, "linestyle": "-", "label": "validation"},
         "lr": {"color": s.green, "linestyle": "-"},
     }
-    for key in keys:
-        values = _column(rows, key)
-        if np.isfinite(values).any():
-            axes.plot(epochs, values, marker=marker, markersize=3, linewidth=1.5, **looks[key.split("/")[0]])
-            if key.startswith("val") and selected is not None and selected in epochs:
-                axes.plot([selected], [values[epochs.index(selected)]], "o", color=s.blue, markersize=6)
-    axes.set_title(title)
+    for key, column in values.items():
+        axes.plot(epochs, column, marker=marker, markersize=3, linewidth=1.5, **looks[key.split("/")[0]])
+        if key.startswith("val") and kept is not None and kept in epochs:
+            axes.plot([kept], [column[epochs.index(kept)]], "o", color=s.blue, markersize=6)
+    axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -80,24 +83,20 @@ def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], panel: str, sele
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
         axes.set_xticks(epochs)
         axes.set_ylim(0, 1)
-    if panel == "accuracy":
+    if name == "accuracy":
         axes.yaxis.set_major_formatter(lambda v, _: percent(v) if -1e-9 <= v <= 1 + 1e-9 else "")
     else:
-        highest = np.nanmax([_column(rows, key) for key in keys])
+        highest = max((float(np.nanmax(column)) for column in values.values()), default=0)
         axes.set_ylim(0, 1.1 * highest if highest > 0 else 1)
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    if selected is not None and selected in epochs:
-        axes.axvline(selected, color=s.quiet, linewidth=1, linestyle=":", zorder=1, label=f"kept: epoch {selected}")
+    if kept is not None and kept in epochs:
+        axes.axvline(kept, color=s.quiet, linewidth=1, linestyle=":", zorder=1, label=f"kept: epoch {kept}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", labelcolor=s.ink, fontsize=8, handlelength=2.2, frameon=True)
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
-
-
 def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "light") -> Figure:
-    """Who was taken for whom: rows are the true class, coloured by the share of that row.
+    """The confusion matrix: rows are true classes, coloured by the share of that row.
 
     matrix: counts (K, K). The counts are printed for up to 12 classes; of more than 40, only some are named. The colour
     rises with the square root of the share, so that rare confusions can be seen.
@@ -191,16 +190,13 @@ def per_class(
     return figure
 
 
-def reliability(table: Mapping[str, Sequence[float | None]], ece: float, theme: Theme = "light") -> Figure:
+def reliability(table: Reliability, ece: float, theme: Theme = "light") -> Figure:
     """Confidence against accuracy, with the gap to the diagonal hatched, and below how many images each bin holds.
 
-    table: `edges` (bins + 1), `confidence`, `accuracy` (None or nan where a bin is empty) and `count` (bins), as
-    `metrics.reliability` gives them; ece: the expected calibration error, 0..1. Guo et al. 2017, figure 4.
+    ece: the expected calibration error, 0..1. Guo et al. 2017, figure 4.
     """
-    edges, confidence, accuracy, count = (
-        np.array([np.nan if v is None else v for v in table[key]], dtype=float)
-        for key in ("edges", "confidence", "accuracy", "count")
-    )
+    columns = (table.edges, table.confidence, table.accuracy, table.count)
+    edges, confidence, accuracy, count = (np.array(column, dtype=float) for column in columns)
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges) * 0.92
     full = count > 0
     with styled(theme) as s:

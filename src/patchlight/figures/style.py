@@ -110,11 +110,19 @@ def darkened(document: str) -> str:
     return re.sub("|".join(colours), lambda found: colours[found[0]], document)
 
 
-def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True) -> bytes:
-    """The figure as PNG, on the theme's paper or (opaque=False) on nothing."""
+def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True, description: str | None = None) -> bytes:
+    """The figure as PNG, on the theme's paper or (opaque=False) on nothing; `description` is written into the file."""
     out = io.BytesIO()
     paper = STYLES[theme].paper if opaque else "none"
-    _write(figure, theme, out, format="png", dpi=dpi, facecolor=paper, metadata={"Software": None})
+    _write(
+        figure,
+        theme,
+        out,
+        format="png",
+        dpi=dpi,
+        facecolor=paper,
+        metadata={"Software": None, "Description": description},
+    )
     return out.getvalue()
 
 

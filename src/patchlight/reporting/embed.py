@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,37 +16,66 @@ from patchlight.figures.style import Theme, darkened, svg
 
 TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
 Draw = Callable[[Theme], Figure]
-Part = dict[str, Any]
 
 
-def chart(draw: Draw, words: str) -> Part:
-    """A chart for the page: the same figure for light and for dark, its width in CSS pixels, and a text for the ear."""
+@dataclass(frozen=True)
+class Chart:
+    """A figure as addresses for light and for dark, a text for who cannot see it, and its size in CSS pixels."""
+
+    light: str
+    dark: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image's address, its size in pixels, and whether a browser enlarges it without smoothing."""
+
+    uri: str
+    width: int
+    height: int
+    crisp: bool
+
+
+def chart(draw: Draw, alt: str) -> Chart:
     figure = draw("light")
     light = svg(figure, "light")
     # Drawing takes longest. Pixels inside may be of a scale of colours, which has one of its own for the dark.
     dark = svg(draw("dark"), "dark") if "<image" in light else darkened(light)
-    uris: Part = {name: data_uri("svg+xml", text.encode()) for name, text in (("light", light), ("dark", dark))}
-    width, height = figure.get_size_inches() * 96
-    return {**uris, "alt": words, "width": round(width), "height": round(height)}
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return Chart(data_uri("svg+xml", light.encode()), data_uri("svg+xml", dark.encode()), alt, width, height)
 
 
-def picture(image: np.ndarray) -> Part:
-    """An image for the page. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
+def picture(image: np.ndarray) -> Picture:
+    """An image (H, W, 3) uint8. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
     small = _small(image)
     crisp = small is image
-    uri = data_uri("png", encode(image, "png")) if crisp else data_uri("jpeg", encode(small, "jpeg"))
-    return {"uri": uri, "crisp": crisp, "width": small.shape[1], "height": small.shape[0]}
+    kind = "png" if crisp else "jpeg"
+    return Picture(data_uri(kind, encode(small, kind)), small.shape[1], small.shape[0], crisp)
 
 
-def overlay(image: np.ndarray, weights: np.ndarray) -> Part:
+def overlay(image: np.ndarray, weights: np.ndarray) -> Picture:
+    """A map (r, c) over its image (H, W, 3) uint8."""
     mixed = galleries.overlay(_small(image), weights, side=96)
     kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
-    return {
-        "uri": data_uri(kind, encode(mixed, kind)),
-        "crisp": False,
-        "width": mixed.shape[1],
-        "height": mixed.shape[0],
-    }
+    return Picture(data_uri(kind, encode(mixed, kind)), mixed.shape[1], mixed.shape[0], crisp=False)
+
+
+def colour_scale() -> str:
+    """The address of an image of the colours of all maps, from least to most."""
+    return data_uri("png", encode(galleries.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0)), "png"))
+
+
+def palette() -> list[list[int]]:
+    """The 256 colours of maps, for the page's scripts."""
+    return galleries.heat(np.linspace(0, 1, 256)).tolist()
+
+
+def base64_bytes(values: np.ndarray) -> str:
+    """An array of uint8, for the page's scripts."""
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -154,17 +154,23 @@ class Run:
                 return kind.from_arrays(_load_arrays(path))
             return kind.from_json(_load_json(path))
         except FileNotFoundError:
-            raise PatchlightError(f"{path} is missing; if the run is not finished, go on: {self._mend(kind)}") from None
+            raise PatchlightError(
+                f"{path} is missing; if the run is not finished, go on with `{self.resume_command}`"
+            ) from None
         except OSError as error:
             raise PatchlightError(f"cannot read {path}: {error.strerror}; check its permissions") from None
         except RecordError as error:
-            raise PatchlightError(f"{path} is damaged: {error}; mend it, or {self._mend(kind)}") from None
+            raise self.damaged(kind, error) from None
+
+    def damaged(self, kind: type, reason: object) -> PatchlightError:
+        """The error of a record that is not what it should be: it names the file, the reason and the way out."""
+        return PatchlightError(f"{self.path / FILES[kind]} is damaged: {reason}; mend it, or {self._mend(kind)}")
 
     def _mend(self, kind: type) -> str:
         """What brings a record back. A run with a result is finished, so only without one is it evaluated again."""
         if kind in (EvalResult, Samples):
             return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
-        if kind in (Environment, ReconstructionResult):
+        if kind is ReconstructionResult:
             return f"`{self.resume_command}`"
         return "remove it; the report does without"
 

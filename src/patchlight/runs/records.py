@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from patchlight.machine.hardware import Hardware
-from patchlight.runs.codec import Record
+from patchlight.runs.codec import Record, RecordError
 
 FORMAT = 2  # of a run folder; 1 is that of files without a number, before version 0.2.0
 
@@ -131,6 +131,11 @@ class Reliability(Record):
     accuracy: tuple[float | None, ...]
     count: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        bins = len(self.count)
+        if [len(self.edges), len(self.confidence), len(self.accuracy)] != [bins + 1, bins, bins]:
+            raise RecordError(f"reliability must have {bins + 1} edges, and of all else as many values as bins, {bins}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake(Record):
@@ -166,6 +171,13 @@ class Metrics(Record):
     ece: float  # expected calibration error
     reliability: Reliability
     mistakes: tuple[Mistake, ...] = ()  # the most confident ones
+
+    def __post_init__(self) -> None:
+        classes = len(self.per_class)
+        if not classes:
+            raise RecordError("per_class must have a class")
+        if len(self.confusion) != classes or any(len(row) != classes or min(row) < 0 for row in self.confusion):
+            raise RecordError(f"confusion must be {classes} x {classes} counts, as there are so many classes")
 
     @property
     def class_names(self) -> list[str]:

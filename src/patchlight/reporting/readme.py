@@ -1,0 +1,71 @@
+"""`README.md` of a run folder: what was trained, with what result, and how to use it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from patchlight.reporting.facts import Facts, read_facts
+from patchlight.reporting.files import write_file
+from patchlight.reporting.headline import Headline, headline
+from patchlight.reporting.sections.recipe import recipe_notes
+from patchlight.units import SPACE
+
+CONTENTS = {
+    "report.html": "the result as a page: open it in a browser, send it, print it",
+    "figures": "its figures as PNG, for slides",
+    "model": "the kept weights (safetensors) and what is needed to build the model again",
+    "config.toml": "the recipe, every setting",
+    "environment.json": "versions, hardware, size of the model, time",
+    "metrics.jsonl": "a line for each epoch",
+    "eval.json": "the test result in numbers",
+    "reconstruction.json": "the loss of the reconstruction, and the epoch that is kept",
+    "samples.npz": "the images, predictions and attention maps that the report shows",
+    "checkpoints": "what training resumes from",
+}
+
+
+def build_readme(run: Path) -> Path:
+    """Write the run's README.md and return its path. Raises PatchlightError as `build_report` does."""
+    facts = read_facts(run)
+    about, head = facts.config.about, headline(facts)
+    rows = head.facts + ([("Validation", head.validation)] if head.validation else [])
+    rows += recipe_notes(facts)
+    rows += [("Images", note) for note in head.notes]
+    lines = [f"# {_md(facts.name)}", ""]
+    lines += [_md(about.title) + ".", ""] if about.title else []
+    lines += [f"**{_result(head)}**", ""]
+    lines += ["| | |", "|---|---|"] + [f"| {word} | {_md(text)} |" for word, text in rows] + [""]
+    lines += ["## Use", "", "```sh", *_commands(facts), "```", ""]
+    lines += ["## Files", ""]
+    lines += [f"- `{name}`: {what}" for name, what in CONTENTS.items() if (run / name).exists()]
+    text = "\n".join(lines).replace(SPACE, " ") + "\n"
+    return write_file(run / "README.md", text.encode("utf-8", "replace"))
+
+
+def _result(head: Headline) -> str:
+    if head.reconstruction:
+        return head.reconstruction
+    if head.score is None:
+        return "No test result yet: the run is still training or was interrupted."
+    score = head.score
+    return f"{score.top1} {_md(score.split)} accuracy on {score.n} images (95 % interval {score.interval})."
+
+
+def _commands(facts: Facts) -> list[str]:
+    run = facts.folder
+    if facts.config.train.task == "reconstruct":
+        return [f"{facts.finetune_command}    # begin with its encoder", f"patchlight report {run}"]
+    first = [f"{facts.run.resume_command}    # go on with the training"] if facts.result is None else []
+    return [
+        *first,
+        f"patchlight eval {run}                # measure it again, or on other data: --data SOURCE",
+        f"patchlight predict {run} IMAGE...    # what is on images of your own",
+        f"patchlight report {run}              # report.html, figures/ and this file again",
+        f"patchlight train {facts.recipe_file} --out NEW  # the same training once more",
+    ]
+
+
+def _md(text: str) -> str:
+    """Foreign text in Markdown: on one line, and no sign of it means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

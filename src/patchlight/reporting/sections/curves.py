@@ -1,0 +1,83 @@
+"""Loss, accuracy and learning rate over the epochs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from patchlight.config import AugmentConfig, Config
+from patchlight.figures import charts
+from patchlight.reporting.embed import chart
+from patchlight.reporting.facts import Facts
+from patchlight.reporting.section import Content, Section
+from patchlight.runs import Epoch
+
+TEMPLATE = """
+{% if charts %}
+<figure>
+<div class="three">
+{% for c in charts %}
+<div>{{ chart(c) }}</div>
+{% endfor %}
+</div>
+<figcaption>Over the epochs; the dotted line is epoch {{ kept }}, whose weights were kept.
+{% if not validated %}
+There were no validation images.
+{% elif harder %}
+Training images are augmented and so harder than validation images: the training curve may well lie on the worse side.
+{% endif %}
+{% if validated and other_loss %}
+The training loss counts {{ other_loss }}, the validation loss does not, so compare the shapes of the two and not their
+heights.
+{% endif %}</figcaption>
+</figure>
+{% else %}
+<p class="quiet">No epoch has been recorded yet.</p>
+{% endif %}
+"""
+
+
+def content(facts: Facts) -> Content:
+    rows, kept = facts.epochs, facts.kept
+    panels = [name for name, panel in charts.PANELS.items() if panel.values(rows)]
+    if not panels or kept is None:
+        return Content({"charts": []})
+    drawn = [
+        chart(
+            functools.partial(charts.curves, rows, kept=kept.epoch, panels=[name]), in_words(rows, charts.PANELS[name])
+        )
+        for name in panels
+    ]
+    values = {
+        "charts": drawn,
+        "kept": kept.epoch,
+        "validated": any(row.val_loss is not None for row in rows),
+        "harder": any(replace(stage.augment, flip="none") != AugmentConfig() for stage in facts.config.of_stages()),
+        "other_loss": counted_in_training_only(facts.config),
+    }
+    return Content(values, {"curves": functools.partial(charts.curves, rows, kept=kept.epoch, panels=panels)})
+
+
+def counted_in_training_only(config: Config) -> str:
+    """What the training loss counts and the validation loss does not."""
+    words = ["label smoothing"] if any(stage.train.label_smoothing for stage in config.of_stages()) else []
+    words += ["what the teacher says"] if config.train.teacher else []
+    return " and ".join(words)
+
+
+def in_words(rows: Sequence[Epoch], panel: charts.Panel) -> str:
+    """The curves for who cannot see them: where they began and where they ended."""
+    ends = []
+    for name, column in panel.values(rows).items():
+        known = column[column == column]  # without nan
+        ends.append(f"{name} from {known[0]:.3g} to {known[-1]:.3g}")
+    return f"{panel.title} over {len(rows)} epochs: {', '.join(ends)}."
+
+
+SECTION = Section(
+    title="How it learned",
+    content=content,
+    template=TEMPLATE,
+    slides={"curves": "loss, accuracy and learning rate over the epochs"},
+)

@@ -1,0 +1,164 @@
+"""What a report reads of a run folder: whole, in part, and damaged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from made_run import ENVIRONMENT, make_run
+
+from patchlight.errors import PatchlightError
+from patchlight.reporting.facts import read_facts
+from patchlight.reporting.page import build_report
+from patchlight.reporting.readme import build_readme
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", np.array([1, 2])),
+        ("labels", np.array([0, 1, 99])),
+        ("maps", np.full((3, 3, 8, 8), np.inf)),
+        ("images", np.zeros((3, 8, 8))),
+    ],
+)
+def test_snapshots_that_do_not_fit_are_refused(tmp_path, key, value):
+    copy = make_run(tmp_path / "run", epochs=1)
+    with np.load(copy / "snapshots.npz") as file:
+        snapshots = dict(file)
+    np.savez(copy / "snapshots.npz", **{**snapshots, key: value})
+    with pytest.raises(PatchlightError, match=r"snapshots\.npz .* remove it"):
+        build_report(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("relevance", np.zeros((8, 8, 8))),
+        ("relevance", np.full((8, 2, 8, 8), np.nan)),
+        ("attention", np.zeros((2, 2, 3, 9, 9), np.uint8)),
+        ("explored", np.array([0, 99])),
+        ("positions", np.zeros((3, 8, 8))),
+        ("distance", np.zeros((5, 5))),
+        ("pooled", np.zeros((2, 2, 3, 9, 9), np.uint8)),
+    ],
+)
+def test_insight_that_does_not_fit_is_refused(tmp_path, key, value):
+    copy = make_run(tmp_path / "run", epochs=1)
+    with np.load(copy / "insight.npz") as file:
+        insight = dict(file)
+    np.savez(copy / "insight.npz", **{**insight, key: value})
+    with pytest.raises(PatchlightError, match=r"insight\.npz .* remove it"):
+        build_report(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("eval.json", b"{", "it is not valid JSON (line 1); mend it, or write it anew with `patchlight train"),
+        ("eval.json", b"[]", "is damaged: the record must be an object of fields"),
+        ("eval.json", b'{"n": 3}', "is damaged: loss is missing"),
+        ("eval.json", b"\xff\xfe", "is not text in UTF-8"),
+        ("environment.json", b"nonsense", "it is not valid JSON (line 1); mend it, or remove it"),
+        ("metrics.jsonl", b'{"loss": 1}\n{"epo', "line 1, is not the record of an epoch"),
+        ("metrics.jsonl", b'{"loss": 1}\n', "line 1, is not the record of an epoch"),
+        ("samples.npz", b"not a zip", "it is no .npz of plain arrays"),
+        ("samples.npz", b"PK\x03\x04 cut off", "it is no .npz of plain arrays"),
+        ("config.toml", b"[train", "is not valid TOML"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, words):
+    run = make_run(tmp_path / "run", epochs=1)
+    (run / name).write_bytes(content)
+    for build in (build_report, build_readme):
+        with pytest.raises(PatchlightError) as caught:
+            build(run)
+        assert name in str(caught.value)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("key", ["per_class", "confusion", "reliability", "top1_ci95", "ece", "n"])
+def test_a_result_that_lacks_a_part_is_refused(tmp_path, key):
+    copy = make_run(tmp_path / "run", epochs=1)
+    result = json.loads((copy / "eval.json").read_text())
+    for broken in (None, "text", [1], {"a": [1]}):
+        (copy / "eval.json").write_text(json.dumps({**result, key: broken}))
+        with pytest.raises(PatchlightError, match=rf"eval\.json is damaged: {key}\b"):
+            build_report(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("images", np.zeros((8, 4, 4), np.uint8)),
+        ("images", np.zeros((8, 4, 4, 3))),
+        ("labels", np.full(8, 10)),
+        ("labels", np.zeros(3, int)),
+        ("probs", np.ones((8, 3))),
+        ("maps", np.zeros((2, 4, 4))),
+        ("images", np.array([{}] * 8, dtype=object)),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(tmp_path, key, value):
+    copy = make_run(tmp_path / "run", epochs=1)
+    with np.load(copy / "samples.npz") as file:
+        samples = dict(file)
+    np.savez(copy / "samples.npz", **{**samples, key: value})
+    with pytest.raises(PatchlightError, match=r"samples\.npz .* write it anew with"):
+        build_report(copy)
+
+
+def test_no_run_folder(tmp_path):
+    for build in (build_report, build_readme):
+        with pytest.raises(PatchlightError, match="is not a run folder"):
+            build(tmp_path)
+
+
+def test_an_environment_that_lacks_a_field_is_refused(tmp_path):
+    run = make_run(tmp_path / "run", epochs=1)
+    environments = (
+        ({"model": None}, "model must be an object of fields"),
+        ({"hardware": {"gpu": "H200", "cores": "many"}}, "hardware.os is missing"),
+        ({"versions": []}, "versions must be an object of fields"),
+    )
+    for change, message in environments:
+        (run / "environment.json").write_text(json.dumps({**ENVIRONMENT, **change}))
+        with pytest.raises(PatchlightError, match=rf"environment\.json is damaged: {message}.* remove it"):
+            build_report(run)
+    (run / "environment.json").unlink()
+    assert read_facts(run).environment is None
+    assert "vit-tiny" in build_report(run).read_text(encoding="utf-8")
+
+
+def test_records_of_other_images_or_classes_are_refused(tmp_path):
+    """Each file is right in itself, but two of them do not belong together."""
+    run, other = make_run(tmp_path / "run", epochs=1), make_run(tmp_path / "other", names=tuple("abc"), epochs=1)
+    result = (run / "eval.json").read_bytes()
+    (run / "eval.json").write_bytes((other / "eval.json").read_bytes())
+    with pytest.raises(PatchlightError, match=r"samples\.npz is damaged: probs are of 10 classes"):
+        read_facts(run)
+    (run / "eval.json").write_bytes(result)
+    with np.load(run / "samples.npz") as file:
+        samples = {name: array if array.ndim == 0 else array[:-1] for name, array in file.items()}
+    np.savez(run / "samples.npz", **samples)
+    with pytest.raises(PatchlightError, match=r"insight\.npz is damaged: relevance is of 8 images"):
+        read_facts(run)
+
+
+def test_the_kept_epoch_is_the_last_that_was_best(tmp_path):
+    run = make_run(tmp_path / "run", epochs=4)
+    assert read_facts(run).kept.epoch == 2
+    rows = (run / "metrics.jsonl").read_text().replace('"best": true', '"best": false')
+    (run / "metrics.jsonl").write_text(rows)
+    assert read_facts(run).kept.epoch == 4
+    (run / "metrics.jsonl").write_text("")
+    assert read_facts(run).kept is None
+
+
+def test_the_last_epoch_where_the_recipe_says_so(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "config.toml").write_text('[train]\nselect = "last"\nepochs = 3\n')
+    assert read_facts(run).kept.epoch == 3
