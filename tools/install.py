@@ -161,11 +161,11 @@ def install(requirements: list[str], attempts: list[Attempt], environment: dict[
         print(f"pip could not do that. It said:\n{last_words(words)}", file=sys.stderr, flush=True)
         if unreachable(words):
             raise SystemExit(
-                "Nothing was installed: pip could not reach its index. Try again when it can; other versions than the "
+                "The set-up stopped: pip could not reach its index. Try again when it can; other versions than the "
                 "locked ones are only taken where the index was reached and does not have those."
             )
         if number + 1 == len(attempts) or not refused(words):
-            raise SystemExit("Nothing was installed: pip's own words are above.")
+            raise SystemExit("The set-up stopped: pip's own words are above.")
     # The package itself, built with the setuptools that was just installed.
     done, words = pip_install(["--no-build-isolation", "--no-deps", "--editable", "."], environment)
     if not done:
