@@ -7,61 +7,27 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "patchlight"
 
-# From top to bottom. The last four are files; `patchlight/__init__.py` only names its exports.
-ROOMS: dict[str, set[str]] = {
-    "cli": {"commands", "data", "config", "units", "errors"},
-    "commands": {
-        "reporting",
-        "analysis",
-        "training",
-        "explanation",
-        "evaluation",
-        "models",
-        "data",
-        "runs",
-        "config",
-        "machine",
-        "progress",
-        "errors",
-    },
-    "reporting": {
-        "analysis",
-        "explanation",
-        "evaluation",
-        "models",
-        "data",
-        "runs",
-        "figures",
-        "config",
-        "machine",
-        "units",
-        "errors",
-    },
-    "analysis": {"explanation", "evaluation", "models", "data", "config", "machine", "progress"},
-    "training": {
-        "explanation",
-        "evaluation",
-        "models",
-        "data",
-        "runs",
-        "config",
-        "machine",
-        "progress",
-        "units",
-        "errors",
-    },
-    "explanation": {"models", "figures", "config", "units", "errors"},
-    "evaluation": {"models", "data", "machine", "progress", "errors"},
-    "models": {"runs", "config", "machine", "errors"},
-    "data": {"config", "machine", "errors"},
-    "runs": {"config", "machine", "errors"},
-    "figures": {"units"},
-    "config": {"errors"},
-    "machine": {"errors"},
-    "progress": {"units"},
-    "units": set(),
-    "errors": set(),
+# From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
+# `patchlight/__init__.py` only names its exports.
+TABLE = {
+    "cli": "commands data config units errors",
+    "commands": "reporting analysis training explanation evaluation models data runs config machine progress errors",
+    "reporting": "analysis explanation evaluation models data figures runs config machine units errors",
+    "analysis": "explanation evaluation models data config machine progress",
+    "training": "explanation evaluation models data runs config machine progress units errors",
+    "explanation": "models figures config units errors",
+    "evaluation": "models data machine progress errors",
+    "models": "runs config machine errors",
+    "data": "config machine errors",
+    "figures": "runs units",
+    "runs": "config machine errors",
+    "config": "errors",
+    "machine": "errors",
+    "progress": "units",
+    "units": "",
+    "errors": "",
 }
+ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
 NO_TORCH = ("cli", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "datasets"}
 LONGEST = 400  # lines of a file
