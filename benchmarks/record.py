@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.util
 import json
 import os
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import MODULES
 from benchmarks.options import ROOT, Options
-from patchlight.machine.hardware import describe_machine
+from patchlight.machine.hardware import describe_machine, package_version
 
 PEERS = ("torchvision", "timm", "transformers", "vit-pytorch", "kornia")
 
@@ -25,8 +25,8 @@ def measure(name: str, options: Options, command: str) -> dict[str, Any]:
     """Run a benchmark; its result with hardware, versions, threads, load, date and commit."""
     load_before, started = os.getloadavg(), time.monotonic()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    environment = describe_machine(options.device)
-    environment["versions"] |= {peer: _version(peer) for peer in PEERS}
+    environment = dataclasses.asdict(describe_machine(options.device))
+    environment["versions"] |= {peer: package_version(peer) for peer in PEERS}
     result = CATALOGUE[name].run(options)
     return {
         "benchmark": name,
@@ -69,13 +69,6 @@ def missing() -> list[str]:
     """Peers that are not installed and therefore left out."""
     modules = [*MODULES.values(), "torchvision", "kornia"]
     return [module for module in modules if importlib.util.find_spec(module) is None]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def file_name(record: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from vits import of_hugging_face, ours
 from patchlight.machine import compat
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTED = {"_replace", "_asdict", "_fields"}  # of named tuples: public, underscore or not
 
 
 def private_names(path: Path) -> list[str]:
@@ -26,7 +27,7 @@ def private_names(path: Path) -> list[str]:
             found += [node.attr]
         elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("patchlight"):
             found += [alias.name for alias in node.names]
-    tree_self = {
+    on_self = {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
@@ -34,7 +35,7 @@ def private_names(path: Path) -> list[str]:
     return [
         name
         for name in found
-        if name.startswith("_") and not name.startswith("__") and name not in own and name not in tree_self
+        if name.startswith("_") and not name.startswith("__") and name not in own | on_self | DOCUMENTED
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,12 @@ def test_threads_are_given_back():
 
 
 def test_the_description_names_versions_hardware_and_commit():
-    facts = describe_machine(torch.device("cpu"))
-    assert facts["versions"]["torch"] == torch.__version__
-    assert facts["hardware"]["cores"] >= 1
-    assert facts["hardware"]["cpu"]
+    machine = describe_machine(torch.device("cpu"))
+    assert machine.versions["torch"] == torch.__version__
+    assert machine.hardware.cores >= 1
+    assert machine.hardware.cpu
+    assert (machine.hardware.device, machine.hardware.gpu) == ("cpu", None)
+    assert [*asdict(machine)] == ["patchlight", "versions", "git_commit", "hardware"]  # the keys of environment.json
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     if head.returncode == 0:
-        assert facts["git_commit"].startswith(head.stdout.strip())
+        assert machine.git_commit.startswith(head.stdout.strip())

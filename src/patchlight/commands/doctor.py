@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,19 @@ GLANCE_S = 1.0  # of steps that are timed for a recipe
 
 def examine(device: torch.device) -> dict[str, Any]:
     """Hardware, precision and what it was chosen by, threads, memory, compiler; `advice` is a list of sentences."""
-    facts = describe_machine(device)
+    machine = describe_machine(device)
     choice = probe_precision(device)
     threads = torch.get_num_threads()
     return {
-        "hardware": facts["hardware"],
-        "versions": facts["versions"],
+        "hardware": asdict(machine.hardware),
+        "versions": machine.versions,
         "device": device.type,
         "precision": resolve_precision("auto", device),
         "bf16_speedup": choice.ratio("bf16", "fp32") if choice else None,
         "threads": threads,
         "allocator": allocator(),
         "compiler": has_compiler(),
-        "advice": list(_advice(facts["hardware"], threads, choice is not None)),
+        "advice": list(_advice(asdict(machine.hardware), threads, choice is not None)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def train(
         model, card = build(config if before is None else pinned(config, before), data)
         trained = check_fit(model, card, data, config)
         record = {
-            **describe_machine(device),
+            **dataclasses.asdict(describe_machine(device)),
             "threads": threads,
             **machine_choices(config, model, device),
             "model": {

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 def has_bf16_instructions() -> bool:
     """Whether the processor multiplies bfloat16 matrices itself. False where torch does not tell."""
     if hasattr(torch.cpu, "get_capabilities"):  # public from torch 2.13 on
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16", False) or found.get("amx_tile", False))
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False))
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name)()) for name in names if hasattr(torch.cpu, name))
 

@@ -16,7 +16,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """auto: cuda, else mps, else cpu. Raises UsageError for a device that this machine lacks."""
+    """The device "cpu", "cuda" or "mps"; "auto" is cuda, else mps, else cpu.
+
+    Raises UsageError for a device that this machine lacks.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, here in present.items() if here)
@@ -28,14 +31,14 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Forward passes inside run in `precision`: torch.autocast, or nothing for fp32."""
+    """A context in which forward passes run in `precision`, a key of DTYPES: torch.autocast, or nothing for fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def has_compiler() -> bool:
-    """A C++ compiler, which torch.compile needs on a CPU."""
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
     return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
 
 
@@ -46,7 +49,7 @@ def check_compile(device: torch.device) -> None:
 
 
 def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the device, without waiting where that is safe: an Apple GPU may read memory that was given back meanwhile."""
+    """The tensor on the device. Only a copy to a CUDA GPU does not wait: an Apple GPU might read freed memory."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 

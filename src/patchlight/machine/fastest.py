@@ -1,4 +1,7 @@
-"""Which of two ways is the faster on this machine: tried once, for a moment, and remembered in the cache folder."""
+"""Which of several ways to compute is the fastest on this machine: timed once, briefly, and kept in the cache folder.
+
+Precision and the kind of attention are chosen so, which change results by no more than rounding.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ from patchlight.machine.device import DTYPES, autocast, synchronize
 from patchlight.machine.hardware import hardware_name
 
 ROUNDS, WARM_ROUNDS = 9, 2
-STEADY = 1.5  # the median round over the shortest: more, and other processes were in the way
-WORTH = 1.1  # a lower precision must be so much faster to be taken
+MOST_SPREAD = 1.5  # median over shortest round; with more, other processes have disturbed the timing
+LEAST_GAIN = 1.1  # bf16 is chosen where it is at least so many times as fast as fp32
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found: the least seconds of each way, in the order they were given.
+    """The shortest time of each way in seconds, in the order they were given.
 
-    `steady` is False where other processes disturbed the clock: then it was not remembered.
+    `steady` is False where other processes disturbed the timing; such a choice is not kept for the next process.
     """
 
     seconds: dict[str, float]
@@ -36,6 +39,7 @@ class Choice:
 
     @property
     def fastest(self) -> str:
+        """The way that took the shortest time."""
         return min(self.seconds, key=self.seconds.__getitem__)
 
     def ratio(self, way: str, other: str) -> float:
@@ -44,8 +48,10 @@ class Choice:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`name`, or for "auto" what trains fastest: on GPUs bf16, or fp16 where they lack it; on CPUs bf16 where the
-    processor has instructions for it, unless a probe finds fp32 as fast.
+    """The precision of train.precision or eval.precision: "fp32", "bf16" or "fp16".
+
+    "auto" is what trains fastest: on GPUs bf16, or fp16 where they lack it; on CPUs bf16 where the processor has
+    instructions for it, unless timing shows fp32 to be as fast.
     """
     if name != "auto":
         return name
@@ -54,7 +60,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     choice = probe_precision(device)
     if choice is None:
         return "fp32"
-    return "bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= WORTH else "fp32"
+    return "bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= LEAST_GAIN else "fp32"
 
 
 def probe_precision(device: torch.device) -> Choice | None:
@@ -84,8 +90,10 @@ def probe_precision(device: torch.device) -> Choice | None:
 def faster_attention(
     batch: int, heads: int, tokens: int, width: int, precision: str, device: torch.device, *, training: bool = True
 ) -> str:
-    """ "fused" (scaled_dot_product_attention) or "explicit" (two products and a softmax), forward and in `training`
-    backward, of queries (batch, heads, tokens, width). GPUs have a kernel for it, so they are not asked.
+    """The faster kind of attention: "fused" (scaled_dot_product_attention) or "explicit" (two products and a softmax).
+
+    It is timed on queries (batch, heads, tokens, width) of that precision, forward and, with `training`, backward.
+    GPUs have a fused kernel, so nothing is timed there.
     """
     if device.type != "cpu":
         return "fused"
@@ -112,7 +120,11 @@ def faster_attention(
 
 
 def measure(question: str, ways: Mapping[str, Callable[[], object]], device: torch.device) -> Choice:
-    """Time the ways in turn, or take what an earlier process with this hardware, torch and thread count found."""
+    """Time the ways in turn, or take what an earlier process with this hardware, torch and thread count measured.
+
+    `question` is the name under which the times are kept in `probes.json` of the cache folder; `ways` are functions
+    without arguments, which are called `WARM_ROUNDS + ROUNDS` times each.
+    """
     path = cache_folder() / "probes.json"
     known = _read(path)
     machine = f"{hardware_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads"
@@ -127,21 +139,21 @@ def measure(question: str, ways: Mapping[str, Callable[[], object]], device: tor
                 run()
                 synchronize(device)
                 times[way].append(time.perf_counter() - start)
-    found = {way: min(seconds[WARM_ROUNDS:]) for way, seconds in times.items()}
-    if any(statistics.median(times[way][WARM_ROUNDS:]) > STEADY * least for way, least in found.items()):
-        return Choice(found, steady=False)
-    known.setdefault(machine, {})[question] = found
+    shortest = {way: min(seconds[WARM_ROUNDS:]) for way, seconds in times.items()}
+    if any(statistics.median(times[way][WARM_ROUNDS:]) > MOST_SPREAD * least for way, least in shortest.items()):
+        return Choice(shortest, steady=False)
+    known.setdefault(machine, {})[question] = shortest
     _write(path, known)
-    return Choice(found)
+    return Choice(shortest)
 
 
 def _read(path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """What is known; nothing where the file is missing or is not one of ours."""
+    """{machine: {question: {way: seconds}}} of a file; empty where it is missing or holds something else."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {
             machine: {
-                question: {way: float(seconds) for way, seconds in found.items()} for question, found in answers.items()
+                question: {way: float(seconds) for way, seconds in times.items()} for question, times in answers.items()
             }
             for machine, answers in known.items()
         }
@@ -150,7 +162,7 @@ def _read(path: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _write(path: Path, known: dict[str, dict[str, dict[str, float]]]) -> None:
-    """A cache that cannot be written only means that the probe is made again."""
+    """Where the file cannot be written, the next process measures again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")

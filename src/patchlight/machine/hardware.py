@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,19 @@ class Hardware:
     device: str  # "cpu", "cuda" or "mps"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Hardware and software of a process, as results are recorded with them."""
+
+    patchlight: str | None  # versions; None where a package is not installed
+    versions: dict[str, str | None]
+    git_commit: str | None  # see `git_commit`
+    hardware: Hardware
+
+
+PACKAGES = ("numpy", "pillow", "scikit-learn", "datasets", "safetensors", "matplotlib")  # whose versions are recorded
+
+
 def hardware_name(device: torch.device) -> str:
     """The GPU's or the processor's own name."""
     import torch
@@ -33,32 +46,29 @@ def hardware_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware, for `environment.json`."""
+def describe_machine(device: torch.device) -> Machine:
+    """What this process runs on, with `device` as the one it computes on."""
     import torch
 
-    packages = ["numpy", "pillow", "scikit-learn", "datasets", "safetensors", "matplotlib"]
-    return {
-        "patchlight": _version("patchlight"),
-        # torch's own word tells which build it is.
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: _version(name) for name in packages},
-        },
-        "git_commit": git_commit(),
-        "hardware": {
-            "os": f"{platform.system()} {platform.release()}",
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "memory_gb": _memory_gb(),
-            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            "device": device.type,
-        },
-    }
+    # torch's own word tells which build it is.
+    versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
+    return Machine(
+        patchlight=package_version("patchlight"),
+        versions=versions | {name: package_version(name) for name in PACKAGES},
+        git_commit=git_commit(),
+        hardware=Hardware(
+            os=f"{platform.system()} {platform.release()}",
+            cpu=_cpu_name(),
+            cores=os.cpu_count(),
+            memory_gb=_memory_gb(),
+            gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            device=device.type,
+        ),
+    )
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package by its name on PyPI; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
-    """That many CPU threads inside, as before outside; yields the number in force."""
+    """A context with `count` CPU threads (None leaves the number as it is); yields the number of threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -26,7 +26,7 @@ def cpu_threads(count: int | None) -> Iterator[int]:
 
 
 def allocator() -> str:
-    """What gives a CPU tensor its memory: a preloaded tcmalloc, jemalloc or mimalloc, else the C library's."""
+    """The name of what gives CPU tensors memory: a preloaded tcmalloc, jemalloc or mimalloc, else the C library."""
     for name in ("tcmalloc", "jemalloc", "mimalloc"):
         if name in os.environ.get("LD_PRELOAD", ""):
             return name
@@ -34,8 +34,10 @@ def allocator() -> str:
 
 
 def tune_process(device: torch.device) -> None:
-    """For a long job: keep large blocks of memory; on a GPU let cuDNN try its convolutions, and fp32 be fp32 in them as
-    in matrix products, for scores that are the same on all machines.
+    """Settings of torch and the C library for a long job.
+
+    Large blocks of memory are kept. On a GPU, cuDNN times its convolutions and takes the fastest. Convolutions in fp32
+    are computed in fp32, not in TF32, so that scores are the same on all machines.
     """
     reuse_memory()
     torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -57,7 +59,7 @@ def reuse_memory() -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory used so far: the GPU's by tensors, or the process's on a CPU; 0 where the system does not say."""
+    """The most memory used so far, in GB (10^9 bytes): of a GPU by tensors, on a CPU by the process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if device.type == "mps":
@@ -74,7 +76,7 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 def forget_peak_memory() -> None:
-    """Give unused memory back and count the most that is used from now on. On a CPU other than Linux's: nothing."""
+    """Begin to count `peak_memory_gb` anew, after unused memory is given back; for CPUs this works on Linux alone."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if allocator() == "glibc":

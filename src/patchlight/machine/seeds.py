@@ -1,11 +1,11 @@
-"""Random numbers that are counted, not consumed."""
+"""Random numbers that depend on (seed, purpose, epoch, step) alone, and not on what was drawn before."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-# What is drawn for a purpose never changes what is drawn for another.
+# A number for each purpose, so that what is drawn for one never changes what is drawn for another.
 STREAMS = {
     "init": 0,
     "order": 1,
@@ -27,5 +27,5 @@ def derive_seed(seed: int, stream: str, *counts: int) -> int:
 
 
 def seeded_generator(seed: int, stream: str, *counts: int) -> torch.Generator:
-    """A CPU generator with that derived seed."""
+    """A generator on the CPU with the seed that `derive_seed` gives."""
     return torch.Generator().manual_seed(derive_seed(seed, stream, *counts))
