@@ -1,4 +1,4 @@
-"""The errors a user can mend: one sentence each, naming what is wrong and the fix."""
+"""Errors that a user can mend: one sentence each, which names what is wrong and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class PatchlightError(ValueError):
-    """Something the user can put right. The command line prints its message alone and exits with 1."""
+    """Something that the user can mend. The command line prints its message alone and exits with 1."""
 
 
 class UsageError(PatchlightError):
@@ -21,8 +21,8 @@ class Interrupted(PatchlightError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause for the end of an error message: the nearest known name, or the list of them (the first twelve)."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if nearest:
+        return f"did you mean '{nearest[0]}'?"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"known: {', '.join(names[:12])}{more}"

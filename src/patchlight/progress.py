@@ -1,4 +1,4 @@
-"""What long work shows: a bar on a terminal, plain lines elsewhere; always on standard error, beside the results."""
+"""How long work shows that it goes on: a bar on a terminal, plain lines elsewhere; always on standard error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BAR_EVERY_S = 0.5
 
 
 def say(text: str) -> None:
-    """One line for the person watching, above the bar if there is one."""
+    """Print one line on standard error, above the progress bar where there is one."""
     tqdm.write(text, file=sys.stderr)
 
 
 class Progress:
-    """Counts steps towards `total`; ask `due()` before computing anything only to show it."""
+    """Counts steps from `done` to `total`. Ask `due()` before computing something that is only shown."""
 
     def __init__(self, total: int, label: str, done: int = 0) -> None:
         self.total, self.label, self.done = total, label, done
@@ -45,11 +45,12 @@ class Progress:
         self.bar.close()
 
     def advance(self, steps: int = 1) -> None:
+        """Count steps that are done."""
         self.done += steps
         self.bar.update(steps)
 
     def extend(self, total: int) -> None:
-        """The end has moved."""
+        """Set the number of steps anew."""
         self.total = self.bar.total = total
 
     def due(self) -> bool:
@@ -57,7 +58,7 @@ class Progress:
         return time.monotonic() - self.shown >= (BAR_EVERY_S if self.terminal else LINE_EVERY_S)
 
     def show(self, text: str) -> None:
-        """What stands behind the bar, or a line with the time left."""
+        """Show `text` behind the bar, or in a line with the steps done and the time left."""
         self.shown = time.monotonic()
         if self.terminal:
             self.bar.set_postfix_str(text, refresh=False)

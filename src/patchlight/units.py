@@ -6,7 +6,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A large number in few digits: 912, 2.69 M, 1.2 G."""
+    """A number in few digits: 912, 2.69 M, 1.2 G; `digits` counts all that are shown."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
         if abs(value) >= 0.9995 * size and abs(value) >= 9995:
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Time left or passed: 0:05, 12:30, 3:02:09; ? for an infinite one."""
+    """Seconds as a clock shows them: 0:05, 12:30, 3:02:09; "?" for infinity."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -36,7 +36,7 @@ def clock(seconds: float) -> str:
 
 
 def percent(rate: float, digits: int = 0) -> str:
-    """0.914 as "91 %"; what only rounds to none or to all is "<1 %" or ">99 %"."""
+    """A rate in 0..1 as per cent: 0.914 is "91 %"; what would be rounded to 0 or 100 % is "<1 %" or ">99 %"."""
     least = 10.0**-digits
     text = f"{100 * rate:.{digits}f}"
     if rate > 1e-9 and float(text) == 0:

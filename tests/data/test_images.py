@@ -101,10 +101,10 @@ def test_a_selection_keeps_its_own_rows() -> None:
         ({"labels": torch.tensor([0, 3])}, "labels: 3 is out of range; there are 3 class names"),
         ({"labels": torch.tensor([0, -1])}, "-1 is out of range"),
         ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, "int64"),
-        ({"labels": torch.tensor([[0, 1]])}, "a row"),
+        ({"labels": torch.tensor([[0, 1]])}, "one-dimensional"),
         ({"rows": torch.tensor([0, 2])}, "rows: 2 is out of range; there are 2 images"),
         ({"rows": torch.tensor([0])}, "1 images and 2 labels"),
-        ({"class_names": ("a", "b", "a")}, "'a' stands twice"),
+        ({"class_names": ("a", "b", "a")}, "class name 'a' twice"),
     ],
 )
 def test_wrong_parts_are_refused(change: dict[str, object], message: str) -> None:

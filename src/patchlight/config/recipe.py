@@ -77,7 +77,7 @@ class Config:
         }
 
     def of_stages(self) -> list[Config]:
-        """A recipe without stages for each of its stages, or itself."""
+        """A complete recipe without stages for each stage; of a recipe without stages, itself alone."""
         whole = self.to_dict()
         changes = whole.pop("stages", [])
         return [config_from_dict(laid_over(whole, change)) for change in changes] or [self]
@@ -91,11 +91,11 @@ class Config:
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """One setting, for help texts: `train.epochs`, `float`, "above 0", 10, what it means."""
+    """One setting, for help texts."""
 
-    key: str
-    kind: str
-    allowed: str
+    key: str  # train.epochs
+    kind: str  # "float", "numbers", or the values that it can take: "adamw|sgd|muon"
+    allowed: str  # "above 0"; empty where there is no range
     default: Any
     meaning: str
 
@@ -137,7 +137,7 @@ def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
 
 
 def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
-    """Raises UsageError for a stage that is no recipe when laid over `data`, or changes what all of them share."""
+    """Raises UsageError for a stage that is no valid recipe when laid over `data`, or changes what all stages share."""
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise UsageError(f"{origin}: stages are tables; write [[stages]] with its settings below")
     for number, stage in enumerate(stages, 1):
@@ -157,7 +157,7 @@ def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
 
 
 def laid_over(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`data` with the fields that a stage changes."""
+    """`data` with the fields of `changes` in place of its own: what a stage makes of the whole recipe."""
     return {
         section: {**data.get(section, {}), **changes[section]} if section in changes else data[section]
         for section in {**data, **changes}
@@ -170,7 +170,7 @@ def recipe_names() -> list[str]:
 
 
 def recipes() -> list[About]:
-    """What each of them says of itself."""
+    """The [about] sections of the recipes that come with Patchlight."""
     return [load_recipe(name).about for name in recipe_names()]
 
 
@@ -221,9 +221,10 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def _stage_of(data: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Where `key` of a command line belongs: "stages.2.optim.lr" is "optim.lr" of the second stage.
+    """The part of `data` that a command line's `key` sets, and the key in it: "stages.2.optim.lr" is "optim.lr" of the
+    second stage.
 
-    Raises UsageError for a stage that is not there, and for a setting of all stages that each of them has its own of.
+    Raises UsageError for a stage that does not exist, and for a setting of the whole that every stage sets itself.
     """
     stages = data.get("stages", [])
     if not key.startswith("stages."):

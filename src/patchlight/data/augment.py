@@ -1,8 +1,8 @@
 """Augmentation of whole batches on the training device; every image draws its own crop, mirror, policy and erasing.
 
-Drawing and doing are apart: a `draw_*` function takes a generator on the CPU and returns parameters for each image; the
-function it draws for takes images and explicit parameters. A run on a GPU therefore sees the same crops, and the host
-never waits for the device.
+Random numbers and pixels are apart: a `draw_*` function takes a generator on the CPU and returns parameters for each
+image; another function applies such parameters to images. So a run on a GPU sees the same crops as one on a CPU, and
+the host never waits for the device.
 
 Shapes: B batch, C channels, H, W. Images are uint8 (B, C, H, W) on any device; per-image parameters are (B,) tensors,
 and boxes are top, left, height, width in pixels, int64.
@@ -22,7 +22,7 @@ from patchlight.data.policies import POLICIES
 from patchlight.errors import UsageError
 from patchlight.machine.device import move
 
-ATTEMPTS = 10  # at a box that fits, as in torchvision
+ATTEMPTS = 10  # to draw a box that fits into the image, as in torchvision
 ERASING_SCALE = (0.02, 0.33)
 ERASING_RATIO = (0.3, 3.3)
 Box = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -117,7 +117,7 @@ def crop(
 
 
 def check_crop(padding: int, mode: str, size: tuple[int, int]) -> None:
-    """Raises UsageError where images of `size` (H, W) are too small to be reflected so far."""
+    """Raises UsageError where images of `size` (H, W) are too small for `padding` reflected pixels."""
     if mode == "reflect" and padding >= min(size):
         raise UsageError(
             f"augment.crop_padding is {padding}, but {size[0]} x {size[1]} images can be reflected by "
@@ -126,7 +126,7 @@ def check_crop(padding: int, mode: str, size: tuple[int, int]) -> None:
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:
-    """Positions up to size - 1 outside of 0..size-1, mirrored back: -1 is 1."""
+    """Positions at most size - 1 outside of 0..size-1, mirrored at the outermost pixel: -1 becomes 1."""
     return (size - 1) - ((size - 1) - position.abs()).abs()
 
 
@@ -162,7 +162,7 @@ def _first(fits: Tensor, sides: Tensor, otherwise: int) -> Tensor:
 def draw_resized_crop(
     batch: int, height: int, width: int, scale: Sequence[float], ratio: Sequence[float], generator: Generator
 ) -> Box:
-    """Boxes (B,) inside the image, of a share of its area in `scale` and of width over height in `ratio`.
+    """Boxes (B,) inside the image: their area is a share of the image's in `scale`, their width / height in `ratio`.
 
     The distribution of torchvision's RandomResizedCrop (Szegedy et al. 2015): ten attempts, then the largest box in the
     middle whose ratio is allowed.
@@ -172,9 +172,9 @@ def draw_resized_crop(
     last_w = min(width, round(height * ratio[1]))
     last_h = min(height, round(width / ratio[0]))
     h, w = _first(fits, h, last_h), _first(fits, w, last_w)
-    found = fits.any(1)
-    top = torch.where(found, (vertical * (height - h + 1)).long(), (height - h) // 2)
-    left = torch.where(found, (horizontal * (width - w + 1)).long(), (width - w) // 2)
+    some = fits.any(1)
+    top = torch.where(some, (vertical * (height - h + 1)).long(), (height - h) // 2)
+    left = torch.where(some, (horizontal * (width - w + 1)).long(), (width - w) // 2)
     return top, left, h, w
 
 
@@ -207,7 +207,7 @@ def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 
 
 def draw_mirrored(kind: Flip, indices: Tensor, seed: int, epoch: int, generator: Generator) -> Tensor | None:
-    """Which images to mirror, (B,) bool; None where none is."""
+    """Which images to mirror, (B,) bool, of those at `indices` (B,) in the set; None where `kind` is "none"."""
     if kind == "random":
         return torch.rand(len(indices), generator=generator) < 0.5
     return alternating_mask(indices, seed, epoch) if kind == "alternating" else None
@@ -254,7 +254,7 @@ def _signed(number: int) -> int:
 
 
 def draw_erasing(batch: int, height: int, width: int, prob: float, generator: Generator) -> Box:
-    """Boxes (B,) to erase: with `prob` a box of 2 to 33 % of the area and of height over width 0.3 to 3.3, else empty.
+    """Boxes (B,) to erase: with probability `prob` 2 to 33 % of the area, height / width of 0.3 to 3.3; else empty.
 
     The distribution of torchvision's RandomErasing; an image on which ten attempts do not fit keeps all its pixels.
     """

@@ -16,22 +16,27 @@ from patchlight.data.images import ImageSet
 from patchlight.machine.device import move
 from patchlight.machine.seeds import seeded_generator
 
-PIXELS_AT_ONCE = 512 * 32 * 32  # fewer are augmented more slowly, each: calls cost more than the work
+PIXELS_AT_ONCE = 512 * 32 * 32  # that are augmented together; with fewer, calls cost more than the work
 
 
 @dataclass(frozen=True)
 class Batch:
+    """One step's images and labels."""
+
     images: Tensor  # (B, C, H, W) uint8, augmented, on the training device
     targets: Tensor  # (B,) int64
     generator: torch.Generator  # of the batch's own draws, for mixing
 
 
 class TrainBatches:
-    """The batches of every epoch. Nothing is consumed by `batch`, so any step can be made again.
+    """The batches of every epoch. `batch` changes no state that matters, so any step can be made again.
 
-    On a GPU with room for it, the whole set is moved there once; else images are gathered in memory and moved. Either
-    way they are augmented on `device`, those of a few small batches together, and what is drawn does not depend on
-    where.
+    On a GPU with room for it, the whole set is moved there once; else images are gathered in memory and moved batch by
+    batch. Either way they are augmented on `device`, a few small batches in one call. The random numbers are the same
+    on every device.
+
+    `fill` (C,) uint8 is the colour that random erasing paints. The last images of an epoch that do not fill a batch are
+    left out.
     """
 
     def __init__(
@@ -39,38 +44,38 @@ class TrainBatches:
     ) -> None:
         self.images, self.config, self.seed, self.device = images, config, seed, device
         self.batch_size = min(batch_size, len(images))
-        self.fill = fill  # (C,) uint8, what random erasing writes
-        self.steps_per_epoch = len(images) // self.batch_size  # what is left over comes up in another epoch's order
+        self.fill = fill
+        self.steps_per_epoch = len(images) // self.batch_size
         self._resident = images.to(device) if fits_on(device, images) else None
         height, width = images.image_size
         together = PIXELS_AT_ONCE // (self.batch_size * height * width)
         self.together = max(1, min(together, self.steps_per_epoch))  # steps whose images are augmented at once
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
-        self._share: tuple[tuple[int, int, bool], tuple[Tensor, Tensor]] | None = None
+        self._group: tuple[tuple[int, int, bool], tuple[Tensor, Tensor]] | None = None  # the last that was made
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of the set in this epoch, (N,)."""
+        """The order of the set's images in this epoch, a permutation (N,) int64."""
         if self._order[0] != epoch:
             draw = seeded_generator(self.seed, "order", epoch)
             self._order = epoch, torch.randperm(len(self.images), generator=draw)
         return self._order[1]
 
     def indices(self, epoch: int, step: int, steps: int = 1) -> Tensor:
-        """Which images of the set make the batches of `steps` steps from `step` on, (steps * B,)."""
+        """The indices in the set of the images of `steps` batches from `step` on, (steps * B,) int64."""
         return self.order(epoch)[step * self.batch_size :][: steps * self.batch_size]
 
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
         place = step % self.together
         first = epoch, step - place, strong
-        if self._share is None or self._share[0] != first:
-            self._share = first, self.share(*first)
-        images, targets = self._share[1]
+        if self._group is None or self._group[0] != first:
+            self._group = first, self.group(*first)
+        images, targets = self._group[1]
         own = slice(place * self.batch_size, (place + 1) * self.batch_size)
         return Batch(images[own], targets[own], seeded_generator(self.seed, "mix", epoch, step))
 
-    def share(self, epoch: int, step: int, strong: bool = True) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels of the batches that are made together from `step` on."""
+    def group(self, epoch: int, step: int, strong: bool = True) -> tuple[Tensor, Tensor]:
+        """Augmented images and labels of the batches that are made together, those of `step` first."""
         indices = self.indices(epoch, step, min(self.together, self.steps_per_epoch - step))
         images, targets = self.gather(indices)
         draw = seeded_generator(self.seed, "augment", epoch, step)
@@ -87,7 +92,7 @@ class TrainBatches:
         return pixels, targets
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) uint8 and labels (B,) of these places (on the CPU), on the device."""
+        """The images (B, C, H, W) uint8 and labels (B,) int64 at `indices` (on the CPU), on the device."""
         if self._resident is None:
             images, labels = self.images.gather(indices)
             if self.device.type == "cuda":
@@ -99,7 +104,7 @@ class TrainBatches:
 
 
 def fits_on(device: torch.device, images: ImageSet) -> bool:
-    """A GPU whose free memory is at least four times the set's pixels. A CPU's memory is where they are already."""
+    """Whether a whole set is kept on the device: on a CUDA GPU with free memory of at least four times its pixels."""
     if device.type != "cuda":
         return False
     height, width = images.image_size

@@ -1,8 +1,8 @@
-"""Decoded pixels of sets that are too large for memory, in files that are checked before they are believed.
+"""Decoded pixels of sets that are too large for memory, in files whose checksums are compared before they are used.
 
-A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, which says what they are
-and holds their checksum. KEY is a hash of everything the pixels depend on. Both are written under another name and
-moved into place when complete, the JSON last, so that a crash leaves at most a file nobody looks for.
+A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, with their shape and
+checksum. KEY is a hash of everything the pixels depend on. Both are written under another name and moved into place
+when complete, the JSON last, so that a crash leaves at most a file that is never read.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 READ_BYTES = 2**24
-STALE_SECONDS = 24 * 3600
+STALE_S = 24 * 3600  # after which a temporary file was left by a process that was killed
 
 
 def cached_pixels(key: str, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> Tensor:
     """A memory-mapped tensor of this shape, uint8, taken from the cache or written there first.
 
-    `key` stands for everything the pixels depend on. `chunks` walks the pixels along the first axis;
-    it is called when they are not in the cache, or with a logged warning when what is there is damaged. Writing to the
+    `key` stands for everything the pixels depend on. `chunks` gives the pixels piece by piece along the first axis. It
+    is called when they are not in the cache, or, with a logged warning, when the cached file is damaged. Writing to the
     tensor changes nothing on disk. Raises PatchlightError where the cache folder is full or cannot be written to, and
     whatever `chunks` raises.
     """
@@ -103,7 +103,7 @@ def _write(pixels: Path, sidecar: Path, shape: tuple[int, ...], chunks: Callable
 
 
 class _Temporary:
-    """A file that takes its place when the block ends well and leaves nothing behind when it does not."""
+    """A new file that replaces `path` when the block ends without an error, and is removed when it does not."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -128,10 +128,10 @@ class _Temporary:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Delete what a killed process left behind. A day is longer than any process writes without touching its file."""
+    """Delete temporary files that a killed process has left. No process writes for a day without changing its file."""
     for path in folder.glob(".*.tmp"):
         try:
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            if time.time() - path.stat().st_mtime > STALE_S:
                 path.unlink()
         except OSError:
             continue  # another process was faster

@@ -175,7 +175,7 @@ def image_dimensions(encoded: Encoded, name: str) -> tuple[int, int]:
 
 
 def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
-    """The same from the file's head alone; None where that cannot be read."""
+    """Height and width after the EXIF orientation, from the file's header alone; None where that cannot be read."""
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
     try:
@@ -208,7 +208,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
-    """The middle of a very long image. What is cut off could not be seen, and resizing it could fill the memory."""
+    """The middle of a very long image: the square crop reaches no further, and resizing all could fill the memory."""
     width, height = image.size
     reach = 5 * min(width, height)
     if max(width, height) <= 2 * reach:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from patchlight.errors import PatchlightError
 
-# Images looked at together where a whole set is read: 48 MB of 224 x 224 pixels, and less than that in the common case.
+# Images that are read together where a whole set is walked: 48 MB of 224 x 224 pixels.
 CHUNK = 320
 
 Indices = Tensor | np.ndarray | Sequence[int] | range
@@ -24,10 +24,10 @@ Indices = Tensor | np.ndarray | Sequence[int] | range
 class ImageSet:
     """Labelled images of one size.
 
-    `images` is (M, 3, H, W) uint8, in memory or memory-mapped, and may be shared by several sets; `rows` (N,) int64
-    says which of its images are this set's, in order, and None says all of them (N = M). `labels` is (N,) int64, this
-    set's own. Read pixels through `gather`, which knows about `rows`. `notes` are sentences about what was done to the
-    source that a reader of results should know.
+    `images` is (M, 3, H, W) uint8, in memory or memory-mapped, and may be shared by several sets. `rows` (N,) int64 are
+    the indices in `images` of this set's images, in order; None stands for all of them (N = M). `labels` (N,) int64
+    belong to this set alone. Read pixels through `gather`, which applies `rows`. `notes` are sentences about what was
+    done to the source, for readers of the results.
 
     Raises PatchlightError where a tensor has a wrong type or shape, or a label or a row is out of range.
     """
@@ -48,7 +48,7 @@ class ImageSet:
             raise PatchlightError(f"an image set has {count} images and {len(self.labels)} labels")
         if len(set(self.class_names)) != len(self.class_names):
             twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
-            raise PatchlightError(f"the class name {twice!r} stands twice in an image set")
+            raise PatchlightError(f"an image set has the class name {twice!r} twice")
 
     def __len__(self) -> int:
         """The number of images."""
@@ -60,16 +60,16 @@ class ImageSet:
         return int(self.images.shape[2]), int(self.images.shape[3])
 
     def gather(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """The images (B, 3, H, W) uint8 and labels (B,) int64 of these items, as new tensors in the given order.
+        """The images (B, 3, H, W) uint8 and labels (B,) int64 at `indices`, as new tensors in the given order.
 
-        `indices` are B whole numbers in 0..N-1. Raises PatchlightError for one outside.
+        `indices` are B whole numbers in 0..N-1. Raises PatchlightError for one out of range.
         """
         chosen = self._checked(indices)
         rows = chosen if self.rows is None else self.rows[chosen]
         return self.images.index_select(0, rows), self.labels.index_select(0, chosen)
 
     def select(self, indices: Indices) -> ImageSet:
-        """These items, in the given order, as a set that shares this one's pixels. Raises as `gather` does."""
+        """The images at `indices`, in the given order, as a set that shares this one's pixels. Raises as `gather`."""
         chosen = self._checked(indices)
         rows = chosen.clone() if self.rows is None else self.rows[chosen]
         return replace(self, labels=self.labels[chosen], rows=rows)
@@ -104,7 +104,9 @@ class ImageSet:
         if chosen.numel() == 0:
             chosen = chosen.to(torch.int64).reshape(0)
         if chosen.dim() != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
-            raise PatchlightError(f"items are chosen by a row of whole numbers, not by {chosen.dtype} {_shape(chosen)}")
+            raise PatchlightError(
+                f"indices are a list or a one-dimensional tensor of whole numbers, not {chosen.dtype} {_shape(chosen)}"
+            )
         chosen = chosen.to(torch.int64)
         _check_index_tensor(chosen, "indices", len(self), f"{len(self)} images")
         return chosen
@@ -141,24 +143,24 @@ def digest(images: ImageSet) -> str:
 
 
 def content_hash(pixels: np.ndarray) -> bytes:
-    """16 bytes that two images share only when their shape and every pixel are the same. `pixels`: uint8, any shape."""
+    """A hash of 16 bytes of `pixels` (uint8, any shape): the same only where the shape and every pixel are the same."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
 def label_conflicts(images: ImageSet) -> int:
-    """How many different pictures stand in the set more than once and under several labels."""
+    """How many different pictures are in the set more than once, with several labels."""
     labels: dict[bytes, set[int]] = {}
     for key, label in zip(images.hashes, images.labels.tolist(), strict=True):
         labels.setdefault(key, set()).add(label)
-    return sum(len(found) > 1 for found in labels.values())
+    return sum(len(own) > 1 for own in labels.values())
 
 
 def overlap(a: ImageSet, b: ImageSet) -> list[tuple[int, int]]:
-    """Pairs (item of `a`, item of `b`) whose pixels are exactly the same: each item of `b` with its first twin in `a`.
+    """Pairs (index in `a`, index in `b`) of equal pixels: each image of `b` that is in `a`, with its first place there.
 
-    Empty where the sets share no image: what training, validation and test sets should be.
+    Empty where the sets share no image, as training, validation and test sets should.
     """
     first: dict[bytes, int] = {}
     for index, key in enumerate(a.hashes):
@@ -175,7 +177,7 @@ def _check_images(images: Tensor) -> None:
 
 def _check_index_tensor(values: Tensor, name: str, limit: int, of_what: str) -> None:
     if values.dtype != torch.int64 or values.dim() != 1:
-        raise PatchlightError(f"{name} are a row of int64 numbers, not {values.dtype} {_shape(values)}")
+        raise PatchlightError(f"{name} are a one-dimensional tensor of int64, not {values.dtype} {_shape(values)}")
     if len(values) and (int(values.min()) < 0 or int(values.max()) >= limit):
         wrong = int(values.min()) if int(values.min()) < 0 else int(values.max())
         raise PatchlightError(f"{name}: {wrong} is out of range; there are {of_what}")

@@ -1,7 +1,7 @@
-"""A source before decoding, and the way from there to `ImageSet`s in memory or in the cache.
+"""A source before decoding (`Listing`), and the way from there to `ImageSet`s in memory or in the cache.
 
-Every kind of source ends in a `Listing`; what follows is the same for all of them. A listing is cheap: it knows labels
-and names, and hands out files one after the other, so that a set larger than memory can be decoded as it streams by.
+Every source makes a `Listing`; what follows is the same for all of them. A listing is cheap: it holds labels and names,
+and gives files one after the other, so that a set larger than memory is decoded piece by piece.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 
-# Pillow lets go of Python's lock while it decodes. For small images taking the lock back costs more than is won
-# (measured: 32 x 32 a third slower with two threads, 256 x 256 twice as fast), so they are decoded without threads.
+# Pillow releases Python's global lock while it decodes. For small images taking the lock again costs more than threads
+# gain (measured: 32 x 32 a third slower with two threads, 256 x 256 twice as fast), so they are decoded without.
 THREADS_FROM_PIXELS = 192 * 192
 
 # Images decoded together: few enough that their files, and their pixels, stay small beside the set.
 CHUNK_IMAGES = 128
 CHUNK_BYTES = 16_000_000
 
-HEADS = 200  # images of a split whose size is asked for first
+HEADERS = 200  # images of a split whose size is read from the file's header before any is decoded
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def hash_of(facts: Any) -> str:
 
 
 def file_facts(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Full name, size and time of change (ns) of files: what changes when they do."""
+    """Full path, size in bytes and time of change (ns) of files, by which a changed file is noticed."""
     return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
@@ -89,34 +89,35 @@ def match_splits(names: Iterable[str], where: str) -> tuple[dict[str, str], tupl
     A split that is alone is "train" whatever its name. Raises PatchlightError where two names mean the same split or
     none is known.
     """
-    found: dict[str, str] = {}
+    matched: dict[str, str] = {}
     left_out: list[str] = []
     own = list(names)
     for name in own:
         ours = SPLIT_NAMES.get(name.lower())
         if ours is None:
             left_out.append(name)
-        elif ours in found:
-            raise PatchlightError(f"{where} has two splits for '{ours}': '{found[ours]}' and '{name}'; remove one")
+        elif ours in matched:
+            raise PatchlightError(f"{where} has two splits for '{ours}': '{matched[ours]}' and '{name}'; remove one")
         else:
-            found[ours] = name
-    if not found and len(own) == 1:
+            matched[ours] = name
+    if not matched and len(own) == 1:
         return {"train": own[0]}, ()
-    if not found:
+    if not matched:
         raise PatchlightError(
             f"{where} has no split called train, val or test, but {', '.join(own) or 'none at all'}; rename them"
         )
-    ordered = {key: found[key] for key in dict.fromkeys(SPLIT_NAMES.values()) if key in found}
+    ordered = {key: matched[key] for key in dict.fromkeys(SPLIT_NAMES.values()) if key in matched}
     return ordered, (f"left out of {where}: {', '.join(left_out)}",) if left_out else ()
 
 
 @dataclass
 class BadFiles:
-    """What could not be decoded, kept while the walk goes on so that an error can say how many there are."""
+    """Why images could not be decoded, collected so that one error can say how many they are."""
 
     reasons: list[str] = field(default_factory=list)
 
     def raise_if_any(self, total: int, source: str) -> None:
+        """Raise PatchlightError with the first reason and how many of the `total` images are bad."""
         if not self.reasons:
             return
         count, first = len(self.reasons), self.reasons[0]
@@ -125,7 +126,7 @@ class BadFiles:
 
 
 class _MixedSizesError(Exception):
-    """Images that were taken to have one size have not. Its text names the first that differs."""
+    """The images do not all have one size. Its text names the first that differs."""
 
 
 def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:
@@ -150,13 +151,13 @@ def decode_listing(
     if wanted is not None:
         return _decoded(listing, source, wanted, False, memory_limit_mb)
     height, width, name = first_dimensions(listing)
-    if not name:  # not one can be read: decoding them says so
+    if not name:  # no image can be read, and decoding says why
         return _decoded(listing, source, fallback, False, memory_limit_mb)
     if height != width:
         why = f"the images are not square ({name} is {width} x {height})"
     else:
         try:
-            _check_heads(listing, height)
+            _check_headers(listing, height)
             return _decoded(listing, source, height, True, memory_limit_mb)
         except _MixedSizesError as error:
             why = f"the images have different sizes ({name} is {width} x {height}, {error})"
@@ -175,12 +176,12 @@ def first_dimensions(listing: Listing) -> tuple[int, int, str]:
     return 0, 0, ""
 
 
-def _check_heads(listing: Listing, size: int) -> None:
+def _check_headers(listing: Listing, size: int) -> None:
     """Raises _MixedSizesError where one of the first images has another size, before much is decoded or written."""
     for split in listing.splits.values():
-        for name, encoded in islice(split.items(), HEADS):
-            if (found := header_dimensions(encoded)) not in (None, (size, size)):
-                raise _MixedSizesError(f"{name} is {found[1]} x {found[0]}")
+        for name, encoded in islice(split.items(), HEADERS):
+            if (dimensions := header_dimensions(encoded)) not in (None, (size, size)):
+                raise _MixedSizesError(f"{name} is {dimensions[1]} x {dimensions[0]}")
 
 
 def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iterator[np.ndarray]:
@@ -246,11 +247,11 @@ def _decoded(listing: Listing, source: str, size: int, strict: bool, memory_limi
         for chunk in chunks():
             pixels[at : at + len(chunk)] = torch.from_numpy(chunk)
             at += len(chunk)
-    return _cut(listing, pixels)
+    return _split(listing, pixels)
 
 
-def _cut(listing: Listing, pixels: torch.Tensor) -> dict[str, ImageSet]:
-    """The pixels of all splits in a row, as a set for each."""
+def _split(listing: Listing, pixels: torch.Tensor) -> dict[str, ImageSet]:
+    """A set for each split, of `pixels` (N, 3, H, W), in which those of all splits follow each other."""
     sets, at = {}, 0
     for key, split in listing.splits.items():
         part = pixels[at : at + len(split.labels)]

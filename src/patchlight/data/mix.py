@@ -24,10 +24,10 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix each image and its label with another of the batch, as `config` says.
 
-    `targets` (B,) int64 in 0..num_classes-1. A share `mix_prob` is mixed, with mixup or CutMix, whichever has an alpha
-    above 0; where both have, a share `cutmix_share` gets CutMix. `mix_mode` "image" draws all this for each image,
-    "batch" once for all, as torchvision and timm do; partners are a random permutation in both. Returns images as given
-    where both alphas are 0, and soft targets (B, K) float32.
+    `targets` (B,) int64 in 0..num_classes-1. Images are mixed with probability `mix_prob`, by mixup or CutMix, the one
+    whose alpha is above 0; where both are, by CutMix with probability `cutmix_share`. `mix_mode` "image" draws all this
+    for each image, "batch" once for all, as torchvision and timm do; partners are a random permutation in both. Returns
+    images as given where both alphas are 0, and soft targets (B, K) float32.
     """
     soft = one_hot(targets, num_classes)
     if config.mixup_alpha == 0 and config.cutmix_alpha == 0:
@@ -55,7 +55,7 @@ def mix(
 
 
 def _cutmix_share(config: AugmentConfig) -> float:
-    """Of the mixed images, the share that gets CutMix."""
+    """The probability that a mixed image is mixed by CutMix."""
     if config.mixup_alpha and config.cutmix_alpha:
         return config.cutmix_share
     return 1.0 if config.cutmix_alpha else 0.0
@@ -69,9 +69,8 @@ def one_hot(targets: Tensor, num_classes: int) -> Tensor:
 
 def draw_beta(count: int, alpha: float, generator: Generator) -> Tensor:
     """(count,) float32 from Beta(alpha, alpha), alpha above 0."""
-    # Of two Gamma(alpha) numbers, the first over their sum. torch.distributions takes no generator, its kernel does.
-    # A small alpha underflows, so draw Gamma(alpha + 1) * U^(1 / alpha), which is the same (Marsaglia and Tsang 2000),
-    # and stay with logarithms.
+    # The first of two Gamma(alpha) numbers over their sum. A Gamma number of a small alpha may underflow to 0, so this
+    # draws Gamma(alpha + 1) * U^(1 / alpha), which has the same distribution (Marsaglia and Tsang 2000), in logarithms.
     gamma = standard_gamma(torch.full((2, count), alpha + 1, dtype=torch.float64), generator)
     uniform = 1 - torch.rand((2, count), generator=generator, dtype=torch.float64)  # above 0
     first, second = gamma.log() + uniform.log() / alpha

@@ -24,7 +24,7 @@ from patchlight.errors import PatchlightError
 
 TEST_SHARE = 0.2
 TEST_SEED = 0
-SEEN_AND_HELD = (
+PAIRS_TO_COMPARE = (
     ("training", "validation"),
     ("training", "test"),
     ("validation", "test"),
@@ -59,7 +59,7 @@ def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
 
 
 def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
-    """Cut a source's sets ("train" and perhaps "val" and "test") by `config`, stratified and by `config.split_seed`.
+    """Divide a source's sets ("train", and perhaps "val" and "test") as `config` says, stratified by class.
 
     The images keep the source's order. Raises PatchlightError where there is no training split, or a class has fewer
     images than a setting asks for.
@@ -93,7 +93,7 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
         val = _take(val, config.val_per_class, config.split_seed, "validation", "val_per_class")
     test = _take(test, config.test_per_class, config.split_seed, "test", "test_per_class")
     cut = {"training": train, "validation": val, "test": test, "subset test": subset_test}
-    for seen, held in SEEN_AND_HELD:
+    for seen, held in PAIRS_TO_COMPARE:
         if copies := _copies(cut[seen], cut[held]):
             notes.append(
                 f"{held} images that are exact copies of {seen} images: {copies}; the {held} score flatters the model"
@@ -122,8 +122,8 @@ def _cut_test(train: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 def _cut_val(train: ImageSet, config: DataConfig) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
-    """Training images from the front of each class's order, validation images from its back, and before these the
-    subset's own test images.
+    """Training images are taken from the front of each class's order, validation images from its back, and the images
+    of the subset's own test from before these.
     """
     front, back, before = [], [], []
     tested = config.subset_test_per_class or 0

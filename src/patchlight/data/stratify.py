@@ -1,8 +1,8 @@
-"""Choosing rows class by class, by a seed.
+"""Stratified splits: rows are chosen class by class, by a seed.
 
-Every class has its rows in one order, which depends on the seed, the class and how many rows it has. Training rows are
-taken from the front and held-out rows from the back. So 100 training images of each class are among the 200 that the
-same seed gives, and the validation set stays when the number of training images changes.
+The rows of a class are shuffled once; their order depends on the seed, the class and how many rows it has. Training
+rows are taken from the front and held-out rows from the back. So 100 training images of a class are among the 200 that
+the same seed gives, and the validation set stays the same when the number of training images changes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def class_orders(labels: np.ndarray, seed: int, classes: int | None = None) -> l
 
 
 def share_of(count: int, fraction: float) -> int:
-    """How many of a class's `count` images a share is: rounded, but at least one and not all where there are two."""
+    """`fraction` (0..1) of `count` images: rounded, but at least one and not all where there are two or more."""
     if fraction == 0 or count < 2:
         return 0
     return min(count - 1, max(1, math.floor(count * fraction + 0.5)))
 
 
 def cut_off(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (kept, cut off), each sorted: `fraction` of every class is cut off."""
+    """Divide the rows of `labels` (N,) int64 into (kept, cut off), sorted, with `fraction` of each class cut off."""
     kept, cut = [], []
     for rows in class_orders(labels, seed):
         at = len(rows) - share_of(len(rows), fraction)

@@ -32,7 +32,7 @@ def time_step(trainer: Trainer, seconds: float) -> float:
         synchronize(trainer.device)
 
     def share(_: int) -> None:
-        trainer.batches.share(0, 0)
+        trainer.batches.group(0, 0)
         synchronize(trainer.device)
 
     step(0)  # its batch is there from now on

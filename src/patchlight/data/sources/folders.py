@@ -40,30 +40,30 @@ def list_image_folder(root: Path) -> Listing:
     """
     folders, notes = _split_folders(root)
     classes = {key: _folders(folder) for key, folder in folders.items()}
-    names = sorted({folder.name for found in classes.values() for folder in found})
+    names = sorted({folder.name for below in classes.values() for folder in below})
     if not names:
         raise PatchlightError(
             f"{root} has no class folders with images; expected {root.name}/CLASS/*.png or "
             f"{root.name}/train/CLASS/*.png, or Parquet files, or the official CIFAR files"
         )
     files = {
-        key: [(path, names.index(folder.name)) for folder in found for path in _images(folder)]
-        for key, found in classes.items()
+        key: [(path, names.index(folder.name)) for folder in below for path in _images(folder)]
+        for key, below in classes.items()
     }
     _refuse_empty_classes(root, names, files)
     strays = [path for folder in {root, *folders.values()} for path in _images(folder)]
     if strays:
         notes += (f"left out of {root}: {len(strays)} images outside class folders, such as {min(strays).name}",)
-    if deeper := [path for found in classes.values() for folder in found for path in _images_below(folder)]:
+    if deeper := [path for below in classes.values() for folder in below for path in _images_below(folder)]:
         where = min(deeper).relative_to(root)
         notes += (f"left out of {root}: {len(deeper)} images in folders inside class folders, such as {where}",)
-    empty = [key for key, found in files.items() if not found]
+    empty = [key for key, own in files.items() if not own]
     if empty:
         notes += (f"left out of {root}: the split {', '.join(empty)} has no images",)
     return Listing(
-        {key: _split(found) for key, found in files.items() if found},
+        {key: _split(own) for key, own in files.items() if own},
         tuple(names),
-        lambda: hash_of(file_facts(path for found in files.values() for path, _ in found)),
+        lambda: hash_of(file_facts(path for own in files.values() for path, _ in own)),
         notes=notes,
     )
 
@@ -87,7 +87,7 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
 
 def _refuse_empty_classes(root: Path, names: list[str], files: dict[str, list[tuple[Path, int]]]) -> None:
-    filled = {label for found in files.values() for _, label in found}
+    filled = {label for own in files.values() for _, label in own}
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
@@ -102,8 +102,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted((path for path in found if path.is_file()), key=_name)
+    images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted((path for path in images if path.is_file()), key=_name)
 
 
 def _images_below(folder: Path) -> list[Path]:

@@ -1,9 +1,9 @@
-"""Made-up images in which one known patch decides the label: a map that is true points at it.
+"""Made-up images in which one known patch decides the label, so that it is known where an explanation should point.
 
-An image is 32 x 32: a soft background of chance, one mark of its class (4 x 4 pixels, on a grid of 8 x 8 places), and
-decoys, marks of no class that stand out as much. The last class has decoys only: without it a model could tell one
-class by the absence of all other marks, and there would be no patch to point at. Everything follows from fixed seeds,
-so nothing is stored.
+An image is 32 x 32: a smooth random background, one mark of its class (4 x 4 pixels, on a grid of 8 x 8 places), and
+decoys, marks of no class that are as conspicuous. The last class has decoys alone: without it a model could tell one
+class by the absence of all other marks, and no patch would be the evidence. Everything follows from fixed seeds, so
+nothing is stored.
 """
 
 from __future__ import annotations
