@@ -22,7 +22,7 @@ from benchmarks.timing import Sampler, Seconds, interleave, sampler, spread
 from patchlight.config import ModelConfig, load_recipe
 from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 from patchlight.models import create_model, new_spec
 from patchlight.models.registry import all_arguments
 

@@ -25,7 +25,7 @@ from benchmarks.timing import sampler
 from patchlight.config import load_recipe
 from patchlight.data.splits import load_splits
 from patchlight.machine.device import DTYPES, synchronize
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 from patchlight.models.summary import count_flops
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer

@@ -21,7 +21,7 @@ from benchmarks.timing import Sampler, compare, interleave, sampler
 from patchlight.config import AugmentConfig
 from patchlight.data.batches import TrainBatches
 from patchlight.data.images import ImageSet
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 from patchlight.models import pixels_to_input
 
 OURS = "Patchlight"

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import markdown
 from benchmarks.options import Options
 from benchmarks.timing import compare, interleave, sampler
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 
 Work = Callable[[], Tensor]
 Make = Callable[[torch.dtype], Work]

@@ -28,7 +28,7 @@ from benchmarks.contenders import (
 from benchmarks.options import Options
 from benchmarks.timing import interleave, sampler, spread
 from patchlight.machine.device import autocast
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 
 HEAD_DIM = 64
 

@@ -27,7 +27,7 @@ from benchmarks.contenders import (
 from benchmarks.options import Options
 from benchmarks.timing import Seconds, compare, interleave, sampler
 from benchmarks.worker import Worker
-from patchlight.machine.memory import reuse_memory
+from patchlight.machine.process import reuse_memory
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from benchmarks.contenders import CONTENDERS, MODULES, Shape, training_step
 from benchmarks.options import ROOT
 from benchmarks.timing import sampler
 from patchlight.machine.device import synchronize
-from patchlight.machine.memory import forget_peak_memory, peak_memory_gb, reuse_memory
+from patchlight.machine.process import forget_peak_memory, peak_memory_gb, reuse_memory
 
 TINY = Shape(img_size=8, dim=12, depth=1, batch=1)
 

@@ -55,6 +55,18 @@ def test_every_list_of_names_is_held_against_its_table():
     assert kind_of(Precision).choices == get_args(Precision)
 
 
+@pytest.mark.parametrize(("setting", "names"), [table[:2] for table in TABLES], ids=lambda value: str(value)[:20])
+def test_a_name_that_is_appended_may_be_used_in_a_recipe(setting, names):
+    with pytest.raises(UsageError, match="cannot be 'mine'"):
+        load_recipe("quickstart", {setting: "mine"})
+    names.append("mine")
+    try:
+        section, name = setting.split(".")
+        assert getattr(getattr(load_recipe("quickstart", {setting: "mine"}), section), name) == "mine"
+    finally:
+        names.remove("mine")
+
+
 def test_a_name_and_a_row_are_all_that_a_policy_takes(monkeypatch):
     """From outside the package: the recipe knows the name at once, and training runs the row."""
     monkeypatch.setitem(POLICIES, "negative", lambda images, config, generator: 255 - images)

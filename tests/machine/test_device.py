@@ -10,7 +10,7 @@ import torch
 from patchlight.errors import UsageError
 from patchlight.machine.device import autocast, resolve_device
 from patchlight.machine.hardware import describe_machine
-from patchlight.machine.memory import cpu_threads
+from patchlight.machine.process import cpu_threads
 from patchlight.machine.seeds import STREAMS, derive_seed
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchlight.machine import fastest
-from patchlight.machine.cache import cache_folder
+from patchlight.machine.process import cache_folder
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from patchlight.data.splits import Splits
 from patchlight.machine.device import has_compiler, resolve_device
 from patchlight.machine.fastest import probe_precision, resolve_precision
 from patchlight.machine.hardware import describe_machine
-from patchlight.machine.memory import allocator, forget_peak_memory, peak_memory_gb, tune_process
+from patchlight.machine.process import allocator, forget_peak_memory, peak_memory_gb, tune_process
 from patchlight.models import MODELS, ModelCard, build_model, new_spec
 from patchlight.progress import say
 from patchlight.runs import Run

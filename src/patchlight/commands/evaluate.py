@@ -12,7 +12,7 @@ from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
-from patchlight.machine.memory import tune_process
+from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.progress import say
 from patchlight.runs import Run

@@ -19,7 +19,7 @@ from patchlight.data.decode import load_image
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation.methods import METHODS, explain, find_method
 from patchlight.machine.device import resolve_device
-from patchlight.machine.memory import tune_process
+from patchlight.machine.process import tune_process
 from patchlight.models import load_classifier
 from patchlight.models.anatomy import dissect
 from patchlight.reporting.map_figures import Subject, write_figures

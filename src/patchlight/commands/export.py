@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
 from patchlight.models.families.hub import first_line

@@ -11,7 +11,7 @@ import torch
 from patchlight.data.decode import load_image
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import autocast, resolve_device
-from patchlight.machine.memory import tune_process
+from patchlight.machine.process import tune_process
 from patchlight.models import load_classifier
 
 PREDICT_BATCH = 256  # image files decoded and classified together

@@ -18,7 +18,7 @@ from patchlight.evaluation.features import pooled_features
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
-from patchlight.machine.memory import cpu_threads, tune_process
+from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import check_model
 from patchlight.progress import say
 from patchlight.training.setup import build

@@ -15,7 +15,7 @@ from patchlight.errors import UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.hardware import describe_machine
-from patchlight.machine.memory import cpu_threads, tune_process
+from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import check_model, load_model
 from patchlight.models.reference import folder_of
 from patchlight.models.summary import count

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from patchlight.errors import PatchlightError
-from patchlight.machine.cache import cache_folder
+from patchlight.machine.process import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchlight.machine.cache import cache_folder
 from patchlight.machine.compat import has_bf16_instructions
 from patchlight.machine.device import DTYPES, autocast, synchronize
 from patchlight.machine.hardware import hardware_name
+from patchlight.machine.process import cache_folder
 
 ROUNDS, WARM_ROUNDS = 9, 2
 MOST_SPREAD = 1.5  # median over shortest round; with more, other processes have disturbed the timing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models.layers import EPS
 from patchlight.models.vit import VisionTransformer
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from patchlight.config.sections import LoraConfig
 from patchlight.errors import UsageError
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models.families import structure_of
 
 

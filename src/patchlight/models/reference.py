@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models.card import FORMAT
 from patchlight.models.registry import MODELS
 

@@ -11,7 +11,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.device import check_compile, resolve_device
 from patchlight.machine.fastest import resolve_precision
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models import ModelCard, resize_model
 from patchlight.models.lora import has_lora
 from patchlight.progress import say

@@ -21,7 +21,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.machine.device import autocast, resolve_device
 from patchlight.machine.fastest import resolve_precision
-from patchlight.machine.memory import peak_memory_gb
+from patchlight.machine.process import peak_memory_gb
 from patchlight.machine.seeds import derive_seed
 from patchlight.models import ModelCard
 from patchlight.models.fused import resolve_fused, set_fused_attn

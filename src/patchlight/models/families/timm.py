@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models.backbone import (
     COMMON,
     Backbone,

@@ -11,7 +11,7 @@ from torch import nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import (
     COMMON,

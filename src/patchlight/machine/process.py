@@ -1,17 +1,44 @@
-"""Threads and memory of this process."""
+"""This process: its optional libraries, its cache folder, its threads and its memory."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from patchlight.errors import UsageError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def import_library(name: str, extra: str = "hub") -> Any:
+    """A library that comes with an extra of the package, imported where it is needed.
+
+    Raises UsageError, which says what to install, where it is missing.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise UsageError(f"{name} is not installed; pip install 'patchlight[{extra}]'") from None
+
+
+def cache_folder() -> Path:
+    """Where decoded images and measured times are kept.
+
+    $PATCHLIGHT_CACHE, else $XDG_CACHE_HOME/patchlight, else ~/.cache/patchlight.
+    """
+    if own := os.environ.get("PATCHLIGHT_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "patchlight"
+    return Path.home() / ".cache" / "patchlight"
 
 
 @contextlib.contextmanager
