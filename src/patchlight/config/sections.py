@@ -51,7 +51,8 @@ class DataConfig(Section):
     """Which images, and how they are divided into training, validation and test sets."""
 
     source: Annotated[
-        str, "digits, planted, cifar10, cifar100, hf:owner/name[:config], or the path of a folder or archive"
+        str,
+        "a named source such as digits or cifar10, hf:owner/name[:config], or the path of a folder, archive or Parquet file",
     ] = "digits"
     image_size: Annotated[
         int | None,
@@ -69,7 +70,7 @@ class DataConfig(Section):
         COUNT,
     ] = None
     val_fraction: Annotated[
-        float, "share of the training images that validate, where the source has no validation split", PROPER_RATE
+        float, "share of the training images that become the validation set, where the source has none", PROPER_RATE
     ] = 0.1
     split_seed: Annotated[int, "random seed of the splits, which train.seed does not change", NOT_NEGATIVE] = 0
     mean: Annotated[

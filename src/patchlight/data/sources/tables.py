@@ -29,7 +29,7 @@ from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, 
 from patchlight.errors import PatchlightError
 
 LABEL_NAMES = ("label", "labels", "class", "target")
-BATCH_ROWS = 64  # files of some megabytes each stay bearable
+BATCH_ROWS = 64  # rows that are in memory at a time: images of some megabytes each still fit
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def parquet_files(path: Path) -> list[Path]:
     """The Parquet files at a path, in a folder or in the folders right below it, hidden ones left out, sorted."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    found = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern) if file.is_file())
-    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    files = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern) if file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -155,14 +155,14 @@ def list_tables(
         values[key] = [v for batch in table.batches([columns.label]) for v in batch.column(columns.label).to_pylist()]
     if columns.class_names is None:
         _forget_blanks(values)
-    for key, found in list(values.items()):
-        missing = sum(_is_missing(value, columns) for value in found)
-        if missing and missing == len(found):
+    for key, labels_of_split in list(values.items()):
+        missing = sum(_is_missing(value, columns) for value in labels_of_split)
+        if missing and missing == len(labels_of_split):
             notes += (f"left out of {where}: the split {key} has no labels",)
             del values[key]
         elif missing:
-            raise PatchlightError(f"{tables[key].name}: {missing} of {len(found)} images have no label")
-    values = {key: found for key, found in values.items() if found}
+            raise PatchlightError(f"{tables[key].name}: {missing} of {len(labels_of_split)} images have no label")
+    values = {key: own for key, own in values.items() if own}
     if not values:
         raise PatchlightError(f"{where} has no labelled images")
     names, labels = _classes(values, columns)
@@ -199,7 +199,7 @@ def find_columns(schema: Any, where: str) -> Columns:
 
 
 def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Of each column of class labels what they are called, in order."""
+    """By name of each column of the type ClassLabel, the names of its classes in order."""
     features = _features(schema)
     kinds = {name: features.get(name, {}).get("_type") for name in schema.names}
     return {name: tuple(features[name]["names"]) for name in schema.names if kinds[name] == "ClassLabel"}
@@ -216,11 +216,11 @@ def _plain_label(schema: Any) -> str | None:
     for name in LABEL_NAMES:
         if name in numbers + texts:
             return name
-    return next((found[0] for found in (numbers, texts) if len(found) == 1), None)
+    return next((names[0] for names in (numbers, texts) if len(names) == 1), None)
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What `datasets` wrote about the columns, {} where nothing stands there."""
+    """What `datasets` wrote about the columns, by their names; {} where it wrote nothing."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -242,19 +242,19 @@ def _is_missing(value: Any, columns: Columns) -> bool:
 
 
 def _forget_blanks(values: dict[str, list[Any]]) -> None:
-    """Numbers without names: a split that has -1 alone, which no other split has, is one without labels."""
-    for key, found in values.items():
+    """Where labels are numbers without names: a split of -1 alone, which no other split has, is one without labels."""
+    for key, own in values.items():
         others = (value for other, theirs in values.items() if other != key for value in theirs)
-        if len(values) > 1 and found and set(found) == {-1} and -1 not in others:
-            values[key] = [None] * len(found)
+        if len(values) > 1 and own and set(own) == {-1} and -1 not in others:
+            values[key] = [None] * len(own)
 
 
 def _classes(values: dict[str, list[Any]], columns: Columns) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     if columns.class_names is not None:
-        return columns.class_names, {key: np.array(found, dtype=np.int64) for key, found in values.items()}
-    distinct = sorted({value for found in values.values() for value in found})
+        return columns.class_names, {key: np.array(own, dtype=np.int64) for key, own in values.items()}
+    distinct = sorted({value for own in values.values() for value in own})
     ids = {value: index for index, value in enumerate(distinct)}
-    labels = {key: np.array([ids[value] for value in found], dtype=np.int64) for key, found in values.items()}
+    labels = {key: np.array([ids[value] for value in own], dtype=np.int64) for key, own in values.items()}
     return tuple(str(value) for value in distinct), labels
 
 
@@ -275,6 +275,7 @@ def _items(table: Table, column: str) -> Callable[[], Iterator[tuple[str, Encode
 
 
 def _parquet_table(files: list[Path], root: Path) -> Table:
+    import pyarrow
     import pyarrow.parquet as pq
 
     def walk(columns: list[str]) -> Iterator[Any]:
@@ -282,14 +283,14 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
             try:
                 with pq.ParquetFile(file) as opened:
                     yield from opened.iter_batches(BATCH_ROWS, columns=columns)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, pyarrow.ArrowException) as error:
                 raise PatchlightError(f"cannot read {file}: {error}") from error
 
     schemas = []
     for file in files:
         try:
             schemas.append(pq.read_schema(file))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise PatchlightError(f"cannot read {file}: {error}") from error
     for file, schema in zip(files, schemas, strict=True):
         if schema.names != schemas[0].names or _class_names(schema) != _class_names(schemas[0]):
