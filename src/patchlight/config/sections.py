@@ -52,7 +52,7 @@ class DataConfig(Section):
 
     source: Annotated[
         str,
-        "a named source such as digits or cifar10, hf:owner/name[:config], or the path of a folder, archive or Parquet file",
+        "a named source such as digits or cifar10, hf:owner/name[:config], or the path of a folder, archive or Parquet",
     ] = "digits"
     image_size: Annotated[
         int | None,
