@@ -34,7 +34,7 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
     labels = rng.integers(0, len(names), 400)
     logits = rng.normal(size=(400, len(names)))
     logits[np.arange(400), labels] += spread
-    result = classification_metrics(logits, labels, names)
+    result = classification_metrics(logits, labels, names).to_json()
     about = {"name": "quickstart", "title": "A small ViT", "source": "DeiT", "cost": "a minute", "expect": "97 %"}
     train = {"epochs": epochs, "label_smoothing": 0.1}
     (path / "config.toml").write_text(config_from_dict({"about": about, "train": train}).to_toml(), encoding="utf-8")

@@ -31,7 +31,13 @@ _EXPORTS = {
     "train": "patchlight.commands.train",
     "evaluate": "patchlight.commands.evaluate",
     "predict": "patchlight.commands.predict",
+    "probe": "patchlight.commands.probe",
+    "export": "patchlight.commands.export",
+    "push": "patchlight.commands.push",
     "compare": "patchlight.commands.compare",
+    "audit": "patchlight.commands.audit",
+    "doctor": "patchlight.commands.doctor",
+    "report": "patchlight.commands.report",
 }
 
 __all__ = sorted([*_EXPORTS, "__version__"])

@@ -17,7 +17,8 @@ from PIL import Image
 from saved import SAVED
 from small import SMALL, small_config
 
-from patchlight.cli.main import VERBS, main, split_settings
+from patchlight.cli.main import main
+from patchlight.cli.parser import VERBS, split_settings
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.predict import predict
 from patchlight.config import load_recipe, recipe_names
@@ -182,8 +183,8 @@ def test_new_images_come_the_way_that_the_training_images_came(here, capsys):
     assert (images.image_size, card.img_size, card.fit_size) == ((16, 16), 32, 16)
     pixels = torch.from_numpy(np.asarray(small).transpose(2, 0, 1).copy())[None]
     expected = model(card.to_input(pixels)).softmax(1).max().item()
-    answer = predict(here / "run", [path], precision="fp32")[0]["classes"][0]
-    assert answer["probability"] == pytest.approx(expected, abs=1e-5)
+    answer = predict(here / "run", [path], precision="fp32")[0].classes[0]
+    assert answer.probability == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_the_terminal_cannot_write_is_no_traceback(here):
@@ -267,9 +268,9 @@ def test_predict_agrees_with_eval(run, here):
     model, card = load_model(run)
     probs = model(card.to_input(pixels)).softmax(1)
     for answer, row in zip(answers, probs, strict=True):
-        assert len(answer["classes"]) == 10
-        assert answer["classes"][0]["class"] == card.class_names[int(row.argmax())]
-        assert answer["classes"][0]["probability"] == pytest.approx(row.max().item(), abs=1e-5)
+        assert len(answer.classes) == 10
+        assert answer.classes[0].name == card.class_names[int(row.argmax())]
+        assert answer.classes[0].probability == pytest.approx(row.max().item(), abs=1e-5)
 
 
 def test_predict_in_words(run, here, capsys):
@@ -524,7 +525,7 @@ def test_the_library_trains_too(tmp_path):
     import patchlight
 
     run = patchlight.train(small_config(), out=tmp_path / "run")
-    assert patchlight.evaluate(run.path)["n"] == 50
+    assert patchlight.evaluate(run.path).n == 50
     assert set(patchlight.__all__) <= set(dir(patchlight))
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
     with pytest.raises(AttributeError, match="no attribute 'bogus'"):

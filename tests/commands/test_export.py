@@ -16,7 +16,8 @@ from saved import SAVED
 from small import SMALL
 
 from patchlight.cli.main import main
-from patchlight.commands.export import FORMATS, export, model_card, push
+from patchlight.commands.export import FORMATS, export, model_card
+from patchlight.commands.push import push
 from patchlight.models import load_model
 from patchlight.runs import Run, Weights
 
@@ -37,8 +38,8 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["ours", "timm", "huggingface"])
 def test_every_format_of_every_kind(runs, tmp_path, kind, format):
     found = export(runs / kind, format, out=tmp_path)
-    assert found["max_difference"] < 1e-4
-    assert "README.md" in found["files"]
+    assert found.max_difference < 1e-4
+    assert "README.md" in found.files
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("---\n")
     assert "model-index" in text
@@ -94,7 +95,7 @@ def test_a_push_is_a_repository_and_a_folder(runs, monkeypatch):
 
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     found = push(runs / "ours", "me/digits", format="timm", private=True)
-    assert found["url"] == "https://huggingface.co/me/digits"
+    assert found.url == "https://huggingface.co/me/digits"
     assert calls == [
         ("me/digits", {"private": True, "exist_ok": True}),
         ("me/digits", ["README.md", "config.json", "model.safetensors"]),
@@ -157,7 +158,7 @@ def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path
     ):
         text = model_card(Run(copy), dataclasses.replace(card, source=source), "timm")
         name = "copy" if source.began_with else source.id
-        assert f"It began with the weights of `{name}`." in text
+        assert f"Training began with the weights of `{name}`." in text
         about = huggingface_hub.ModelCard(text).data
         assert about.base_model == base
         assert about.eval_results[0].dataset_name == "pets"

@@ -47,16 +47,16 @@ def clouds(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_what_can_be_told_apart_is_told_apart(probe):
     parts = {"train": clouds(0, 90), "val": clouds(1, 30), "test": clouds(2, 60)}
     found = probe({k: v[0] for k, v in parts.items()}, {k: v[1] for k, v in parts.items()})
-    assert found["n"] == 60
-    assert found["top1"] > 0.9
+    assert found.n == 60
+    assert found.top1 > 0.9
     shuffled = {k: v[1] if k != "test" else np.roll(v[1], 1) for k, v in parts.items()}
-    assert probe({k: v[0] for k, v in parts.items()}, shuffled)["top1"] < 0.2
+    assert probe({k: v[0] for k, v in parts.items()}, shuffled).top1 < 0.2
 
 
 def test_fewer_images_than_neighbours():
     parts = {"train": clouds(0, 3), "val": clouds(1, 30), "test": clouds(2, 60)}
     found = nearest_neighbours({k: v[0] for k, v in parts.items()}, {k: v[1] for k, v in parts.items()})
-    assert found["k"] == 3
+    assert found.k == 3
 
 
 def test_the_command(capsys, tmp_path):
@@ -70,6 +70,9 @@ def test_the_command(capsys, tmp_path):
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["linear"]["n"] == found["knn"]["n"] == 60
+    assert {"C", "val_top1", "top1", "top1_ci95", "n", "seconds"} <= set(found["linear"])
+    assert found["knn"]["k"] in (5, 10, 20)
+    assert found["weights"]["library"].startswith("timm")
     assert main([*words, "--data.val_per_class", "0", "--data.val_fraction", "0"]) != 0
     assert main([*words, "--train.task", "reconstruct"]) == 2
     assert "trains no features to probe" in capsys.readouterr().err

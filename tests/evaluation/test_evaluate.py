@@ -47,16 +47,18 @@ def test_labels_of_another_source_are_put_into_the_models_order():
 def test_mirror_images_are_scored_apart():
     model, card = model_and_card()
     images = make_images(n=40, seed=3)
-    plain, logits = evaluate(model, card, images, split="test")
-    metrics, same = evaluate(model, card, images, split="test", mirror=True)
+    plain, logits = evaluate(model, card, images, data="made up", split="test")
+    result, same = evaluate(model, card, images, data="made up", split="test", mirror=True)
     assert np.array_equal(logits, same)
-    mirrored = metrics.pop("mirrored")
-    assert metrics == plain
+    mirrored = result.mirrored
+    assert plain.mirrored is None
+    assert dataclasses.replace(result, mirrored=None) == plain
+    assert set(result.to_json()["mirrored"]) == {"loss", "top1", "top1_ci95"}
     with torch.inference_mode():
         sides = [model(card.to_input(x)).softmax(1) for x in (images.images, images.images.flip(3))]
     mean = (sides[0] + sides[1]) / 2
-    assert mirrored["top1"] == pytest.approx((mean.argmax(1) == images.labels).float().mean().item())
-    assert mirrored["loss"] == pytest.approx(-mean.gather(1, images.labels[:, None]).log().mean().item(), rel=1e-5)
+    assert mirrored.top1 == pytest.approx((mean.argmax(1) == images.labels).float().mean().item())
+    assert mirrored.loss == pytest.approx(-mean.gather(1, images.labels[:, None]).log().mean().item(), rel=1e-5)
 
 
 def test_bf16_agrees_with_fp32_on_almost_all():
@@ -69,11 +71,12 @@ def test_bf16_agrees_with_fp32_on_almost_all():
 def test_scores_say_in_which_precision_they_were_made():
     model, card = model_and_card()
     images = make_images(n=60, seed=5)
-    exact, logits = evaluate(model, card, images, split="test")
-    low, others = evaluate(model, card, images, split="test", precision="bf16")
-    assert (exact["precision"], low["precision"]) == ("fp32", "bf16")
+    exact, logits = evaluate(model, card, images, data="made up", split="test")
+    low, others = evaluate(model, card, images, data="made up", split="test", precision="bf16")
+    assert (exact.precision, low.precision) == ("fp32", "bf16")
     assert not np.array_equal(logits, others)
-    assert low["loss"] == pytest.approx(exact["loss"], rel=0.05)
+    assert low.loss == pytest.approx(exact.loss, rel=0.05)
+    assert (exact.data, exact.split, exact.to_json()["data"]) == ("made up", "test", "made up")
 
 
 @pytest.mark.parametrize(("answer", "fused"), [("explicit", False), ("fused", True)])

@@ -99,7 +99,7 @@ def test_a_bin_holds_its_upper_edge():
 def test_classification_metrics_is_json_and_complete(result):
     logits, labels, k = result
     names = [f"class {i}" for i in range(k)]
-    out = json.loads(json.dumps(metrics.classification_metrics(logits, labels, names), allow_nan=False))
+    out = json.loads(json.dumps(metrics.classification_metrics(logits, labels, names).to_json(), allow_nan=False))
     preds = logits.argmax(1)
     assert list(out) == [
         *("n", "loss", "top1", "top1_ci95", "top5", "per_class", "confusion", "ece", "reliability", "mistakes")
@@ -123,7 +123,7 @@ def test_classification_metrics_is_json_and_complete(result):
 
 def test_one_class_is_a_result_too():
     out = metrics.classification_metrics(np.zeros((3, 1)), [0, 0, 0], ["only"])
-    assert (out["top1"], out["top5"], out["loss"], out["ece"]) == (1, 1, 0, 0)
+    assert (out.top1, out.top5, out.loss, out.ece) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_a_perfect_model_with_a_class_that_has_no_images(tmp_path, no_slides):
     run = make_run(tmp_path / "run", spread=100.0)
     logits = np.eye(11)[np.arange(10)] * 50
     result = classification_metrics(logits, np.arange(10), [*"0123456789", "unseen"])
-    (run / "eval.json").write_text(json.dumps({"split": "test", "data": "digits", **result}))
+    (run / "eval.json").write_text(json.dumps({"split": "test", "data": "digits", **result.to_json()}))
     (run / "samples.npz").unlink()
     page = report(run)
     assert "100.0 %" in page.text

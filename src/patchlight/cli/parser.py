@@ -1,16 +1,18 @@
-"""The words of the command line: every verb with its options, and settings apart from them."""
+"""The words of the command line. VERBS is the table of all commands: a command is a row here and a file in `commands/`.
+
+Nothing heavy is imported here: a row names its functions as "module:function", and they are imported when the command
+runs, so that help and usage errors are instant.
+"""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
-
-COUNT = 500  # test images of explain --faithfulness
-TAKES_SETTINGS = ("train", "probe", "models", "data")
 
 EXAMPLES = """examples:
   patchlight train quickstart                           a ViT on digits, in about a minute
@@ -21,20 +23,322 @@ EXAMPLES = """examples:
 """
 
 
+@dataclass(frozen=True)
+class Option:
+    """The arguments of one call of argparse's `add_argument`."""
+
+    names: tuple[str, ...]
+    keywords: dict[str, Any]
+
+
+def option(*names: str, **keywords: Any) -> Option:
+    return Option(names, keywords)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command. Its functions are given as "module:function".
+
+    `call` gets each option as the argument of the same name, and with `settings` also those that were given, as
+    `settings={"train.epochs": "5"}`; it returns the result. `text` and `json` turn that into what is printed.
+    """
+
+    summary: str  # in small letters and without a full stop
+    example: str
+    options: tuple[Option, ...]
+    call: str
+    text: str = "builtins:str"
+    json: str = "patchlight.cli.text:as_json"
+    settings: str | None = None  # how its help writes the settings that it takes, as "section.field"
+
+    @property
+    def usage(self) -> str:
+        """The arguments that have no name, the settings, and a word for the options."""
+        words = []
+        for each in self.options:
+            if not each.names[0].startswith("-"):
+                word = str(each.keywords.get("metavar", each.names[0])).upper()
+                forms = {"?": f"[{word}]", "*": f"[{word} ...]", "+": f"{word} [{word} ...]"}
+                words.append(forms.get(each.keywords.get("nargs", ""), word))
+        return " ".join([*words, *([f"[--{self.settings} VALUE ...]"] if self.settings else []), "[options]"])
+
+
+DEBUG = option("--debug", action="store_true", help="show the traceback of an error (also: PATCHLIGHT_DEBUG=1)")
+JSON = option("--json", action="store_true", help="print one JSON object")
+OFFLINE = option("--offline", action="store_true", help="take data and weights of a hub from its cache alone")
+NOT_OF_CALL = ("verb", "parser", "debug", "json", "offline")  # what the command line keeps to itself
+
+RUN = option("run", type=Path, help="a run folder")
+DEVICE = option(
+    "--device",
+    choices=["auto", "cpu", "cuda", "mps"],
+    default="auto",
+    help="where to compute (default: auto, the fastest of this machine)",
+)
+
+
+def precision(default: str | None, about: str) -> Option:
+    return option(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default=default,
+        help=f"fp32 gives the same answer on all machines, auto is the fastest here (default: {about})",
+    )
+
+
+def export_format(default: str) -> Option:
+    return option(
+        "--format",
+        metavar="NAME",
+        default=default,
+        help="safetensors (Patchlight's own) and onnx take every model; timm takes plain ViTs and models of timm; hf "
+        "takes plain ViTs with a CLS token and models of Hugging Face (default: %(default)s)",
+    )
+
+
+VERBS = {
+    "train": Verb(
+        "train by a recipe, evaluate on the test images, write the report",
+        "patchlight train cifar10-cpu --data.source my_images --train.epochs 20 --out runs/mine\n\n"
+        "`patchlight recipes --fields` lists every --section.field with its meaning",
+        (
+            option("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file"),
+            option("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME)"),
+            option("--resume", action="store_true", help="go on with the run that is in this folder"),
+            option("--overwrite", action="store_true", help="replace the run that is in this folder"),
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.commands.train:train",
+        text="patchlight.cli.text:trained_text",
+        json="patchlight.cli.text:trained_json",
+        settings="section.field",
+    ),
+    "eval": Verb(
+        "measure a finished run on its own data or another source",
+        "patchlight eval runs/quickstart --split test --json",
+        (
+            RUN,
+            option(
+                "--data",
+                metavar="SOURCE",
+                help="another source with the same classes (one without splits is taken whole)",
+            ),
+            option(
+                "--split",
+                choices=["train", "val", "test", "subset_test"],
+                default="test",
+                help="which images; subset_test are those of data.subset_test_per_class (default: test)",
+            ),
+            precision(None, "that of the recipe"),
+            DEVICE,
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.commands.evaluate:evaluate",
+        text="patchlight.cli.text:result_table",
+    ),
+    "predict": Verb(
+        "say what is on image files of any size and mode",
+        "patchlight predict runs/quickstart photo.jpg scan.png --top 3",
+        (
+            RUN,
+            option("images", nargs="+", metavar="IMAGE", type=Path, help="image files"),
+            option("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)"),
+            precision("auto", "auto"),
+            DEVICE,
+            JSON,
+        ),
+        call="patchlight.commands.predict:predict",
+        text="patchlight.cli.text:prediction_table",
+        json="patchlight.cli.text:predictions_json",
+    ),
+    "explain": Verb(
+        "show what the model looked at, or measure how far each map can be believed",
+        "patchlight explain runs/quickstart photo.jpg --method all\n"
+        "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
+        (
+            RUN,
+            option("images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"),
+            option(
+                "--method",
+                metavar="NAME",
+                help=f"one of those below, or all (default: {DEFAULT_METHOD}; with --faithfulness: all)",
+            ),
+            option(
+                "--target",
+                metavar="CLASS",
+                help="the class to explain: predicted (default), true (for the run's samples), or a class's name or "
+                "index",
+            ),
+            option(
+                "--layers",
+                metavar="N,...",
+                help="the layers whose heads are drawn, counted from 1, as in 1,6 (default: the last)",
+            ),
+            option(
+                "--faithfulness",
+                action="store_true",
+                help="compare the methods on the run's test images, write faithfulness.json and build the report again",
+            ),
+            option("--count", type=int, metavar="N", help="with --faithfulness, how many test images (default: 500)"),
+            option(
+                "--out",
+                type=Path,
+                metavar="DIR",
+                help="where figures and arrays go (default: RUN/explain), or faithfulness.json (default: RUN)",
+            ),
+            DEVICE,
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.cli.main:explain_or_measure",
+        text="patchlight.cli.text:explanation_text",
+    ),
+    "probe": Verb(
+        "measure how good a model's features are, by a linear probe and nearest neighbours",
+        "patchlight probe finetune --model.name google/vit-base-patch16-224 --data.source pets",
+        (
+            option("recipe", help="a recipe: its data, model and precision are used, its training is not"),
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.commands.probe:probe",
+        text="patchlight.cli.text:probe_table",
+        settings="section.field",
+    ),
+    "report": Verb(
+        "rebuild report.html, figures/ and README.md from a run folder",
+        "patchlight report runs/quickstart",
+        (RUN,),
+        call="patchlight.commands.report:report",
+    ),
+    "export": Verb(
+        "write a run's model in another format, read it back and compare",
+        "patchlight export runs/quickstart --format onnx",
+        (
+            RUN,
+            export_format("safetensors"),
+            option("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)"),
+            JSON,
+        ),
+        call="patchlight.commands.export:export",
+        text="patchlight.cli.text:export_text",
+    ),
+    "push": Verb(
+        "upload a run's model to the Hugging Face hub",
+        "hf auth login\n  patchlight push runs/quickstart me/digits --format onnx",
+        (
+            RUN,
+            option("repository", metavar="OWNER/NAME", help="the repository, made if it is not there"),
+            export_format("timm"),
+            option("--private", action="store_true", help="make it a private one"),
+            JSON,
+        ),
+        call="patchlight.commands.push:push",
+        text="patchlight.cli.text:push_text",
+    ),
+    "compare": Verb(
+        "put runs side by side, and list what differs in their settings",
+        "patchlight compare runs/vit-tiny runs/resnet18-cifar10",
+        (option("runs", nargs="+", metavar="RUN", type=Path, help="run folders"), JSON),
+        call="patchlight.commands.compare:compare",
+        text="patchlight.cli.text:comparison_table",
+    ),
+    "recipes": Verb(
+        "list the recipes, or print one",
+        "patchlight recipes cifar10-cpu",
+        (
+            option("recipe", nargs="?", help="print this recipe"),
+            option("--fields", action="store_true", help="list every setting, its default and its meaning"),
+        ),
+        call="patchlight.commands.recipes:list_recipes",
+        text="patchlight.cli.text:recipes_text",
+    ),
+    "models": Verb(
+        "list the models, or describe one layer by layer",
+        "patchlight models vit-tiny --model.patch_size 8",
+        (
+            option(
+                "name", nargs="?", help="describe this one: a row of the list, timm/NAME, OWNER/NAME or a run folder"
+            ),
+            option("--img-size", type=int, default=32, metavar="PIXELS", help="pixels a side (default: 32)"),
+            option("--classes", type=int, default=10, metavar="N", help="number of classes (default: 10)"),
+            JSON,
+        ),
+        call="patchlight.commands.models:list_models",
+        text="patchlight.cli.text:models_text",
+        json="patchlight.cli.text:models_json",
+        settings="model.field",
+    ),
+    "data": Verb(
+        "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
+        "patchlight data my_images --augment.policy randaugment",
+        (
+            option("source", help="digits, planted, cifar10, cifar100, hf:owner/name[:config], or a path"),
+            option(
+                "--recipe",
+                default="cifar10-cpu",
+                help="whose data and augmentation settings are used (default: cifar10-cpu)",
+            ),
+            option("--out", type=Path, metavar="DIR", help="where the pictures go (default: previews/NAME)"),
+            option("--overwrite", action="store_true", help="replace pictures that are there"),
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.commands.audit:audit",
+        text="patchlight.cli.text:audit_text",
+        settings="section.field",
+    ),
+    "doctor": Verb(
+        "say what this machine is good for, and how many epochs of each recipe fit into a time",
+        "patchlight doctor --budget 30m",
+        (
+            option(
+                "--budget",
+                metavar="TIME",
+                help="a training time such as 90s, 10m or 1h30m; every recipe that learns labels and needs no hub is "
+                "tried, which takes minutes",
+            ),
+            DEVICE,
+            JSON,
+        ),
+        call="patchlight.commands.doctor:doctor",
+        text="patchlight.cli.text:doctor_text",
+    ),
+}
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse that answers a mistake with one sentence, and knows its options by name."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        self.options: list[str] = []
-        super().__init__(*args, **settings)
-
-    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        action = super().add_argument(*names, **settings)
-        self.options += action.option_strings
-        return action
+    """argparse that answers a mistake with one sentence."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="patchlight",
+        description="Train, evaluate and look inside Vision Transformers on small-image data sets.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"patchlight {_version()}")
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND")
+    for name, verb in VERBS.items():
+        command = commands.add_parser(
+            name,
+            help=verb.summary,
+            usage=f"patchlight {name} {verb.usage}",
+            description=verb.summary[0].upper() + verb.summary[1:] + ".",
+            allow_abbrev=False,
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for each in (*verb.options, DEBUG):
+            command.add_argument(*each.names, **each.keywords)
+    return parser
 
 
 def split_settings(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -54,228 +358,19 @@ def split_settings(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return others, settings
 
 
-def nearest_argument(word: str, args: argparse.Namespace) -> str:
-    """The verb's own options, and the settings where it takes them: `--epochs` is `--train.epochs`."""
-    known = list(args.parser.options)
-    if args.verb in TAKES_SETTINGS:
+def nearest_argument(word: str, verb: Verb) -> str:
+    """The end of an error message: the command's option or setting that `word` may have meant.
+
+    `--epochs` is `--train.epochs`.
+    """
+    known = [name for each in (*verb.options, DEBUG) for name in each.names if name.startswith("-")]
+    if verb.settings:
         keys = [f"--{info.key}" for info in describe_fields()]
         same_field = [key for key in keys if key.split(".")[1] == word.removeprefix("--").replace("-", "_")]
         if same_field:
             return f"did you mean '{same_field[0]}'?"
         known += keys
-    return did_you_mean(word, known)
-
-
-def build_parser() -> Parser:
-    parser = Parser(
-        prog="patchlight",
-        description="Train, evaluate and look inside Vision Transformers on small-image data sets.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"patchlight {_version()}")
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
-
-    def add(name: str, summary: str, example: str) -> Parser:
-        verb = verbs.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            allow_abbrev=False,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.set_defaults(parser=verb)
-        return verb
-
-    train = add(
-        "train",
-        "train by a recipe, evaluate on the test images, write the report",
-        "patchlight train cifar10-cpu --data.source my_images --train.epochs 20 --out runs/mine\n\n"
-        "`patchlight recipes --fields` lists every --section.field with its meaning",
-    )
-    train.add_argument("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file")
-    train.add_argument("--out", type=Path, help="the run folder (default: runs/NAME)")
-    train.add_argument("--resume", action="store_true", help="go on with the run that is there")
-    train.add_argument("--overwrite", action="store_true", help="replace the run that is there")
-    train.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    train.usage = (
-        "patchlight train RECIPE [--section.field VALUE ...] [--out DIR] [--resume | --overwrite] [--offline] [--json]"
-    )
-
-    evaluate = add(
-        "eval",
-        "measure a finished run on its own data or another source",
-        "patchlight eval runs/quickstart --split test --json",
-    )
-    evaluate.add_argument("run", type=Path, help="a run folder")
-    evaluate.add_argument(
-        "--data", metavar="SOURCE", help="another source with the same classes (one without splits is taken whole)"
-    )
-    evaluate.add_argument(
-        "--split",
-        choices=["train", "val", "test", "subset_test"],
-        default="test",
-        help="which images; subset_test are those of data.subset_test_per_class (default: test)",
-    )
-
-    predict = add(
-        "predict",
-        "say what is on image files of any size and mode",
-        "patchlight predict runs/quickstart photo.jpg scan.png --top 3",
-    )
-    predict.add_argument("run", type=Path, help="a run folder")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="image files")
-    predict.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)")
-    explain = add(
-        "explain",
-        "show what the model looked at, or measure how far each map can be believed",
-        "patchlight explain runs/quickstart photo.jpg --method all\n"
-        "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
-    )
-    explain.add_argument("run", type=Path, help="a run folder")
-    explain.add_argument(
-        "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"
-    )
-    explain.add_argument(
-        "--method", metavar="NAME", help=f"one of those below, or all (default: {DEFAULT_METHOD}; --faithfulness: all)"
-    )
-    explain.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="which class to explain: predicted (default), true (of the run's samples), or a class's name or index",
-    )
-    explain.add_argument(
-        "--layers", metavar="N,...", help="layers whose heads are drawn, counted from 1, as in 1,6 (default: the last)"
-    )
-    explain.add_argument(
-        "--faithfulness",
-        action="store_true",
-        help="compare the methods on the run's test images; writes faithfulness.json and builds the report again",
-    )
-    explain.add_argument(
-        "--count", type=int, metavar="N", help=f"with --faithfulness, how many test images (default: {COUNT})"
-    )
-    explain.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where figures and arrays go (default: RUN/explain), or faithfulness.json (default: RUN)",
-    )
-    for verb, default, about in ((evaluate, None, "that of the recipe"), (predict, "auto", "auto")):
-        verb.add_argument(
-            "--precision",
-            choices=["auto", "fp32", "bf16", "fp16"],
-            default=default,
-            help=f"fp32 gives the same answer on all machines, auto is the fastest here (default: {about})",
-        )
-    for verb in (evaluate, predict, explain):
-        verb.add_argument("--json", action="store_true", help="print one JSON object")
-        verb.add_argument(
-            "--device",
-            choices=["auto", "cpu", "cuda", "mps"],
-            default="auto",
-            help="where to compute (default: the fastest)",
-        )
-
-    probe = add(
-        "probe",
-        "say how good a model's features are, by a linear probe and nearest neighbours",
-        "patchlight probe finetune --model.name google/vit-base-patch16-224 --data.source pets",
-    )
-    probe.add_argument("recipe", help="a recipe: its data, model and precision are used, its training is not")
-    probe.add_argument("--json", action="store_true", help="print one JSON object")
-    probe.usage = "patchlight probe RECIPE [--section.field VALUE ...] [--offline] [--json]"
-
-    report = add(
-        "report", "rebuild report.html, figures/ and README.md from a run folder", "patchlight report runs/quickstart"
-    )
-    report.add_argument("run", type=Path, help="a run folder")
-
-    export = add(
-        "export",
-        "write a run's model in another format, read it back and compare",
-        "patchlight export runs/quickstart --format onnx",
-    )
-    push = add(
-        "push",
-        "upload a run's model to the Hugging Face hub",
-        "hf auth login\n  patchlight push runs/quickstart me/digits --format onnx",
-    )
-    for verb in (export, push):
-        verb.add_argument("run", type=Path, help="a run folder")
-        verb.add_argument(
-            "--format",
-            choices=["safetensors", "timm", "hf", "onnx"],
-            default="safetensors" if verb is export else "timm",
-            help="safetensors (Patchlight's own) and onnx take every model, timm takes plain ViTs, hf plain ViTs "
-            "with a CLS token, both what came from them (default: %(default)s)",
-        )
-        verb.add_argument("--json", action="store_true", help="print one JSON object")
-    export.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)")
-    push.add_argument("repository", metavar="OWNER/NAME", help="the repository, made if it is not there")
-    push.add_argument("--private", action="store_true", help="make it a private one")
-
-    compare = add(
-        "compare",
-        "put runs side by side, and list what differs in their settings",
-        "patchlight compare runs/vit-tiny runs/resnet18-cifar10",
-    )
-    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
-    compare.add_argument("--json", action="store_true", help="print one JSON object")
-
-    listing = add("recipes", "list the recipes, or print one", "patchlight recipes cifar10-cpu")
-    listing.add_argument("recipe", nargs="?", help="print this recipe")
-    listing.add_argument("--fields", action="store_true", help="every setting, its default and its meaning")
-
-    models = add(
-        "models", "list the models, or describe one layer by layer", "patchlight models vit-tiny --model.patch_size 8"
-    )
-    models.add_argument(
-        "name", nargs="?", help="describe this one: a row of the list, timm/NAME, OWNER/NAME or a run folder"
-    )
-    models.add_argument(
-        "--img-size", type=int, default=32, metavar="PIXELS", help="image size in pixels a side (default: 32)"
-    )
-    models.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default: 10)")
-    models.usage = "patchlight models [NAME] [--model.field VALUE ...] [--img-size PIXELS] [--classes N]"
-
-    data = add(
-        "data",
-        "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
-        "patchlight data my_images --augment.policy randaugment",
-    )
-    data.add_argument("source", help="digits, planted, cifar10, cifar100, hf:owner/name[:config], or a path")
-    data.add_argument(
-        "--recipe", default="cifar10-cpu", help="whose data and augmentation settings are used (default: cifar10-cpu)"
-    )
-    data.add_argument("--out", type=Path, help="where the pictures go (default: previews/NAME)")
-    data.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
-    data.add_argument("--json", action="store_true", help="print one JSON object")
-    data.usage = (
-        "patchlight data SOURCE [--section.field VALUE ...] [--recipe RECIPE] [--out DIR] [--overwrite] [--offline] "
-        "[--json]"
-    )
-    for verb in (train, evaluate, explain, probe, data):
-        verb.add_argument("--offline", action="store_true", help="take data and weights of a hub from its cache alone")
-
-    doctor = add(
-        "doctor",
-        "say what this machine is good for, and how many epochs of each recipe fit into a time",
-        "patchlight doctor --budget 30m",
-    )
-    doctor.add_argument(
-        "--budget",
-        metavar="TIME",
-        help="a training time such as 90s, 10m or 1h30m; every recipe that learns labels and needs no hub is tried, "
-        "in minutes",
-    )
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="which to try (default: the fastest)"
-    )
-    return parser
+    return did_you_mean(word, [*known, "--help"])
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""What the verbs' plain data look like as text in a terminal."""
+"""What the commands' results look like as text in a terminal, and as JSON where `to_json()` is not all of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from patchlight.config import About, FieldInfo
 from patchlight.units import clock, percent, short
 
 if TYPE_CHECKING:
+    from patchlight.commands.compare import Comparison
+    from patchlight.commands.export import ExportResult
+    from patchlight.commands.models import ModelDescription
+    from patchlight.commands.predict import Prediction
+    from patchlight.commands.probe import ProbeResult
+    from patchlight.commands.push import PushResult
     from patchlight.data.audit import Audit, DuplicateGroup, SplitCounts
+    from patchlight.runs import EvalResult, ReconstructionResult, Run
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -32,155 +39,194 @@ def share(value: float | None) -> str:
     return "-" if value is None else percent(value, 2)
 
 
-def result_line(result: dict[str, Any]) -> str:
-    if "top1" not in result:
-        if result["val_loss"] is None:
-            return f"kept epoch {result['epoch']}, the last; there are no validation images"
-        return f"kept epoch {result['epoch']}: validation loss {result['val_loss']:.4f} of the hidden patches' pixels"
-    low, high = result["top1_ci95"]
-    mirrored = f"; {share(result['mirrored']['top1'])} averaged with mirror images" if "mirrored" in result else ""
-    subset = ""
-    if "subset_test" in result:
-        own = result["subset_test"]
-        low_own, high_own = own["top1_ci95"]
-        subset = (
-            f"; {share(own['top1'])} ({100 * low_own:.2f} to {100 * high_own:.2f}) of the {own['n']:,} test images of "
-            "the subset"
-        )
+def interval(bounds: tuple[float, float], between: str = " to ") -> str:
+    """An interval of rates in percent, without the sign: 91.20 to 93.40."""
+    return f"{100 * bounds[0]:.2f}{between}{100 * bounds[1]:.2f}"
+
+
+def as_json(result: Any) -> Any:
+    return result if isinstance(result, dict) else result.to_json()
+
+
+def trained_text(run: Run) -> str:
+    report, model = run.path / "report.html", run.path / "model"
+    return f"{result_line(run.result())}\nreport  {report}\nmodel   {model}"
+
+
+def trained_json(run: Run) -> dict[str, Any]:
+    return {"run": str(run.path), **run.result().to_json()}
+
+
+def result_line(result: EvalResult | ReconstructionResult) -> str:
+    from patchlight.runs import ReconstructionResult
+
+    if isinstance(result, ReconstructionResult):
+        if result.val_loss is None:
+            return f"kept epoch {result.epoch}, the last; there are no validation images"
+        return f"kept epoch {result.epoch}: validation loss {result.val_loss:.4f} of the hidden patches' pixels"
+    more = ""
+    if result.mirrored is not None:
+        more += f"; {share(result.mirrored.top1)} averaged with mirror images"
+    if (own := result.subset_test) is not None:
+        more += f"; {share(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
     return (
-        f"{result['split']} accuracy {share(result['top1'])} "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}, {result['n']:,} images){mirrored}{subset}"
+        f"{result.split} accuracy {share(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
+        f"{result.n:,} images){more}"
     )
 
 
-def result_table(result: dict[str, Any]) -> str:
+def result_table(result: EvalResult) -> str:
     facts = [
-        *([("top-5 accuracy", share(result["top5"]))] if len(result["per_class"]) > 5 else []),
-        ("loss", f"{result['loss']:.4f}"),
-        ("calibration error (ECE)", share(result["ece"])),
+        *([("top-5 accuracy", share(result.top5))] if len(result.per_class) > 5 else []),
+        ("loss", f"{result.loss:.4f}"),
+        ("calibration error (ECE)", share(result.ece)),
     ]
-    counts = [sum(row) for row in result["confusion"]]
-    classes = [(name, share(rate), str(n)) for (name, rate), n in zip(result["per_class"].items(), counts, strict=True)]
+    counts = [sum(row) for row in result.confusion]
+    classes = [(name, share(rate), str(n)) for (name, rate), n in zip(result.per_class.items(), counts, strict=True)]
     return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
 
 
-def probe_table(result: dict[str, Any]) -> str:
-    rows = []
-    for key, about, choice in (("linear", "linear probe", "C"), ("knn", "nearest neighbours", "k")):
-        found = result[key]
-        low, high = found["top1_ci95"]
-        rows.append(
-            (
-                about,
-                f"{choice} = {found[choice]:g}",
-                share(found["val_top1"]),
-                share(found["top1"]),
-                f"{100 * low:.2f} to {100 * high:.2f}",
-                f"{found['seconds']:.1f} s",
-            )
+def probe_table(result: ProbeResult) -> str:
+    rows = [
+        (
+            about,
+            chosen,
+            share(score.val_top1),
+            share(score.top1),
+            interval(score.top1_ci95),
+            f"{score.seconds:.1f} s",
         )
-    heads = ("", "chosen", "validation", "test", "95 % interval", "time")
-    first = f"{result['features']} features of {result['model']} on {result['data']}, in {result['features_s']:.1f} s"
-    return f"{first}\n\n{table(rows, heads)}"
+        for about, chosen, score in (
+            ("linear probe", f"C = {result.linear.c:g}", result.linear),
+            ("nearest neighbours", f"k = {result.knn.k}", result.knn),
+        )
+    ]
+    header = ("", "chosen", "validation", "test", "95 % interval", "time")
+    first = f"{result.features} features of {result.model} on {result.data}, in {result.features_s:.1f} s"
+    return f"{first}\n\n{table(rows, header)}"
 
 
-def prediction_table(answers: list[dict[str, Any]]) -> str:
+def prediction_table(predictions: list[Prediction]) -> str:
     blocks = []
-    for answer in answers:
-        rows = [("  " + c["class"], share(c["probability"])) for c in answer["classes"]]
-        blocks.append(f"{answer['image']}\n{table(rows)}")
+    for prediction in predictions:
+        rows = [("  " + each.name, share(each.probability)) for each in prediction.classes]
+        blocks.append(f"{prediction.image}\n{table(rows)}")
     return "\n".join(blocks)
 
 
-def comparison_table(result: dict[str, Any]) -> str:
+def predictions_json(predictions: list[Prediction]) -> dict[str, Any]:
+    return {"predictions": [prediction.to_json() for prediction in predictions]}
+
+
+def export_text(result: ExportResult) -> str:
+    files = ", ".join(result.files)
+    return f"{result.folder}: {files}\nlogits differ from the run's by {result.max_difference:.1e} at most"
+
+
+def push_text(result: PushResult) -> str:
+    return result.url
+
+
+def comparison_table(result: Comparison) -> str:
     rows = [
         (
-            run["run"],
-            run["model"],
-            f"{100 * run['top1']:.2f}",
-            f"{100 * run['top1_ci95'][0]:.2f}-{100 * run['top1_ci95'][1]:.2f}",
-            f"{run['n']:,}",
-            short(run["params"]),
-            short(run["flops_per_image"]),
-            f"{run['images_per_s']:,.0f}",
-            clock(run["train_wall_s"]),
+            run.run,
+            run.model,
+            f"{100 * run.top1:.2f}",
+            interval(run.top1_ci95, "-"),
+            f"{run.n:,}",
+            short(run.params),
+            short(run.flops_per_image),
+            "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",
+            "-" if run.train_wall_s is None else clock(run.train_wall_s),
         )
-        for run in result["runs"]
+        for run in result.runs
     ]
     header = ("run", "model", "accuracy %", "95 % interval", "n", "params", "FLOPs", "images/s", "time")
     text = table(rows, header, left=2)
-    if len({(run["data"], run["n"]) for run in result["runs"]}) > 1:
+    if len({(run.data, run.n) for run in result.runs}) > 1:
         text += "\n\nthese runs were tested on different images; their accuracies cannot be compared"
-    if result["differences"]:
-        shown = [(key, *(_cell(value) for value in values)) for key, values in result["differences"].items()]
-        names = [run["run"] for run in result["runs"]]
+    if result.differences:
+        shown = [(key, *(_setting(value) for value in values)) for key, values in result.differences.items()]
+        names = [run.run for run in result.runs]
         text += "\n\n" + table(shown, ("setting", *names), left=1)
     return text
 
 
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _setting(value: object) -> str:
+    """The value of a setting; a dash where it is not set."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ", ".join(_setting(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def recipe_table(abouts: list[About]) -> str:
-    blocks = []
-    for about in abouts:
-        facts = [("what", about.title), ("from", about.source), ("cost", about.cost), ("expect", about.expect)]
-        lines = [
-            textwrap.fill(text, 100, initial_indent=f"  {word:<8}", subsequent_indent=" " * 10) for word, text in facts
-        ]
-        blocks.append("\n".join([about.name, *lines]))
-    return "\n\n".join(blocks)
+def recipes_text(result: str | list[About] | list[FieldInfo]) -> str:
+    """One recipe as it is written, the list of all, or that of all settings."""
+    if isinstance(result, str):
+        return result.removesuffix("\n")
+    fields = [info for info in result if isinstance(info, FieldInfo)]
+    return _field_table(fields) if fields else "\n\n".join(_about(each) for each in result if isinstance(each, About))
 
 
-def field_table(fields: list[FieldInfo]) -> str:
+def _about(about: About) -> str:
+    facts = [("what", about.title), ("from", about.source), ("cost", about.cost), ("expect", about.expect)]
+    lines = [
+        textwrap.fill(text, 100, initial_indent=f"  {word:<8}", subsequent_indent=" " * 10) for word, text in facts
+    ]
+    return "\n".join([about.name, *lines])
+
+
+def _field_table(fields: list[FieldInfo]) -> str:
     rows = []
     for info in fields:
-        if isinstance(info.default, tuple):
-            default = ", ".join(f"{v:g}" for v in info.default)
-        else:
-            default = (
-                "unset"
-                if info.default is None
-                else str(info.default).lower()
-                if info.kind == "bool"
-                else str(info.default)
-            )
+        default = "unset" if info.default is None else _setting(info.default)
         allowed = f"{info.kind}, {info.allowed}" if info.allowed else info.kind
         rows.append((info.key, default, f"{info.meaning} ({allowed})"))
     return table(rows, ("setting", "default", "meaning"), left=3)
 
 
-def model_table(models: list[dict[str, Any]]) -> str:
+def models_text(result: list[ModelDescription] | ModelDescription) -> str:
+    """All models, or one layer by layer."""
+    if not isinstance(result, list):
+        return _layer_table(result)
     rows = [
         (
-            m["name"],
-            f"{m['params']:,}",
-            short(m["flops_per_image"]),
-            str(m["tokens"] or "-"),
-            str(m["patch_size"] or "-"),
+            model.name,
+            f"{model.size.params:,}",
+            short(model.size.flops_per_image),
+            str(model.size.tokens or "-"),
+            str(model.size.patch_size or "-"),
         )
-        for m in models
+        for model in result
     ]
     return table(rows, ("model", "parameters", "FLOPs/image", "tokens", "patch"))
 
 
-def layer_table(model: dict[str, Any]) -> str:
-    rows = [(row["layer"], row["kind"], row["shape"], f"{row['params']:,}") for row in model["layers"]]
+def models_json(result: list[ModelDescription] | ModelDescription) -> dict[str, Any]:
+    return {"models": [model.to_json() for model in result]} if isinstance(result, list) else result.to_json()
+
+
+def _layer_table(model: ModelDescription) -> str:
+    size = model.size
+    rows = [(layer.layer, layer.kind, layer.shape, f"{layer.params:,}") for layer in model.layers]
     facts = [
-        ("parameters", f"{model['params']:,}"),
-        ("trainable", f"{model['trainable']:,}"),
-        ("FLOPs per image", f"{model['flops_per_image']:,} (a multiply-add is two)"),
-        ("image", f"{model['img_size']}x{model['img_size']}"),
+        ("parameters", f"{size.params:,}"),
+        ("trainable", f"{size.trainable:,}"),
+        ("FLOPs per image", f"{size.flops_per_image:,} (a multiply-add is two)"),
+        ("image", f"{size.img_size}x{size.img_size}"),
     ]
-    if model["stem_flops"] is not None:
-        shares = model["stem_flops"] / model["flops_per_image"], model["stem_params"] / model["params"]
+    if size.stem_flops is not None and size.stem_params is not None:
+        shares = size.stem_flops / size.flops_per_image, size.stem_params / size.params
         facts.append(("stem", f"{percent(shares[0])} of the FLOPs, {percent(shares[1])} of the parameters"))
-    if model["tokens"]:
-        side = model["img_size"] // model["patch_size"]
-        prefix = model["tokens"] - side * side
+    if size.tokens and size.patch_size:
+        side = size.img_size // size.patch_size
+        prefix = size.tokens - side * side
         facts.append(
-            ("tokens", f"{model['tokens']} = {side} x {side} patches of {model['patch_size']} pixels + {prefix} prefix")
+            ("tokens", f"{size.tokens} = {side} x {side} patches of {size.patch_size} pixels + {prefix} prefix")
         )
     return f"{table(rows, ('layer', 'kind', 'output', 'parameters'), left=3)}\n\n{table(facts, left=2)}"
 
@@ -316,6 +362,8 @@ def _with_interval(score: dict[str, float]) -> str:
 
 
 def explanation_text(result: dict[str, Any]) -> str:
+    if "images" not in result:
+        return faithfulness_table(result)
     rows = [
         (image["image"], image["predicted"], share(image["probability"]), image["true"] or "", image["target"])
         for image in result["images"]

@@ -3,43 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from patchlight.errors import PatchlightError
 from patchlight.progress import say
-from patchlight.runs import Run, config_differences
+from patchlight.runs import Environment, EvalResult, Run, config_differences
+from patchlight.runs.codec import JSON, Record
 
 
-def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
-    """`{"runs": [...], "differences": {setting: [value of each run]}}`."""
-    opened = [Run.open(run) for run in runs]
-    unfinished = [run for run in opened if not (run.path / "eval.json").is_file()]
-    opened = [run for run in opened if run not in unfinished]
-    for run in unfinished:
-        say(f"{run.path} has no test result and is left out")
-    if not opened:
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun(Record):
+    """A run's test result, and what its model and its training cost."""
+
+    run: str  # its folder
+    model: str
+    data: str
+    n: int  # test images
+    top1: float
+    top1_ci95: tuple[float, float]
+    params: int
+    flops_per_image: int
+    images_per_s: float | None  # of training
+    train_wall_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """Runs, and the settings that differ between them: each with a value for each run, None where it is not set."""
+
+    runs: tuple[ComparedRun, ...]
+    differences: dict[str, tuple[JSON, ...]]
+
+
+def compare(runs: Sequence[str | Path]) -> Comparison:
+    """The finished ones of these run folders; the others are named and left out.
+
+    Raises PatchlightError where one is not a run folder, or none has a test result.
+    """
+    finished = []
+    for run in map(Run.open, runs):
+        if run.has(EvalResult):
+            finished.append(run)
+        else:
+            say(f"{run.path} has no test result and is left out")
+    if not finished:
         raise PatchlightError("none of these runs has a test result; finish one with `patchlight train ... --resume`")
-    rows = [_summary(run) for run in opened]
-    configs = [run.config() for run in opened]
+    configs = [run.config() for run in finished]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
     values = [config.flat() for config in configs]
-    differences = {key: [value.get(key) for value in values] for key in sorted(keys)}
-    return {"runs": rows, "differences": differences}
+    differences = {key: tuple(value.get(key) for value in values) for key in sorted(keys)}
+    return Comparison(runs=tuple(summarize(run) for run in finished), differences=differences)
 
 
-def _summary(run: Run) -> dict[str, Any]:
-    metrics, environment = run.read_json("eval.json"), run.read_json("environment.json")
-    model, time = environment["model"], environment["time"]
-    return {
-        "run": str(run.path),
-        "model": model["name"],
-        "data": metrics["data"],
-        "n": metrics["n"],
-        "top1": metrics["top1"],
-        "top1_ci95": metrics["top1_ci95"],
-        "params": model["params"],
-        "flops_per_image": model["flops_per_image"],
-        "images_per_s": time["images_per_s"],
-        "train_wall_s": time["train_wall_s"],
-    }
+def summarize(run: Run) -> ComparedRun:
+    result, environment = run.read(EvalResult), run.read(Environment)
+    model, time = environment.model, environment.time
+    return ComparedRun(
+        run=str(run.path),
+        model=model.name,
+        data=result.data,
+        n=result.n,
+        top1=result.top1,
+        top1_ci95=result.top1_ci95,
+        params=model.params,
+        flops_per_image=model.flops_per_image,
+        images_per_s=time.images_per_s if time else None,
+        train_wall_s=time.train_wall_s if time else None,
+    )

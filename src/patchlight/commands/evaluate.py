@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from patchlight.data.images import ImageSet, digest
 from patchlight.data.sources import load_source
@@ -15,10 +14,8 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.progress import say
-from patchlight.runs import Run
-from patchlight.training.setup import (
-    source_path,
-)
+from patchlight.runs import Environment, EvalResult, Run
+from patchlight.training.setup import source_path
 
 
 def evaluate(
@@ -28,61 +25,72 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     precision: str | None = None,
-) -> dict[str, Any]:
-    """The metrics of a finished run on a split of its own data, or of any source with the same classes.
+) -> EvalResult:
+    """The metrics of a run on a split of its own data, or on `data`, any source with the same classes.
 
-    `precision` is as eval.precision, and that of the run's recipe where it is None.
+    `split` is "train", "val", "test" or "subset_test"; a source without splits is taken whole. `device` is as
+    train.device, `precision` as eval.precision, None for that of the run's recipe. A run that is not finished is
+    measured with its best weights so far. Raises PatchlightError where there are no such images, where the run's own
+    images have changed since it was trained, and where a class is not one of the model's.
     """
     opened = Run.open(run)
     config = opened.config()
     on = resolve_device(device)
     tune_process(on)
     model, card = load_classifier(run, on)
-    if not (opened.path / "eval.json").is_file():
+    if not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_own_source(opened, data):
         images = own_split(opened, split)
     else:
         images, split = other_split(data, split, card)
-    metrics, _ = evaluation.evaluate(
+    result, _ = evaluation.evaluate(
         model,
         card,
         images,
+        data=data or config.data.source,
         split=split,
         batch_size=config.eval.batch_size,
         precision=precision or config.eval.precision,
         mirror=config.eval.mirror,
     )
-    return {"data": data or config.data.source, **metrics}
+    return result
 
 
 def is_own_source(run: Run, source: str) -> bool:
-    """The run's own data, however they are named: their test images are then those that were set aside, no others."""
-    own = run.read_json("environment.json")["data"]
-    return source == own["source"] or (own["path"] is not None and source_path(source) == own["path"])
+    """Whether `source` is the data that the run was trained on, by whatever path it is named.
+
+    Of these only the images that were set aside for testing may be tested on.
+    """
+    own = run.read(Environment).data
+    return source == own.source or (own.path is not None and source_path(source) == own.path)
 
 
 def own_split(run: Run, split: str) -> ImageSet:
-    """train, val or test, cut as for training.
+    """The run's own images of a split, divided as for training.
 
     Raises PatchlightError where the run has no such images, or where they are not the same any more.
     """
-    config, own = run.config(), run.read_json("environment.json")["data"]
-    moved = own["path"] is None or not Path(own["path"]).exists()
-    source = own["source"] if moved else own["path"]  # which holds wherever the command is given
+    config, own = run.config(), run.read(Environment).data
+    source = own.source
+    if own.path is not None and Path(own.path).exists():
+        source = own.path  # in full, so that it does not depend on the folder that the command is given in
     images = getattr(load_splits(dataclasses.replace(config.data, source=source), config.model.img_size), split)
     if images is None:
         raise PatchlightError(f"the run has no '{split}' images; use --split train or --split test")
-    if digest(images) != own["digests"][split]:
+    if digest(images) != own.digests.get(split):
         raise PatchlightError(
-            f"{own['source']} has changed since the run, so its '{split}' images are others now and may have been "
+            f"{own.source} has changed since the run, so its '{split}' images are others now and may have been "
             "trained on; restore it, or name a source that the model has not seen with --data"
         )
     return images
 
 
 def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str]:
-    """A split of another source with labels in the model's order, and its name. One without splits is taken whole."""
+    """A split of another source with labels in the model's order, and its name.
+
+    A source without splits is taken whole, and the name is then "all". Raises PatchlightError for an unknown split.
+    """
     sets = load_source(source, image_size=card.fit_size)
     if split not in sets and len(sets) == 1:
         split = "all"

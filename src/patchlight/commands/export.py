@@ -1,40 +1,54 @@
-"""`patchlight export` and `push`: a run's model in the formats of others, with its preprocessing, labels and a card.
+"""`patchlight export`: a run's model in the formats of other libraries, with preprocessing, labels and a model card.
 
-Every export is read back by the library that it is for, and its logits on the run's images are compared with the run's.
+Every export is read back by the library that it is for, and its logits on a few images are compared with the run's.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
 from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
-from patchlight.models.families.hub import first_line
 from patchlight.models.families.huggingface import HuggingFaceClassifier, quiet
 from patchlight.models.reference import public_name
-from patchlight.runs import Run, Weights
+from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
+from patchlight.runs.codec import Record
 
-TOLERANCE = 1e-3  # of the greatest difference between logits, over the greatest logit; more is an error
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult as HubResult
+
+TOLERANCE = 1e-3  # largest difference between logits, over the largest logit; more is an error
 IMAGES = 8  # that are compared
-TAG = "trained with Patchlight's recipe"  # in every card
+TAG = "trained with Patchlight's recipe"  # in every model card; by it an export knows a folder as its own
 
 
-def export(run: str | Path, format: str, *, out: str | Path | None = None) -> dict[str, Any]:
-    """Write the run's model as `format`, a row of FORMATS, into `out` (`RUN/export/FORMAT`).
+@dataclass(frozen=True, kw_only=True)
+class ExportResult(Record):
+    """What was written, and how far its logits are from the run's."""
 
-    Returns `{"format", "folder", "files", "max_difference"}`, the last over the logits of a few images.
-    Raises PatchlightError where the format has no such model, or what was written does not answer as the run does.
+    format: str
+    folder: str | None
+    files: tuple[str, ...]
+    max_difference: float  # of logits, on a few images
+
+
+def export(run: str | Path, format: str = "safetensors", *, out: str | Path | None = None) -> ExportResult:
+    """Write the run's model as `format`, a row of FORMATS, into the folder `out` (`RUN/export/FORMAT`).
+
+    Raises UsageError for an unknown format and for a folder with other files, and PatchlightError where the format
+    has no such model, or the written model gives other logits than the run's.
     """
+    if format not in FORMATS:
+        raise UsageError(f"no format '{format}'; {did_you_mean(format, FORMATS)}")
     opened = Run.open(run)
     model, card = load_model(opened.path)
     folder = Path(out) if out else opened.path / "export" / format
@@ -43,7 +57,7 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
     pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)
     with torch.no_grad():
         expected = model(card.to_input(pixels))
-    answer = FORMATS[format](model, card, folder)
+    answer = FORMATS[format].write(model, card, folder)
     (folder / "README.md").write_text(model_card(opened, card, format), encoding="utf-8")
     difference = float((answer(pixels) - expected).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
@@ -51,12 +65,12 @@ def export(run: str | Path, format: str, *, out: str | Path | None = None) -> di
             f"the model in {folder} gives other logits than the run, by {difference:.2g}: do not use it, export as "
             "safetensors or onnx, and report this"
         )
-    return {
-        "format": format,
-        "folder": str(folder),
-        "files": sorted(path.name for path in folder.iterdir()),
-        "max_difference": difference,
-    }
+    return ExportResult(
+        format=format,
+        folder=str(folder),
+        files=tuple(sorted(path.name for path in folder.iterdir())),
+        max_difference=difference,
+    )
 
 
 def check_own(folder: Path) -> None:
@@ -69,23 +83,25 @@ def check_own(folder: Path) -> None:
 
 def sample_pixels(run: Run, card: ModelCard) -> Tensor:
     """A few of the run's sample images (B, 3, h, w) uint8; noise where there are none."""
-    path = run.path / "samples.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as found:
-            if len(found["images"]):
-                return torch.from_numpy(found["images"][:IMAGES]).permute(0, 3, 1, 2).contiguous()
+    samples = run.find(Samples)
+    if samples is not None and len(samples.images):
+        return torch.from_numpy(samples.images[:IMAGES]).permute(0, 3, 1, 2).contiguous()
     draw = torch.Generator().manual_seed(0)
     return torch.randint(256, (IMAGES, 3, card.img_size, card.img_size), generator=draw, dtype=torch.uint8)
 
 
-def write_safetensors(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Tensor], Tensor]:
+# The written model, read back: uint8 pixels (B, 3, img_size, img_size) -> logits (B, K).
+Answer = Callable[[Tensor], Tensor]
+
+
+def write_safetensors(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """Patchlight's own: `model.safetensors` and `config.json`."""
     save_model(folder, model, card)
     again, read = load_model(folder)
     return torch.no_grad()(lambda pixels: again(read.to_input(pixels)))
 
 
-def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Tensor], Tensor]:
+def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """What `timm.create_model("local-dir:FOLDER", pretrained=True)` or, pushed, `hf-hub:OWNER/NAME` reads."""
     timm = import_library("timm")
     theirs: Any
@@ -104,7 +120,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
         "input_size": (3, card.img_size, card.img_size),
         "crop_pct": 1.0,
         "tag": None,
-        "license": None,  # they are those of timm's weights of that name, not of these
+        "license": None,  # timm's tag and license are of its own weights, not of these
     }
     theirs = theirs.to(memory_format=torch.contiguous_format)
     timm.models.save_for_hf(
@@ -118,7 +134,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     return torch.no_grad()(lambda pixels: again(card.to_input(pixels)))
 
 
-def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Tensor], Tensor]:
+def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """What `AutoModelForImageClassification.from_pretrained(FOLDER)` and AutoImageProcessor read."""
     transformers = import_library("transformers")
     if isinstance(model, HuggingFaceClassifier):
@@ -143,8 +159,8 @@ def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Calla
     return torch.no_grad()(lambda pixels: again(pixel_values=card.to_input(pixels)).logits)
 
 
-class Packed(nn.Module):
-    """uint8 pixels (B, 3, img_size, img_size) -> logits (B, K): normalisation inside."""
+class WithNormalisation(nn.Module):
+    """uint8 pixels (B, 3, img_size, img_size) -> logits (B, K): the model with normalisation before it."""
 
     mean: Tensor
     std: Tensor
@@ -159,15 +175,14 @@ class Packed(nn.Module):
         return self.model((pixels.float() / 255 - self.mean) / self.std)
 
 
-def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Tensor], Tensor]:
+def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """`model.onnx`: "pixels" uint8 (batch, 3, size, size) -> "logits" (batch, K), any batch; labels in its metadata."""
     onnx, runtime = import_library("onnx", "export"), import_library("onnxruntime", "export")
     import_library("onnxscript", "export")
     path = folder / "model.onnx"
     pixels = torch.zeros(2, 3, card.img_size, card.img_size, dtype=torch.uint8)
-    packed = Packed(model, card).eval().requires_grad_(False)
     torch.onnx.export(
-        packed,
+        WithNormalisation(model, card).eval().requires_grad_(False),
         (pixels,),
         str(path),
         input_names=["pixels"],
@@ -195,98 +210,92 @@ def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Callable[[Ten
     return answer
 
 
-Writer = Callable[[nn.Module, ModelCard, Path], Callable[[Tensor], Tensor]]
-# name: what writes it, and gives back how the written model answers uint8 pixels of its size with logits.
-FORMATS: dict[str, Writer] = {
-    "safetensors": write_safetensors,
-    "timm": write_timm,
-    "hf": write_hugging_face,
-    "onnx": write_onnx,
+@dataclass(frozen=True)
+class Format:
+    """A format to export to: its function writes the model into a folder and returns the written model, read back."""
+
+    library: str  # that reads it, by the hub's name
+    write: Callable[[nn.Module, ModelCard, Path], Answer]
+
+
+FORMATS = {
+    "safetensors": Format("patchlight", write_safetensors),
+    "timm": Format("timm", write_timm),
+    "hf": Format("transformers", write_hugging_face),
+    "onnx": Format("onnx", write_onnx),
 }
-LIBRARIES = {"safetensors": "patchlight", "timm": "timm", "hf": "transformers", "onnx": "onnx"}
 
 
 def model_card(run: Run, card: ModelCard, format: str) -> str:
-    """README.md with the hub's metadata and the result that was measured."""
-    from huggingface_hub import EvalResult, ModelCardData
+    """README.md for the hub: its metadata, what the model is, what it scored and how it is fed."""
+    from huggingface_hub import ModelCardData
 
-    config = run.config()
-    purpose = "image-classification" if card.class_names else "image-feature-extraction"
-    facts: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"], "pipeline_tag": purpose}
-    if (run.path / "eval.json").is_file():
-        result, where = run.read_json("eval.json"), run.read_json("environment.json")["data"]["path"]
-        data = Path(where).name if where else result["data"]  # a path says more of this machine than of the images
-        facts["eval_results"] = [
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=data,
-                dataset_name=data,
-                dataset_split=result["split"],
-                metric_type="accuracy",
-                metric_value=round(result["top1"], 4),
-            )
-        ]
-        low, high = result["top1_ci95"]
+    name = run.config().about.name
+    metadata: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"]}
+    metadata["pipeline_tag"] = "image-classification" if card.class_names else "image-feature-extraction"
+    result = run.find(EvalResult)
+    if result is not None:
+        path = run.read(Environment).data.path
+        data = (
+            Path(path).name if path else result.data
+        )  # the whole path would say more of this machine than of the data
+        metadata["eval_results"] = [hub_result(result, data)]
+        low, high = result.top1_ci95
         score = (
-            f"Accuracy on {result['n']:,} {result['split']} images of `{data}`: "
-            f"**{100 * result['top1']:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
+            f"Accuracy on {result.n:,} {result.split} images of `{data}`: "
+            f"**{100 * result.top1:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
         )
     elif card.class_names:
         score = "It was not measured on test images."
     else:
-        score = "It learned without labels, so its head says nothing; give it a new one."
-    began = weights_begun_with(card)
-    if origin := next((source for source in began if source.commit), None):
-        name = origin.id.removeprefix("hf-hub:")
-        facts["base_model"] = name if "/" in name else f"timm/{name}"
-    about = ModelCardData(library_name=LIBRARIES[format], model_name=config.about.name, **facts)
-    classes = " Classes: " + ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "") + "."
-    weights = "".join(f" It began with the weights of `{public_name(source.id)}`." for source in began[:1])
-    fitted = ""
-    if card.fit_size != card.img_size:
-        fitted = (
-            f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: make yours so first."
-        )
+        score = "It was trained without labels, so its head is untrained; give it a new one."
+    origins = origins_of_weights(card)
+    on_hub = next((origin for origin in origins if origin.commit), None)
+    if on_hub is not None:
+        model = on_hub.id.removeprefix("hf-hub:")
+        metadata["base_model"] = model if "/" in model else f"timm/{model}"
+    about = ModelCardData(library_name=FORMATS[format].library, model_name=name, **metadata)
+    weights = f" Training began with the weights of `{public_name(origins[0].id)}`." if origins else ""
     return (
-        f"---\n{about.to_yaml()}\n---\n\n# {config.about.name}\n\n"
-        f"{public_name(card.name)}, {TAG} `{config.about.name}`.{weights} {score}\n\n"
-        f"Input: RGB images of {card.img_size} x {card.img_size} pixels, in 0..1, less {_numbers(card.mean)}, over "
-        f"{_numbers(card.std)}.{fitted}{classes if card.class_names else ''}\n"
+        f"---\n{about.to_yaml()}\n---\n\n# {name}\n\n"
+        f"{public_name(card.name)}, {TAG} `{name}`.{weights} {score}\n\n{input_of(card)}\n"
     )
 
 
-def weights_begun_with(card: ModelCard) -> list[Weights]:
-    """Where a model's first weights came from, and those of that model before it; nothing where they were drawn."""
-    sources, source = [], card.source
+def hub_result(result: EvalResult, data: str) -> HubResult:
+    """The accuracy in the form of the hub's metadata."""
+    from huggingface_hub import EvalResult as HubResult
+
+    return HubResult(
+        task_type="image-classification",
+        dataset_type=data,
+        dataset_name=data,
+        dataset_split=result.split,
+        metric_type="accuracy",
+        metric_value=round(result.top1, 4),
+    )
+
+
+def input_of(card: ModelCard) -> str:
+    """What the model is fed and which classes it knows, in sentences."""
+    size = f"{card.img_size} x {card.img_size}"
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (card.mean, card.std))
+    text = f"Input: RGB images of {size} pixels, in 0..1, minus ({mean}), divided by ({std})."
+    if card.fit_size != card.img_size:
+        text += (
+            f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: resize yours to that "
+            "first."
+        )
+    if card.class_names:
+        more = ", ..." if len(card.class_names) > 20 else ""
+        text += f" Classes: {', '.join(card.class_names[:20])}{more}."
+    return text
+
+
+def origins_of_weights(card: ModelCard) -> list[Weights]:
+    """Where the model's first weights came from, then where those came from, and so on; random weights end the list."""
+    origins, source = [], card.source
     while source and source.pretrained:
-        sources.append(source)
+        origins.append(source)
         source = source.began_with
-    return sources
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
-
-
-def push(run: str | Path, repository: str, *, format: str = "timm", private: bool = False) -> dict[str, Any]:
-    """Export the run's model and upload it to `OWNER/NAME` of the Hugging Face hub; its address.
-
-    Raises PatchlightError where the hub refuses, as without a login.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
-
-    if repository.count("/") != 1:
-        raise UsageError(f"a repository is OWNER/NAME, not '{repository}'")
-    with tempfile.TemporaryDirectory() as folder:
-        result = export(run, format, out=folder)
-        try:
-            api = HfApi()
-            api.create_repo(repository, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Patchlight's export")
-        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
-            reason = f"the hub refused {repository}: {first_line(error)}; `hf auth login` logs in"
-            raise PatchlightError(reason) from None
-        except (OSError, HTTPError) as error:
-            raise PatchlightError(f"the hub cannot be reached: {first_line(error)}; try again with a network") from None
-    return {**result, "folder": None, "url": f"https://huggingface.co/{repository}"}
+    return origins

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from patchlight.models import check_model, load_model
 from patchlight.models.reference import folder_of
 from patchlight.models.summary import count
 from patchlight.progress import say
-from patchlight.runs import RESULTS, Run, kept_row
+from patchlight.runs import RESULTS, Run, Score, kept_row
 from patchlight.training.fit import check_fit, fit
 from patchlight.training.setup import (
     build,
@@ -36,17 +39,20 @@ from patchlight.training.state import TrainState
 
 def train(
     recipe: str | Config,
+    settings: Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    command: str = "",
 ) -> Run:
     """Train by a recipe (a name, a path or a Config), evaluate once on the test images, and write the report.
 
-    The run folder is `out`, or `runs/NAME`. An existing one needs `resume` or `overwrite`.
+    `settings` such as {"train.epochs": 5} are laid over the recipe. The run folder is `out`, or `runs/NAME`. An
+    existing one needs `resume` or `overwrite`.
     """
-    config = recipe if isinstance(recipe, Config) else load_recipe(recipe)
+    config = load_recipe(recipe, settings)
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     path = Path(out) if out else Path("runs") / config.about.name
     # What cannot work is found before data are loaded, as far as it can be.
     Run(path).check_free(config, resume=resume, overwrite=overwrite)
@@ -80,7 +86,7 @@ def train(
             },
             "data": describe_data(config.data.source, data),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": command or f"patchlight train {config.about.name}",
+            "command": command_line(recipe, settings or {}, out),
         }
         if before is not None:
             record = continued(before, record)
@@ -94,6 +100,14 @@ def train(
         else:
             finish(run, data, config, done)
     return run
+
+
+def command_line(recipe: str | Config, settings: Mapping[str, Any], out: str | Path | None) -> str:
+    """What to type to get this run again, whatever --resume or --overwrite it took this time."""
+    words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
+    for key, value in settings.items():
+        words += [f"--{key}", str(value)]
+    return shlex.join([*words, "--out", str(out)] if out else words)
 
 
 def run_record(path: Path) -> dict[str, Any] | None:
@@ -123,10 +137,11 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
     from patchlight.analysis.samples import collect_samples
 
     model, card = load_model(run.path, resolve_device(config.train.device))
-    metrics, logits = evaluation.evaluate(
+    result, logits = evaluation.evaluate(
         model,
         card,
         data.test,
+        data=config.data.source,
         split="test",
         batch_size=config.eval.batch_size,
         precision=config.eval.precision,
@@ -137,11 +152,13 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
             model,
             card,
             data.subset_test,
+            data=config.data.source,
             split="subset_test",
             batch_size=config.eval.batch_size,
             precision=config.eval.precision,
         )
-        metrics["subset_test"] = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
+        score = Score(n=subset.n, loss=subset.loss, top1=subset.top1, top1_ci95=subset.top1_ci95)
+        result = replace(result, subset_test=score)
     run.write_json("environment.json", environment)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write_arrays("samples.npz", samples)
@@ -151,7 +168,7 @@ def finish(run: Run, data: Splits, config: Config, environment: dict[str, Any]) 
         few = 2 if config.train.debug else config.explain.faithfulness
         if (table := measure_faithfulness(model, card, data.test, config.data.source, count=few)) is not None:
             run.write_json("faithfulness.json", {"run": str(run.path), **table})
-    run.write_json(RESULTS["classify"], {"data": config.data.source, **metrics})  # last: it marks a run as finished
+    run.write(result)  # last: it marks a run as finished
     report(run.path)
 
 

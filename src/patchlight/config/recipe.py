@@ -174,16 +174,18 @@ def recipes() -> list[About]:
     return [load_recipe(name).about for name in recipe_names()]
 
 
-def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A recipe by name or by path, with `{"train.epochs": "5"}` laid over it.
+def load_recipe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:
+    """A recipe by name or by path, or a Config, with settings such as `{"train.epochs": "5"}` laid over it.
 
     Raises UsageError for an unknown recipe, a file that is no TOML, or a field that is wrong.
     """
-    path = Path(name_or_path)
+    if isinstance(recipe, Config):
+        return apply_overrides(recipe, settings or {})
+    path = Path(recipe)
     if path.suffix != ".toml":
-        path = RECIPES / f"{name_or_path}.toml"
+        path = RECIPES / f"{recipe}.toml"
         if not path.is_file():
-            raise UsageError(f"no recipe '{name_or_path}'; {did_you_mean(name_or_path, recipe_names())}")
+            raise UsageError(f"no recipe '{recipe}'; {did_you_mean(recipe, recipe_names())}")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -195,7 +197,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     config = config_from_dict(data, path.name)
     if "name" not in data.get("about", {}):
         config = dataclasses.replace(config, about=dataclasses.replace(config.about, name=path.stem))
-    return apply_overrides(config, overrides or {})
+    return apply_overrides(config, settings or {})
 
 
 def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:

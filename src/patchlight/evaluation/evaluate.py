@@ -1,10 +1,9 @@
-"""A model's predictions on an ImageSet, and what they are worth."""
+"""A model's predictions on an ImageSet, and its test result."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,10 @@ from patchlight.machine.fastest import resolve_precision
 from patchlight.models import ModelCard
 from patchlight.models.fused import choose_fused, set_fused_attn
 from patchlight.progress import Progress
+from patchlight.runs import EvalResult, Score
+from patchlight.runs.records import FORMAT
 
-TINY = 1e-30  # under the least probability, before its logarithm
+TINY = 1e-30  # added to probabilities, so that the logarithm of 0 is finite
 
 
 @torch.inference_mode()
@@ -33,9 +34,10 @@ def predict_logits(
     label: str = "",
     mirror: bool = False,
 ) -> np.ndarray:
-    """Logits (N, K) float32 in the set's order, from the model in evaluation mode; of `mirror` images if so.
+    """Logits (N, K) float32 in the set's order, from the model in evaluation mode.
 
-    `label` shows progress.
+    `precision` is "fp32", "bf16" or "fp16". With `mirror` each image is mirrored first. With a `label` long work shows
+    its progress under that name.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -57,9 +59,10 @@ def predict_logits(
 
 
 def choose_speed(model: nn.Module, precision: str, batch_size: int) -> str:
-    """The precision to score in: `precision`, or for "auto" the fastest here.
+    """The precision to evaluate in: `precision`, or for "auto" the fastest on the model's device.
 
-    Below fp32 the model's attention becomes the kind that is faster here, too; in fp32 the two differ little.
+    Below fp32 the model's attention is also set to the kind, fused or explicit, that is faster on that device; in fp32
+    the two differ little.
     """
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
@@ -75,15 +78,17 @@ def evaluate(
     card: ModelCard,
     images: ImageSet,
     *,
+    data: str,
     split: str,
     batch_size: int = 500,
     precision: str = "fp32",
     mirror: bool = False,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """The metrics of `eval.json` and the logits (N, K), in a precision as `choose_speed` takes it.
+) -> tuple[EvalResult, np.ndarray]:
+    """The record of `eval.json` and the logits (N, K) float32.
 
-    With `mirror` they tell under "mirrored" what averaging the probabilities of an image and its mirror image gives.
-    Raises PatchlightError where the images are not of the model's classes.
+    `data` and `split` say in the record what the images are; `precision` is as `choose_speed` takes it. With `mirror`
+    the record's `mirrored` is the score of the probabilities averaged over each image and its mirror image.
+    Raises PatchlightError where the images are not of the model's classes, or the logits are not finite.
     """
     check_compatible(card, images)
     precision = choose_speed(model, precision, batch_size)
@@ -95,18 +100,23 @@ def evaluate(
             "the model's outputs are not finite; its training diverged: lower optim.lr and train again"
         )
     metrics = classification_metrics(logits, images.labels.numpy(), card.class_names)
+    mirrored = None
     if mirror:
         other = predict_logits(
             model, card, images, batch_size=batch_size, precision=precision, label="mirrored", mirror=True
         )
         both = np.log((softmax(logits) + softmax(other)) / 2 + TINY)
         averaged = classification_metrics(both, images.labels.numpy(), card.class_names)
-        metrics["mirrored"] = {key: averaged[key] for key in ("loss", "top1", "top1_ci95")}
-    return {"split": split, "precision": precision, **metrics}, logits
+        mirrored = Score(loss=averaged.loss, top1=averaged.top1, top1_ci95=averaged.top1_ci95)
+    result = EvalResult(
+        **{**vars(metrics), "format": FORMAT, "data": data, "split": split, "precision": precision},
+        mirrored=mirrored,
+    )
+    return result, logits
 
 
 def check_compatible(card: ModelCard, images: ImageSet) -> None:
-    """Raises PatchlightError where `images` cannot be what the model was trained for."""
+    """Raises PatchlightError where the images have other classes, or another order of them, than the model."""
     if images.class_names != card.class_names:
         raise PatchlightError(
             f"the data has {_names(images.class_names)}, but the model was trained for {_names(card.class_names)}"
@@ -114,9 +124,9 @@ def check_compatible(card: ModelCard, images: ImageSet) -> None:
 
 
 def align_classes(images: ImageSet, card: ModelCard) -> ImageSet:
-    """The same images with labels in the model's order, where every class of theirs is one of the model's.
+    """The same images with their labels in the model's order of classes.
 
-    Raises PatchlightError where one is not.
+    Raises PatchlightError where a class of theirs is not one of the model's.
     """
     unknown = [name for name in images.class_names if name not in card.class_names]
     if unknown:

@@ -1,7 +1,7 @@
-"""What a test result is made of: accuracy, its interval, who is taken for whom, and whether confidence can be trusted.
+"""What a test result is made of: accuracy and its interval, the confusion matrix, and calibration.
 
 Pure functions of NumPy arrays. Rates are in 0..1. What has no value (the accuracy of a class without images) is nan in
-an array and None in the JSON-ready dictionary, never 0.
+an array and None in the record, never 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from patchlight.runs import Metrics, Mistake, Reliability
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -20,7 +22,7 @@ MISTAKES_KEPT = 24
 
 
 def softmax(logits: ArrayLike) -> Floats:
-    """Probabilities (N, K) of logits (N, K); every row sums to 1, and no logit is too large."""
+    """Probabilities (N, K) of logits (N, K); every row sums to 1. Large logits do not overflow."""
     x = np.asarray(logits, dtype=np.float64)
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
@@ -62,14 +64,14 @@ def confusion_matrix(labels: ArrayLike, preds: ArrayLike, num_classes: int) -> I
 
 
 def per_class_accuracy(confusion: ArrayLike) -> Floats:
-    """Share of each class that was recognised (its recall), (K,); nan for a class without images."""
+    """Recall of each class, (K,), from counts (K, K); nan for a class without images."""
     c = np.asarray(confusion, dtype=np.float64)
     n = c.sum(axis=1)
     return np.divide(np.diag(c), n, out=np.full(len(c), np.nan), where=n > 0)
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927), by default at 95 %; (0, 1) where nothing was tried.
+    """The score interval of a proportion (Wilson 1927), by default at 95 %; (0, 1) for n = 0.
 
     Unlike the textbook p +- z*sqrt(p(1-p)/n) it stays inside 0..1 and has a width at p = 0 and p = 1.
     Raises ValueError unless 0 <= successes <= n.
@@ -98,10 +100,10 @@ def reliability(confidences: ArrayLike, correct: ArrayLike, bins: int = 15) -> d
     if not np.all((conf >= 0) & (conf <= 1)):
         raise ValueError("confidences must be in 0..1")
     edges = np.linspace(0, 1, bins + 1)
-    place = np.maximum(np.searchsorted(edges, conf, side="left") - 1, 0)
-    count = np.bincount(place, minlength=bins)
+    bin_of = np.maximum(np.searchsorted(edges, conf, side="left") - 1, 0)
+    count = np.bincount(bin_of, minlength=bins)
     nan = np.full(bins, np.nan)
-    sums = (np.bincount(place, weights=w, minlength=bins) for w in (conf, right))
+    sums = (np.bincount(bin_of, weights=values, minlength=bins) for values in (conf, right))
     confidence, accuracy = (np.divide(s, count, out=nan.copy(), where=count > 0) for s in sums)
     return {"edges": edges, "confidence": confidence, "accuracy": accuracy, "count": count}
 
@@ -117,11 +119,11 @@ def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, bins:
     return float(np.nansum(gaps) / total) if total else float("nan")
 
 
-def classification_metrics(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> dict[str, Any]:
-    """Everything `eval.json` says about a set: plain Python numbers, ready for JSON.
+def classification_metrics(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> Metrics:
+    """Everything that `eval.json` says about a set of images.
 
     logits (N, K), labels (N,) in 0..K-1, K class names. `top5` is top-min(5, K); `per_class` is None for a class
-    without images; `mistakes` are the most confident wrong ones, the surest first.
+    without images; `mistakes` are the wrong predictions of the highest confidence, in that order.
     Raises ValueError for no images, a shape that does not fit, logits that are not finite, or a repeated class name.
     """
     x, y = _checked(logits, labels)
@@ -131,37 +133,42 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike, class_names: Se
     probs = softmax(x)
     preds, confidence = x.argmax(axis=1), probs.max(axis=1)
     right = preds == y
-    confusion = confusion_matrix(y, preds, len(names))
-    return {
-        "n": len(y),
-        "loss": cross_entropy(x, y),
-        "top1": float(right.mean()),
-        "top1_ci95": list(wilson_interval(int(right.sum()), len(y))),
-        "top5": topk_accuracy(x, y, min(5, len(names))),
-        "per_class": dict(zip(names, _plain(per_class_accuracy(confusion)), strict=True)),
-        "confusion": confusion.tolist(),
-        "ece": expected_calibration_error(confidence, right),
-        "reliability": {key: _plain(value) for key, value in reliability(confidence, right).items()},
-        "mistakes": _mistakes(y, preds, confidence),
-    }
+    confusion, bins = confusion_matrix(y, preds, len(names)), reliability(confidence, right)
+    return Metrics(
+        n=len(y),
+        loss=cross_entropy(x, y),
+        top1=float(right.mean()),
+        top1_ci95=wilson_interval(int(right.sum()), len(y)),
+        top5=topk_accuracy(x, y, min(5, len(names))),
+        per_class=dict(zip(names, _without_nan(per_class_accuracy(confusion)), strict=True)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        ece=expected_calibration_error(confidence, right),
+        reliability=Reliability(
+            edges=_without_nan(bins["edges"]),
+            confidence=_without_nan(bins["confidence"]),
+            accuracy=_without_nan(bins["accuracy"]),
+            count=_without_nan(bins["count"]),
+        ),
+        mistakes=_mistakes(y, preds, confidence),
+    )
 
 
-def _mistakes(labels: Ints, preds: Ints, confidence: Floats) -> list[dict[str, Any]]:
+def _mistakes(labels: Ints, preds: Ints, confidence: Floats) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero(labels != preds)
-    # A stable sort: of two that are equally sure, the one that comes first in the set.
+    # A stable sort: of two with the same confidence, the one that comes first in the set.
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES_KEPT]
-    return [
-        {"index": int(i), "label": int(labels[i]), "pred": int(preds[i]), "confidence": float(confidence[i])}
-        for i in surest
-    ]
+    return tuple(
+        Mistake(index=int(i), label=int(labels[i]), pred=int(preds[i]), confidence=float(confidence[i])) for i in surest
+    )
 
 
-def _plain(values: NDArray[Any]) -> list[float | int | None]:
-    """An array as JSON can hold it: nan is None."""
-    return [None if value != value else value for value in values.tolist()]
+def _without_nan(values: NDArray[Any]) -> tuple[Any, ...]:
+    """An array (N,) as Python's numbers, with None for nan."""
+    return tuple(None if value != value else value for value in values.tolist())
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
+    """Logits (N, K) and labels (N,) as arrays. Raises ValueError where they are not such."""
     x, y = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if x.ndim != 2 or x.shape[1] == 0 or y.shape != x.shape[:1]:
         raise ValueError(f"logits must be (N, K) and labels (N,), not {x.shape} and {y.shape}")

@@ -203,9 +203,12 @@ class Run:
     def write_epochs(self, rows: Sequence[Epoch]) -> None:
         self.write_text(METRICS, "".join(json.dumps(row.to_json()) + "\n" for row in rows))
 
-    def result(self) -> dict[str, Any]:
-        """What the run ended with: the test metrics or, without labels, the loss of what was painted."""
-        return self.read_json(RESULTS[self.config().train.task])
+    def result(self) -> EvalResult | ReconstructionResult:
+        """What the run ended with: the test metrics, or for `train.task = "reconstruct"` the validation loss.
+
+        Raises PatchlightError as `read` does.
+        """
+        return self.read(RESULT_TYPES[self.config().train.task])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs so far; an empty list before the first."""
