@@ -212,7 +212,7 @@ def models_json(result: list[ModelDescription] | ModelDescription) -> dict[str, 
 
 def _layer_table(model: ModelDescription) -> str:
     size = model.size
-    rows = [(layer.layer, layer.kind, layer.shape, f"{layer.params:,}") for layer in model.layers]
+    rows = [(layer.layer, layer.kind, layer.shape, f"{layer.params:,}") for layer in model.layers or ()]
     facts = [
         ("parameters", f"{size.params:,}"),
         ("trainable", f"{size.trainable:,}"),
