@@ -123,9 +123,11 @@ def steps_in_turns(options: Options, recipe: str, variants: dict[str, dict[str, 
 
 def step_sampler(options: Options, recipe: str, path: Path, settings: dict[str, str]) -> Sampler:
     trainer, steps = trainer_of(options, recipe, path, settings), itertools.count()
-    trainer.train_mode()
+    trainer.stage.train_mode()
     return sampler(
-        lambda: trainer.train_step(1, next(steps) % trainer.steps_per_epoch), options.device, calls=options.calls(1, 20)
+        lambda: trainer.train_step(1, next(steps) % trainer.stage.steps_per_epoch),
+        options.device,
+        calls=options.calls(1, 20),
     )
 
 

@@ -30,7 +30,9 @@ from patchlight.models.summary import count_flops
 from patchlight.runs import Run
 from patchlight.training.loop import Trainer
 from patchlight.training.rehearsal import time_step
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
+from patchlight.training.stage import Stage
+from patchlight.training.state import TrainState
 
 RECIPES = ("cifar10-cpu-10min", "cifar10-vit-30min", "cifar10-patchify-30min")
 BATCH, OPTIMIZER, REST = "batch and augmentation", "optimizer", "the rest"
@@ -58,19 +60,19 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     steps, side = options.pick(8, 2), options.pick(2048, 64)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(options, recipe, Path(folder) / "run")
-        trainer.train_mode()
+        trainer.stage.train_mode()
         step_s = time_step(trainer, options.pick(4.0, 0.0))
         with profile(activities=activities(options.device)) as seen:
             for step in range(steps):
-                trainer.train_step(1, step % trainer.steps_per_epoch)
+                trainer.train_step(1, step % trainer.stage.steps_per_epoch)
             synchronize(options.device)
-    flops = flops_of_step(trainer)
-    dtype = DTYPES[trainer.precision]
+    flops = flops_of_step(trainer.stage)
+    dtype = DTYPES[trainer.stage.precision]
     product = sampler(matmul(options.device, side, side, side, dtype), options.device, calls=5)
     peak = 2 * side**3 / statistics.median(product() for _ in range(7))
     return {
-        "precision": trainer.precision,
-        "batch": trainer.batches.batch_size,
+        "precision": trainer.stage.precision,
+        "batch": trainer.stage.batch_size,
         "step_s": step_s,
         "flops": flops,
         "flops_per_s": flops / step_s,
@@ -79,28 +81,28 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
     }
 
 
+class WatchedTrainer(Trainer):
+    """The loop, with what begins a step named in the profile."""
+
+    def begin_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        with record_function(BATCH):
+            return super().begin_step(epoch, step)
+
+
 def trainer_of(options: Options, recipe: str, path: Path, settings: dict[str, str] | None = None) -> Trainer:
-    """The recipe's own trainer on images of the right size; what they show does not matter."""
+    """The recipe's own loop on images of the right size; what they show does not matter."""
     images = {"data.source": "digits", "data.image_size": "32", "train.device": options.device.type}
     config = load_recipe(recipe, {**(settings or {}), **images})
     data = load_splits(config.data)
-    model, card = build(config, data)
-    trainer = Trainer(model, card, data, config, Run.create(path, config))
-    make = trainer.make_inputs
-
-    def make_inputs(epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        with record_function(BATCH):
-            return make(epoch, step)
-
-    trainer.make_inputs = make_inputs  # type: ignore[method-assign]
-    return trainer
+    (stage, *_) = prepare(config, data).stages
+    return WatchedTrainer(stage, data, Run.create(path, config), TrainState(total_steps=stage.total_steps))
 
 
-def flops_of_step(trainer: Trainer) -> int:
+def flops_of_step(stage: Stage) -> int:
     """Three times those of a batch's forward pass as it is in training, where patches may be left out."""
-    model, size = copy.deepcopy(trainer.model).requires_grad_(False), trainer.card.img_size
+    model, size = copy.deepcopy(stage.model).requires_grad_(False), stage.card.img_size
     with count_flops() as counter:
-        model(torch.zeros(trainer.batches.batch_size, 3, size, size, device=trainer.device))
+        model(torch.zeros(stage.batch_size, 3, size, size, device=stage.device))
     return 3 * counter.get_total_flops()
 
 

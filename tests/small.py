@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted
 from patchlight.runs import Run
+from patchlight.training import loop
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
+from patchlight.training.stage import Stage
 from patchlight.training.state import TrainState
 
 # Words of a command line that make `train quickstart` take two seconds.
@@ -60,16 +63,16 @@ def small_splits() -> Splits:
 @contextmanager
 def stopped_at_save(count: int) -> Iterator[None]:
     """Training inside is interrupted when it has saved so many checkpoints."""
-    save, saved = Trainer.save, []
+    save, saved = loop.save, []
 
-    def stopped(self: Trainer) -> None:
-        save(self)
+    def stopped(run: Run, stage: Stage, state: TrainState) -> None:
+        save(run, stage, state)
         saved.append(1)
         if len(saved) == count:
             raise Interrupted("on purpose")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "save", stopped)
+        patch.setattr(loop, "save", stopped)
         with pytest.raises(Interrupted):
             yield
 
@@ -78,5 +81,11 @@ def run_fit(tmp_path, name="run", resume=False, data_set: Splits | None = None, 
     sections.setdefault("train", {}).setdefault("batch_size", 16)
     config = small_config(**sections)
     run = Run.create(tmp_path / name, config, resume=resume)
+    return fit(prepare(config, data_set or small_splits()), run, resume=resume), run
+
+
+def make_trainer(config: Config, folder: Path, data_set: Splits | None = None) -> Trainer:
+    """The loop of the recipe's first stage, before its first step."""
     data = data_set or small_splits()
-    return fit(*build(config, data), data, config, run, resume=resume), run
+    (stage, *_) = prepare(config, data).stages
+    return Trainer(stage, data, Run(folder), TrainState(total_steps=stage.total_steps))

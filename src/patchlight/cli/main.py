@@ -155,3 +155,111 @@ def layer_numbers(text: str | None) -> list[int] | None:
     if min(layers) < 0:
         raise UsageError(f"--layers are numbers from 1, as in 1,6, not '{text}'")
     return layers
+
+
+def _report(args: argparse.Namespace) -> None:
+    from patchlight.commands.report import report
+
+    print(report(args.run))
+
+
+def _probe(args: argparse.Namespace) -> None:
+    config = load_recipe(args.recipe, args.settings)
+    from patchlight.cli.text import probe_table
+    from patchlight.commands.probe import probe
+
+    result = probe(config)
+    _print_json(result) if args.json else _print(probe_table(result))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from patchlight.commands.export import export
+
+    result = export(args.run, args.format, out=args.out)
+    if args.json:
+        _print_json(result)
+    else:
+        print(f"{result['folder']}: {', '.join(result['files'])}")
+        print(f"logits differ from the run's by {result['max_difference']:.1e} at most")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from patchlight.commands.export import push
+
+    result = push(args.run, args.repository, format=args.format, private=args.private)
+    _print_json(result) if args.json else print(result["url"])
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from patchlight.cli.text import comparison_table
+    from patchlight.commands.compare import compare
+
+    result = compare(args.runs)
+    _print_json(result) if args.json else _print(comparison_table(result))
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from patchlight.cli.text import field_table, recipe_table
+
+    if args.fields:
+        _print(field_table(describe_fields()))
+    elif args.recipe:
+        load_recipe(args.recipe)  # for its errors
+        path = Path(args.recipe) if args.recipe.endswith(".toml") else RECIPES / f"{args.recipe}.toml"
+        print(path.read_text(encoding="utf-8"), end="")
+    else:
+        _print(recipe_table(recipes()))
+
+
+def _models(args: argparse.Namespace) -> None:
+    from patchlight.cli.text import layer_table, model_table
+    from patchlight.commands.models import describe_model, models
+
+    for option, value in (("--img-size", args.img_size), ("--classes", args.classes)):
+        if value < 1:
+            raise UsageError(f"{option} must be at least 1, not {value}")
+    for key in args.settings:
+        if args.name is None or not key.startswith("model.") or key == "model.img_size":
+            fix = (
+                "give it as --img-size" if key == "model.img_size" else "name a model, and change its model.field alone"
+            )
+            raise UsageError(f"`patchlight models` does not take --{key}; {fix}")
+    if args.name is None:
+        _print(model_table(models(args.img_size, args.classes)))
+        return
+    config = apply_overrides(Config(model=ModelConfig(name=args.name)), args.settings).model
+    _print(layer_table(describe_model(config, args.img_size, args.classes)))
+
+
+def _data(args: argparse.Namespace) -> None:
+    config = load_recipe(args.recipe, {**args.settings, "data.source": args.source})
+    from patchlight.cli.text import audit_text
+    from patchlight.commands.audit import data
+
+    result = data(config, out=args.out, overwrite=args.overwrite)
+    _print_json(result.to_json()) if args.json else _print(audit_text(result))
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from patchlight.cli.text import doctor_text
+    from patchlight.commands.doctor import doctor
+
+    result = doctor(args.budget, device=args.device)
+    _print_json(result.to_json()) if args.json else _print(doctor_text(result))
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "explain": _explain,
+    "probe": _probe,
+    "report": _report,
+    "export": _export,
+    "push": _push,
+    "compare": _compare,
+    "recipes": _recipes,
+    "models": _models,
+    "data": _data,
+    "doctor": _doctor,
+}

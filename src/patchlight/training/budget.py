@@ -1,7 +1,8 @@
-"""How long a training is: in epochs, or as many steps as a wall-clock budget holds.
+"""How far a training is within a wall-clock budget: a share of the time that is there for steps.
 
-A budget's number of steps is fixed from the times of a few real steps before training, and moved only where the machine
-turns out to be faster or slower than it then was.
+Some of the budget is kept back for what every epoch ends with (validation, saving). The rest is for steps, and a step
+moves training on by its own share of it: progress is continuous whatever the machine's speed does, and is 1 when the
+time for steps is used up. Nothing is planned anew on the way, so a learning rate never jumps.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 REHEARSAL_S = 4.0  # of steps that are timed before training, and
 REHEARSAL_SHARE = 0.02  # of the budget, whichever is less
 LEAST_STEPS = 5  # for which it may take four times as long
 WARM_STEPS = 2  # the first are slower and do not count, where there are others
-TOLERANCE = 0.01  # of the budget: the plan is not changed for less
+NEWEST = 0.05  # weight of the newest step in the mean of what a step takes: about the last twenty count
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one training step and of one validation."""
+    """Seconds of one training step, and of what an epoch ends with: a validation and, once measured, saving."""
 
     step_s: float
     val_s: float
 
 
 def rehearsal_s(budget_s: float) -> float:
-    """How many seconds of steps tell enough to plan `budget_s` by."""
+    """For how many seconds steps are timed before a training of `budget_s`."""
     return min(REHEARSAL_S, REHEARSAL_SHARE * budget_s)
 
 
@@ -50,12 +51,15 @@ def plan_steps(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> in
 
     At least one more than are done.
     """
-    epoch_s = steps_per_epoch * pace.step_s + pace.val_s
-    in_epoch = done % steps_per_epoch
-    # Time is counted from the start of the epoch under way, as if it had run at this pace.
-    epochs, rest_s = divmod(left_s + in_epoch * pace.step_s, epoch_s)
-    last = math.floor(max(0.0, rest_s - pace.val_s) / pace.step_s)
-    return max(done + 1, done - in_epoch + int(epochs) * steps_per_epoch + last)
+    epochs, last_s = _divide(left_s, done, pace, steps_per_epoch)
+    epoch_start = done - done % steps_per_epoch
+    return max(done + 1, epoch_start + epochs * steps_per_epoch + math.floor(last_s / pace.step_s))
+
+
+def seconds_for_steps(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> float:
+    """How much of `left_s` seconds is for steps, what the epochs end with being kept back; `done` steps are done."""
+    epochs, last_s = _divide(left_s, done, pace, steps_per_epoch)
+    return max(0.0, (epochs * steps_per_epoch - done % steps_per_epoch) * pace.step_s + last_s)
 
 
 def finish_s(total: int, done: int, pace: Pace, steps_per_epoch: int) -> float:
@@ -64,25 +68,39 @@ def finish_s(total: int, done: int, pace: Pace, steps_per_epoch: int) -> float:
     return (total - done) * pace.step_s + validations * pace.val_s
 
 
+def _divide(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> tuple[int, float]:
+    """`left_s` seconds as whole epochs, counted from the start of the one under way, and seconds of steps after them.
+
+    Time is counted from that start as if the epoch had run at this pace.
+    """
+    epoch_s = steps_per_epoch * pace.step_s + pace.val_s
+    epochs, rest_s = divmod(left_s + done % steps_per_epoch * pace.step_s, epoch_s)
+    return int(epochs), max(0.0, rest_s - pace.val_s)
+
+
 class Budget:
-    """Keeps a training to its `seconds`, `done` steps of it done before this process."""
+    """Turns the time that steps take into progress, in 0..1, of a training of `seconds`."""
 
-    def __init__(self, seconds: float, pace: Pace, steps_per_epoch: int, done: int = 0) -> None:
+    def __init__(self, seconds: float, pace: Pace, steps_per_epoch: int) -> None:
         self.seconds, self.pace, self.steps_per_epoch = seconds, pace, steps_per_epoch
-        self.seen, self.seen_s = done, 0.0  # steps and their seconds at the last look
-        self.val_s = pace.val_s
 
-    def revise(self, total: int, done: int, step_s_sum: float, spent_s: float) -> int:
-        """`total` steps, or what it should be instead by the pace since the last look.
+    def after_step(self, progress: float, done: int, spent_s: float, step_s: float) -> float:
+        """Progress after a step of `step_s` seconds, before which it was `progress`, `done` steps were done and
+        `spent_s` seconds of the budget used.
 
-        `step_s_sum` are the seconds that steps took so far in this process, `spent_s` all of training so far. Twenty
-        looks a training: a step more or less then does not matter.
+        The step's share of the time that was left for steps is its share of the way that was left: with L seconds for
+        steps, p + (1 - p) * step_s / L. It is 1, the end, where no further step fits.
         """
-        if done - self.seen < max(1, total // 20) or done >= total:
-            return total
-        self.pace = Pace((step_s_sum - self.seen_s) / (done - self.seen), self.val_s)
-        self.seen, self.seen_s = done, step_s_sum
-        left_s = self.seconds - spent_s
-        if abs(finish_s(total, done, self.pace, self.steps_per_epoch) - left_s) < TOLERANCE * self.seconds:
-            return total
-        return plan_steps(left_s, done, self.pace, self.steps_per_epoch)
+        self.pace = replace(self.pace, step_s=(1 - NEWEST) * self.pace.step_s + NEWEST * step_s)
+        left_s = seconds_for_steps(self.seconds - spent_s, done, self.pace, self.steps_per_epoch)
+        if left_s - step_s < self.pace.step_s:
+            return 1.0
+        return progress + (1 - progress) * step_s / left_s
+
+    def after_epoch(self, seconds: float) -> None:
+        """What the epoch ended with (validation, saving) took `seconds`; the next ones are expected to take as long."""
+        self.pace = replace(self.pace, val_s=seconds)
+
+    def expected_steps(self, done: int, spent_s: float) -> int:
+        """How many steps training will have had in the end, at the present pace."""
+        return plan_steps(self.seconds - spent_s, done, self.pace, self.steps_per_epoch)

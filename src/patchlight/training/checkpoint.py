@@ -3,7 +3,7 @@
 model.safetensors      the weights in training
 ema.safetensors        their moving average, where one is kept
 optimizer.safetensors  every tensor of every optimizer's state, as "optimizer.parameter.name"
-state.json             where training stands: epoch, step, best result, clocks, loss scale
+state.json             a TrainState: epoch, step, progress, best result, clocks, loss scale
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,23 +21,44 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchlight.errors import PatchlightError
+from patchlight.runs import Run
+from patchlight.runs.codec import RecordError, from_json, to_json
+from patchlight.training.stage import Stage
+from patchlight.training.state import LossScale, TrainState
 
-NAME = re.compile(r"step-\d{8,}")  # of a whole checkpoint; a copy beside it is none
+NAME = re.compile(r"step-\d{8,}")  # of a whole checkpoint; a copy that somebody made has another
+
+
+def save(run: Run, stage: Stage, state: TrainState) -> None:
+    """Write the checkpoint from which training can go on; of the older ones the best and every n-th stay."""
+    if stage.scaler.is_enabled():
+        state.scaler = from_json(LossScale, stage.scaler.state_dict())
+    folder = run.path / "checkpoints"
+    path = save_checkpoint(folder, state, stage.model, stage.average, stage.optimizers)
+    prune_checkpoints(folder, path, {*state.kept_steps, state.best_step})
+
+
+def restore(path: Path, stage: Stage) -> TrainState:
+    """Put the stage back as it was when the checkpoint was saved. Raises as `load_checkpoint` does."""
+    state = load_checkpoint(path, stage.model, stage.average, stage.optimizers)
+    if state.scaler is not None:
+        stage.scaler.load_state_dict(to_json(state.scaler))
+    return state
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, ema: nn.Module | None, optimizers: list[Optimizer], state: dict[str, Any]
+    folder: Path, state: TrainState, model: nn.Module, average: nn.Module | None, optimizers: list[Optimizer]
 ) -> Path:
-    """Write `folder/step-NNNNNNNN` beside a temporary name and rename it when it is whole."""
-    final = folder / f"step-{step:08d}"
+    """Write `folder/step-NNNNNNNN`, of the steps done: under a temporary name, which is changed when it is whole."""
+    final = folder / f"step-{state.steps_done:08d}"
     part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file(_plain(model.state_dict()), part / "model.safetensors")
-    if ema is not None:
-        save_file(_plain(ema.state_dict()), part / "ema.safetensors")
+    if average is not None:
+        save_file(_plain(average.state_dict()), part / "ema.safetensors")
     save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
-    (part / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (part / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
     for path in part.iterdir():
         _flush(path)
     if final.exists():
@@ -53,38 +73,50 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> TrainState:
     """Where training stood at a checkpoint. Raises PatchlightError where that cannot be read."""
     try:
-        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+        data = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return TrainState.from_json(data, steps=_steps_of(path))
+    except RecordError as error:
+        raise PatchlightError(_unreadable(path, f"state.json: {error}")) from None
     except (OSError, ValueError) as error:
-        raise PatchlightError(_unreadable(path, error)) from None
+        raise PatchlightError(_unreadable(path, _reason(error))) from None
 
 
-def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module | None, optimizers: list[Optimizer]) -> dict[str, Any]:
-    """Put everything back as `save_checkpoint` found it and return its `state`.
+def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimizers: list[Optimizer]) -> TrainState:
+    """Put the tensors back as `save_checkpoint` found them and return the state.
 
     Raises PatchlightError, naming the folder, where a file is missing, damaged or of another model.
     """
+    state = read_state(path)
     try:
         model.load_state_dict(load_file(path / "model.safetensors"))
-        if ema is not None:
-            ema.load_state_dict(load_file(path / "ema.safetensors"))
+        if average is not None:
+            average.load_state_dict(load_file(path / "ema.safetensors"))
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
-        return read_state(path)
     except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
-        raise PatchlightError(_unreadable(path, error)) from None
+        raise PatchlightError(_unreadable(path, _reason(error))) from None
+    return state
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+def _unreadable(path: Path, reason: str) -> str:
     return f"{path} cannot be resumed from ({reason}); delete it and resume from what is left"
 
 
+def _reason(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+
+
+def _steps_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:
-    """Delete all but `keep` and those whose step is in `steps_to_keep`."""
+    """Delete all but `keep` and those after as many steps as one of `steps_to_keep`."""
     for path in list_checkpoints(folder):
-        if path != keep and int(path.name.removeprefix("step-")) not in steps_to_keep:
+        if path != keep and _steps_of(path) not in steps_to_keep:
             _hide(path)
     _sweep(folder)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError
@@ -16,28 +16,23 @@ from patchlight.models import ModelCard, load_classifier
 from patchlight.models.fused import choose_fused, set_fused_attn
 
 
-def load_teacher(name: str, student: ModelCard, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
-    """The model of a finished run. Raises PatchlightError where there is none, or it knows other classes."""
-    model, card = load_classifier(name, device)
-    if card.class_names != student.class_names:
-        raise PatchlightError(
-            f"train.teacher {name} knows the classes {', '.join(card.class_names[:5])}..., not the "
-            f"{len(student.class_names)} of these data; train a teacher on them"
-        )
-    return model, card
-
-
 class Teacher:
-    """The model of a finished run, frozen, asked about the very images that the student sees."""
+    """The model of a finished run, frozen. It sees the very images that the student sees."""
 
-    def __init__(self, config: TrainConfig, student: ModelCard, device: torch.device, precision: str) -> None:
+    def __init__(self, config: TrainConfig, student: ModelCard, device: torch.device) -> None:
+        """`config.precision` is decided. Raises PatchlightError where there is no such run, or it has other classes."""
         assert config.teacher is not None
-        self.model, self.card = load_teacher(config.teacher, student, device)
+        self.model, self.card = load_classifier(config.teacher, device)
+        if self.card.class_names != student.class_names:
+            raise PatchlightError(
+                f"train.teacher {config.teacher} knows the classes {', '.join(self.card.class_names[:5])}..., not the "
+                f"{len(student.class_names)} of these data; train a teacher on them"
+            )
         self.model.requires_grad_(False)
-        fused = choose_fused(self.model, config.batch_size, precision, device, training=False)
+        fused = choose_fused(self.model, config.batch_size, config.precision, device, training=False)
         if fused is not None:
             set_fused_attn(self.model, fused)
-        self.config, self.device, self.precision = config, device, precision
+        self.config, self.device = config, device
         # From the student's normalisation to the teacher's, of mixed images, too: both are linear.
         mean, std, own_mean, own_std = (
             torch.tensor(values, device=device).view(1, 3, 1, 1)
@@ -47,24 +42,24 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, inputs: Tensor) -> Tensor:
-        """What the teacher says of the student's inputs (B, C, H, W): (B, K)."""
+        """The teacher's logits (B, K) for the student's inputs (B, C, H, W)."""
         images = inputs * self.scale + self.shift
         size = (self.card.img_size, self.card.img_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
-        with autocast(self.precision, self.device):
+        with autocast(self.config.precision, self.device):
             return self.model(images).float()
 
-    def loss(self, by_labels: Tensor, logits: Tensor, inputs: Tensor) -> Tensor:
-        """The loss by the labels, mixed with how far `logits` (B, K) are from the teacher's on `inputs`."""
-        told = self.logits(inputs)
-        by_teacher = (
-            hard_loss(logits, told)
+    def loss(self, label_loss: Tensor, logits: Tensor, inputs: Tensor) -> Tensor:
+        """The loss by labels, mixed with the distance of the student's `logits` (B, K) from the teacher's answers."""
+        answers = self.logits(inputs)
+        teacher_loss = (
+            hard_loss(logits, answers)
             if self.config.distill == "hard"
-            else soft_loss(logits, told, self.config.distill_temperature)
+            else soft_loss(logits, answers, self.config.distill_temperature)
         )
         share = self.config.distill_share
-        return (1 - share) * by_labels + share * by_teacher
+        return (1 - share) * label_loss + share * teacher_loss
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

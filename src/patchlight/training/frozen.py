@@ -12,25 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchlight.config import AugmentConfig, Config
+from patchlight.config import AugmentConfig
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.evaluation.features import name_of_head, pooled_features, without_head
 from patchlight.machine.device import autocast, move
-from patchlight.models import ModelCard
 from patchlight.progress import Progress
+from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal
-from patchlight.training.trainable import frozen_modules, train_mode
 
-FEW = 8  # images that are looked at to see whether features would say the same
+FEW = 8  # images on which it is tried whether the head gives the same logits for features
 
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """What the backbone makes of the training and validation images, float32 and on the device."""
+    """The backbone's features of the training and validation images, float32 and on the device."""
 
-    head: str  # the name of the linear map that reads them
+    head: str  # the name of the linear layer that they go to
     train: Tensor  # (N, D)
     labels: Tensor  # (N,) of the training images
     val: Tensor | None  # (N, D)
@@ -49,67 +48,67 @@ class FrozenFeatures:
         return logits.float().cpu().numpy()
 
 
-def can_keep_features(model: nn.Module, card: ModelCard, images: ImageSet, config: Config, precision: str) -> bool:
+def can_keep_features(stage: Stage, images: ImageSet) -> bool:
     """Whether a stage trains nothing but a linear head, on images that have the same features each time, and often
     enough for it to pay. A budget is for steps, whose time must be known before.
     """
-    train = config.train
-    if train.task != "classify" or train.teacher or train.compile or train.budget or train.debug or train.epochs <= 1:
+    train = stage.config.train
+    if train.task != "classify" or train.engine != "loop" or train.epochs <= 1:
         return False
-    if config.augment != AugmentConfig():
+    if train.teacher or train.compile or train.budget or train.debug:
+        return False
+    if stage.config.augment != AugmentConfig():
         return False
     try:
-        head = name_of_head(model)
+        head = name_of_head(stage.model)
     except PatchlightError:
         return False
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    if trained != {f"{head}.{name}" for name, _ in model.get_submodule(head).named_parameters()}:
+    if stage.trainable != {f"{head}.{name}" for name, _ in stage.model.get_submodule(head).named_parameters()}:
         return False
     few, _ = images.gather(torch.arange(min(FEW, len(images))))
-    return _says_the_same(model, head, card.to_input(few.to(next(model.parameters()).device)), precision)
+    return _gives_the_same_logits(stage, head, stage.card.to_input(few.to(stage.device)))
 
 
-def frozen_features(
-    model: nn.Module, card: ModelCard, data: Splits, config: Config, precision: str, stop: StopSignal
-) -> FrozenFeatures:
+def frozen_features(stage: Stage, data: Splits, stop: StopSignal) -> FrozenFeatures:
     """The features of all training and validation images. Raises Interrupted where `stop` is requested."""
-    device, size = next(model.parameters()).device, config.eval.batch_size
+    size = stage.config.eval.batch_size
 
-    def of(images: ImageSet, label: str) -> Tensor:
-        found = []
-        places = range(0, len(images), size)
-        with Progress(len(places), label) as progress:
-            for start in places:
+    def features_of(images: ImageSet, label: str) -> Tensor:
+        parts = []
+        starts = range(0, len(images), size)
+        with Progress(len(starts), label) as progress:
+            for start in starts:
                 if stop.requested:
                     raise Interrupted(f"stopped by {stop.requested} while the features of images were made")
                 part = images.select(range(start, min(start + size, len(images))))
-                found.append(pooled_features(model, card, part, batch_size=size, precision=precision))
+                parts.append(pooled_features(stage.model, stage.card, part, batch_size=size, precision=stage.precision))
                 progress.advance()
                 if progress.due():
                     progress.show("")
-        return torch.from_numpy(np.concatenate(found)).to(device)
+        return torch.from_numpy(np.concatenate(parts)).to(stage.device)
 
-    val = None if data.val is None else of(data.val, "features of val")
-    train = of(data.train, "features of train")
-    return FrozenFeatures(name_of_head(model), train, data.train.labels.to(device), val)
+    val = None if data.val is None else features_of(data.val, "features of val")
+    train = features_of(data.train, "features of train")
+    return FrozenFeatures(name_of_head(stage.model), train, data.train.labels.to(stage.device), val)
 
 
 @torch.no_grad()
-def _says_the_same(model: nn.Module, head: str, images: Tensor, precision: str) -> bool:
-    """Whether the head says of features what the model says of images (B, C, H, W) in training, without any chance."""
-    train_mode(model, frozen_modules(model))
+def _gives_the_same_logits(stage: Stage, head: str, images: Tensor) -> bool:
+    """Whether the head gives for features what the model gives for images (B, C, H, W) in training, at every draw."""
+    model = stage.model
+    stage.train_mode()
     before = _random_state(images.device)
-    with autocast(precision, images.device):
-        whole = model(images)
-        by_chance = not torch.equal(before, _random_state(images.device))
+    with autocast(stage.precision, images.device):
+        logits = model(images)
+        draws = not torch.equal(before, _random_state(images.device))
         model.eval()
         with without_head(model):
             features = model(images)
-        return not by_chance and torch.equal(whole, model.get_submodule(head)(features))
+        return not draws and torch.equal(logits, model.get_submodule(head)(features))
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """Of the generator that dropout draws from on the device."""
+    """The state of the generator that dropout draws from on the device."""
     source: Any = torch.cuda if device.type == "cuda" else torch
     state: Tensor = source.get_rng_state()
     return state.clone()

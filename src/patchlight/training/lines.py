@@ -1,49 +1,74 @@
-"""What training says of itself, in one line each."""
+"""What training says, in one line each."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from collections.abc import Iterator
 
-from torch import nn
-
+from patchlight.machine.memory import peak_memory_gb
+from patchlight.runs import Epoch
+from patchlight.training.budget import Pace, finish_s
+from patchlight.training.schedule import warmup_steps
+from patchlight.training.stage import Stage
+from patchlight.training.state import TrainState
 from patchlight.units import clock
 
 
-def trainable_line(model: nn.Module, what: str, epochs: float, rate: float) -> str:
-    """What is trained in a stage, for how long and at which rate."""
-    params = [p.numel() for p in model.parameters()]
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+def left_out_line(images: int, batch_size: int) -> str | None:
+    """That an epoch leaves images out, where it is more than a tenth of them."""
+    left_out = images % batch_size
+    if left_out <= 0.1 * images:
+        return None
     return (
-        f"training {what}, {sum(trained):,} of {sum(params):,} parameters, for {epochs:.3g} epochs at a rate of "
-        f"{rate:g}"
+        f"{images:,} training images in steps of {batch_size} leave {left_out:,} out of each epoch (others each time); "
+        "a smaller train.batch_size leaves out fewer"
     )
 
 
-def budget_line(
-    budget: Any, epochs: float, steps: int, pace: float, val_s: float, memory_gb: float, left: float
-) -> str:
-    """What the budget holds: epochs of so many steps, at a pace in images/s; `left` seconds to the end."""
-    memory = f"{memory_gb:.1f} GB of memory; " if memory_gb else ""
-    end = datetime.datetime.now() + datetime.timedelta(seconds=left)
-    return (
-        f"the budget of {budget} holds {epochs:.3g} epochs of {steps:,} steps at {pace:,.0f} images/s and "
-        f"{1000 * val_s:,.0f} ms a validation; {memory}done in {clock(left)}, at {end:%H:%M:%S}"
-    )
+def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace | None) -> Iterator[str]:
+    """What a stage trains and for how long; with `pace` what the budget holds; a warm-up that is too long."""
+    train, schedule, per_epoch = stage.config.train, stage.config.schedule, stage.steps_per_epoch
+    epochs = expected_steps / per_epoch
+    if stage.count > 1 or train.trainable != "all":
+        which = f"stage {stage.number} of {stage.count}: " if stage.count > 1 else ""
+        params = {name: p.numel() for name, p in stage.model.named_parameters()}
+        trained = sum(params[name] for name in stage.trainable)
+        yield (
+            f"{which}training {train.trainable}, {trained:,} of {sum(params.values()):,} parameters, "
+            f"for {epochs:.3g} epochs at a rate of {stage.config.optim.lr:g}"
+        )
+    if pace is not None:
+        memory_gb = peak_memory_gb(stage.device)
+        memory = f"{memory_gb:.1f} GB of memory; " if memory_gb else ""
+        left_s = finish_s(expected_steps, state.done, pace, per_epoch)
+        end = datetime.datetime.now() + datetime.timedelta(seconds=left_s)
+        yield (
+            f"the budget of {train.budget} holds {epochs:.3g} epochs of {per_epoch:,} steps at "
+            f"{stage.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; {memory}"
+            f"done in {clock(left_s)}, at {end:%H:%M:%S}"
+        )
+    warmup, total = warmup_steps(schedule, per_epoch, state.total_steps), state.total_steps
+    if warmup >= total and schedule.name != "onecycle":
+        yield f"the warm-up of {warmup} steps is not over after all {total}: the peak is not reached"
 
 
-def step_line(loss: float, accuracy: float | None, rate: float, pace: float) -> str:
+def step_line(loss: float, accuracy: float | None, lr: float, images_per_s: float) -> str:
     """Where an epoch stands: mean loss and accuracy so far, the rate, and images/s."""
-    right = "" if accuracy is None else f"acc {accuracy:.1%}  "
-    return f"loss {loss:.3f}  {right}lr {rate:.1e}  {pace:,.0f} images/s"
+    acc = "" if accuracy is None else f"acc {accuracy:.1%}  "
+    return f"loss {loss:.3f}  {acc}lr {lr:.1e}  {images_per_s:,.0f} images/s"
 
 
-def epoch_line(row: dict[str, Any], epochs: float, left: float) -> str:
-    """A line of `metrics.jsonl` for people; `left` seconds of training are to come."""
-    parts = [f"epoch {row['epoch']}/{epochs:.3g}", f"loss {row['train/loss']:.3f}"]
-    if row["train/top1"] is not None:
-        parts.append(f"acc {row['train/top1']:.1%}")
-    if row["val/top1"] is not None:
-        parts.append(f"val loss {row['val/loss']:.3f}  val acc {row['val/top1']:.1%}{' *' if row['best'] else '  '}")
-    parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:,.0f} images/s", f"{clock(left)} left"]
+def epoch_label(epoch: int, epochs: float, estimated: bool) -> str:
+    """Which epoch it is, of all or, under a budget, of as many as are expected."""
+    return f"epoch {epoch} of about {epochs:.3g}" if estimated else f"epoch {epoch}/{epochs:.3g}"
+
+
+def epoch_line(label: str, row: Epoch, left_s: float) -> str:
+    """A line of `metrics.jsonl` for people; `left_s` seconds of training are to come."""
+    parts = [label, f"loss {row.train_loss:.3f}"]
+    if row.train_top1 is not None:
+        parts.append(f"acc {row.train_top1:.1%}")
+    if row.val_top1 is not None:
+        parts.append(f"val loss {row.val_loss:.3f}  val acc {row.val_top1:.1%}{' *' if row.best else '  '}")
+    parts += [f"lr {row.lr:.1e}", f"{row.images_per_s:,.0f} images/s", f"{clock(left_s)} left"]
     return "  ".join(parts)

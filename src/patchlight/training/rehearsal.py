@@ -1,10 +1,8 @@
-"""A few real steps before training, timed: what a budget is planned by. Nothing of them stays."""
+"""A few real steps before training, timed, so that a budget can be shared out. Nothing of them stays."""
 
 from __future__ import annotations
 
 import copy
-
-from torch.optim.swa_utils import AveragedModel
 
 from patchlight.machine.device import synchronize
 from patchlight.training.budget import Pace, time_steps
@@ -12,38 +10,40 @@ from patchlight.training.loop import Trainer
 
 
 def rehearse(trainer: Trainer, seconds: float) -> Pace:
-    """Time `seconds` of steps, or a few, and a validation batch; then put model and optimizers back as they were."""
-    before = copy.deepcopy(trainer.model.state_dict())
-    trainer.train_mode()
+    """Time `seconds` of steps, or a few, and a validation batch; then put the stage's tensors back as they were."""
+    stage = trainer.stage
+    weights, scale = copy.deepcopy(stage.model.state_dict()), stage.scaler.state_dict()
+    stage.train_mode()
     pace = Pace(time_step(trainer, seconds), time_validation(trainer))
-    trainer.model.load_state_dict(before)
-    for optimizer in trainer.optimizers:
+    stage.model.load_state_dict(weights)
+    stage.scaler.load_state_dict(scale)
+    for optimizer in stage.optimizers:
         optimizer.state.clear()
-    if trainer.ema is not None:
-        trainer.ema = AveragedModel(trainer.model)
+    stage.reset_average()
     return pace
 
 
 def time_step(trainer: Trainer, seconds: float) -> float:
-    """Median seconds of a training step, with its part in the making of the batches that are made together."""
+    """Median seconds of a training step, with its part of the time of batches that are made together."""
+    batches, device = trainer.batches, trainer.stage.device
 
     def step(_: int) -> None:
         trainer.train_step(0, 0)
-        synchronize(trainer.device)
+        synchronize(device)
 
-    def share(_: int) -> None:
-        trainer.batches.group(0, 0)
-        synchronize(trainer.device)
+    def make_batches(_: int) -> None:
+        batches.share(0, 0)
+        synchronize(device)
 
     step(0)  # its batch is there from now on
-    return time_steps(step, seconds) + time_steps(share, 0.0) / trainer.batches.together
+    return time_steps(step, seconds) + time_steps(make_batches, 0.0) / batches.together
 
 
 def time_validation(trainer: Trainer) -> float:
     """Seconds of a validation, by the median of one batch's; 0 where there are no validation images."""
-    images = trainer.data.val
+    images, stage = trainer.data.val, trainer.stage
     if images is None:
         return 0.0
-    few = images.select(range(min(trainer.config.eval.batch_size, len(images))))
-    each_s = time_steps(lambda step: trainer.task.score(trainer.selected_model, few), 0.0) / len(few)
+    few = images.select(range(min(stage.config.eval.batch_size, len(images))))
+    each_s = time_steps(lambda step: stage.task.score(stage.selected_model, few), 0.0) / len(few)
     return each_s * len(images)

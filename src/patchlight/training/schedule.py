@@ -1,7 +1,9 @@
-"""Learning rates as pure functions of the step.
+"""Learning rates as pure functions of progress.
 
-A shape maps (progress after warm-up in 0..1, config) to the share of the way from `min_lr` to the peak. The rates of
-every step are those of torch's and Hugging Face's schedulers, which the tests hold beside these.
+Progress is a `step` of `total`: that many steps are done, or, under a budget, as large a part of the time as so many
+of the planned steps would be, which need not be a whole number. A shape maps (progress after the warm-up in 0..1,
+config) to how far the rate is from `min_lr` (0) to the peak (1). At whole steps the rates are those of torch's and
+Hugging Face's schedulers, which the tests hold beside these.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ def warmup_steps(config: ScheduleConfig, steps_per_epoch: int, total: int) -> in
     return round(config.warmup_epochs * steps_per_epoch)
 
 
-def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig, warmup: int = 0) -> float:
-    """The rate of step 0 .. total - 1.
+def learning_rate(step: float, total: int, peak: float, config: ScheduleConfig, warmup: int = 0) -> float:
+    """The rate at `step` of 0 .. total.
 
     Linear warm-up from 0 at step 0 to `peak` at step `warmup`, then the shape, down to `min_lr` at step `total`.
     onecycle (Smith & Topin 2018) has its own rise, `pct_start` of all steps long, and ends in step total - 1, as
@@ -67,7 +69,7 @@ def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig, wa
     return floor + (peak - floor) * SHAPES[config.name](progress, config)
 
 
-def _onecycle(step: int, total: int, peak: float, config: ScheduleConfig) -> float:
+def _onecycle(step: float, total: int, peak: float, config: ScheduleConfig) -> float:
     top = config.pct_start * total - 1
     if step <= top:
         return peak * _blend(ONECYCLE_START, 1.0, step / max(1e-9, top))

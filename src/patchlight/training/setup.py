@@ -1,27 +1,150 @@
-"""From a recipe and its data to what is trained: the model, what the machine chooses, and the record of them."""
+"""Set-up: all that training needs is built once, and all that can fail fails here, before the first step."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import Config
-from patchlight.data.images import ImageSet, channel_stats, digest
-from patchlight.data.sources import SOURCES
+from patchlight.data.images import ImageSet, channel_stats
 from patchlight.data.splits import Splits
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import UsageError
+from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.seeds import derive_seed, seeded_generator
-from patchlight.models import ModelCard, VisionTransformer, load_backbone
-from patchlight.models.fused import resolve_fused
+from patchlight.models import ModelCard, VisionTransformer, load_backbone, resize_model
+from patchlight.models.fused import resolve_fused, set_fused_attn
 from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.progress import say
-from patchlight.units import percent
+from patchlight.runs import Environment
+from patchlight.training.checks import check_data, check_recipe
+from patchlight.training.distill import Teacher
+from patchlight.training.optim import build_optimizers
+from patchlight.training.stage import Stage
+from patchlight.training.tasks import TASKS
+from patchlight.training.trainable import frozen_modules, set_trainable
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training that can begin."""
+
+    config: Config  # the whole recipe; precision and kind of attention are decided
+    data: Splits
+    device: torch.device
+    model: nn.Module  # as the first stage takes it up, but for its image size
+    card: ModelCard
+    stages: tuple[Stage, ...]
+
+
+def prepare(config: Config, data: Splits, before: Environment | None = None) -> Setup:
+    """Check the recipe and the data, decide what the recipe leaves to the machine, and build every stage.
+
+    `before` is the record of a run that goes on: what was chosen when it was started is chosen again. Raises UsageError
+    or PatchlightError, in a sentence, where training could not begin, or could not end as asked for.
+    """
+    check_recipe(config)
+    check_data(config, data)
+    device = resolve_device(config.train.device)
+    if before is not None:
+        config = choices_of(before, config, device)
+    precision = resolve_precision(config.train.precision, device)
+    model, card = build(config, data)
+    model.to(device)
+    fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
+    config = with_choices(config, precision, fused)
+    teacher = Teacher(config.train, card, device) if config.train.teacher else None
+    with torch.random.fork_rng():  # of another size, a model is drawn before it gets its weights
+        stages = build_stages(config, data, model, card, teacher)
+    return Setup(config, data, device, model, card, stages)
+
+
+def choices_of(before: Environment, config: Config, device: torch.device) -> Config:
+    """The recipe with the hub's commit that a run was started with and, on the same kind of device, with the precision
+    and the kind of attention.
+    """
+    commit = before.model.weights.commit if before.model.weights else None
+    if commit and not config.model.revision:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, revision=commit))
+    if before.hardware.device != device.type:
+        return config
+    fused = config.model.fused_attn if before.fused_attn is None else before.fused_attn
+    return with_choices(config, before.precision, fused)
+
+
+def with_choices(config: Config, precision: str, fused_attn: bool | None) -> Config:
+    """The recipe with what was chosen for it on this machine."""
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, precision=precision),  # type: ignore[arg-type]
+        model=dataclasses.replace(config.model, fused_attn=fused_attn),
+    )
+
+
+def build_stages(
+    config: Config, data: Splits, model: nn.Module, card: ModelCard, teacher: Teacher | None
+) -> tuple[Stage, ...]:
+    """The stages of a recipe. One whose images have another size than those before it has a model of its own, which
+    takes over the weights when the stage begins.
+    """
+    learned = [name for name, p in model.named_parameters() if p.requires_grad]
+    recipes, stages = config.of_stages(), list[Stage]()
+    average: AveragedModel | None = None
+    for number, recipe in enumerate(recipes, 1):
+        size = recipe.model.img_size or data.train.image_size[0]
+        if size != card.img_size:
+            model, card = resize_model(model, card, size)
+            average = None
+        if recipe.model.fused_attn is not None:
+            set_fused_attn(model, recipe.model.fused_attn)
+        set_trainable(model, recipe.train.trainable, learned)
+        if average is None and recipe.train.ema_decay:
+            average = AveragedModel(model)
+        stages.append(build_stage(recipe, number, len(recipes), data, model, card, average, teacher))
+        set_trainable(model, "all", learned)
+    return tuple(stages)
+
+
+def build_stage(
+    config: Config,
+    number: int,
+    count: int,
+    data: Splits,
+    model: nn.Module,
+    card: ModelCard,
+    average: AveragedModel | None,
+    teacher: Teacher | None,
+) -> Stage:
+    """One stage, of what is trainable in `model` now."""
+    train, device = config.train, next(model.parameters()).device
+    batch_size = min(train.batch_size, len(data.train))
+    steps_per_epoch, epochs = len(data.train) // batch_size, train.epochs
+    if train.debug:
+        steps_per_epoch, epochs = min(2, steps_per_epoch), 2
+    mode = "reduce-overhead" if train.cuda_graphs else None
+    return Stage(
+        config=config,
+        number=number,
+        count=count,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=max(1, round(epochs * steps_per_epoch)),
+        device=device,
+        model=model,
+        card=card,
+        forward=torch.compile(model, mode=mode) if train.compile else model,
+        task=TASKS[train.task](config, card, model, teacher),
+        optimizers=build_optimizers(model, config.optim),
+        scaler=torch.amp.GradScaler(device.type, enabled=train.precision == "fp16"),
+        average=average,
+        trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
+        frozen=tuple(frozen_modules(model)),
+    )
 
 
 def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
@@ -51,7 +174,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
     name = backbone.name or config.model.name
-    # What paints knows no classes, so what begins with it gets a new head.
+    # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
     classes = names if config.train.task == "classify" else ()
     card = ModelCard(name, backbone.spec, classes, mean, std, backbone.source, height)
     if config.train.task == "reconstruct":
@@ -59,14 +182,6 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     if backbone.source is None:
         fit_input(backbone.model, card, data.train, config.train.seed)
     return backbone.model, card
-
-
-def pinned(config: Config, record: dict[str, Any]) -> Config:
-    """The recipe with the commit of the hub's repository that the run's `record` says it was started with."""
-    weights = record["model"].get("weights") or {}
-    if config.model.revision or not weights.get("commit"):
-        return config
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, revision=weights["commit"]))
 
 
 def autoencoder(model: nn.Module, config: Config) -> nn.Module:
@@ -79,75 +194,7 @@ def autoencoder(model: nn.Module, config: Config) -> nn.Module:
 
 
 def fit_input(model: nn.Module, card: ModelCard, images: ImageSet, seed: int) -> None:
-    """Give a new ViT's stem what it computes from training images, 5,000 at most; trained weights have theirs."""
+    """Set what a new ViT's stem computes from training images, of which 5,000 do; trained weights have theirs."""
     if isinstance(model, VisionTransformer):
         chosen = torch.randperm(len(images), generator=seeded_generator(seed, "input"))[:5000]
         model.fit_input(card.to_input(images.gather(chosen)[0]))
-
-
-def machine_choices(config: Config, model: nn.Module, device: torch.device) -> dict[str, Any]:
-    """What the recipe leaves to the machine: precision, and whether a ViT's attention is one kernel."""
-    precision = resolve_precision(config.train.precision, device)
-    fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
-    return {"precision": precision, "fused_attn": fused}
-
-
-def with_choices(config: Config, record: dict[str, Any]) -> Config:
-    """The recipe as this run trains it: a resumed run goes on with what was chosen when it was started."""
-    choices = record["resumed"][-1] if "resumed" in record else record
-    return dataclasses.replace(
-        config,
-        train=dataclasses.replace(config.train, precision=choices["precision"]),
-        model=dataclasses.replace(config.model, fused_attn=choices["fused_attn"]),
-    )
-
-
-def describe_data(source: str, data: Splits) -> dict[str, Any]:
-    """How many images there are of each kind, and the digests that they are known by later."""
-    sets = {"train": data.train, "val": data.val, "test": data.test}
-    if data.subset_test is not None:
-        sets["subset_test"] = data.subset_test
-    return {
-        "source": source,
-        "path": source_path(source),
-        **{name: len(images or ()) for name, images in sets.items()},
-        "classes": len(data.train.class_names),
-        "notes": list(data.notes),
-        "digests": {name: digest(images) for name, images in sets.items() if images is not None},
-    }
-
-
-def source_path(source: str) -> str | None:
-    """The full path of a source that is one, from wherever it is looked at; None of a source with a name."""
-    path = Path(source).expanduser()
-    return None if source in SOURCES or not path.exists() else str(path.resolve())
-
-
-def continued(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run that goes on: as it was, and what it goes on with.
-
-    Raises PatchlightError where the images are not those that it was started with.
-    """
-    if before["data"].get("digests") != now["data"]["digests"]:
-        raise PatchlightError(
-            f"the images of {now['data']['source']} have changed since the run was started; restore them, or start a "
-            "new run with --out"
-        )
-    later = {key: now[key] for key in ("started", "git_commit", "hardware", "threads", "precision", "fused_attn")}
-    if before["hardware"]["device"] == now["hardware"]["device"]:
-        later |= {key: before[key] for key in ("precision", "fused_attn") if key in before}
-    return {**before, "resumed": [*before.get("resumed", []), later]}
-
-
-def summary_line(record: dict[str, Any]) -> str:
-    model, data = record["model"], record["data"]
-    stem = attention = ""
-    if model["stem"] == "conv":
-        stem = f", {percent(model['stem_flops'] / model['flops_per_image'])} of them in the convolutional stem"
-    if record["fused_attn"] is not None:
-        attention = f", {'fused' if record['fused_attn'] else 'explicit'} attention"
-    return (
-        f"{model['name']}: {model['params']:,} parameters, {model['flops_per_image'] / 1e6:,.0f} MFLOPs/image{stem}; "
-        f"{data['train']:,} training, {data['val']:,} validation, {data['test']:,} test images; "
-        f"{record['hardware']['device']}, {record['precision']}, {record['threads']} threads{attention}"
-    )

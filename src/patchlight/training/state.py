@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -11,7 +12,20 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-from patchlight.errors import PatchlightError
+from patchlight.runs.codec import RecordError, from_json, to_json
+
+LATER_FIELDS = {"done", "progress", "epoch_start"}  # which checkpoints before version 0.2.0 do not have
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """What torch's GradScaler keeps, in fp16."""
+
+    scale: float
+    growth_factor: float
+    backoff_factor: float
+    growth_interval: int
+    growth_tracker: int = field(metadata={"key": "_growth_tracker"})
 
 
 @dataclass
@@ -23,7 +37,10 @@ class TrainState:
     steps_before: int = 0
     epoch: int = 0  # epochs of this stage finished
     step: int = 0  # steps finished in the epoch under way
-    total_steps: int = 0  # of this stage; 0 until it is known
+    done: int = 0  # steps of this stage finished
+    total_steps: int = 0  # of this stage, under a budget as planned at its start; 0 until it is known
+    progress: float = 0.0  # of this stage, in 0..1: a share of its steps or, under a budget, of the time for them
+    epoch_start: float = 0.0  # where the epoch under way began in the schedule, in steps of `total_steps`
     loss_sum: float = 0.0  # over the images of that epoch
     correct: float = 0.0
     epoch_s: float = 0.0  # training seconds of that epoch
@@ -33,44 +50,70 @@ class TrainState:
     best_loss: float = 0.0  # of the epoch with best_top1
     best_epoch: int = 0  # of all stages
     best_step: int = 0  # when it was over
-    kept_steps: list[int] = field(default_factory=list)  # whose checkpoints stay
+    kept_steps: tuple[int, ...] = ()  # whose checkpoints stay
     stopped_early: bool = False  # this stage
-    scaler: dict[str, Any] = field(default_factory=dict)
+    scaler: LossScale | None = field(default=None, metadata={"read": lambda value: value or None})
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], origin: str) -> TrainState:
-        """Raises PatchlightError where `data` is not what this version saves."""
-        try:
-            return cls(**data)
-        except TypeError:
-            raise PatchlightError(
-                f"{origin} was saved by another version of Patchlight; train with --overwrite"
-            ) from None
+    def from_json(cls, data: object, steps: int) -> TrainState:
+        """What `state.json` holds after `steps` steps of all stages together.
+
+        Raises RecordError, naming the field, where one is missing or of another type.
+        """
+        state = from_json(cls, data)
+        assert isinstance(data, dict)  # or the line before would have raised
+        for f in dataclasses.fields(cls):
+            if f.name not in data and f.name not in LATER_FIELDS:
+                raise RecordError(f"{f.name} is missing")
+        if state.total_steps < 1:
+            raise RecordError(f"total_steps must be at least 1, not {state.total_steps}")
+        if "progress" not in data:
+            state.done = steps - state.steps_before
+            state.progress = min(1.0, state.done / state.total_steps)
+            state.epoch_start = state.done - state.step
+        return state
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
 
     @property
     def epochs_done(self) -> int:
         """Of all stages."""
         return self.epochs_before + self.epoch
 
-    def next_stage(self, steps: int) -> TrainState:
-        """Where the stage after this one begins, in which `steps` were made."""
+    @property
+    def steps_done(self) -> int:
+        """Of all stages."""
+        return self.steps_before + self.done
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stage is."""
+        return self.progress >= 1 or self.stopped_early
+
+    def next_stage(self) -> TrainState:
+        """Where the stage after this one begins."""
         return replace(
             self,
             stage=self.stage + 1,
             epochs_before=self.epochs_done,
-            steps_before=self.steps_before + steps,
+            steps_before=self.steps_done,
             epoch=0,
             step=0,
+            done=0,
             total_steps=0,
+            progress=0.0,
+            epoch_start=0.0,
             stopped_early=False,
-            scaler={},
+            scaler=None,
         )
 
     def improve(self, top1: float, loss: float) -> bool:
         """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""
         if (top1, -loss) <= (self.best_top1, -self.best_loss):
             return False
-        self.best_top1, self.best_loss, self.best_epoch = top1, loss, self.epochs_done
+        self.best_top1, self.best_loss = top1, loss
+        self.best_epoch, self.best_step = self.epochs_done, self.steps_done
         return True
 
 
@@ -107,7 +150,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopSignal]:
-    """SIGINT and SIGTERM inside only raise the flag: no step is cut in half. In a thread nothing is caught."""
+    """SIGINT and SIGTERM inside only set `requested`: no step is cut in half. In a thread nothing is caught."""
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,0 +1,107 @@
+"""The record of a training: what is trained, on what, where and by which versions (`environment.json`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import torch
+
+from patchlight.data.images import digest
+from patchlight.data.sources import SOURCES
+from patchlight.data.splits import Splits
+from patchlight.errors import PatchlightError
+from patchlight.machine.hardware import Hardware, describe_machine
+from patchlight.models.summary import count
+from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts, Weights
+from patchlight.training.setup import Setup
+from patchlight.training.state import TrainState
+from patchlight.units import percent
+
+
+def describe_run(setup: Setup, command: str, before: Environment | None = None) -> Environment:
+    """The record of the run that `command` starts or, where `before` is its record so far, goes on with.
+
+    Raises PatchlightError where the images are not those that it was started with.
+    """
+    machine = describe_machine(setup.device)
+    process = Process(
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        git_commit=machine["git_commit"],
+        hardware=Hardware(**machine["hardware"]),
+        threads=torch.get_num_threads(),
+        precision=setup.config.train.precision,
+        fused_attn=setup.config.model.fused_attn,
+    )
+    data = describe_data(setup.config.data.source, setup.data)
+    if before is not None:
+        if before.data.digests != data.digests:
+            raise PatchlightError(
+                f"the images of {data.source} have changed since the run was started; restore them, or start a new run "
+                "with --out"
+            )
+        return dataclasses.replace(before, resumed=(*(before.resumed or ()), process))
+    return Environment(
+        **{f.name: getattr(process, f.name) for f in dataclasses.fields(process)},
+        patchlight=machine["patchlight"],
+        versions=machine["versions"],
+        model=describe_model(setup),
+        data=data,
+        command=command,
+    )
+
+
+def describe_model(setup: Setup) -> ModelFacts:
+    """The model as it is before the first stage, and how many parameters each stage trains."""
+    size = count(setup.model, setup.card.img_size)
+    trainable = []
+    for stage in setup.stages:
+        params = dict(setup.model.named_parameters())
+        trainable.append(sum(params[name].numel() for name in stage.trainable))
+    weights = Weights.from_json(setup.card.source.to_json()) if setup.card.source else None
+    return ModelFacts(**{**size.to_json(), "name": setup.card.name, "trainable": tuple(trainable), "weights": weights})
+
+
+def describe_data(source: str, data: Splits) -> DataFacts:
+    """How many images there are of each split, and their digests."""
+    sets = {"train": data.train, "val": data.val, "test": data.test, "subset_test": data.subset_test}
+    return DataFacts(
+        source=source,
+        path=source_path(source),
+        train=len(data.train),
+        val=len(data.val or ()),
+        test=len(data.test),
+        subset_test=None if data.subset_test is None else len(data.subset_test),
+        classes=len(data.train.class_names),
+        notes=data.notes,
+        digests={name: digest(images) for name, images in sets.items() if images is not None},
+    )
+
+
+def source_path(source: str) -> str | None:
+    """The full path of a source that is a file or folder; None of one that has a name."""
+    path = Path(source).expanduser()
+    return None if source in SOURCES or not path.exists() else str(path.resolve())
+
+
+def time_of(rows: list[Epoch], state: TrainState) -> TimeFacts:
+    """What training took; images/s are those of all epochs together, without validation."""
+    seconds = sum(row.epoch_s for row in rows)
+    images = sum(row.images_per_s * row.epoch_s for row in rows)
+    return TimeFacts(train_wall_s=state.wall_s, train_cpu_s=state.cpu_s, images_per_s=images / seconds)
+
+
+def summary_line(record: Environment) -> str:
+    """What is trained on what and where, in a line."""
+    model, data, now = record.model, record.data, record.current
+    stem = attention = ""
+    if model.stem == "conv" and model.stem_flops is not None:
+        stem = f", {percent(model.stem_flops / model.flops_per_image)} of them in the convolutional stem"
+    if now.fused_attn is not None:
+        attention = f", {'fused' if now.fused_attn else 'explicit'} attention"
+    return (
+        f"{model.name}: {model.params:,} parameters, {model.flops_per_image / 1e6:,.0f} MFLOPs/image{stem}; "
+        f"{data.train:,} training, {data.val:,} validation, {data.test:,} test images; "
+        f"{now.hardware.device}, {now.precision}, {now.threads} threads{attention}"
+    )
