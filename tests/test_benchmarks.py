@@ -149,12 +149,12 @@ def test_patches_that_are_left_out_are_no_work_done(tmp_path: Path):
     recipe, few = "cifar10-patchify-30min", {"train.batch_size": "2"}
     whole = breakdown.trainer_of(Options(), recipe, tmp_path / "whole", few | {"model.patch_drop_rate": "0"})
     part = breakdown.trainer_of(Options(), recipe, tmp_path / "part", few)
-    counts = [count(whole.model, 32).flops_per_image, count(part.model, 32).flops_per_image]
+    counts = [count(whole.stage.model, 32)["flops_per_image"], count(part.stage.model, 32)["flops_per_image"]]
     assert counts[0] == counts[1]  # of the trained model
     for trainer in (whole, part):
-        trainer.train_mode()
-    assert breakdown.flops_of_step(whole) == 3 * 2 * counts[0]
-    assert 0.55 < breakdown.flops_of_step(part) / breakdown.flops_of_step(whole) < 0.6  # 39 of 64 tokens
+        trainer.stage.train_mode()
+    assert breakdown.flops_of_step(whole.stage) == 3 * 2 * counts[0]
+    assert 0.55 < breakdown.flops_of_step(part.stage) / breakdown.flops_of_step(whole.stage) < 0.6  # 39 of 64 tokens
 
 
 def test_the_time_to_the_peers_accuracy():

@@ -1,14 +1,23 @@
-"""A budget in steps: the arithmetic on a simulated clock, and a real training that keeps to its time."""
+"""A budget of time: the arithmetic on a simulated clock, and a real training that keeps to its time."""
 
 from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
 
 import pytest
 from small import run_fit, stopped_at_save
 
+from patchlight.config import ScheduleConfig
 from patchlight.training import budget as budget_module
+from patchlight.training import fit as fitting
+from patchlight.training import loop
 from patchlight.training import state as state_module
-from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, time_steps
+from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, seconds_for_steps, time_steps
+from patchlight.training.checkpoint import list_checkpoints, read_state
 from patchlight.training.loop import Trainer
+from patchlight.training.schedule import learning_rate, warmup_steps
 from patchlight.training.tasks import Classification
 
 PACE = Pace(step_s=0.1, val_s=2.0)
@@ -58,65 +67,128 @@ def test_the_plan_ends_in_time_and_no_step_more_would(total, done):
     assert finish_s(planned + 1, done, PACE, 100) > left
 
 
-def simulate(budget_s: float, real_step_s, planned: Pace, per_epoch: int = 100) -> float:
-    """Seconds that a training takes whose steps last `real_step_s(step)`, validations as planned."""
-    budget, total = Budget(budget_s, planned, per_epoch), plan_steps(budget_s, 0, planned, per_epoch)
-    clock = steps = 0.0
-    done = 0
-    while done < total:
-        clock += real_step_s(done)
-        steps += real_step_s(done)
+@pytest.mark.parametrize(
+    ("left_s", "done", "seconds"),
+    [
+        (12.0, 0, 10.0),  # one epoch of ten seconds and its validation
+        (19.0, 0, 15.0),  # and half of another: five seconds and two
+        (13.0, 0, 10.0),  # no room for another validation
+        (7.0, 50, 5.0),  # the second half of an epoch
+        (6.5, 50, 4.5),
+        (1.0, 30, 0.0),  # too late
+    ],
+)
+def test_seconds_that_are_for_steps(left_s, done, seconds):
+    assert seconds_for_steps(left_s, done, PACE, 100) == pytest.approx(seconds)
+
+
+@dataclass
+class Simulated:
+    """A training on a simulated clock, step by step."""
+
+    seconds: float  # when it ended
+    steps: int
+    progress: list[float]  # before each step, and at the end
+    shares: list[float]  # of each step in the time that was left for steps when it began
+
+
+def simulate(budget_s: float, step_s, planned: Pace, val_s=lambda now: 2.0, per_epoch: int = 100) -> Simulated:
+    """A training whose steps last `step_s(now)` and whose validations `val_s(now)`; `planned` is what it expects."""
+    budget, now, done = Budget(budget_s, planned, per_epoch), 0.0, 0
+    progress, shares = [0.0], []
+    while progress[-1] < 1:
+        seconds = step_s(now)
+        shares.append(seconds / max(1e-9, seconds_for_steps(budget_s - now, done, budget.pace, per_epoch)))
+        progress.append(budget.after_step(progress[-1], done, now, seconds))
+        now += seconds
         done += 1
-        total = budget.revise(total, done, steps, clock)
-        if done % per_epoch == 0 or done == total:
-            clock += planned.val_s
-    return clock
+        if done % per_epoch == 0 or progress[-1] >= 1:
+            now += val_s(now)
+            budget.after_epoch(val_s(now))
+    return Simulated(now, done, progress, shares)
 
 
-def test_a_steady_machine_ends_in_time_and_is_never_moved():
-    budget, total = Budget(100.0, PACE, 100), plan_steps(100.0, 0, PACE, 100)
-    for done in range(1, total):
-        assert budget.revise(total, done, 0.1 * done, 0.1 * done + 2 * (done // 100)) == total
-    assert simulate(100.0, lambda step: 0.1, PACE) == pytest.approx(100, rel=0.05)
+def test_on_a_steady_machine_progress_is_even():
+    """Half of the steps are half of the way, and there are as many as were planned."""
+    training = simulate(600.0, lambda now: 0.1, PACE)
+    assert training.steps == plan_steps(600.0, 0, PACE, 100)
+    even = [step / training.steps for step in range(training.steps + 1)]
+    assert training.progress == pytest.approx(even, abs=2e-3)
+    assert training.seconds == pytest.approx(600, abs=PACE.val_s)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.3, 3.0])
-def test_a_wrong_rehearsal_is_made_good(factor):
-    assert simulate(600.0, lambda step: 0.1 * factor, PACE) == pytest.approx(600, rel=0.05)
+MACHINES = {
+    "slower than rehearsed": lambda now: 0.3,
+    "faster than rehearsed": lambda now: 0.04,
+    "slower from the middle on": lambda now: 0.1 if now < 300 else 0.3,
+    "faster from the middle on": lambda now: 0.3 if now < 300 else 0.1,
+    "slow for a while": lambda now: 0.3 if 200 < now < 300 else 0.1,
+    "slow at the very end": lambda now: 0.1 if now < 570 else 0.3,
+    "every tenth step long": lambda now: 0.05 if int(now * 10) % 10 else 0.5,
+}
 
 
-def test_a_machine_that_slows_down_half_way():
-    assert simulate(600.0, lambda step: 0.1 if step < 2000 else 0.2, PACE) == pytest.approx(600, rel=0.05)
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("planned", [PACE, Pace(0.1, 0.5), Pace(0.1, 6.0)], ids=str)
+def test_it_ends_in_time_and_no_rate_jumps(machine, planned):
+    training = simulate(600.0, MACHINES[machine], planned)
+    assert 0.98 * 600 <= training.seconds <= 1.005 * 600
+    assert training.progress[-1] == 1
+    assert training.progress[-2] > 0.98  # the last rates are those of the end
+    total = plan_steps(600.0, 0, planned, 100)
+    schedule = ScheduleConfig(name="cosine", warmup_share=0.1)
+    warmup = warmup_steps(schedule, 100, total)
+    rates = [learning_rate(progress * total, total, 1.0, schedule, warmup) for progress in training.progress[:-1]]
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    for step, share in enumerate(training.shares[:-1]):
+        moved = training.progress[step + 1] - training.progress[step]
+        assert 0 < moved <= 1.05 * share * (1 - training.progress[step]) + 1e-9
+        if step + 1 < len(rates):  # a cosine's steepest slope is pi / 2 of the way after the warm-up
+            assert rates[step] - rates[step + 1] <= 1.05 * math.pi / 2 * moved / 0.9
+
+
+def test_longer_validations_are_kept_time_for():
+    training = simulate(600.0, lambda now: 0.1, PACE, val_s=lambda now: 2.0 if now < 300 else 6.0)
+    assert 0.98 * 600 <= training.seconds <= 1.01 * 600
+
+
+def test_a_budget_that_is_used_up_ends_at_once():
+    assert Budget(10.0, PACE, 100).after_step(0.3, 20, 9.9, 0.1) == 1
 
 
 def test_a_budget_decides_the_steps(tmp_path, capsys):
     state, run = run_fit(tmp_path, train={"budget": "3s", "epochs": 1})
-    rows = run.metrics()
-    assert "the budget of 3s holds" in capsys.readouterr().err
-    assert state.total_steps == rows[-1]["step"] >= 1
-    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    rows = run.epochs()
+    said = capsys.readouterr().err
+    assert "the budget of 3s holds" in said
+    assert "epoch 1 of about " in said
+    assert state.done == rows[-1].step >= 1
+    assert state.progress == 1
+    assert [row.epoch for row in rows] == list(range(1, len(rows) + 1))
 
 
 class Clock:
     """A time that passes with steps, validations and saves alone."""
 
-    def __init__(self, monkeypatch, step_s: float) -> None:
-        self.now, self.steps = 0.0, 0
+    def __init__(self, monkeypatch, step_s) -> None:
+        self.now = 0.0
         for module in (state_module, budget_module):
             monkeypatch.setattr(module, "time", self)
 
-        def slow(kind, name, seconds):
-            real = getattr(kind, name)
+        def slow(holder, name, seconds):
+            inner = getattr(holder, name)
 
-            def work(this, *words, **named):
+            def work(*words, **named):
                 self.now += seconds(words)
-                return real(this, *words, **named)
+                return inner(*words, **named)
 
-            monkeypatch.setattr(kind, name, work)
+            monkeypatch.setattr(holder, name, work)
 
-        slow(Trainer, "train_step", lambda words: step_s)
-        slow(Classification, "score", lambda words: 0.05 * len(words[1]))  # 12 images: 0.6 s
-        slow(Trainer, "save", lambda words: 0.2)
+        slow(Trainer, "train_step", lambda words: step_s(self.now))
+        slow(Classification, "score", lambda words: 0.05 * len(words[2]))  # 12 images: 0.6 s
+        slow(loop, "save", lambda words: 0.2)
 
     def monotonic(self) -> float:
         return self.now
@@ -124,33 +196,84 @@ class Clock:
     perf_counter = process_time = monotonic
 
 
-@pytest.mark.parametrize("step_s", [0.1, 0.37])
-def test_a_training_and_its_resumption_keep_to_the_budget(tmp_path, monkeypatch, step_s):
-    Clock(monkeypatch, step_s)
-    settings = {"train": {"budget": "20s"}}
+STEPS = {
+    "steady": lambda now: 0.1,
+    "slow": lambda now: 0.37,
+    "three times slower in the middle": lambda now: 0.1 if now < 50 else 0.3,
+    "three times faster in the middle": lambda now: 0.3 if now < 50 else 0.1,
+}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_training_and_its_resumption_keep_to_the_budget(tmp_path, monkeypatch, steps):
+    """To a step, and to a validation where there would be no time for another one."""
+    Clock(monkeypatch, STEPS[steps])
+    settings = {"train": {"budget": "100s", "batch_size": 2}, "schedule": {"warmup_epochs": 1}}
+    rates = []
+    begin_step = Trainer.begin_step
+
+    def watched(self, epoch, step):
+        inputs = begin_step(self, epoch, step)
+        rates.append(self.stage.optimizers[0].param_groups[0]["lr"])
+        return inputs
+
+    monkeypatch.setattr(Trainer, "begin_step", watched)
     state, run = run_fit(tmp_path, "whole", **settings)
-    assert state.wall_s == pytest.approx(20, rel=0.05)
-    assert run.metrics()[-1]["wall_s"] == pytest.approx(20, rel=0.05)
+    assert 97.5 <= state.wall_s <= 100.5
+    assert run.epochs()[-1].wall_s == pytest.approx(state.wall_s, abs=0.3)  # but for the last save
+    rates = rates[len(rates) - state.done :]  # after those of the rehearsal
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
     with stopped_at_save(3):
         run_fit(tmp_path, "cut", **settings)
-    again, _ = run_fit(tmp_path, "cut", resume=True, **settings)
-    assert again.wall_s == pytest.approx(20, rel=0.05)  # of both processes together
-    assert 0.7 * state.total_steps < again.total_steps < state.total_steps  # it rehearsed twice
+    kept = read_state(list_checkpoints(tmp_path / "cut" / "checkpoints")[-1])
+    rates.clear()
+    again, resumed = run_fit(tmp_path, "cut", resume=True, **settings)
+    assert 97.5 <= again.wall_s <= 100.5  # of both processes together
+    assert again.done > kept.done
+    assert again.total_steps == kept.total_steps  # and with them the warm-up
+    first = rates[len(rates) - (again.done - kept.done)]
+    assert first == learning_rate(
+        kept.progress * kept.total_steps, kept.total_steps, 3e-3, ScheduleConfig(warmup_epochs=1), 24
+    )
+    assert [row.epoch for row in resumed.epochs()] == list(range(1, again.epoch + 1))
+
+
+def test_a_checkpoint_of_an_older_budget_goes_on(tmp_path, monkeypatch):
+    """In which progress was the steps done of those planned."""
+    Clock(monkeypatch, lambda now: 0.1)
+    settings = {"train": {"budget": "30s"}}
+    with stopped_at_save(3):
+        run_fit(tmp_path, **settings)
+    path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json"
+    kept = json.loads(path.read_text())
+    for key in ("done", "progress", "epoch_start"):
+        del kept[key]
+    path.write_text(json.dumps(kept))
+    state, run = run_fit(tmp_path, resume=True, **settings)
+    assert 28.5 <= state.wall_s <= 30.5
+    assert run.epochs()[-1].step == state.done
 
 
 def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
-    """The same number of steps, planned by a budget or given as epochs, ends in the same weights."""
+    """With the same progress, planned by a budget or given as epochs, training ends in the same weights."""
     from patchlight.models import load_model
 
-    monkeypatch.setattr(Budget, "revise", lambda self, total, *_: total)  # which would change the learning rates
-    sections = {"optim": {"name": "muon"}}
-    state, budgeted = run_fit(tmp_path, "budget", train={"budget": "1s", "ema_decay": 0.9}, **sections)
-    epochs = state.total_steps / 3
-    _, plain = run_fit(tmp_path, "plain", train={"epochs": epochs, "ema_decay": 0.9}, **sections)
-    for (name, p), q in zip(
-        load_model(budgeted.path)[0].state_dict().items(), load_model(plain.path)[0].state_dict().values(), strict=True
-    ):
-        assert p.equal(q), name
+    def even(self, progress, done, spent_s, step_s):
+        return (done + 1) / 7
+
+    monkeypatch.setattr(Budget, "after_step", even)
+    monkeypatch.setattr(fitting, "plan_steps", lambda *_: 7)
+    sections = {"optim": {"name": "muon"}, "schedule": {"name": "constant"}}
+    for precision in ("fp32", "fp16"):
+        train = {"ema_decay": 0.9, "precision": precision}
+        _, budgeted = run_fit(tmp_path, f"budget {precision}", train={**train, "budget": "1s"}, **sections)
+        _, plain = run_fit(tmp_path, f"plain {precision}", train={**train, "epochs": 7 / 3}, **sections)
+        assert [row.train_loss for row in budgeted.epochs()] == [row.train_loss for row in plain.epochs()]
+        weights = load_model(plain.path)[0].state_dict()
+        for name, p in load_model(budgeted.path)[0].state_dict().items():
+            assert p.equal(weights[name]), name
 
 
 def test_an_epoch_may_end_in_the_middle(tmp_path):

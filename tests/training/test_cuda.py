@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import small_config, small_splits
+from small import make_trainer, small_config
 
-from patchlight.runs import Run
 from patchlight.training.loop import Trainer
-from patchlight.training.setup import build
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -29,12 +27,11 @@ def trainer(tmp_path, device: str, **train: object) -> Trainer:
         optim={"name": "muon", "muon_conv_lr": 0.01},
         train={"batch_size": 16, "device": device, **train},
     )
-    data = small_splits()
-    return Trainer(*build(config, data), data, config, Run(tmp_path / device))
+    return make_trainer(config, tmp_path / device)
 
 
 def losses(trainer: Trainer, steps: int = 6) -> list[float]:
-    trainer.model.train()
+    trainer.stage.model.train()
     return [trainer.train_step(step // 3, step % 3)[0].item() for step in range(steps)]
 
 
@@ -69,7 +66,7 @@ def test_compiled_steps_are_the_same(tmp_path, graphs):
 
 def test_a_step_never_waits_for_the_gpu(tmp_path):
     training = trainer(tmp_path, "cuda", precision="bf16", ema_decay=0.9)
-    training.model.train()
+    training.stage.model.train()
     training.train_step(0, 0)
     torch.cuda.set_sync_debug_mode("error")
     try:

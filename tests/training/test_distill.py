@@ -12,11 +12,9 @@ from small import run_fit, small_config, small_splits
 
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models import VisionTransformer, build_model, load_model
-from patchlight.runs import Run
+from patchlight.models import VisionTransformer, load_model
 from patchlight.training.distill import Teacher, hard_loss, soft_loss
-from patchlight.training.loop import Trainer
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
 from patchlight.training.tasks import Classification
 
 CPU = torch.device("cpu")
@@ -44,8 +42,9 @@ def test_the_teacher_sees_the_same_image_in_its_own_normalisation_and_size(teach
         card, mean=(0.1, 0.5, 0.9), std=(0.3, 0.2, 0.1), spec=dataclasses.replace(card.spec, img_size=32)
     )
     pixels = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
-    asked = Teacher(TrainConfig(teacher=str(teacher)), dataclasses.replace(student, spec=card.spec), CPU, "fp32")
-    inputs = dataclasses.replace(student, spec=card.spec).to_input(pixels)
+    config = TrainConfig(teacher=str(teacher), precision="fp32")
+    asked = Teacher(config, dataclasses.replace(student, args=card.args), CPU)
+    inputs = dataclasses.replace(student, args=card.args).to_input(pixels)
     torch.testing.assert_close(asked.logits(inputs), model(card.to_input(pixels)), atol=1e-4, rtol=1e-4)
     assert asked.logits(torch.randn(2, 3, 32, 32)).shape == (2, 3)
     assert not asked.logits(inputs).requires_grad
@@ -56,13 +55,12 @@ def test_the_loss_is_shared_between_labels_and_teacher(teacher, kind):
     _, card = load_model(teacher)
     settings = {"distill": kind, "distill_share": 0.25, "distill_temperature": 2.0}
     config = small_config(train={"teacher": str(teacher), **settings})
-    task = Classification(config, card, build_model(card.spec), CPU, "fp32")
+    task = Classification(config, card, VisionTransformer(**card.args), Teacher(config.train, card, CPU))
     inputs, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
     by_class, by_distilled = torch.randn(2, 4, 3)
-    assert task.teacher is not None
-    told = task.teacher.logits(inputs)
+    answers = task.teacher.logits(inputs)
     for answer, taught in ((by_class, by_class), ((by_class, by_distilled), by_distilled)):
-        by_teacher = hard_loss(taught, told) if kind == "hard" else soft_loss(taught, told, 2.0)
+        by_teacher = hard_loss(taught, answers) if kind == "hard" else soft_loss(taught, answers, 2.0)
         expected = 0.75 * torch.nn.functional.cross_entropy(by_class, labels) + 0.25 * by_teacher
         loss, right = task.loss(answer, inputs, labels, labels)
         torch.testing.assert_close(loss, expected)
@@ -120,7 +118,6 @@ def test_what_does_not_go_together(tmp_path, teacher):
         run_fit(tmp_path / "b", train={"teacher": str(tmp_path / "nothing")})
     config = small_config(train={"teacher": str(teacher)})
     data = small_splits()
-    model, card = build(config, data)
-    other = dataclasses.replace(card, class_names=("x", "y", "z"))
+    other = dataclasses.replace(data, train=dataclasses.replace(data.train, class_names=("x", "y", "z")))
     with pytest.raises(PatchlightError, match="knows the classes class0, class1, class2"):
-        Trainer(model, other, data, config, Run(tmp_path))
+        prepare(config, other)

@@ -14,7 +14,7 @@ from patchlight.errors import UsageError
 from patchlight.runs import CONTENTS, Run
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
 
 RECIPES = {
     "plain": {},
@@ -52,24 +52,23 @@ def losses_of(tmp_path, monkeypatch, config, resume=False):
 
         monkeypatch.setattr(Trainer, "train_step", watched)
     else:
-        from patchlight.training.hf_trainer import Engine
+        from patchlight.training.hf_trainer import HuggingFaceTrainer
 
-        inner = Engine.compute_loss
+        inner = HuggingFaceTrainer.compute_loss
 
         def seen(self, *args, **options):
             loss = inner(self, *args, **options)
             losses.append(loss.item())
             return loss
 
-        monkeypatch.setattr(Engine, "compute_loss", seen)
-    data = small_splits()
-    model, card = build(config, data)
+        monkeypatch.setattr(HuggingFaceTrainer, "compute_loss", seen)
+    setup = prepare(config, small_splits())
     run = Run.create(tmp_path, config, resume=resume)
     try:
-        fit(model, card, data, config, run, resume=resume)
+        fit(setup, run, resume=resume)
     finally:
         monkeypatch.undo()
-    return losses, run, model
+    return losses, run, setup.model
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -118,11 +117,10 @@ def test_stages_with_the_trainer(tmp_path, monkeypatch):
         ({"train": {"precision": "fp16"}}, "train.precision 'fp16'"),
     ],
 )
-def test_what_the_trainer_cannot_do_is_told_before_training(tmp_path, sections, what):
+def test_what_the_trainer_cannot_do_is_told_before_training(sections, what):
     config = small_config(**{**sections, "train": {**sections.get("train", {}), "engine": "hf"}})
-    data = small_splits()
     with pytest.raises(UsageError, match=f"train.engine 'hf' cannot do {what}"):
-        fit(*build(config, data), data, config, Run.create(tmp_path / "run", config))
+        prepare(config, small_splits())
 
 
 def test_its_run_ends_in_the_same_report(tmp_path, capsys):

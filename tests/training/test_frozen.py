@@ -16,11 +16,11 @@ from patchlight.config import ModelConfig
 from patchlight.errors import Interrupted
 from patchlight.evaluation.features import pooled_features
 from patchlight.models import load_model
-from patchlight.training import frozen, loop
+from patchlight.training import fit as fitting
+from patchlight.training import frozen
 from patchlight.training.frozen import can_keep_features, frozen_features
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
 from patchlight.training.state import StopSignal
-from patchlight.training.trainable import set_trainable
 
 HEAD = {"epochs": 3, "trainable": "head"}
 
@@ -32,14 +32,16 @@ def rows_of(run):
 def seen(monkeypatch):
     """The sizes of the batches that go through the blocks of our models, while training and validating."""
     sizes = []
-    forward = loop.Trainer.train
+    fit_stage = fitting.fit_stage
 
-    def counted(self, stop):
-        handle = self.model.blocks[0].register_forward_hook(lambda module, args, out: sizes.append(len(args[0])))
-        forward(self, stop)
+    def counted(stage, *words):
+        block = stage.model.blocks[0]
+        handle = block.register_forward_hook(lambda module, args, out: sizes.append(len(args[0])))
+        state = fit_stage(stage, *words)
         handle.remove()
+        return state
 
-    monkeypatch.setattr(loop.Trainer, "train", counted)
+    monkeypatch.setattr(fitting, "fit_stage", counted)
     return sizes
 
 
@@ -49,7 +51,7 @@ def test_training_is_the_same(tmp_path, monkeypatch, more):
     _, kept = run_fit(tmp_path, "kept", train={**HEAD, **more})
     assert sizes == [8, 8, 12, 48]  # a few to see whether it can be, then each image once
     sizes.clear()
-    monkeypatch.setattr(loop, "can_keep_features", lambda *args: False)
+    monkeypatch.setattr(fitting, "can_keep_features", lambda *args: False)
     _, plain = run_fit(tmp_path, "plain", train={**HEAD, **more})
     assert sum(sizes) == 3 * (48 + (0 if "ema_decay" in more else 12))  # the average is validated, another model
     np.testing.assert_allclose(rows_of(kept), rows_of(plain), rtol=1e-5)
@@ -84,11 +86,9 @@ def test_a_stop_while_features_are_made(tmp_path, monkeypatch):
 
 def features_of(config):
     data = small_splits()
-    model, card = build(config, data)
-    set_trainable(model, config.train.trainable, [name for name, _ in model.named_parameters()])
-    if not can_keep_features(model, card, data.train, config, "fp32"):
-        return None
-    return frozen_features(model, card, data, config, "fp32", StopSignal())
+    (stage,) = prepare(config, data).stages
+    stage.begin(stage.model)
+    return frozen_features(stage, data, StopSignal()) if can_keep_features(stage, data.train) else None
 
 
 @pytest.mark.parametrize("kind", ["timm", "huggingface", "resnet18"])
@@ -108,6 +108,7 @@ def test_models_of_all_kinds(tmp_path, kind):
         {"train": {**HEAD, "epochs": 1}},
         {"train": {**HEAD, "debug": True}},
         {"train": {**HEAD, "budget": "10s"}},
+        {"train": {**HEAD, "engine": "hf"}},
         {"train": {**HEAD, "compile": True}},
         {"train": HEAD, "augment": {"flip": "random"}},
         {"train": HEAD, "model": {"drop_rate": 0.001}},

@@ -12,30 +12,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import run_fit, small_config, small_splits
+from small import make_trainer, run_fit, small_config, small_splits
 
-from patchlight.config import Config
-from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import build_model, load_model
 from patchlight.models import pixels_to_input as to_input
 from patchlight.runs import Run
+from patchlight.training import fit as fitting
 from patchlight.training.checkpoint import list_checkpoints
-from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
 from patchlight.training.state import StopSignal
+from patchlight.training.tasks import Classification
 
 DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 EVERYTHING = {"crop_padding": 2, "flip": "random", "policy": "randaugment", "mixup_alpha": 0.5, "cutmix_alpha": 1.0}
 
 
-def start(tmp_path, name="run", **sections) -> tuple[Trainer, Splits, Config, Run]:
+def start(tmp_path, **sections) -> Trainer:
     sections.setdefault("train", {}).setdefault("batch_size", 16)
-    config = small_config(**sections)
-    run = Run.create(tmp_path / name, config)
-    data = small_splits()
-    return Trainer(*build(config, data), data, config, run), data, config, run
+    return make_trainer(small_config(**sections), tmp_path)
 
 
 def clockless(run: Run) -> list[dict]:
@@ -78,10 +74,8 @@ def test_a_run_stopped_anywhere_and_resumed_is_the_same_run(tmp_path, monkeypatc
     }
     _, whole = run_fit(tmp_path, "whole", **sections)
 
-    import patchlight.training.fit as loop
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "stop_on_signal", lambda: _context(StopAfter(steps)))
+        patch.setattr(fitting, "stop_on_signal", lambda: _context(StopAfter(steps)))
         with pytest.raises(Interrupted, match="stopped by SIGTERM after"):
             run_fit(tmp_path, "cut", **sections)
     state, cut = run_fit(tmp_path, "cut", resume=True, **sections)
@@ -137,15 +131,16 @@ def test_it_learns(tmp_path):
 
 def test_a_few_steps_are_the_textbooks(tmp_path):
     """Forward, smoothed cross-entropy, AdamW, by hand on the same batches."""
-    trainer, *_ = start(
+    trainer = start(
         tmp_path,
         train={"label_smoothing": 0.1, "epochs": 1},
         model={"fused_attn": True},
         optim={"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95},
         schedule={"name": "linear"},
     )
-    reference = build_model(trainer.card.spec)
-    reference.load_state_dict(trainer.model.state_dict())
+    stage = trainer.stage
+    reference = type(stage.model)(**stage.card.args)
+    reference.load_state_dict(stage.model.state_dict())
     decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
     rest = [p for n, p in reference.named_parameters() if not (n.endswith("weight") and p.ndim > 1)]
     optimizer = torch.optim.AdamW(
@@ -155,7 +150,7 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
         batch = trainer.batches.batch(0, step)
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * (1 - step / 3)
-        logits = reference(to_input(batch.images, trainer.card.mean, trainer.card.std))
+        logits = reference(to_input(batch.images, stage.card.mean, stage.card.std))
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
@@ -163,20 +158,20 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
         mean_loss, correct = trainer.train_step(0, step)
         assert mean_loss.item() == pytest.approx(loss.item(), rel=1e-5)
         assert correct.item() == (logits.argmax(1) == batch.targets).sum().item()
-    for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+    for ours, theirs in zip(stage.model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):
-    trainer, *_ = start(
+    trainer = start(
         tmp_path,
         optim={"layer_decay": 0.5, "lr": 1e-3},
         schedule={"name": "linear", "min_lr": 5e-4},
         train={"epochs": 2},
     )
     for step in range(trainer.state.total_steps):
-        trainer.train_step(*divmod(step, trainer.steps_per_epoch))
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        trainer.train_step(*divmod(step, trainer.stage.steps_per_epoch))
+        groups = [group for optimizer in trainer.stage.optimizers for group in optimizer.param_groups]
         rates = {group["lr_scale"]: group["lr"] for group in groups}
         assert sorted(rates) == [0.125, 0.25, 0.5, 1.0]
         assert all(rate == pytest.approx(scale * rates[1.0]) for scale, rate in rates.items())
@@ -184,11 +179,11 @@ def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):
 
 
 def test_pieces_of_a_batch_give_the_same_step(tmp_path):
-    whole, *_ = start(tmp_path, "whole", augment={"mixup_alpha": 0.5})
-    pieces, *_ = start(tmp_path, "pieces", augment={"mixup_alpha": 0.5}, train={"micro_batch_size": 5})
+    whole = start(tmp_path, augment={"mixup_alpha": 0.5})
+    pieces = start(tmp_path, augment={"mixup_alpha": 0.5}, train={"micro_batch_size": 5})
     a, b = whole.train_step(0, 0), pieces.train_step(0, 0)
     torch.testing.assert_close(a, b)
-    for p, q in zip(whole.model.parameters(), pieces.model.parameters(), strict=True):
+    for p, q in zip(whole.stage.model.parameters(), pieces.stage.model.parameters(), strict=True):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
 
 
@@ -197,8 +192,8 @@ CONV = {"name": "vit-compact", "embed_dim": 24, "depth": 2, "num_heads": 2, "ste
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_blocks_have_the_kind_of_attention_that_was_chosen(tmp_path, fused):
-    trainer = start(tmp_path, model={"fused_attn": fused})[0]
-    assert {block.attn.fused_attn for block in trainer.model.blocks} == {fused}
+    stage = start(tmp_path, model={"fused_attn": fused}).stage
+    assert {block.attn.fused_attn for block in stage.model.blocks} == {fused}
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -207,15 +202,15 @@ def test_blocks_have_the_kind_of_attention_that_was_chosen(tmp_path, fused):
 def test_low_precision_stays_close_to_fp32(tmp_path, precision, model, fused):
     """The loss within 2 %, and the direction of the gradient within a cosine of 0.98, over three steps of Muon."""
     sections = {"model": {**model, "fused_attn": fused}, "optim": {"name": "muon", "muon_conv_lr": 0.01}}
-    exact, *_ = start(tmp_path, "exact", **sections)
-    low, *_ = start(tmp_path, "low", **sections, train={"precision": precision})
+    exact = start(tmp_path, **sections)
+    low = start(tmp_path, **sections, train={"precision": precision})
     gradients = [watch_gradient(trainer) for trainer in (exact, low)]
     for step in range(3):
         a, b = exact.train_step(0, step)[0], low.train_step(0, step)[0]
         assert b.item() == pytest.approx(a.item(), rel=0.02)
         one, other = (found[-1] for found in gradients)
         assert torch.cosine_similarity(one, other, dim=0) > 0.98
-    assert all(p.dtype == torch.float32 for p in low.model.parameters())
+    assert all(p.dtype == torch.float32 for p in low.stage.model.parameters())
 
 
 def watch_gradient(trainer: Trainer) -> list[torch.Tensor]:
@@ -223,17 +218,17 @@ def watch_gradient(trainer: Trainer) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
 
     def note(*_: object) -> None:
-        flat = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        flat = torch.cat([p.grad.flatten() for p in trainer.stage.model.parameters() if p.grad is not None])
         found.append(flat / flat.norm())
 
-    trainer.optimizers[0].register_step_pre_hook(note)
+    trainer.stage.optimizers[0].register_step_pre_hook(note)
     return found
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compile_gives_the_same_step(tmp_path):
-    plain, *_ = start(tmp_path, "plain")
-    compiled, *_ = start(tmp_path, "compiled", train={"compile": True})
+    plain = start(tmp_path)
+    compiled = start(tmp_path, train={"compile": True})
     torch.testing.assert_close(plain.train_step(0, 0), compiled.train_step(0, 0))
 
 
@@ -252,13 +247,13 @@ def test_images_left_out_of_an_epoch_are_mentioned(tmp_path, capsys):
 
 
 def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
-    trainer, *_ = start(tmp_path, optim={"grad_clip": 0.01})
+    trainer = start(tmp_path, optim={"grad_clip": 0.01})
     norms = []
-    adamw = trainer.optimizers[0]
+    adamw = trainer.stage.optimizers[0]
     step = adamw.step
 
     def watched(*args, **kwargs):
-        norms.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item())
+        norms.append(torch.stack([p.grad.norm() for p in trainer.stage.model.parameters()]).norm().item())
         return step(*args, **kwargs)
 
     monkeypatch.setattr(adamw, "step", watched)
@@ -267,22 +262,23 @@ def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
 
 
 def test_the_average_is_validated_and_kept(tmp_path):
-    trainer, *_ = start(tmp_path, train={"ema_decay": 0.5})
+    trainer = start(tmp_path, train={"ema_decay": 0.5})
     trainer.train_step(0, 0)
-    first = trainer.model.head.weight.detach().clone()  # the first update copies
+    model = trainer.stage.model
+    first = model.head.weight.detach().clone()  # the first update copies
     trainer.train_step(0, 1)
-    torch.testing.assert_close(trainer.selected_model.head.weight, 0.5 * first + 0.5 * trainer.model.head.weight)
+    torch.testing.assert_close(trainer.stage.selected_model.head.weight, 0.5 * first + 0.5 * model.head.weight)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path, monkeypatch):
     scores = iter([(1.0, 0.5), (0.9, 0.7), (0.8, 0.7), (0.9, 0.6), (0.9, 0.6), (0.9, 0.9)])
     kept = {}
 
-    def scored(self):
-        kept[len(kept) + 1] = {k: v.clone() for k, v in self.model.state_dict().items()}
+    def scored(self, model, images):
+        kept[len(kept) + 1] = {k: v.clone() for k, v in model.state_dict().items()}
         return next(scores)
 
-    monkeypatch.setattr(Trainer, "validate", scored)
+    monkeypatch.setattr(Classification, "score", scored)
     state, run = run_fit(tmp_path, train={"epochs": 9, "early_stop_epochs": 2})
     assert (state.epoch, state.best_epoch, state.stopped_early) == (5, 3, True)  # the loss decided between 2 and 3
     assert [row["best"] for row in run.metrics()] == [True, True, True, False, False]
@@ -305,11 +301,10 @@ def test_every_nth_checkpoint_stays(tmp_path):
 
 
 def test_mixing_stops_when_it_is_told_to(tmp_path):
-    trainer, *_ = start(tmp_path, augment={"mixup_alpha": 1.0, "strong_until": 0.5}, train={"epochs": 4})
+    trainer = start(tmp_path, augment={"mixup_alpha": 1.0, "strong_until": 0.5}, train={"epochs": 4})
     assert trainer.state.total_steps == 12
-    assert [trainer.is_mixed(epoch, step) for epoch in range(4) for step in range(3)] == [True] * 6 + [False] * 6
-    assert trainer.make_inputs(0, 0)[1].shape == (16, 3)
-    assert trainer.make_inputs(3, 0)[1].shape == (16,)
+    shapes = [trainer.begin_step(epoch, step)[1].shape for epoch in range(4) for step in range(3)]
+    assert shapes == [(16, 3)] * 6 + [(16,)] * 6
     _, run = run_fit(tmp_path, "mixed", augment={"mixup_alpha": 1.0, "strong_until": 0.5})
     assert [row["train/top1"] is None for row in run.metrics()] == [True, False]
 
@@ -321,12 +316,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 def test_selection_needs_validation_images(tmp_path):
     data = dataclasses.replace(small_splits(), val=None)
-    config = small_config(train={"batch_size": 16})
-    run = Run.create(tmp_path / "run", config)
     with pytest.raises(PatchlightError, match=r"set data.val_fraction, or --train.select last"):
-        fit(*build(config, data), data, config, run)
-    config = small_config(train={"batch_size": 16, "select": "last"})
-    fit(*build(config, data), data, config, run)
+        prepare(small_config(train={"batch_size": 16}), data)
+    _, run = run_fit(tmp_path, data_set=data, train={"batch_size": 16, "select": "last"})
     assert [row["val/top1"] for row in run.metrics()] == [None, None]
 
 

@@ -1,4 +1,4 @@
-"""What training begins with."""
+"""What training begins with: a model for the data, what was chosen on this machine, and the record of both."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import pytest
 import torch
 from small import make_images, run_fit, small_config, small_splits
 
-from patchlight.config import ModelConfig
+from patchlight.config import Config, ModelConfig
 from patchlight.data.splits import Splits
-from patchlight.errors import UsageError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.mae import MaskedAutoencoder
-from patchlight.training.setup import build, pinned
+from patchlight.runs import Environment, Weights
+from patchlight.training import setup as setting_up
+from patchlight.training.record import describe_run
+from patchlight.training.setup import build, choices_of, prepare
+
+CPU = torch.device("cpu")
 
 STEM = {"name": "vit-compact", "embed_dim": 24, "depth": 1, "num_heads": 2, "stem_whitening": 12}
 
@@ -39,7 +44,7 @@ def test_trained_weights_keep_their_whitening_on_other_images(tmp_path):
         assert torch.equal(weights, other.state_dict()[name]), name
 
 
-def test_what_paints_is_a_vit_of_ours():
+def test_masked_autoencoding_is_for_a_vit_of_ours():
     config = small_config(train={"task": "reconstruct"})
     model, card = build(config, small_splits())
     assert isinstance(model, MaskedAutoencoder)
@@ -48,10 +53,58 @@ def test_what_paints_is_a_vit_of_ours():
         build(replace(config, model=ModelConfig(name="resnet18")), small_splits())
 
 
+def record_of(config: Config, **changes) -> Environment:
+    return replace(describe_run(prepare(config, small_splits()), "patchlight train x"), **changes)
+
+
 def test_a_run_goes_on_with_the_commit_that_it_began_with():
-    config = small_config()
-    record = {"model": {"weights": {"commit": "abc", "revision": None}}}
-    assert pinned(config, record).model.revision == "abc"
-    assert pinned(config, {"model": {"weights": None}}) is config
+    config = small_config(train={"precision": "fp32"})
+    record = record_of(config)
+    assert choices_of(record, config, CPU) == config
+    weights = Weights(library="timm", id="x", commit="abc")
+    record = replace(record, model=replace(record.model, weights=weights))
+    assert choices_of(record, config, CPU).model.revision == "abc"
     asked = replace(config, model=replace(config.model, revision="v1"))
-    assert pinned(asked, record) is asked
+    assert choices_of(record, asked, CPU) == asked
+
+
+def test_a_run_goes_on_with_what_was_chosen_on_the_same_kind_of_device():
+    open_choice = small_config(train={"precision": "auto"}, model={"name": "vit-micro"})
+    open_choice = replace(open_choice, model=replace(open_choice.model, fused_attn=None))
+    record = record_of(open_choice, precision="bf16", fused_attn=False)
+    chosen = prepare(open_choice, small_splits(), record).config
+    assert (chosen.train.precision, chosen.model.fused_attn) == ("bf16", False)
+    elsewhere = replace(record, hardware=replace(record.hardware, device="cuda"))
+    assert choices_of(elsewhere, open_choice, CPU) == open_choice
+
+
+def test_the_record_of_a_run_and_of_its_resumption():
+    config = small_config()
+    setup = prepare(config, small_splits())
+    first = describe_run(setup, "patchlight train x")
+    assert first.current is first
+    assert first.model.trainable == (first.model.params,)
+    assert (first.data.train, first.data.val, first.data.test) == (48, 12, 12)
+    second = describe_run(setup, "other words", first)
+    assert second.command == "patchlight train x"
+    assert second.current.started >= first.started
+    assert len(second.resumed) == 1
+    with pytest.raises(PatchlightError, match="have changed since the run was started"):
+        describe_run(prepare(config, other_splits()), "patchlight train x", first)
+
+
+def test_each_thing_is_built_once(tmp_path, monkeypatch):
+    """Three stages of two sizes: optimizers for each, a model for each size, one teacher."""
+    _, teacher = run_fit(tmp_path, "teacher")
+    built = []
+
+    def counted(name):
+        inner = getattr(setting_up, name)
+        monkeypatch.setattr(setting_up, name, lambda *words, **named: built.append(name) or inner(*words, **named))
+
+    for name in ("build_optimizers", "load_backbone", "resize_model", "Teacher"):
+        counted(name)
+    stages = [{"train": {"epochs": 1}}, {"train": {"epochs": 1}}, {"model": {"img_size": 8}, "train": {"epochs": 1}}]
+    state, _ = run_fit(tmp_path, train={"teacher": str(teacher.path)}, stages=stages)
+    assert state.epochs_done == 3
+    assert sorted(built) == ["Teacher", *["build_optimizers"] * 3, "load_backbone", "resize_model"]

@@ -18,11 +18,12 @@ from patchlight.config import OptimConfig, apply_overrides, config_from_dict, lo
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import VisionTransformer, create_model, structure_of
 from patchlight.runs import Run
-from patchlight.training import fit as fitting
-from patchlight.training.loop import Trainer
+from patchlight.training import loop
+from patchlight.training.fit import fit
 from patchlight.training.optim import build_optimizers
-from patchlight.training.setup import build
-from patchlight.training.trainable import frozen_modules, set_trainable, train_mode
+from patchlight.training.setup import build, prepare
+from patchlight.training.tasks import Classification
+from patchlight.training.trainable import depths, frozen_modules, set_trainable, train_mode
 
 STAGES = [
     {"train": {"trainable": "head", "epochs": 1}, "optim": {"lr": 1e-2}},
@@ -40,10 +41,9 @@ def staged(stages=STAGES, **settings):
 
 
 def trained(path, config, data=None, resume=False):
-    data = data or small_splits()
-    model, card = build(config, data)
+    setup = prepare(config, data or small_splits())
     run = Run(path) if resume else Run.create(path, config, resume=False, overwrite=False)
-    return fitting.fit(model, card, data, config, run, resume=resume), model, run
+    return fit(setup, run, resume=resume), setup.model, run
 
 
 def test_each_stage_is_a_recipe():
@@ -103,20 +103,19 @@ def test_a_resumed_staged_run_is_the_same_run(tmp_path, monkeypatch, steps):
     config = staged(train__checkpoint_every=1)
     whole, model, run = trained(tmp_path / "whole", config)
     epochs = []
-    inner = Trainer.finish_epoch
+    inner = loop.epoch_line
 
-    def interrupted(self):
-        row = inner(self)
-        epochs.append(row)
+    def interrupted(*words):
+        epochs.append(words)
         if len(epochs) == (steps + 1) // 2:
-            raise Interrupted("stopped")
-        return row
+            raise Interrupted("stopped")  # after the epoch, before its checkpoint
+        return inner(*words)
 
     other = tmp_path / "other"
-    monkeypatch.setattr(Trainer, "finish_epoch", interrupted)
+    monkeypatch.setattr(loop, "epoch_line", interrupted)
     with pytest.raises(Interrupted):
         trained(other, config)
-    monkeypatch.setattr(Trainer, "finish_epoch", inner)
+    monkeypatch.setattr(loop, "epoch_line", inner)
     state, again, rerun = trained(other, config, resume=True)
     for name, p in model.state_dict().items():
         assert torch.equal(p, again.state_dict()[name]), name
@@ -136,7 +135,7 @@ def test_sizes_may_differ_between_stages(tmp_path):
 def test_patience_ends_a_stage_and_not_the_training(tmp_path, monkeypatch):
     stages = [{"train": {"epochs": 5, "early_stop_epochs": 1}}, {"train": {"epochs": 1}}]
     scores = iter([(1.0, 0.5), (1.0, 0.4), (1.0, 0.6)])
-    monkeypatch.setattr(Trainer, "validate", lambda self: next(scores))
+    monkeypatch.setattr(Classification, "score", lambda *_: next(scores))
     state, _, run = trained(tmp_path / "run", staged(stages))
     assert [row["stage"] for row in run.metrics()] == [1, 1, 2]
     assert state.best_epoch == 3
