@@ -12,7 +12,7 @@ from small import run_fit, small_config, small_splits
 
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models import VisionTransformer, load_model
+from patchlight.models import VisionTransformer, build_model, load_model
 from patchlight.training.distill import Teacher, hard_loss, soft_loss
 from patchlight.training.setup import prepare
 from patchlight.training.tasks import Classification
@@ -43,8 +43,8 @@ def test_the_teacher_sees_the_same_image_in_its_own_normalisation_and_size(teach
     )
     pixels = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
     config = TrainConfig(teacher=str(teacher), precision="fp32")
-    asked = Teacher(config, dataclasses.replace(student, args=card.args), CPU)
-    inputs = dataclasses.replace(student, args=card.args).to_input(pixels)
+    asked = Teacher(config, dataclasses.replace(student, spec=card.spec), CPU)
+    inputs = dataclasses.replace(student, spec=card.spec).to_input(pixels)
     torch.testing.assert_close(asked.logits(inputs), model(card.to_input(pixels)), atol=1e-4, rtol=1e-4)
     assert asked.logits(torch.randn(2, 3, 32, 32)).shape == (2, 3)
     assert not asked.logits(inputs).requires_grad
@@ -55,7 +55,7 @@ def test_the_loss_is_shared_between_labels_and_teacher(teacher, kind):
     _, card = load_model(teacher)
     settings = {"distill": kind, "distill_share": 0.25, "distill_temperature": 2.0}
     config = small_config(train={"teacher": str(teacher), **settings})
-    task = Classification(config, card, VisionTransformer(**card.args), Teacher(config.train, card, CPU))
+    task = Classification(config, card, build_model(card.spec), Teacher(config.train, card, CPU))
     inputs, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
     by_class, by_distilled = torch.randn(2, 4, 3)
     answers = task.teacher.logits(inputs)

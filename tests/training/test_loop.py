@@ -139,7 +139,7 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
         schedule={"name": "linear"},
     )
     stage = trainer.stage
-    reference = type(stage.model)(**stage.card.args)
+    reference = build_model(stage.card.spec)
     reference.load_state_dict(stage.model.state_dict())
     decayed = [p for n, p in reference.named_parameters() if n.endswith("weight") and p.ndim > 1]
     rest = [p for n, p in reference.named_parameters() if not (n.endswith("weight") and p.ndim > 1)]

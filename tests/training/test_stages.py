@@ -23,7 +23,7 @@ from patchlight.training.fit import fit
 from patchlight.training.optim import build_optimizers
 from patchlight.training.setup import build, prepare
 from patchlight.training.tasks import Classification
-from patchlight.training.trainable import depths, frozen_modules, set_trainable, train_mode
+from patchlight.training.trainable import frozen_modules, set_trainable, train_mode
 
 STAGES = [
     {"train": {"trainable": "head", "epochs": 1}, "optim": {"lr": 1e-2}},

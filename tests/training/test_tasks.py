@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
         MaskedAutoencoder, "loss", lambda self, *words: loss(self, *words) * (1 if self.training else math.nan)
     )
     model = autoencoder().train()
-    card = ModelCard("vit-micro", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
+    card = ModelCard("vit-micro", ModelSpec.from_json("vit-micro", OPTIONS), ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
     task = Reconstruction(small_config(train={"task": "reconstruct"}), card, model)
     with pytest.raises(PatchlightError, match=r"no longer finite; lower optim\.lr"):
         task.score(model, make_images(n=8))

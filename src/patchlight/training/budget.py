@@ -17,6 +17,7 @@ REHEARSAL_S = 4.0  # of steps that are timed before training, and
 REHEARSAL_SHARE = 0.02  # of the budget, whichever is less
 LEAST_STEPS = 5  # for which it may take four times as long
 WARM_STEPS = 2  # the first are slower and do not count, where there are others
+ENOUGH = 0.99  # of the time of a step for a further one, so that rounding takes none away
 NEWEST = 0.05  # weight of the newest step in the mean of what a step takes: about the last twenty count
 
 
@@ -93,7 +94,7 @@ class Budget:
         """
         self.pace = replace(self.pace, step_s=(1 - NEWEST) * self.pace.step_s + NEWEST * step_s)
         left_s = seconds_for_steps(self.seconds - spent_s, done, self.pace, self.steps_per_epoch)
-        if left_s - step_s < self.pace.step_s:
+        if left_s - step_s < ENOUGH * self.pace.step_s:
             return 1.0
         return progress + (1 - progress) * step_s / left_s
 
