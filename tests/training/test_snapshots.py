@@ -8,7 +8,9 @@ import torch
 from small import make_images, run_fit, stopped_at_save
 
 from patchlight.errors import UsageError
-from patchlight.training.snapshots import FILE, one_of_each
+from patchlight.training.snapshots import one_of_each
+
+FILE = "snapshots.npz"
 
 MOVIE = {"snapshots_every": 2, "snapshots_images": 4}
 

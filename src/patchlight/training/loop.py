@@ -27,7 +27,7 @@ from patchlight.training.frozen import FrozenFeatures
 from patchlight.training.lines import epoch_label, epoch_line, step_line
 from patchlight.training.optim import clip_gradients, update_average
 from patchlight.training.schedule import learning_rate, warmup_steps
-from patchlight.training.snapshots import Snapshots, can_be_taken
+from patchlight.training.snapshots import SnapshotWriter, are_wanted
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, diverged
@@ -70,9 +70,9 @@ class Trainer:
         self._loss_sum = torch.tensor(state.loss_sum, device=stage.device)  # of the epoch under way, as `state` has
         self._correct = torch.tensor(state.correct, device=stage.device)  # them when they were last read
         self._folder, self._rows = folder, folder.epochs()[: state.epochs_done]
-        self._snapshots: Snapshots | None = None
-        if data.val is not None and can_be_taken(stage.model, config.explain):
-            self._snapshots = Snapshots(folder, stage.card, data.val, config.explain, config.train.seed)
+        self._snapshots: SnapshotWriter | None = None
+        if data.val is not None and are_wanted(stage.model, config.explain):
+            self._snapshots = SnapshotWriter(folder, stage.card, data.val, config.explain, config.train.seed)
         self._budget = Budget(stage.budget_s, pace, stage.steps_per_epoch) if pace else None
         self._watch = watch or Stopwatch()
         self._watch.lap(state)
@@ -234,8 +234,8 @@ class Trainer:
         if best or train.select == "last":
             images_shown = self.data.test if self.data.val is None else self.data.val
             stage.task.keep(stage.selected_model, self._folder, images_shown)
-        if self._snapshots is not None and self._snapshots.due(state.epochs_done):
-            self._snapshots.take(stage.selected_model, state.epochs_done)
+        if self._snapshots is not None and self._snapshots.is_due(state.epochs_done):
+            self._snapshots.add(stage.selected_model, state.epochs_done)
         since_best = state.epochs_done - max(state.best_epoch, state.epochs_before)
         if train.early_stop_epochs and val_loss is not None:
             state.stopped_early = since_best >= train.early_stop_epochs

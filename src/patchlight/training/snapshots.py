@@ -16,55 +16,42 @@ from patchlight.explanation.methods import explain
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import find_anatomy
-from patchlight.runs import Run
-
-FILE = "snapshots.npz"
+from patchlight.runs import Run, Snapshots
 
 
-class Snapshots:
-    """Writes `snapshots.npz` of a run: `images (S, H, W, 3)` uint8, `labels (S,)`, `epochs (E,)`, `maps (E, S, r, c)`
-    for each image's true class, `probs (E, S, K)`, and `method`.
-    """
+class SnapshotWriter:
+    """Adds to the Snapshots of a run (`snapshots.npz`), epoch by epoch."""
 
     def __init__(self, run: Run, card: ModelCard, images: ImageSet, config: ExplainConfig, seed: int) -> None:
         self.run, self.card, self.config = run, card, config
         self.pixels, self.labels = images.gather(one_of_each(images.labels, config.snapshots_images, seed))
 
-    def due(self, epoch: int) -> bool:
-        """After the first of `epoch` finished epochs, and after every n-th."""
-        every = self.config.snapshots_every
-        return epoch == 1 or epoch % every == 0
+    def is_due(self, epoch: int) -> bool:
+        """Whether to add one after `epoch` finished epochs: after the first, and after every n-th."""
+        return epoch == 1 or epoch % self.config.snapshots_every == 0
 
-    def take(self, model: nn.Module, epoch: int) -> None:
+    def add(self, model: nn.Module, epoch: int) -> None:
         """Add the maps after `epoch` epochs. What an interrupted run wrote of later epochs is dropped."""
         device = next(model.parameters()).device
         inputs = self.card.to_input(self.pixels.to(device))
-        found = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
-        new = {
-            "epochs": np.array([epoch]),
-            "maps": found.maps.float().cpu().numpy()[None],
-            "probs": found.probs.float().cpu().numpy()[None],
-        }
-        self.run.write_arrays(
-            FILE,
-            {
-                "images": self.pixels.permute(0, 2, 3, 1).numpy(),
-                "labels": self.labels.numpy(),
-                "method": np.array(self.config.method),
-                **self._after(new, epoch),
-            },
+        explanation = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
+        epochs, maps = np.array([epoch]), explanation.maps.float().cpu().numpy()[None]
+        probs = explanation.probs.float().cpu().numpy()[None]
+        if epoch > 1 and (before := self.run.find(Snapshots)) is not None:
+            earlier = before.epochs < epoch
+            epochs = np.concatenate([before.epochs[earlier], epochs])
+            maps = np.concatenate([on_grid(before.maps[earlier], maps.shape[2:]), maps])
+            probs = np.concatenate([before.probs[earlier], probs])
+        self.run.write(
+            Snapshots(
+                epochs=epochs,
+                images=self.pixels.permute(0, 2, 3, 1).numpy(),
+                labels=self.labels.numpy(),
+                maps=maps,
+                probs=probs,
+                method=self.config.method,
+            )
         )
-
-    def _after(self, new: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
-        """The earlier snapshots that are on file, and the new one."""
-        path = self.run.path / FILE
-        if epoch == 1 or not path.is_file():
-            return new
-        with np.load(path, allow_pickle=False) as file:
-            kept = file["epochs"] < epoch
-            before = {key: file[key][kept] for key in new}
-        before["maps"] = on_grid(before["maps"], new["maps"].shape[2:])
-        return {key: np.concatenate([before[key], value]) for key, value in new.items()}
 
 
 def on_grid(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
@@ -84,6 +71,6 @@ def one_of_each(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     return chosen[:count]
 
 
-def can_be_taken(model: nn.Module, config: ExplainConfig) -> bool:
-    """They are asked for, and the model has attention."""
+def are_wanted(model: nn.Module, config: ExplainConfig) -> bool:
+    """Whether the recipe asks for snapshots, and the model has the attention that they show."""
     return bool(config.snapshots_every) and find_anatomy(model) is not None
