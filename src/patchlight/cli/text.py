@@ -10,7 +10,12 @@ from patchlight.config import About, FieldInfo
 from patchlight.units import clock, percent, short
 
 if TYPE_CHECKING:
-    from patchlight.commands.doctor import Checkup
+    from patchlight.commands.compare import Comparison
+    from patchlight.commands.export import ExportResult
+    from patchlight.commands.models import ModelDescription
+    from patchlight.commands.predict import Prediction
+    from patchlight.commands.probe import ProbeResult
+    from patchlight.commands.push import PushResult
     from patchlight.data.audit import Audit, DuplicateGroup, SplitCounts
     from patchlight.runs import EvalResult, ReconstructionResult, Run
 
@@ -264,48 +269,49 @@ def _group(group: DuplicateGroup) -> str:
     return "same pixels: " + ", ".join(f"{i.split}/{i.name} ({i.label})" for i in group.images)
 
 
-def doctor_text(checkup: Checkup) -> str:
-    hardware, ratio = checkup.hardware, checkup.bf16_speedup
-    speed = f"{checkup.precision} (bf16 is {ratio:.1f} times as fast as fp32 here)" if ratio else checkup.precision
+def doctor_text(found: dict[str, Any]) -> str:
+    hardware, ratio = found["hardware"], found["bf16_speedup"]
+    speed = f"{found['precision']} (bf16 is {ratio:.1f} times as fast as fp32 here)" if ratio else found["precision"]
     facts = [
-        ("device", hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores"),
-        ("memory", f"{hardware.memory_gb} GiB"),
+        ("device", hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores"),
+        ("memory", f"{hardware['memory_gb']} GiB"),
         ("precision", speed),
-        ("threads", str(checkup.threads)),
-        ("allocator", checkup.allocator),
-        ("torch", str(checkup.versions["torch"])),
-        ("torch.compile", "possible" if checkup.compiler or checkup.device != "cpu" else "needs a C++ compiler"),
+        ("threads", str(found["threads"])),
+        ("allocator", found["allocator"]),
+        ("torch", found["versions"]["torch"]),
+        ("torch.compile", "possible" if found["compiler"] or found["device"] != "cpu" else "needs a C++ compiler"),
     ]
-    advice = "\n".join(f"advice: {line}" for line in checkup.advice)
+    advice = "\n".join(f"advice: {line}" for line in found["advice"])
     blocks = [table(facts, left=2), advice or "advice: none; nothing here would speed training up"]
-    if checkup.recipes is not None and checkup.budget_s is not None:
+    if "recipes" in found:
         rows = [
             (
-                row.recipe,
-                f"{row.images_per_s:,.0f}",
-                f"{row.epochs:.3g}",
-                clock(row.own_s),
-                f"{row.memory_gb:.1f}",
-                share(row.top1),
+                row["recipe"],
+                f"{row['images_per_s']:,.0f}",
+                f"{row['epochs']:.3g}",
+                clock(row["own_s"]),
+                f"{row['memory_gb']:.1f}",
+                share(row["top1"]),
             )
-            for row in checkup.recipes
+            for row in found["recipes"]
         ]
         header = (
             "recipe",
             "images/s",
-            f"epochs in {clock(checkup.budget_s)}",
+            f"epochs in {clock(found['budget_s'])}",
             "time for all of its own",
             "GB",
             "accuracy after these",
         )
         blocks.append(table(rows, header))
-        if checkup.not_tried:
-            blocks.append(f"not tried, as they begin with weights of a hub: {', '.join(checkup.not_tried)}")
-        if best := checkup.best:
-            enough = "" if best.enough else f" ({percent(best.share)} of the epochs that it wants)"
+        if found["not_tried"]:
+            names = ", ".join(found["not_tried"])
+            blocks.append(f"not tried, as they begin with weights of a hub: {names}")
+        if best := found["best"]:
+            enough = "" if best["enough"] else f" ({percent(best['share'])} of the epochs that it wants)"
             blocks.append(
-                f"best for CIFAR-10 in this time{enough}: patchlight train {best.recipe} --train.budget "
-                f"{checkup.budget_s:g}s"
+                f"best for CIFAR-10 in this time{enough}: patchlight train {best['recipe']} --train.budget "
+                f"{found['budget_s']:g}s"
             )
     return "\n\n".join(block for block in blocks if block)
 

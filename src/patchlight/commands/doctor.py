@@ -18,7 +18,7 @@ from patchlight.data.splits import Splits
 from patchlight.machine.device import has_compiler, resolve_device
 from patchlight.machine.fastest import probe_precision, resolve_precision
 from patchlight.machine.hardware import Hardware, describe_machine
-from patchlight.machine.memory import allocator, forget_peak_memory, peak_memory_gb, tune_process
+from patchlight.machine.process import allocator, forget_peak_memory, peak_memory_gb, tune_process
 from patchlight.models import MODELS
 from patchlight.progress import say
 from patchlight.runs import Run
@@ -75,20 +75,19 @@ class Checkup(Record):
 
 def examine(device: torch.device) -> Checkup:
     """Hardware, precision and what it was chosen by, threads, memory, compiler, and what would make it faster."""
-    facts = describe_machine(device)
-    hardware = Hardware(**facts["hardware"])
+    machine = describe_machine(device)
     choice = probe_precision(device)
     threads = torch.get_num_threads()
     return Checkup(
-        hardware=hardware,
-        versions=facts["versions"],
+        hardware=machine.hardware,
+        versions=machine.versions,
         device=device.type,
         precision=resolve_precision("auto", device),
         bf16_speedup=choice.ratio("bf16", "fp32") if choice else None,
         threads=threads,
         allocator=allocator(),
         compiler=has_compiler(),
-        advice=tuple(_advice(hardware, threads, choice is not None)),
+        advice=tuple(_advice(machine.hardware, threads, choice is not None)),
     )
 
 

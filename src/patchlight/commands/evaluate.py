@@ -14,10 +14,8 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.progress import say
-from patchlight.runs import Run
-from patchlight.training.record import (
-    source_path,
-)
+from patchlight.runs import Environment, EvalResult, Run
+from patchlight.training.record import source_path
 
 
 def evaluate(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from patchlight.commands.report import report
 from patchlight.config import Config, load_recipe
@@ -11,16 +14,16 @@ from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
-from patchlight.machine.memory import cpu_threads, tune_process
+from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import check_model, load_model
 from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
     Environment,
-    EvalResult,
     Faithfulness,
     ReconstructionResult,
     Run,
+    Score,
     kept_epoch,
 )
 from patchlight.training.checks import check_recipe
@@ -39,11 +42,14 @@ def train(
 ) -> Run:
     """Train by a recipe (a name, a path or a Config), evaluate once on the test images, and write the report.
 
-    The run folder is `out`, or `runs/NAME`. An existing one needs `resume` or `overwrite`; a finished one is not
-    trained again. Raises UsageError or PatchlightError where the recipe, the data or this machine do not do, and
-    Interrupted after a signal, when a checkpoint has been saved.
+    `settings` such as {"train.epochs": 5} are laid over the recipe. The run folder is `out`, or `runs/NAME`. An
+    existing one needs `resume` or `overwrite`; a finished one is not trained again. Raises UsageError or
+    PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted after a signal, when a
+    checkpoint has been saved.
     """
-    config = recipe if isinstance(recipe, Config) else load_recipe(recipe)
+    config = load_recipe(recipe, settings)
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     run = Run(Path(out) if out else Path("runs") / config.about.name)
     # What cannot work is found before data are loaded, as far as it can be.
     run.check_free(config, resume=resume, overwrite=overwrite)
@@ -63,7 +69,7 @@ def train(
             say(note)
         before = run.find(Environment) if resume else None
         setup = prepare(config, data, before)
-        environment = describe_run(setup, command or f"patchlight train {config.about.name}", before)
+        environment = describe_run(setup, command_line(recipe, settings or {}, out), before)
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
         run.write(environment)
         say(summary_line(environment))
@@ -75,6 +81,14 @@ def train(
             conclude(run, config, data)
     report(run.path)
     return run
+
+
+def command_line(recipe: str | Config, settings: Mapping[str, Any], out: str | Path | None) -> str:
+    """What to type to get this run again, whatever --resume or --overwrite it took this time."""
+    words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
+    for key, value in settings.items():
+        words += [f"--{key}", str(value)]
+    return shlex.join([*words, "--out", str(out)] if out else words)
 
 
 def check_not_needed(path: Path, config: Config) -> None:
@@ -91,24 +105,32 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
     from patchlight.analysis.samples import collect_samples
 
     model, card = load_model(run.path, resolve_device(config.train.device))
-    size, precision = config.eval.batch_size, config.eval.precision
-    metrics, logits = evaluation.evaluate(
-        model, card, data.test, split="test", batch_size=size, precision=precision, mirror=config.eval.mirror
+    source, size, precision = config.data.source, config.eval.batch_size, config.eval.precision
+    result, logits = evaluation.evaluate(
+        model,
+        card,
+        data.test,
+        data=source,
+        split="test",
+        batch_size=size,
+        precision=precision,
+        mirror=config.eval.mirror,
     )
     if data.subset_test is not None:
         subset, _ = evaluation.evaluate(
-            model, card, data.subset_test, split="subset_test", batch_size=size, precision=precision
+            model, card, data.subset_test, data=source, split="subset_test", batch_size=size, precision=precision
         )
-        metrics["subset_test"] = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
+        score = Score(n=subset.n, loss=subset.loss, top1=subset.top1, top1_ci95=subset.top1_ci95)
+        result = dataclasses.replace(result, subset_test=score)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write_arrays("samples.npz", samples)
     if (insight := collect_insight(model, card, samples)) is not None:
         run.write_arrays("insight.npz", insight)
     if config.explain.faithfulness:
         few = 2 if config.train.debug else config.explain.faithfulness
-        if (table := measure_faithfulness(model, card, data.test, config.data.source, count=few)) is not None:
+        if (table := measure_faithfulness(model, card, data.test, source, count=few)) is not None:
             run.write(Faithfulness.from_json({"run": str(run.path), **table}))
-    run.write(EvalResult.from_json({"data": config.data.source, **metrics}))  # last: it marks a run as finished
+    run.write(result)  # last: it marks a run as finished
 
 
 def conclude_reconstruction(run: Run, config: Config) -> None:

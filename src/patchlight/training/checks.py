@@ -10,7 +10,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.device import check_compile, resolve_device
 from patchlight.machine.fastest import resolve_precision
-from patchlight.machine.libraries import import_library
+from patchlight.machine.process import import_library
 
 
 def check_recipe(config: Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
-from patchlight.machine.memory import peak_memory_gb
+from patchlight.machine.process import peak_memory_gb
 from patchlight.runs import Epoch
 from patchlight.training.budget import Pace, finish_s
 from patchlight.training.schedule import warmup_steps

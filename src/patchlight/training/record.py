@@ -12,7 +12,7 @@ from patchlight.data.images import digest
 from patchlight.data.sources import SOURCES
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError
-from patchlight.machine.hardware import Hardware, describe_machine
+from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
 from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts, Weights
 from patchlight.training.setup import Setup
@@ -28,8 +28,8 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
     machine = describe_machine(setup.device)
     process = Process(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        git_commit=machine["git_commit"],
-        hardware=Hardware(**machine["hardware"]),
+        git_commit=machine.git_commit,
+        hardware=machine.hardware,
         threads=torch.get_num_threads(),
         precision=setup.config.train.precision,
         fused_attn=setup.config.model.fused_attn,
@@ -44,8 +44,8 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
         return dataclasses.replace(before, resumed=(*(before.resumed or ()), process))
     return Environment(
         **{f.name: getattr(process, f.name) for f in dataclasses.fields(process)},
-        patchlight=machine["patchlight"],
-        versions=machine["versions"],
+        patchlight=machine.patchlight,
+        versions=machine.versions,
         model=describe_model(setup),
         data=data,
         command=command,

@@ -32,7 +32,7 @@ def time_step(trainer: Trainer, seconds: float) -> float:
         synchronize(device)
 
     def make_batches(_: int) -> None:
-        batches.share(0, 0)
+        batches.group(0, 0)
         synchronize(device)
 
     step(0)  # its batch is there from now on
