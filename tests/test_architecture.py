@@ -10,13 +10,13 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
-    "cli": "commands data config units errors",
+    "cli": "commands data runs config units errors",
     "commands": "reporting analysis training explanation evaluation models data runs config machine progress errors",
     "reporting": "analysis explanation evaluation models data figures runs config machine units errors",
     "analysis": "explanation evaluation models data config machine progress",
     "training": "explanation evaluation models data runs config machine progress units errors",
     "explanation": "models figures config units errors",
-    "evaluation": "models data machine progress errors",
+    "evaluation": "models data runs machine progress errors",
     "models": "runs config machine errors",
     "data": "config machine errors",
     "figures": "runs units",
