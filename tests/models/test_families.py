@@ -21,7 +21,7 @@ from patchlight.models.adapt import resample_positions
 from patchlight.models.anatomy import dissect, find_anatomy
 from patchlight.models.families.huggingface.layouts import LAYOUTS
 from patchlight.models.families.huggingface.vit import VitParts, vit_structure
-from patchlight.models.families.keys import name_of
+from patchlight.models.families.names import Names
 from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.models.lora import add_lora
 from patchlight.models.structure import AttentionLayer, Structure, Tap
@@ -97,7 +97,7 @@ def toy(model: nn.Module) -> Structure | None:
     net = getattr(model, "hf", model)
     if not isinstance(net, Toy):
         return None
-    mixers = [step.mixer for step in net.steps]
+    mixers, names = [step.mixer for step in net.steps], Names(net)
     parts = VitParts(
         embeddings=(net.cutter, net.start, net.places),
         patch_embed=net.cutter,
@@ -109,7 +109,7 @@ def toy(model: nn.Module) -> Structure | None:
         position_prefix=1,
         blocks=tuple(net.steps),
         attentions=tuple(
-            AttentionLayer(name_of(net, mixer), mixer, 2, Tap(mixer.thin, lambda x: x), Tap(mixer.tell, lambda x: x))
+            AttentionLayer(names.of(mixer), mixer, 2, Tap(mixer.thin, lambda x: x), Tap(mixer.tell, lambda x: x))
             for mixer in mixers
         ),
         explicit_attention=contextlib.nullcontext,

@@ -109,6 +109,13 @@ def test_flops_are_those_on_paper_in_every_library_and_with_either_attention(lib
     assert count(model, 32).flops_per_image == 365_699_328
 
 
+def test_a_size_is_json_for_networks_that_call_a_module_stem():
+    with torch.device("meta"):
+        size = count(timm.create_model("convnext_atto"), 64)
+    assert json.loads(json.dumps(size.to_json())) == size.to_json()
+    assert (size.stem, size.patch_size, size.tokens) == (None, None, None)
+
+
 def test_resnet18_is_torchvisions_but_for_the_stem():
     ours, theirs = create_model("resnet18"), torchvision.models.resnet18(num_classes=10)
     theirs.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
-from patchlight.models import ModelCard, VisionTransformer, load_model, save_model
-from patchlight.models.convert import from_hugging_face, from_timm, to_hugging_face, to_timm
-from patchlight.models.families.huggingface import HuggingFaceClassifier, quiet
+from patchlight.models import ModelCard, load_model, save_model
+from patchlight.models.convert import as_hugging_face, as_timm
+from patchlight.models.families.huggingface import quiet
 from patchlight.models.reference import public_name
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
 from patchlight.runs.codec import Record
@@ -105,15 +105,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """What `timm.create_model("local-dir:FOLDER", pretrained=True)` or, pushed, `hf-hub:OWNER/NAME` reads."""
     timm = import_library("timm")
     theirs: Any
-    options: Any
-    if isinstance(model, HuggingFaceClassifier):
-        theirs, options = to_timm(from_hugging_face(model.hf))
-    elif isinstance(model, VisionTransformer):
-        theirs, options = to_timm(model)
-    else:
-        theirs, options = model, card.spec.arguments
-        if card.spec.family != "timm":
-            raise PatchlightError(f"timm has no {card.name} of this shape; export to safetensors or onnx")
+    theirs, arguments = as_timm(model, card)
     theirs.pretrained_cfg |= {
         "mean": card.mean,
         "std": card.std,
@@ -127,7 +119,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
         theirs,
         folder,
         model_config={"label_names": list(card.class_names)},
-        model_args=options,
+        model_args=arguments,
         safe_serialization=True,
     )
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -137,14 +129,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
 def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """What `AutoModelForImageClassification.from_pretrained(FOLDER)` and AutoImageProcessor read."""
     transformers = import_library("transformers")
-    if isinstance(model, HuggingFaceClassifier):
-        theirs: Any = model.hf
-        theirs.config.id2label = dict(enumerate(card.class_names))
-        theirs.config.label2id = {name: i for i, name in enumerate(card.class_names)}
-    elif isinstance(model, VisionTransformer):
-        theirs = to_hugging_face(model, card.class_names)
-    else:
-        theirs = to_hugging_face(from_timm(model), card.class_names)
+    theirs: Any = as_hugging_face(model, card)
     with quiet(transformers):
         theirs.save_pretrained(folder)
     size = {"height": card.img_size, "width": card.img_size}

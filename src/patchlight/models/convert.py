@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import import_library
+from patchlight.models.card import ModelCard
+from patchlight.models.families import structure_of
 from patchlight.models.layers import EPS
 from patchlight.models.vit import VisionTransformer
 
@@ -32,6 +34,36 @@ BLOCK_NAMES = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+
+
+def as_timm(model: nn.Module, card: ModelCard) -> tuple[nn.Module, dict[str, Any]]:
+    """A saved model of any family as timm's, and the arguments that timm builds it with.
+
+    Raises PatchlightError for a model that timm does not have.
+    """
+    network = structure_of(model).network
+    if isinstance(network, VisionTransformer):
+        return to_timm(network)
+    if card.spec.family == "huggingface":
+        return to_timm(from_hugging_face(network))
+    if card.spec.family == "timm":
+        return network, card.spec.arguments
+    raise PatchlightError(f"timm has no {card.name} of this shape; export to safetensors or onnx")
+
+
+def as_hugging_face(model: nn.Module, card: ModelCard) -> nn.Module:
+    """A saved model of any family as a `...ForImageClassification` that knows its classes.
+
+    Raises PatchlightError for a model that Hugging Face does not have.
+    """
+    network: Any = structure_of(model).network
+    if card.spec.family == "huggingface":
+        network.config.id2label = dict(enumerate(card.class_names))
+        network.config.label2id = {name: i for i, name in enumerate(card.class_names)}
+        theirs: nn.Module = network
+        return theirs
+    ours = network if isinstance(network, VisionTransformer) else from_timm(network)
+    return to_hugging_face(ours, card.class_names)
 
 
 def to_timm(model: VisionTransformer) -> tuple[nn.Module, dict[str, Any]]:

@@ -19,7 +19,7 @@ def add_lora(model: nn.Module, config: LoraConfig, img_size: int) -> int:
 
     A layer whose weight is read without calling the layer cannot be changed so and is left as it is. A is drawn from
     torch's generator. Which parameters are trainable is left as it was, and A and B are.
-    Raises UsageError where PEFT is not installed or no layer is found.
+    Raises UsageError where PEFT is not installed or the model has no linear layer but its head.
     """
     peft = import_library("peft", "lora")
     layers = _called(model, img_size)

@@ -1,4 +1,5 @@
-"""Masked autoencoding (He et al. 2022): a ViT learns from images without labels, by painting what it was not shown.
+"""Masked autoencoding (He et al. 2022): a ViT learns from images without labels, by predicting the pixels of patches
+that were hidden from it.
 
 Shapes: B batch, C channels, N patches of p x p pixels, V of them visible.
 """
@@ -63,8 +64,8 @@ class MaskedAutoencoder(nn.Module):
 
     def loss(self, answer: tuple[Tensor, Tensor], images: Tensor) -> Tensor:
         """Mean squared error of the hidden patches, in fp32."""
-        painted, hidden = answer
-        error = (painted.float() - normalized(patchify(images, self.patch_size))).square().mean(dim=2)
+        predicted, hidden = answer
+        error = (predicted.float() - normalized(patchify(images, self.patch_size))).square().mean(dim=2)
         return (error * hidden).sum() / hidden.sum()
 
     def draw(self, images: Tensor) -> Tensor:

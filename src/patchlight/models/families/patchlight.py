@@ -13,7 +13,7 @@ from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.backbone import Backbone, check_fields, does_not_apply, given_fields, no_revision
 from patchlight.models.card import ModelSpec
-from patchlight.models.families.keys import keys_of, matrices_in
+from patchlight.models.families.names import Names
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
 from patchlight.models.layers import ConvStem, PatchEmbed, kept_patches
 from patchlight.models.mae import MaskedAutoencoder
@@ -98,7 +98,7 @@ def structure(model: nn.Module) -> Structure:
     return Structure(
         model=model,
         network=model,
-        heads=keys_of(model, model.fc),
+        heads=Names(model).keys_of(model.fc),
         checkpoints_gradients=False,
         checkpoint_gradients=lambda: _refuse_checkpoints(model),
         no_maps=no_vit(model),
@@ -121,16 +121,18 @@ def _of_vit(model: VisionTransformer) -> Structure:
         anatomy, no_maps = _anatomy(model), ""
     except PatchlightError as error:
         anatomy, no_maps = None, str(error)
+    names = Names(model)
     whole, kept = _attention_shapes(model)
     table = model.pos_embed if isinstance(model.pos_embed, nn.Parameter) else None
     tokens = (model.cls_token, model.dist_token, model.reg_token)
+    patch_kernel = model.patch_embed.proj.weight if isinstance(model.patch_embed, PatchEmbed) else None
     kernels = []
     if isinstance(model.patch_embed, ConvStem):
         kernels = [layer.weight for layer in model.patch_embed.stem if isinstance(layer, nn.Conv2d)]
     return Structure(
         model=model,
         network=model,
-        heads=keys_of(model, model.head, model.head_dist),
+        heads=names.keys_of(model.head, model.head_dist),
         checkpoints_gradients=model.grad_checkpointing,
         checkpoint_gradients=lambda: setattr(model, "grad_checkpointing", True),
         no_maps=no_maps,
@@ -144,16 +146,14 @@ def _of_vit(model: VisionTransformer) -> Structure:
         attention=whole,
         training_attention=kept,
         set_fused_attn=fuse_all(model),
-        embeddings=keys_of(model, model.patch_embed, table, *tokens),
-        last_norm=keys_of(model, model.norm),
-        no_decay=keys_of(model, table, *tokens),
-        hidden_matrices=matrices_in(model, model.blocks),
-        stem_kernels=keys_of(model, *kernels),
-        position_tables=keys_of(model, table),
+        embeddings=names.keys_of(model.patch_embed, table, *tokens),
+        last_norm=names.keys_of(model.norm),
+        no_decay=names.keys_of(table, *tokens),
+        hidden_matrices=names.matrices_of(model.blocks),
+        stem_kernels=names.keys_of(*kernels),
+        position_tables=names.keys_of(table),
         position_prefix=model.num_prefix_tokens,
-        patch_kernels=keys_of(model, model.patch_embed.proj.weight)
-        if isinstance(model.patch_embed, PatchEmbed)
-        else frozenset(),
+        patch_kernels=names.keys_of(patch_kernel),
     )
 
 
@@ -201,11 +201,11 @@ def _attention_shapes(model: VisionTransformer) -> tuple[AttentionShape | None, 
 
 def _of_autoencoder(model: MaskedAutoencoder) -> Structure:
     """Its levels are the decoder's blocks, before which the whole encoder stands."""
-    encoder = _of_vit(model.encoder)
+    encoder, names = _of_vit(model.encoder), Names(model)
     attention = encoder.attention
     visible = model.encoder.num_prefix_tokens + model.visible
-    heads = keys_of(model, model.encoder.head, model.encoder.head_dist)
-    embeddings = keys_of(model, model.encoder, model.mask_token) - heads
+    heads = names.keys_of(model.encoder.head, model.encoder.head_dist)
+    embeddings = names.keys_of(model.encoder, model.mask_token) - heads
     return Structure(
         model=model,
         network=model,
@@ -220,7 +220,7 @@ def _of_autoencoder(model: MaskedAutoencoder) -> Structure:
         training_attention=attention and attention._replace(tokens=visible),
         set_fused_attn=fuse_all(model),
         embeddings=embeddings,
-        last_norm=keys_of(model, model.norm),
+        last_norm=names.keys_of(model.norm),
         no_decay=frozenset(f"encoder.{key}" for key in encoder.no_decay) | {"mask_token"},
-        hidden_matrices=matrices_in(model, model.encoder.blocks, model.blocks),
+        hidden_matrices=names.matrices_of(model.encoder.blocks, model.blocks),
     )

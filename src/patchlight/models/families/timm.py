@@ -26,7 +26,7 @@ from patchlight.models.backbone import (
 )
 from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
-from patchlight.models.families.keys import head_keys, keys_ending, keys_with
+from patchlight.models.families.names import Names
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
 from patchlight.models.reference import TimmModel, read_json
 from patchlight.models.structure import Anatomy, AttentionShape, Structure
@@ -209,8 +209,9 @@ def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfi
 
 def structure(model: nn.Module) -> Structure:
     network: Any = model
+    names = Names(model)
     try:
-        anatomy, no_maps = _anatomy(network), ""
+        anatomy, no_maps = _anatomy(network, names), ""
     except PatchlightError as error:
         anatomy, no_maps = None, str(error)
     attention = _attention_shape(network)
@@ -218,7 +219,7 @@ def structure(model: nn.Module) -> Structure:
     return Structure(
         model=model,
         network=model,
-        heads=head_keys(model, HEADS, BEFORE_HEAD),
+        heads=names.keys_inside(HEADS, BEFORE_HEAD),
         checkpoints_gradients=any(getattr(part, "grad_checkpointing", False) for part in model.modules()),
         checkpoint_gradients=lambda: _checkpoint_gradients(network),
         no_maps=no_maps,
@@ -231,17 +232,17 @@ def structure(model: nn.Module) -> Structure:
         attention=attention,
         training_attention=attention,
         set_fused_attn=fuse_all(model),
-        embeddings=keys_with(model, EMBEDDINGS),
-        last_norm=keys_with(model, ("norm",)),
-        no_decay=keys_with(model, NO_DECAY),
+        embeddings=names.keys_with(EMBEDDINGS),
+        last_norm=names.keys_with(("norm",)),
+        no_decay=names.keys_with(NO_DECAY),
         hidden_matrices=frozenset(
             name
             for name, p in model.named_parameters()
             if p.ndim == 2 and re.search(r"(^|\.)(blocks|layers?)\.\d", name)
         ),
-        position_tables=keys_ending(model, "pos_embed"),
+        position_tables=names.keys_ending("pos_embed"),
         position_prefix=_position_prefix(network),
-        patch_kernels=keys_ending(model, "patch_embed.proj.weight"),
+        patch_kernels=names.keys_ending("patch_embed.proj.weight"),
     )
 
 
@@ -288,7 +289,7 @@ def _attention_shape(model: Any) -> AttentionShape | None:
     return AttentionShape(attention.num_heads, model.num_prefix_tokens + grid[0] * grid[1], width)
 
 
-def _anatomy(model: Any) -> Anatomy:
+def _anatomy(model: Any, names: Names) -> Anatomy:
     """Of timm's VisionTransformer and its like. Raises PatchlightError, naming what is missing, of another network."""
     if not isinstance(getattr(model, "blocks", None), nn.Module) or not hasattr(model, "forward_head"):
         raise PatchlightError(
@@ -309,7 +310,6 @@ def _anatomy(model: Any) -> Anatomy:
     patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
     if patch is None:
         raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
-    relative = any(getattr(part, name, None) is not None for part in model.modules() for name in RELATIVE)
     return Anatomy(
         model=model,
         logits=model,
@@ -324,5 +324,5 @@ def _anatomy(model: Any) -> Anatomy:
         pool_weights=None,
         decode=lambda tokens: model.forward_head(model.norm(tokens)),
         positions=getattr(model, "pos_embed", None),
-        can_drop_patches=not relative,
+        can_drop_patches=not names.has_part(RELATIVE),
     )

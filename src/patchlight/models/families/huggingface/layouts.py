@@ -19,5 +19,6 @@ LAYOUTS: dict[str, Callable[[nn.Module], Structure | None]] = {
 
 
 def structure(model: nn.Module) -> Structure:
-    found = (layout(model) for layout in LAYOUTS.values())
-    return next(structure for structure in found if structure is not None)
+    """By the first layout that knows the model."""
+    structures = (layout(model) for layout in LAYOUTS.values())
+    return next(structure for structure in structures if structure is not None)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from patchlight.models.families.huggingface.classifier import begin_structure, inner
-from patchlight.models.families.keys import head_keys, keys_ending, keys_with, matrices_in
+from patchlight.models.families.names import Names
 from patchlight.models.structure import Structure
 
 HEADS = ("classifier", "cls_classifier", "distillation_classifier", "head")
@@ -27,25 +27,25 @@ NO_DECAY = (
 
 
 def levels(model: nn.Module) -> Structure:
-    """What can be told without knowing the model; there is no map of it."""
-    network = inner(model)
+    """What can be known of any model; there is no map of it."""
+    network, names = inner(model), Names(model)
     lists = [part for part in network.modules() if isinstance(part, nn.ModuleList)]
     largest = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
     prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
     return dataclasses.replace(
-        begin_structure(model, head_keys(model, HEADS, BEFORE_HEAD)),
+        begin_structure(model, names.keys_inside(HEADS, BEFORE_HEAD)),
         no_maps=f"{type(network).__name__} is no ViT image classifier of Hugging Face whose parts are known; ViT, DeiT "
         "and DINOv2 ...ForImageClassification are",
         levels=tuple(largest),
         patch_size=_patch_size(network.config) if prefix else None,
         num_prefix_tokens=prefix,
-        embeddings=keys_with(model, EMBEDDINGS),
-        last_norm=keys_with(model, LAST_NORMS),
-        no_decay=keys_with(model, NO_DECAY),
-        hidden_matrices=matrices_in(model, *largest),
-        position_tables=keys_ending(model, "position_embeddings"),
+        embeddings=names.keys_with(EMBEDDINGS),
+        last_norm=names.keys_with(LAST_NORMS),
+        no_decay=names.keys_with(NO_DECAY),
+        hidden_matrices=names.matrices_of(*largest),
+        position_tables=names.keys_ending("position_embeddings"),
         position_prefix=prefix,
-        patch_kernels=keys_ending(model, "patch_embeddings.projection.weight"),
+        patch_kernels=names.keys_ending("patch_embeddings.projection.weight"),
     )
 
 

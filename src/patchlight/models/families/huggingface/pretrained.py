@@ -89,7 +89,7 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:
-    """What the library's `from_pretrained` is told of the place."""
+    """Which version of a repository the library's `from_pretrained` reads."""
     return {"revision": config.revision} if config.revision else {}
 
 

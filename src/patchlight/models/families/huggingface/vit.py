@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from patchlight.machine.compat import attention_kind, recorded_classes
 from patchlight.models.families.huggingface.classifier import begin_structure, inner
-from patchlight.models.families.keys import keys_of, keys_with, matrices_in, name_of
+from patchlight.models.families.names import Names
 from patchlight.models.structure import Anatomy, AttentionLayer, AttentionShape, Structure, Tap, nothing_to_fuse
 
 HEADS = ("classifier", "cls_classifier")
@@ -58,7 +58,7 @@ def vit(model: nn.Module) -> Structure | None:
 
 def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
     """What the parts of a ViT tell of the whole: for every layout of one."""
-    network = inner(model)
+    network, names = inner(model), Names(model)
     anatomy = Anatomy(
         model=network,
         logits=lambda images: network(pixel_values=images).logits,
@@ -82,22 +82,22 @@ def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
         attention = AttentionShape(heads, tokens, parts.positions.shape[2] // heads)
     rows, columns = parts.patch_size
     return dataclasses.replace(
-        begin_structure(model, keys_of(model, *parts.heads)),
+        begin_structure(model, names.keys_of(*parts.heads)),
         anatomy=anatomy,
         levels=parts.blocks,
-        stem=name_of(model, parts.patch_embed),
+        stem=names.of(parts.patch_embed),
         patch_size=rows if rows == columns else None,
         num_prefix_tokens=parts.num_prefix_tokens,
         attention=attention,
         training_attention=attention,
         set_fused_attn=parts.set_fused_attn if attention else nothing_to_fuse,
-        embeddings=keys_of(model, *parts.embeddings),
-        last_norm=keys_of(model, *parts.last_norms),
-        no_decay=keys_of(model, parts.positions, *parts.tokens) | keys_with(model, RELATIVE),
-        hidden_matrices=matrices_in(model, *parts.blocks),
-        position_tables=keys_of(model, parts.positions),
+        embeddings=names.keys_of(*parts.embeddings),
+        last_norm=names.keys_of(*parts.last_norms),
+        no_decay=names.keys_of(parts.positions, *parts.tokens) | names.keys_with(RELATIVE),
+        hidden_matrices=names.matrices_of(*parts.blocks),
+        position_tables=names.keys_of(parts.positions),
         position_prefix=parts.position_prefix,
-        patch_kernels=keys_of(model, parts.patch_kernel),
+        patch_kernels=names.keys_of(parts.patch_kernel),
     )
 
 
@@ -125,7 +125,7 @@ def find_parts(network: Any) -> VitParts | None:
         pooling = "token+dist"
     if pooled_norm is not None or "cls_token" not in tokens:
         pooling = "avg"
-    relative = any(getattr(part, name, None) is not None for part in network.modules() for name in RELATIVE)
+    names = Names(network)
     return VitParts(
         embeddings=(embeddings,),
         patch_embed=embeddings.patch_embeddings,
@@ -136,7 +136,7 @@ def find_parts(network: Any) -> VitParts | None:
         positions=getattr(embeddings, "position_embeddings", None),
         position_prefix=position_prefix,
         blocks=blocks,
-        attentions=tuple(_attention_layer(network, part) for part in attentions),
+        attentions=tuple(_attention_layer(part, names.of(part)) for part in attentions),
         explicit_attention=lambda: _eager(network),
         set_fused_attn=lambda fused: network.set_attn_implementation("sdpa" if fused else "eager"),
         first_norms=tuple(first_norms),
@@ -144,12 +144,13 @@ def find_parts(network: Any) -> VitParts | None:
         heads=tuple(head for head in (*heads, distilled) if head is not None),
         pooling=pooling,
         decode=_decoder(heads, distilled, last_norms[0], pooled_norm, prefix, pooling),
-        relative=relative,
+        relative=names.has_part(RELATIVE),
     )
 
 
 def _named(part: Any, names: Sequence[str]) -> list[Any]:
-    return [found for name in names if (found := getattr(part, name, None)) is not None]
+    parts = (getattr(part, name, None) for name in names)
+    return [part for part in parts if part is not None]
 
 
 def _decoder(
@@ -173,11 +174,11 @@ def _decoder(
     return decode
 
 
-def _attention_layer(network: nn.Module, attention: Any) -> AttentionLayer:
+def _attention_layer(attention: Any, name: str) -> AttentionLayer:
     """It gives its weights beside its output, a fused kernel None in their place."""
     weights = Tap(attention, lambda output: output[1])
     values = Tap(attention.v_proj, lambda output: output)
-    return AttentionLayer(name_of(network, attention), attention, attention.num_attention_heads, weights, values)
+    return AttentionLayer(name, attention, attention.num_attention_heads, weights, values)
 
 
 @contextlib.contextmanager
