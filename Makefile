@@ -36,7 +36,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.tables
 
 # The newest versions that pyproject.toml allows, one of each package for Python 3.11 to 3.13 and every system. torch is
-# the largest of them by far and is changed on purpose only: make lock TORCH=2.15.0 TORCHVISION=0.30.0.
+# the largest of them by far and is changed on purpose only: make lock TORCH=2.15.0 TORCHVISION=0.29.2.
 TORCH ?= 2.14.1
 TORCHVISION ?= 0.29.1
 lock: .venv-lock/bin/python
