@@ -110,8 +110,10 @@ class Run:
                 path.unlink(missing_ok=True)
 
     @classmethod
-    def open(cls, path: Path | str) -> Run:
-        """Raises PatchlightError where `path` is not a run folder."""
+    def open(cls, path: Path | str | Run) -> Run:
+        """An existing run, by its folder or as itself. Raises PatchlightError where `path` is not a run folder."""
+        if isinstance(path, Run):
+            return path
         path = Path(path)
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
