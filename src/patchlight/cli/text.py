@@ -11,6 +11,7 @@ from patchlight.units import clock, percent, short
 
 if TYPE_CHECKING:
     from patchlight.commands.compare import Comparison
+    from patchlight.commands.doctor import Checkup, Forecast
     from patchlight.commands.export import ExportResult
     from patchlight.commands.models import ModelDescription
     from patchlight.commands.predict import Prediction
@@ -34,8 +35,8 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int =
     return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
-def share(value: float | None) -> str:
-    """In percent; a dash where there is none."""
+def rate(value: float | None) -> str:
+    """A number in 0..1 in percent; a dash for None."""
     return "-" if value is None else percent(value, 2)
 
 
@@ -45,10 +46,12 @@ def interval(bounds: tuple[float, float], between: str = " to ") -> str:
 
 
 def as_json(result: Any) -> Any:
+    """Plain data for JSON, of any result that can tell them."""
     return result if isinstance(result, dict) else result.to_json()
 
 
 def trained_text(run: Run) -> str:
+    """The result of a run that was trained, and where to look."""
     report, model = run.path / "report.html", run.path / "model"
     return f"{result_line(run.result())}\nreport  {report}\nmodel   {model}"
 
@@ -58,6 +61,7 @@ def trained_json(run: Run) -> dict[str, Any]:
 
 
 def result_line(result: EvalResult | ReconstructionResult) -> str:
+    """The result in one line."""
     from patchlight.runs import ReconstructionResult
 
     if isinstance(result, ReconstructionResult):
@@ -66,33 +70,35 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
         return f"kept epoch {result.epoch}: validation loss {result.val_loss:.4f} of the hidden patches' pixels"
     more = ""
     if result.mirrored is not None:
-        more += f"; {share(result.mirrored.top1)} averaged with mirror images"
+        more += f"; {rate(result.mirrored.top1)} averaged with mirror images"
     if (own := result.subset_test) is not None:
-        more += f"; {share(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
+        more += f"; {rate(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
     return (
-        f"{result.split} accuracy {share(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
+        f"{result.split} accuracy {rate(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
         f"{result.n:,} images){more}"
     )
 
 
 def result_table(result: EvalResult) -> str:
+    """The result, then the accuracy of each class."""
     facts = [
-        *([("top-5 accuracy", share(result.top5))] if len(result.per_class) > 5 else []),
+        *([("top-5 accuracy", rate(result.top5))] if len(result.per_class) > 5 else []),
         ("loss", f"{result.loss:.4f}"),
-        ("calibration error (ECE)", share(result.ece)),
+        ("calibration error (ECE)", rate(result.ece)),
     ]
     counts = [sum(row) for row in result.confusion]
-    classes = [(name, share(rate), str(n)) for (name, rate), n in zip(result.per_class.items(), counts, strict=True)]
+    classes = [(name, rate(recall), str(n)) for (name, recall), n in zip(result.per_class.items(), counts, strict=True)]
     return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
 
 
 def probe_table(result: ProbeResult) -> str:
+    """A row for each of the two classifiers."""
     rows = [
         (
             about,
             chosen,
-            share(score.val_top1),
-            share(score.top1),
+            rate(score.val_top1),
+            rate(score.top1),
             interval(score.top1_ci95),
             f"{score.seconds:.1f} s",
         )
@@ -107,9 +113,10 @@ def probe_table(result: ProbeResult) -> str:
 
 
 def prediction_table(predictions: list[Prediction]) -> str:
+    """The classes of each image below its name."""
     blocks = []
     for prediction in predictions:
-        rows = [("  " + each.name, share(each.probability)) for each in prediction.classes]
+        rows = [("  " + each.name, rate(each.probability)) for each in prediction.classes]
         blocks.append(f"{prediction.image}\n{table(rows)}")
     return "\n".join(blocks)
 
@@ -128,6 +135,7 @@ def push_text(result: PushResult) -> str:
 
 
 def comparison_table(result: Comparison) -> str:
+    """A row for each run, then a row for each setting that differs."""
     rows = [
         (
             run.run,
@@ -220,8 +228,8 @@ def _layer_table(model: ModelDescription) -> str:
         ("image", f"{size.img_size}x{size.img_size}"),
     ]
     if size.stem_flops is not None and size.stem_params is not None:
-        shares = size.stem_flops / size.flops_per_image, size.stem_params / size.params
-        facts.append(("stem", f"{percent(shares[0])} of the FLOPs, {percent(shares[1])} of the parameters"))
+        parts = size.stem_flops / size.flops_per_image, size.stem_params / size.params
+        facts.append(("stem", f"{percent(parts[0])} of the FLOPs, {percent(parts[1])} of the parameters"))
     if size.tokens and size.patch_size:
         side = size.img_size // size.patch_size
         prefix = size.tokens - side * side
@@ -232,6 +240,7 @@ def _layer_table(model: ModelDescription) -> str:
 
 
 def audit_text(audit: Audit) -> str:
+    """Images of each class and split, what was found about the files, and the paths of the pictures."""
     trained = audit.trained_on
     shown: dict[str, SplitCounts] = dict(audit.splits)
     if trained:
@@ -269,51 +278,45 @@ def _group(group: DuplicateGroup) -> str:
     return "same pixels: " + ", ".join(f"{i.split}/{i.name} ({i.label})" for i in group.images)
 
 
-def doctor_text(found: dict[str, Any]) -> str:
-    hardware, ratio = found["hardware"], found["bf16_speedup"]
-    speed = f"{found['precision']} (bf16 is {ratio:.1f} times as fast as fp32 here)" if ratio else found["precision"]
+def doctor_text(checkup: Checkup) -> str:
+    """The machine and advice, then what each recipe would do in the budget."""
+    hardware, speedup, precision = checkup.hardware, checkup.bf16_speedup, checkup.precision
     facts = [
-        ("device", hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores"),
-        ("memory", f"{hardware['memory_gb']} GiB"),
-        ("precision", speed),
-        ("threads", str(found["threads"])),
-        ("allocator", found["allocator"]),
-        ("torch", found["versions"]["torch"]),
-        ("torch.compile", "possible" if found["compiler"] or found["device"] != "cpu" else "needs a C++ compiler"),
+        ("device", hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores"),
+        ("memory", f"{hardware.memory_gb} GiB"),
+        ("precision", f"{precision} (bf16 is {speedup:.1f} times as fast as fp32 here)" if speedup else precision),
+        ("threads", str(checkup.threads)),
+        ("allocator", checkup.allocator),
+        ("torch", str(checkup.versions["torch"])),
+        ("torch.compile", "possible" if checkup.compiler or checkup.device != "cpu" else "needs a C++ compiler"),
     ]
-    advice = "\n".join(f"advice: {line}" for line in found["advice"])
+    advice = "\n".join(f"advice: {sentence}" for sentence in checkup.advice)
     blocks = [table(facts, left=2), advice or "advice: none; nothing here would speed training up"]
-    if "recipes" in found:
-        rows = [
-            (
-                row["recipe"],
-                f"{row['images_per_s']:,.0f}",
-                f"{row['epochs']:.3g}",
-                clock(row["own_s"]),
-                f"{row['memory_gb']:.1f}",
-                share(row["top1"]),
-            )
-            for row in found["recipes"]
-        ]
-        header = (
-            "recipe",
-            "images/s",
-            f"epochs in {clock(found['budget_s'])}",
-            "time for all of its own",
-            "GB",
-            "accuracy after these",
+    if checkup.recipes is not None and checkup.budget_s is not None:
+        blocks.append(_forecast_table(checkup.recipes, checkup.budget_s))
+        if checkup.not_tried:
+            blocks.append(f"not tried, as they begin with weights of a hub: {', '.join(checkup.not_tried)}")
+        if best := checkup.best:
+            enough = "" if best.enough else f" ({percent(best.share)} of the epochs that it wants)"
+            command = f"patchlight train {best.recipe} --train.budget {checkup.budget_s:g}s"
+            blocks.append(f"best for CIFAR-10 in this time{enough}: {command}")
+    return "\n\n".join(blocks)
+
+
+def _forecast_table(forecasts: Sequence[Forecast], budget_s: float) -> str:
+    rows = [
+        (
+            each.recipe,
+            f"{each.images_per_s:,.0f}",
+            f"{each.epochs:.3g}",
+            clock(each.own_s),
+            f"{each.memory_gb:.1f}",
+            rate(each.top1),
         )
-        blocks.append(table(rows, header))
-        if found["not_tried"]:
-            names = ", ".join(found["not_tried"])
-            blocks.append(f"not tried, as they begin with weights of a hub: {names}")
-        if best := found["best"]:
-            enough = "" if best["enough"] else f" ({percent(best['share'])} of the epochs that it wants)"
-            blocks.append(
-                f"best for CIFAR-10 in this time{enough}: patchlight train {best['recipe']} --train.budget "
-                f"{found['budget_s']:g}s"
-            )
-    return "\n\n".join(block for block in blocks if block)
+        for each in forecasts
+    ]
+    epochs = f"epochs in {clock(budget_s)}"
+    return table(rows, ("recipe", "images/s", epochs, "time for all of its own", "GB", "accuracy after these"))
 
 
 # The measures that fit a terminal's width; --json has all.
@@ -340,7 +343,7 @@ LEGEND = (
 
 
 def faithfulness_table(result: dict[str, Any]) -> str:
-    """The methods below each other, the controls last."""
+    """A method in each row, the controls last."""
     measures = [key for key in SHOWN_MEASURES if key in result["rows"][0]["scores"]]
     rows = [
         (
@@ -361,11 +364,13 @@ def _with_interval(score: dict[str, float]) -> str:
     return f"{score['mean']:.2f} ±{half:.2f}".replace("0.", ".")
 
 
-def explanation_text(result: dict[str, Any]) -> str:
+def explanation_text(explained: Any) -> str:
+    """What was explained and the figures, or with --faithfulness the table of the methods alone."""
+    result = as_json(explained)
     if "images" not in result:
         return faithfulness_table(result)
     rows = [
-        (image["image"], image["predicted"], share(image["probability"]), image["true"] or "", image["target"])
+        (image["image"], image["predicted"], rate(image["probability"]), image["true"] or "", image["target"])
         for image in result["images"]
     ]
     images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
