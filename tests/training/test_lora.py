@@ -19,7 +19,7 @@ from patchlight.models import ResNet, VisionTransformer, load_model
 from patchlight.models.lora import add_lora, has_lora, is_lora, merged
 from patchlight.runs import Run
 from patchlight.training.fit import fit
-from patchlight.training.setup import build
+from patchlight.training.setup import prepare
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -61,18 +61,19 @@ def test_its_size_is_that_of_two_narrow_matrices():
 def test_only_adapters_and_head_are_trained(tmp_path):
     lora = {"lora": {"rank": 2}, "optim": {"lr": 1e-2}}
     config = small_config(**lora, train={"trainable": "lora", "epochs": 4, "batch_size": 16, "select": "last"})
-    model, card = build(config, small_splits())
+    setup = prepare(config, small_splits())
+    model = setup.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     run = Run.create(tmp_path / "run", config)
-    fit(model, card, small_splits(), config, run)
+    fit(setup, run)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {name for name in before if is_lora(name) or name.startswith("head.")}
     kept, _ = load_model(run.path)
     step = kept.blocks[0].attn.qkv.weight - before["blocks.0.attn.qkv.base_layer.weight"]
     assert torch.linalg.matrix_rank(step, rtol=1e-4) == 2
-    rows = run.metrics()
-    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
-    images = card.to_input(small_splits().test.images)
+    rows = run.epochs()
+    assert rows[-1].train_loss < rows[0].train_loss
+    images = setup.card.to_input(small_splits().test.images)
     torch.testing.assert_close(kept(images), model.eval()(images), atol=1e-5, rtol=1e-5)
 
 
@@ -108,11 +109,10 @@ def test_a_layer_that_is_not_called_is_left_alone():
     assert any(".fc1." in name for name in names)
 
 
-def test_what_cannot_be_asked_for(tmp_path):
+def test_what_cannot_be_asked_for():
     with pytest.raises(UsageError, match="this model has none"):
         add_lora(ResNet(), LoraConfig(), 32)
     stages = ({"train": {"trainable": "lora"}}, {"model": {"img_size": 32}})
     config = dataclasses.replace(small_config(), stages=stages)
-    model, card = build(config, small_splits())
     with pytest.raises(UsageError, match="keep the image size"):
-        fit(model, card, small_splits(), config, Run.create(tmp_path / "run", config))
+        prepare(config, small_splits())
