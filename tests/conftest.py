@@ -17,3 +17,10 @@ def cifar10_parquet() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not on this machine")
     return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import typing
-from pathlib import Path
 
 import pytest
 
@@ -144,25 +143,6 @@ def test_help_is_fast_and_the_same_from_anywhere(tmp_path):
     assert not [line for line in done.stderr.splitlines() if line.endswith(("patchlight.runs", " torch", " numpy"))]
 
 
-# What `import patchlight` offers. A name that comes or goes is a change of the public interface.
-EXPORTED = [
-    *("train", "evaluate", "predict", "explain", "probe", "export", "push", "compare", "audit", "doctor", "report"),
-    *("Config", "load_recipe", "recipe_names", "recipes", "Run", "PatchlightError", "UsageError"),
-    *("ImageSet", "load_source", "load_splits", "MODELS", "METHODS", "VisionTransformer", "create_model"),
-    *("load_model", "save_model", "record_attention", "__version__"),
-]
-
-
-def test_the_exported_names():
-    import patchlight
-
-    assert sorted(patchlight.__all__) == sorted(EXPORTED)
-    assert set(EXPORTED) <= set(dir(patchlight))
-    assert all(getattr(patchlight, name) is not None for name in EXPORTED)
-    with pytest.raises(AttributeError, match="no attribute 'bogus'"):
-        _ = patchlight.bogus
-
-
 def test_types_of_results_are_named():
     """No verb returns a plain dictionary."""
     for name, verb in VERBS.items():
@@ -171,36 +151,3 @@ def test_types_of_results_are_named():
         returned = typing.get_type_hints(load(verb.call))["return"]
         assert "dict[" not in str(returned), name
         assert returned is not typing.Any, name
-
-
-def test_each_verb_from_python(tmp_path, monkeypatch):
-    """One run, and everything that a Python user does with it."""
-    import numpy as np
-    from PIL import Image
-    from small import small_config
-
-    import patchlight
-
-    monkeypatch.chdir(tmp_path)
-    run = patchlight.train(small_config(), {"train.epochs": 1}, out=tmp_path / "run")
-    assert run.config().train.epochs == 1
-    result = patchlight.evaluate(run.path)
-    assert result.n == 50
-    assert result.to_json() == json.loads((run.path / "eval.json").read_text())
-    Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save("black.png")
-    (prediction,) = patchlight.predict(run.path, ["black.png"], top=2)
-    assert [type(each.name) for each in prediction.classes] == [str, str]
-    assert patchlight.compare([run.path]).runs[0].top1 == result.top1
-    assert patchlight.export(run.path).max_difference < 1e-4
-    uploads = []
-    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, repository, **options: None)
-    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **options: uploads.append(options))
-    assert patchlight.push(run.path, "me/digits", format="safetensors").url == "https://huggingface.co/me/digits"
-    assert uploads[0]["repo_id"] == "me/digits"
-    assert patchlight.probe(run.config()).linear.n == 50
-    assert Path(patchlight.report(run.path)).name == "report.html"
-    assert patchlight.audit("digits", {"data.image_size": 16}, out="previews")
-    assert patchlight.doctor(device="cpu")
-    model, card = patchlight.load_model(run.path)
-    images = card.to_input(patchlight.load_splits(run.config().data).test.images[:2])
-    assert patchlight.explain(model, images).maps.shape[0] == 2

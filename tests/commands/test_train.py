@@ -1,0 +1,170 @@
+"""`patchlight train`: the run folder, what is safe from being overwritten, and every recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from saved import SAVED
+from small import SMALL
+
+from patchlight.cli.main import main
+from patchlight.config import load_recipe, recipe_names
+from patchlight.models import MODELS
+
+
+def test_a_run_folder_holds_what_is_promised(run):
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    promised = {
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "eval.json",
+        "samples.npz",
+        "report.html",
+        "README.md",
+        "model/model.safetensors",
+        "model/config.json",
+    }
+    assert promised <= names
+    assert any(name.startswith("figures/") and name.endswith(".png") for name in names)
+    assert any(re.match(r"checkpoints/step-\d{8}/model\.safetensors", name) for name in names)
+    assert not [name for name in names if ".part" in name]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["time"]["train_wall_s"] > 0
+    digests = environment["data"].pop("digests")
+    assert set(digests) == {"train", "val", "test"}
+    assert environment["data"] == {
+        "source": "digits",
+        "path": None,
+        "train": 120,
+        "val": 40,
+        "test": 60,
+        "classes": 10,
+        "notes": [],
+    }
+
+
+def test_maps_are_measured_beside_the_page(here):
+    words = [*SMALL, "--train.epochs", "1", "--explain.faithfulness", "6", "--out", "run"]
+    assert main(["train", "quickstart", *words]) == 0
+    found = json.loads((here / "run" / "faithfulness.json").read_text())
+    assert found["n"] == 6
+    assert [row["method"] for row in found["rows"]] == ["attention", "grad-rollout", "chefer", "random", "centre"]
+    assert "On 6 test images" in (here / "run" / "report.html").read_text()
+
+
+def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys):
+    stem = ("--model.depth", "0", "--model.stem", "conv", "--model.global_pool", "avg", "--optim.name", "adamw")
+    assert main(["train", "quickstart", *SMALL, *stem, "--out", str(tmp_path / "stem")]) == 0
+    assert (tmp_path / "stem" / "report.html").is_file()
+
+
+def test_an_existing_run_is_safe(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    words = ["train", "quickstart", *SMALL, "--out", str(copy)]
+    assert main(words) == 2
+    assert "exists; continue it with --resume, replace it with --overwrite" in capsys.readouterr().err
+    (copy / "report.html").unlink()
+    assert main([*words, "--resume"]) == 0
+    assert "is finished; its report is built again" in capsys.readouterr().err
+    assert (copy / "report.html").exists()
+    (copy / "report.html").unlink()
+    (copy / "eval.json").unlink()
+    environment = json.loads((copy / "environment.json").read_text())
+    environment |= {"precision": "fp32", "fused_attn": not environment["fused_attn"]}  # as if chosen by another probe
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert main([*words, "--resume"]) == 0  # as after a kill between training and evaluation
+    chosen = {key: environment[key] for key in ("precision", "fused_attn")}
+    environment = json.loads((copy / "environment.json").read_text())
+    assert len(environment["resumed"]) == 1
+    assert {key: environment["resumed"][0][key] for key in chosen} == chosen
+    assert environment["started"] == json.loads((run / "environment.json").read_text())["started"]
+    assert json.loads((copy / "eval.json").read_text()) == json.loads((run / "eval.json").read_text())
+    assert (copy / "report.html").exists()
+    assert main([*words, "--resume", "--overwrite"]) == 2
+    assert main([*words, "--resume", "--train.seed", "1"]) == 2
+    assert "was started with train.seed = 0, not 1" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(copy)
+
+
+def test_a_run_that_is_needed_is_not_replaced(run, here, capsys):
+    shutil.copytree(run, here / "mine")
+    (here / "mine" / "export" / "timm").mkdir(parents=True)
+    exported = "local-dir:mine/export/timm"
+    for field, name in (("train.teacher", "mine"), ("model.name", "mine"), ("model.name", exported)):
+        words = ["train", "quickstart", *SMALL, f"--{field}", name, "--overwrite", "--out", "mine"]
+        assert main(words) == 2
+        assert f"{field} is {name}, which --overwrite would delete" in capsys.readouterr().err
+    assert main(["train", "quickstart", *SMALL, "--train.teacher", "mina", "--overwrite", "--out", "mine"]) == 1
+    assert (here / "mine" / "eval.json").is_file()  # nothing is lost by a wrong name
+
+
+def test_a_folder_does_not_stand_for_a_new_model(run, here, capsys):
+    shutil.copytree(run, here / "vit-micro")
+    words = ["train", "quickstart", *SMALL, "--train.debug", "--out", "new"]
+    assert main([*words, "--model.name", "vit-micro"]) == 0
+    assert "with the weights of" not in capsys.readouterr().err
+    assert json.loads((here / "new" / "environment.json").read_text())["model"]["weights"] is None
+    assert main([*words, "--model.name", "./vit-micro", "--overwrite"]) == 0
+    assert "vit-micro with the weights of ./vit-micro" in capsys.readouterr().err
+
+
+def test_a_saved_config_is_a_recipe(run, tmp_path):
+    again = tmp_path / "again"
+    assert main(["train", str(run / "config.toml"), "--out", str(again)]) == 0
+    a, b = (json.loads((path / "eval.json").read_text()) for path in (run, again))
+    assert a == b
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_two_steps(name, tmp_path):
+    """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's,
+    but for weights of a hub, in whose place stand small ones of the same format.
+    """
+    words = [
+        "train",
+        name,
+        "--out",
+        str(tmp_path / "run"),
+        "--data.source",
+        "digits",
+        "--train.debug",
+        "--train.device",
+        "cpu",
+        "--data.test_per_class",
+        "2",
+        "--data.val_per_class",
+        "2",
+        "--data.train_per_class",
+        "6",
+        "--train.batch_size",
+        "8",
+        "--eval.gallery",
+        "2",
+    ]
+    recipe = load_recipe(name)
+    if recipe.model.name not in MODELS:
+        library = "timm" if recipe.model.name.startswith("timm/") else "huggingface"
+        words += ["--model.name", str(SAVED[library](tmp_path / "weights")), "--model.img_size", "32"]
+    if recipe.data.subset_test_per_class:
+        words += ["--data.subset_test_per_class", "2"]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2 * n for n in range(1, 2 * max(1, len(recipe.stages)) + 1)]
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from patchlight.errors import Interrupted
+
+    def stop(*args, **kwargs):
+        raise Interrupted("stopped by SIGINT after 0 epochs and 3 steps")
+
+    monkeypatch.setattr("patchlight.commands.train.fit", stop)
+    assert main(["train", "quickstart", *SMALL, "--out", str(tmp_path / "run")]) == 130
+    assert "stopped by SIGINT after 0 epochs and 3 steps; the checkpoint is saved" in capsys.readouterr().err
