@@ -20,7 +20,7 @@ from patchlight.errors import PatchlightError
 def test_the_words_of_a_command_are_the_arguments_of_its_function(name):
     verb = VERBS[name]
     needed = [each.names[0] for each in verb.options if each.names[0][0] != "-" and each.keywords.get("nargs") != "?"]
-    options = vars(build_parser().parse_args([name, *(["x"] * len(needed))]))
+    options = vars(build_parser(name).parse_args([name, *(["x"] * len(needed))]))
     given = {word for word in options if word not in NOT_OF_CALL} | ({"settings"} if verb.settings else set())
     signature = inspect.signature(load(verb.call))
     assert given == set(signature.parameters)

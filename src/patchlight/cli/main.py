@@ -10,11 +10,11 @@ import io
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
 from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import Interrupted, PatchlightError, UsageError, did_you_mean
@@ -53,11 +53,14 @@ def run_command(words: list[str]) -> None:
 
     Raises UsageError for words that are no command, option or setting, and what the function raises.
     """
-    parser = build_parser()
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise UsageError(f"no command '{words[0]}'; {did_you_mean(words[0], VERBS)}")
     words, settings = split_settings(words)
+    parser = build_parser(words[0] if words else "")
     args, rest = parser.parse_known_args(words)
+    if args.version:
+        print(f"patchlight {patchlight.__version__}")
+        return
     if args.verb is None:
         parser.print_help()
         return
@@ -98,6 +101,8 @@ def sentence_and_code(error: BaseException) -> tuple[str, int]:
 
 def print_traceback(error: BaseException) -> None:
     """The traceback, with the errors that this one was raised in place of (`raise ... from None` hides them)."""
+    import traceback
+
     inner: BaseException | None = error
     while inner is not None:
         inner.__suppress_context__ = False

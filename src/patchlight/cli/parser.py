@@ -66,7 +66,7 @@ class Verb:
 DEBUG = option("--debug", action="store_true", help="show the traceback of an error (also: PATCHLIGHT_DEBUG=1)")
 JSON = option("--json", action="store_true", help="print one JSON object")
 OFFLINE = option("--offline", action="store_true", help="take data and weights of a hub from its cache alone")
-NOT_OF_CALL = ("verb", "parser", "debug", "json", "offline")  # what the command line keeps to itself
+NOT_OF_CALL = ("version", "verb", "debug", "json", "offline")  # what the command line keeps to itself
 
 RUN = option("run", type=Path, help="a run folder")
 DEVICE = option(
@@ -316,7 +316,8 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
-def build_parser() -> Parser:
+def build_parser(given: str) -> Parser:
+    """The parser of all commands, with the options of the one that is `given`: those of all would take time."""
     parser = Parser(
         prog="patchlight",
         description="Train, evaluate and look inside Vision Transformers on small-image data sets.",
@@ -324,7 +325,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"patchlight {_version()}")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND")
     for name, verb in VERBS.items():
         command = commands.add_parser(
@@ -336,7 +337,7 @@ def build_parser() -> Parser:
             epilog=f"example:\n  {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        for each in (*verb.options, DEBUG):
+        for each in (*verb.options, DEBUG) if name == given else ():
             command.add_argument(*each.names, **each.keywords)
     return parser
 
@@ -371,9 +372,3 @@ def nearest_argument(word: str, verb: Verb) -> str:
             return f"did you mean '{same_field[0]}'?"
         known += keys
     return did_you_mean(word, [*known, "--help"])
-
-
-def _version() -> str:
-    import patchlight
-
-    return patchlight.__version__
