@@ -11,7 +11,8 @@ from small import small_config, small_splits, stopped_at_save
 from patchlight.cli.main import main
 from patchlight.config import config_from_dict
 from patchlight.errors import UsageError
-from patchlight.runs import CONTENTS, Run
+from patchlight.runs import Run
+from patchlight.runs.folder import CONTENTS
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
 from patchlight.training.setup import prepare

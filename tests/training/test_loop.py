@@ -333,3 +333,11 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
 def test_cuda_graphs_need_a_gpu(tmp_path):
     with pytest.raises(UsageError, match=r"train\.cuda_graphs needs train\.compile = true and a CUDA device"):
         run_fit(tmp_path, train={"cuda_graphs": True})
+
+
+def test_what_others_may_use_of_the_loop(tmp_path):
+    """A second engine, the rehearsal and the benchmarks need no more than this."""
+    trainer = start(tmp_path)
+    assert {name for name in vars(trainer) if not name.startswith("_")} == {"stage", "data", "state", "batches"}
+    methods = {name for name in vars(Trainer) if not name.startswith("_")}
+    assert methods == {"run", "train_step", "begin_step", "end_step", "epoch_is_over", "pause"}
