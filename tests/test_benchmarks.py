@@ -149,7 +149,7 @@ def test_patches_that_are_left_out_are_no_work_done(tmp_path: Path):
     recipe, few = "cifar10-patchify-30min", {"train.batch_size": "2"}
     whole = breakdown.trainer_of(Options(), recipe, tmp_path / "whole", few | {"model.patch_drop_rate": "0"})
     part = breakdown.trainer_of(Options(), recipe, tmp_path / "part", few)
-    counts = [count(whole.stage.model, 32)["flops_per_image"], count(part.stage.model, 32)["flops_per_image"]]
+    counts = [count(whole.stage.model, 32).flops_per_image, count(part.stage.model, 32).flops_per_image]
     assert counts[0] == counts[1]  # of the trained model
     for trainer in (whole, part):
         trainer.stage.train_mode()

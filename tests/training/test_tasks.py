@@ -16,6 +16,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import ModelCard, ModelSpec, VisionTransformer, load_backbone, load_model
 from patchlight.models.mae import MaskedAutoencoder, normalized, patchify, unpatchify
 from patchlight.models.resnet import ResNet
+from patchlight.runs.records import FORMAT
 from patchlight.training import setup
 from patchlight.training.tasks import Reconstruction
 
@@ -180,7 +181,7 @@ def test_the_result_is_of_the_weights_that_are_kept(tmp_path, capsys, validated)
     assert main(words) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((tmp_path / "run" / "reconstruction.json").read_text())
-    assert result == {"val_loss": rows[-1]["val/loss"], "epoch": 3}
+    assert result == {"format": FORMAT, "val_loss": rows[-1]["val/loss"], "epoch": 3}
     assert ("validation loss" if validated else "kept epoch 3, the last") in capsys.readouterr().out
 
 
