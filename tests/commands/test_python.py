@@ -32,21 +32,21 @@ def test_each_verb_from_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = patchlight.train(small_config(), {"train.epochs": 1, "explain.faithfulness": 0}, out=tmp_path / "run")
     assert run.config().train.epochs == 1
-    result = patchlight.evaluate(run.path)
+    result = patchlight.evaluate(run)
     assert result.n == 50
     assert result.to_json() == json.loads((run.path / "eval.json").read_text())
     picture(tmp_path / "photo.png")
-    (prediction,) = patchlight.predict(run.path, ["photo.png"], top=2)
+    (prediction,) = patchlight.predict(run, ["photo.png"], top=2)
     assert [type(each.name) for each in prediction.classes] == [str, str]
-    assert patchlight.compare([run.path]).runs[0].top1 == result.top1
-    assert patchlight.export(run.path).max_difference < 1e-4
+    assert patchlight.compare([run, str(run.path)]).runs[0].top1 == result.top1
+    assert patchlight.export(run).max_difference < 1e-4
     uploads = []
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, repository, **options: None)
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **options: uploads.append(options))
-    assert patchlight.push(run.path, "me/digits", format="safetensors").url == "https://huggingface.co/me/digits"
+    assert patchlight.push(run, "me/digits", format="safetensors").url == "https://huggingface.co/me/digits"
     assert uploads[0]["repo_id"] == "me/digits"
     assert patchlight.probe(run.config()).linear.n == 50
-    assert patchlight.report(run.path).name == "report.html"
+    assert patchlight.report(run).name == "report.html"
     assert patchlight.audit("digits", {"data.image_size": 16}, out="previews")
     assert patchlight.doctor(device="cpu")
     model, card = patchlight.load_model(run.path)

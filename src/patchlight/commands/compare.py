@@ -36,8 +36,8 @@ class Comparison(Record):
     differences: dict[str, tuple[JSON, ...]]
 
 
-def compare(runs: Sequence[str | Path]) -> Comparison:
-    """The finished ones of these run folders; the others are named and left out.
+def compare(runs: Sequence[str | Path | Run]) -> Comparison:
+    """The finished ones of these runs; the others are named on standard error and left out.
 
     Raises PatchlightError where one is not a run folder, or none has a test result.
     """

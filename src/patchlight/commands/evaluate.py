@@ -19,7 +19,7 @@ from patchlight.training.record import source_path
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     data: str | None = None,
     split: str = "test",
@@ -37,7 +37,7 @@ def evaluate(
     config = opened.config()
     on = resolve_device(device)
     tune_process(on)
-    model, card = load_classifier(run, on)
+    model, card = load_classifier(opened.path, on)
     if not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_own_source(opened, data):

@@ -41,7 +41,7 @@ class ExportResult(Record):
     max_difference: float  # of logits, on a few images
 
 
-def export(run: str | Path, format: str = "safetensors", *, out: str | Path | None = None) -> ExportResult:
+def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Path | None = None) -> ExportResult:
     """Write the run's model as `format`, a row of FORMATS, into the folder `out` (`RUN/export/FORMAT`).
 
     Raises UsageError for an unknown format and for a folder with other files, and PatchlightError where the format

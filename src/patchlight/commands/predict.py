@@ -14,6 +14,7 @@ from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import autocast, resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import load_classifier
+from patchlight.runs import Run
 from patchlight.runs.codec import Record
 
 PREDICT_BATCH = 256  # image files decoded and classified together
@@ -36,7 +37,12 @@ class Prediction(Record):
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: str = "auto", precision: str = "auto"
+    run: str | Path | Run,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> list[Prediction]:
     """The `top` most probable classes of each image file, of any size and mode, in the order of `images`.
 
@@ -48,7 +54,7 @@ def predict(
         raise UsageError(f"--top must be at least 1, not {top}")
     on = resolve_device(device)
     tune_process(on)
-    model, card = load_classifier(run, on)
+    model, card = load_classifier(run.path if isinstance(run, Run) else run, on)
     precision = evaluation.choose_speed(model, precision, PREDICT_BATCH)
     predictions = []
     for start in range(0, len(images), PREDICT_BATCH):

@@ -9,6 +9,7 @@ from pathlib import Path
 from patchlight.commands.export import ExportResult, export
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.families.hub import first_line
+from patchlight.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class PushResult(ExportResult):
     url: str
 
 
-def push(run: str | Path, repository: str, *, format: str = "timm", private: bool = False) -> PushResult:
+def push(run: str | Path | Run, repository: str, *, format: str = "timm", private: bool = False) -> PushResult:
     """Export the run's model as `format`, a row of FORMATS, and upload it to the hub's repository `OWNER/NAME`.
 
     The repository is made if there is none, `private` if so. Raises UsageError for another form of name, and
