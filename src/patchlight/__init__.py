@@ -26,7 +26,7 @@ _EXPORTS = {
     "load_model": "patchlight.models",
     "save_model": "patchlight.models",
     "record_attention": "patchlight.explanation.capture",
-    "explain": "patchlight.explanation.methods",
+    "explain": "patchlight.commands.explain",
     "METHODS": "patchlight.explanation.methods",
     "train": "patchlight.commands.train",
     "evaluate": "patchlight.commands.evaluate",

@@ -8,7 +8,8 @@ import torch
 from small import make_images, small_config, small_splits
 from vits import stirred
 
-from patchlight.analysis.insight import METHOD, collect_insight
+from patchlight.analysis.faithfulness import METHOD
+from patchlight.analysis.insight import collect_insight
 from patchlight.analysis.samples import collect_samples, right_by_class
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.explanation.methods import explain
@@ -30,13 +31,13 @@ def test_the_surest_mistakes_come_first_then_right_answers_class_by_class(found)
     _, _, logits, samples = found
     labels, preds = IMAGES.labels.numpy(), logits.argmax(1)
     sure = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)
-    wrong = samples["kind"] == "wrong"
+    wrong = samples.kind == "wrong"
     assert wrong.tolist() == [True] * 6 + [False] * (len(wrong) - 6)
-    np.testing.assert_allclose(samples["probs"][wrong].max(1), np.sort(sure[preds != labels])[::-1][:6], rtol=1e-4)
-    assert (samples["probs"][wrong].argmax(1) != samples["labels"][wrong]).all()
-    assert (samples["probs"][~wrong].argmax(1) == samples["labels"][~wrong]).all()
+    np.testing.assert_allclose(samples.probs[wrong].max(1), np.sort(sure[preds != labels])[::-1][:6], rtol=1e-4)
+    assert (samples.probs[wrong].argmax(1) != samples.labels[wrong]).all()
+    assert (samples.probs[~wrong].argmax(1) == samples.labels[~wrong]).all()
     pixels = {image.numpy().tobytes(): label for image, label in zip(IMAGES.images, labels, strict=True)}
-    for image, label in zip(samples["images"], samples["labels"], strict=True):
+    for image, label in zip(samples.images, samples.labels, strict=True):
         assert pixels[image.transpose(2, 0, 1).tobytes()] == label
 
 
@@ -54,9 +55,9 @@ def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
     model, card, _, samples = found
     insight = collect_insight(model, card, samples)
     assert insight is not None
-    inputs = card.to_input(torch.from_numpy(samples["images"]).permute(0, 3, 1, 2))
-    for place, target in enumerate((samples["probs"].argmax(1), samples["labels"])):
+    inputs = card.to_input(torch.from_numpy(samples.images).permute(0, 3, 1, 2))
+    for place, target in enumerate((samples.probs.argmax(1), samples.labels)):
         maps = explain(dissect(model), inputs, method=METHOD, target=torch.from_numpy(target)).maps
-        np.testing.assert_allclose(insight["relevance"][:, place], maps, rtol=1e-4, atol=1e-6)
-    wrong = samples["kind"] == "wrong"
-    assert not np.allclose(insight["relevance"][wrong, 0], insight["relevance"][wrong, 1])
+        np.testing.assert_allclose(insight.relevance[:, place], maps, rtol=1e-4, atol=1e-6)
+    wrong = samples.kind == "wrong"
+    assert not np.allclose(insight.relevance[wrong, 0], insight.relevance[wrong, 1])

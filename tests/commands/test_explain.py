@@ -13,6 +13,7 @@ from small import SMALL
 import patchlight
 from patchlight.cli.main import main
 from patchlight.explanation.methods import CONTROLS, METHODS
+from patchlight.runs import Faithfulness, Run
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,7 @@ def test_the_table_on_test_images(run, tmp_path, capsys):
     result = said(capsys)
     assert result["n"] == 8
     assert json.loads((tmp_path / "faithfulness.json").read_text()) == result
+    assert Run(tmp_path).read(Faithfulness).to_json() == result
     words = ["explain", str(run), "--faithfulness", "--method", "rollout", "--count", "4", "--out", str(tmp_path)]
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -138,7 +140,19 @@ def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys):
     assert "ResNet is no Vision Transformer that can be explained" in capsys.readouterr().err
 
 
-def test_the_library_call_plots(run):
+def test_the_library_call_of_a_run(run, tmp_path):
+    """The same call takes a bare model or a run, by its path or as an object."""
+    found = patchlight.explain(Run(run), method="rollout", target="true", layers=[0], out=tmp_path)
+    assert found.figures.keys() >= {"maps", "heads-layer1", "rollout"}
+    assert found.arrays == str(tmp_path / "maps.npz")
+    assert found.faithfulness.rows[0].method == "rollout"
+    assert {image.target for image in found.images} == {image.true for image in found.images}
+    assert found.to_json()["images"][0].keys() == {"image", "predicted", "probability", "true", "target"}
+    again = patchlight.explain(str(run), method="rollout", target="true", layers=[0], out=tmp_path)
+    assert again.images == found.images
+
+
+def test_the_library_call_of_a_bare_model_plots(run):
     import torch
 
     model, _ = patchlight.load_model(run)

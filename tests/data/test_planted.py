@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from patchlight.analysis import insight
+from patchlight.analysis import faithfulness
 from patchlight.data.sources import load_source
 from patchlight.data.sources.planted import CLASSES, COUNTS, DECOYS, _marks, evidence, make
 from patchlight.models import ModelCard, ModelSpec, VisionTransformer
+from patchlight.runs import Faithfulness
 
 
 def cells(pixels: np.ndarray) -> np.ndarray:
@@ -45,13 +46,13 @@ def test_pointing_is_at_the_marks_of_the_chosen_images(monkeypatch):
 
     def assess(anatomy, inputs, black, *, where, **options):
         seen.update(inputs=inputs, where=where)
-        return {}
+        return Faithfulness(n=len(inputs), rows=())
 
-    monkeypatch.setattr(insight, "assess", assess)
+    monkeypatch.setattr(faithfulness, "assess", assess)
     shuffled = torch.randperm(1200, generator=torch.Generator().manual_seed(1))
     images = load_source("planted")["test"].select(shuffled[:90])
     model, card = tiny(patch_size=4)
-    insight.measure_faithfulness(model, card, images, "planted", count=40)
+    faithfulness.measure_faithfulness(model, card, images, "planted", count=40)
     assert seen["inputs"] is not None
     assert seen["where"] is not None
     marked = [(image, place) for image, place in zip(seen["inputs"], seen["where"].tolist(), strict=True) if place >= 0]
@@ -60,7 +61,7 @@ def test_pointing_is_at_the_marks_of_the_chosen_images(monkeypatch):
         row, column = 4 * (place // 8), 4 * (place % 8)
         block = 255 * (0.25 * image[:, row : row + 4, column : column + 4] + 0.5)
         assert any((block - mark).abs().max() < 1 for mark in _marks()[: CLASSES - 1])
-    insight.measure_faithfulness(*tiny(patch_size=2), images, "planted", count=10)
+    faithfulness.measure_faithfulness(*tiny(patch_size=2), images, "planted", count=10)
     assert seen["where"] is None  # a mark lies on four patches
 
 

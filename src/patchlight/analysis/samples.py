@@ -1,9 +1,11 @@
-"""The pictures that a report shows, chosen and explained while the model is at hand.
+"""The images that a report shows, chosen and explained while the model is at hand.
 
 Shapes: S samples, K classes, H W pixels, (h, w) the patch grid.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from patchlight.explanation.methods import explain
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import find_anatomy
+from patchlight.runs import Samples
 
 # Whose attention a map shows.
 POOLED = {
@@ -26,27 +29,28 @@ POOLED = {
 }
 
 
-def collect_samples(
-    model: nn.Module, card: ModelCard, images: ImageSet, logits: np.ndarray, each: int
-) -> dict[str, np.ndarray]:
-    """The arrays of `samples.npz`: the `each` most confident mistakes and `each` right answers, classes in turn."""
+def collect_samples(model: nn.Module, card: ModelCard, images: ImageSet, logits: np.ndarray, each: int) -> Samples:
+    """The `each` most confident mistakes and `each` right answers, classes in turn; logits (N, K) of the images (N)."""
     probs, labels = softmax(logits), images.labels.numpy()
     wrong, right = most_confident_mistakes(probs, labels, each), right_by_class(probs, labels, each)
     rows = np.concatenate([wrong, right])
     pixels, _ = images.gather(torch.from_numpy(rows))
-    samples = {
-        "images": pixels.permute(0, 2, 3, 1).numpy(),
-        "labels": labels[rows],
-        "probs": probs[rows].astype(np.float32),
-        "kind": np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
-    }
-    if (anatomy := find_anatomy(model)) is not None and len(rows):
-        device = next(model.parameters()).device
-        found = explain(anatomy, card.to_input(pixels.to(device)), method="attention")
-        samples["maps"] = found.maps.cpu().numpy().astype(np.float32)
-        samples["map_title"] = np.array(f"attention of {POOLED[anatomy.pooling]} in the last layer, mean over heads")
-        samples["patch_size"] = np.array(anatomy.patch_size[0])
-    return samples
+    samples = Samples(
+        images=pixels.permute(0, 2, 3, 1).numpy(),
+        labels=labels[rows],
+        probs=probs[rows].astype(np.float32),
+        kind=np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
+    )
+    anatomy = find_anatomy(model)
+    if anatomy is None or not len(rows):
+        return samples
+    explanation = explain(anatomy, card.to_input(pixels.to(next(model.parameters()).device)), method="attention")
+    return replace(
+        samples,
+        maps=explanation.maps.cpu().numpy().astype(np.float32),
+        map_title=f"attention of {POOLED[anatomy.pooling]} in the last layer, mean over heads",
+        patch_size=anatomy.patch_size[0],
+    )
 
 
 def most_confident_mistakes(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -57,7 +61,7 @@ def most_confident_mistakes(probs: np.ndarray, labels: np.ndarray, count: int) -
 
 
 def right_by_class(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of right predictions: a chance draw from each class in turn, always the same for the same predictions."""
+    """Indices of right predictions: one of each class in turn, drawn by a fixed seed."""
     draw = seeded_generator(0, "samples")
     shuffled = torch.randperm(len(labels), generator=draw).numpy()
     right = shuffled[probs.argmax(axis=1)[shuffled] == labels[shuffled]]

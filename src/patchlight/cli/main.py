@@ -138,7 +138,7 @@ def explain_or_measure(
 
     if faithfulness:
         return explain.faithfulness(run, method=method or "all", count=count or 500, device=device, out=out)
-    return explain.explain_run(
+    return explain.explain(
         run,
         images,
         method=method or DEFAULT_METHOD,

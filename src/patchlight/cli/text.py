@@ -12,13 +12,14 @@ from patchlight.units import clock, percent, short
 if TYPE_CHECKING:
     from patchlight.commands.compare import Comparison
     from patchlight.commands.doctor import Checkup, Forecast
+    from patchlight.commands.explain import RunExplanation
     from patchlight.commands.export import ExportResult
     from patchlight.commands.models import ModelDescription
     from patchlight.commands.predict import Prediction
     from patchlight.commands.probe import ProbeResult
     from patchlight.commands.push import PushResult
     from patchlight.data.audit import Audit, DuplicateGroup, SplitCounts
-    from patchlight.runs import EvalResult, ReconstructionResult, Run
+    from patchlight.runs import EvalResult, Faithfulness, Interval, ReconstructionResult, Run
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -342,37 +343,38 @@ LEGEND = (
 )
 
 
-def faithfulness_table(result: dict[str, Any]) -> str:
+def faithfulness_table(result: Faithfulness) -> str:
     """A method in each row, the controls last."""
-    measures = [key for key in SHOWN_MEASURES if key in result["rows"][0]["scores"]]
+    measures = [key for key in SHOWN_MEASURES if key in result.measures]
     rows = [
         (
-            row["method"] + ("" if row["by_class"] else " (blind)"),
-            *(_with_interval(row["scores"][key]) for key in measures),
-            f"{row['ms']:.2f}",
-            f"{row['ratio']:.1f}",
+            row.method + ("" if row.by_class else " (blind)"),
+            *(_with_interval(row.scores[key]) for key in measures),
+            f"{row.ms:.2f}",
+            "-" if row.ratio is None else f"{row.ratio:.1f}",
         )
-        for row in result["rows"]
+        for row in result.rows
     ]
     header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
-    return f"{result['n']:,} images, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
+    return f"{result.n:,} images, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
 
 
-def _with_interval(score: dict[str, float]) -> str:
-    half = max(score["high"] - score["mean"], score["mean"] - score["low"])
-    return f"{score['mean']:.2f} ±{half:.2f}".replace("0.", ".")
+def _with_interval(score: Interval) -> str:
+    half = max(score.high - score.mean, score.mean - score.low)
+    return f"{score.mean:.2f} ±{half:.2f}".replace("0.", ".")
 
 
-def explanation_text(explained: Any) -> str:
+def explanation_text(result: RunExplanation | Faithfulness) -> str:
     """What was explained and the figures, or with --faithfulness the table of the methods alone."""
-    result = as_json(explained)
-    if "images" not in result:
+    from patchlight.runs import Faithfulness
+
+    if isinstance(result, Faithfulness):
         return faithfulness_table(result)
     rows = [
-        (image["image"], image["predicted"], rate(image["probability"]), image["true"] or "", image["target"])
-        for image in result["images"]
+        (image.image, image.predicted, rate(image.probability), image.true or "", image.target)
+        for image in result.images
     ]
     images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
-    files = table([*result["figures"].items(), ("arrays", result["arrays"])], left=2)
-    return f"{images}\n\n{faithfulness_table(result['faithfulness'])}\n\n{files}"
+    files = table([*result.figures.items(), ("arrays", result.arrays)], left=2)
+    return f"{images}\n\n{faithfulness_table(result.faithfulness)}\n\n{files}"

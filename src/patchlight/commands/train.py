@@ -20,7 +20,6 @@ from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
     Environment,
-    Faithfulness,
     ReconstructionResult,
     Run,
     Score,
@@ -101,7 +100,8 @@ def check_not_needed(path: Path, config: Config) -> None:
 
 def conclude(run: Run, config: Config, data: Splits) -> None:
     """Read the test images, this once, with the selected weights; then record the result and what the page shows."""
-    from patchlight.analysis.insight import collect_insight, measure_faithfulness
+    from patchlight.analysis.faithfulness import measure_faithfulness
+    from patchlight.analysis.insight import collect_insight
     from patchlight.analysis.samples import collect_samples
 
     model, card = load_model(run.path, resolve_device(config.train.device))
@@ -123,13 +123,13 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
         score = Score(n=subset.n, loss=subset.loss, top1=subset.top1, top1_ci95=subset.top1_ci95)
         result = dataclasses.replace(result, subset_test=score)
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
-    run.write_arrays("samples.npz", samples)
+    run.write(samples)
     if (insight := collect_insight(model, card, samples)) is not None:
-        run.write_arrays("insight.npz", insight)
+        run.write(insight)
     if config.explain.faithfulness:
         few = 2 if config.train.debug else config.explain.faithfulness
         if (table := measure_faithfulness(model, card, data.test, source, count=few)) is not None:
-            run.write(Faithfulness.from_json({"run": str(run.path), **table}))
+            run.write(dataclasses.replace(table, run=str(run.path)))
     run.write(result)  # last: it marks a run as finished
 
 

@@ -154,7 +154,8 @@ class Run:
         try:
             if issubclass(kind, Arrays):
                 return kind.from_arrays(_load_arrays(path))
-            return kind.from_json(_load_json(path))
+            data = _load_json(path)
+            return kind.from_json({"format": 1, **data} if isinstance(data, dict) else data)
         except FileNotFoundError:
             raise PatchlightError(
                 f"{path} is missing; if the run is not finished, go on with `{self.resume_command}`"

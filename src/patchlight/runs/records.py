@@ -18,7 +18,7 @@ FORMAT = 2  # of a run folder; 1 is that of files without a number, before versi
 class RunFile(Record):
     """A record that is a file of its own, with the number of its format."""
 
-    format: int = 1
+    format: int = FORMAT  # of a file without a number: 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import time
 import torch
 from torch import Tensor
 
+from patchlight.analysis.snapshots import SnapshotWriter, are_wanted
 from patchlight.data.batches import TrainBatches
 from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
@@ -27,7 +28,6 @@ from patchlight.training.frozen import FrozenFeatures
 from patchlight.training.lines import epoch_label, epoch_line, step_line
 from patchlight.training.optim import clip_gradients, update_average
 from patchlight.training.schedule import learning_rate, warmup_steps
-from patchlight.training.snapshots import SnapshotWriter, are_wanted
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, diverged

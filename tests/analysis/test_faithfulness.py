@@ -9,11 +9,12 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from patchlight.analysis.assess import MEASURES, assess, interval
+from patchlight.analysis.faithfulness import MEASURES, assess, interval
 from patchlight.data.sources.planted import CLASSES, evidence, make
 from patchlight.explanation.methods import CONTROLS, METHODS
 from patchlight.models import VisionTransformer
 from patchlight.models.anatomy import dissect
+from patchlight.runs import Faithfulness, Interval
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,18 @@ def table(trained):
 
 
 def test_every_method_has_every_measure(table):
-    assert [row["method"] for row in table["rows"]] == list(METHODS)
-    assert json.loads(json.dumps(table, allow_nan=False)) == table
-    for row in table["rows"]:
-        assert set(row["scores"]) == set(MEASURES)
-        assert row["ms"] > 0
-        for score in row["scores"].values():
-            assert score["low"] <= score["mean"] <= score["high"]
+    assert [row.method for row in table.rows] == list(METHODS)
+    assert Faithfulness.from_json(json.loads(json.dumps(table.to_json(), allow_nan=False))) == table
+    for row in table.rows:
+        assert set(row.scores) == set(MEASURES)
+        assert row.ms > 0
+        for score in row.scores.values():
+            assert score.low <= score.mean <= score.high
 
 
 def score(table, method: str, measure: str) -> float:
-    row = next(row for row in table["rows"] if row["method"] == method)
-    return row["scores"][measure]["mean"]
+    row = next(row for row in table.rows if row.method == method)
+    return row.scores[measure].mean
 
 
 @pytest.mark.parametrize(
@@ -80,17 +81,17 @@ def test_what_is_blind_is_blind(table):
 def test_controls_come_with_any_choice(trained):
     pixels = torch.from_numpy(make("test")[0][:4]) / 64 - 2
     found = assess(dissect(trained), pixels, torch.full((3,), -2.0), methods=["rollout"])
-    assert [row["method"] for row in found["rows"]] == ["rollout", *CONTROLS]
-    assert "pointing" not in found["rows"][0]["scores"]
+    assert [row.method for row in found.rows] == ["rollout", *CONTROLS]
+    assert "pointing" not in found.rows[0].scores
 
 
 def test_an_interval_covers_the_mean_of_a_normal_sample():
     """Its width is nearly 2 * 1.96 standard errors."""
     sample = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 3
     found = interval([sample[:100], sample[100:]])
-    assert found["mean"] == pytest.approx(sample.double().mean().item())
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * sample.std().item() / 20, rel=0.1)
-    assert interval([torch.ones(5)]) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert found.mean == pytest.approx(sample.double().mean().item())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * sample.std().item() / 20, rel=0.1)
+    assert interval([torch.ones(5)]) == Interval(mean=1.0, low=1.0, high=1.0)
 
 
 def test_models_with_relative_positions_keep_their_tokens():
@@ -102,5 +103,5 @@ def test_models_with_relative_positions_keep_their_tokens():
         timm.models.beit.Beit(**shape, use_rel_pos_bias=True, mlp_ratio=2),
     ):
         found = assess(dissect(model.eval()), torch.randn(2, 3, 16, 16), torch.zeros(3), methods=["attention"])
-        measures = set(found["rows"][0]["scores"])
+        measures = set(found.rows[0].scores)
         assert measures == set(MEASURES) - {"deletion tokens", "insertion tokens", "pointing"}

@@ -1,9 +1,11 @@
-"""The learning movie: what the model looks at in a few fixed images, epoch by epoch.
+"""Maps of a few validation images, epoch by epoch: the record of `snapshots.npz`.
 
-Shapes: E snapshots, S images, K classes, (r, c) the patch grid.
+Shapes: E snapshots, S images, K classes, H W pixels, (r, c) the patch grid.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,14 +22,14 @@ from patchlight.runs import Run, Snapshots
 
 
 class SnapshotWriter:
-    """Adds to the Snapshots of a run (`snapshots.npz`), epoch by epoch."""
+    """Keeps `snapshots.npz` of a run while it is trained."""
 
     def __init__(self, run: Run, card: ModelCard, images: ImageSet, config: ExplainConfig, seed: int) -> None:
         self.run, self.card, self.config = run, card, config
         self.pixels, self.labels = images.gather(one_of_each(images.labels, config.snapshots_images, seed))
 
     def is_due(self, epoch: int) -> bool:
-        """Whether to add one after `epoch` finished epochs: after the first, and after every n-th."""
+        """Whether to add maps after `epoch` finished epochs: after the first, and after every n-th."""
         return epoch == 1 or epoch % self.config.snapshots_every == 0
 
     def add(self, model: nn.Module, epoch: int) -> None:
@@ -35,23 +37,28 @@ class SnapshotWriter:
         device = next(model.parameters()).device
         inputs = self.card.to_input(self.pixels.to(device))
         explanation = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
-        epochs, maps = np.array([epoch]), explanation.maps.float().cpu().numpy()[None]
-        probs = explanation.probs.float().cpu().numpy()[None]
-        if epoch > 1 and (before := self.run.find(Snapshots)) is not None:
-            earlier = before.epochs < epoch
-            epochs = np.concatenate([before.epochs[earlier], epochs])
-            maps = np.concatenate([on_grid(before.maps[earlier], maps.shape[2:]), maps])
-            probs = np.concatenate([before.probs[earlier], probs])
-        self.run.write(
-            Snapshots(
-                epochs=epochs,
-                images=self.pixels.permute(0, 2, 3, 1).numpy(),
-                labels=self.labels.numpy(),
-                maps=maps,
-                probs=probs,
-                method=self.config.method,
-            )
+        new = Snapshots(
+            images=self.pixels.permute(0, 2, 3, 1).numpy(),
+            labels=self.labels.numpy(),
+            method=self.config.method,
+            epochs=np.array([epoch]),
+            maps=explanation.maps.float().cpu().numpy()[None],
+            probs=explanation.probs.float().cpu().numpy()[None],
         )
+        earlier = self.run.find(Snapshots) if epoch > 1 else None
+        self.run.write(new if earlier is None else joined(earlier, new))
+
+
+def joined(earlier: Snapshots, new: Snapshots) -> Snapshots:
+    """The earlier snapshots of epochs before the new one, and that."""
+    kept = earlier.epochs < new.epochs[0]
+    maps = on_grid(earlier.maps[kept], new.maps.shape[2:])
+    return replace(
+        new,
+        epochs=np.concatenate([earlier.epochs[kept], new.epochs]),
+        maps=np.concatenate([maps, new.maps]),
+        probs=np.concatenate([earlier.probs[kept], new.probs]),
+    )
 
 
 def on_grid(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""The boards of `patchlight explain`: images in columns, and in rows below them what was found in each.
+
+Images are uint8 RGB arrays (S, H, W, 3), maps (S, r, c); `captions` are a line or two for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from patchlight.figures.galleries import board, heat, overlay
+
+
+def overlays(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
+    """Each map over its image."""
+    return [overlay(image, values) for image, values in zip(images, maps, strict=True)]
+
+
+def maps_board(images: np.ndarray, captions: Sequence[str], maps: Mapping[str, np.ndarray], title: str) -> Figure:
+    """A row of maps for each method, by its label."""
+    rows = [(label, overlays(images, values)) for label, values in maps.items()]
+    return board([("image", list(images)), *rows], title, captions)
+
+
+def heads_board(images: np.ndarray, captions: Sequence[str], heads: np.ndarray, layer: int, depth: int) -> Figure:
+    """Attention of each head, (S, A, r, c), of the layer with this index of `depth` layers."""
+    rows = [(f"head {i + 1}", overlays(images, heads[:, i])) for i in range(heads.shape[1])]
+    title = f"Attention of each head in layer {layer + 1} of {depth}"
+    return board([("image", list(images)), *rows], title, captions)
+
+
+def layers_board(images: np.ndarray, captions: Sequence[str], layers: np.ndarray) -> Figure:
+    """Attention in each layer, (S, L, r, c)."""
+    rows = [(f"layer {i + 1}", overlays(images, layers[:, i])) for i in range(layers.shape[1])]
+    return board([("image", list(images)), *rows], "Attention over the layers, mean over heads", captions)
+
+
+def rollout_board(images: np.ndarray, captions: Sequence[str], maps: np.ndarray) -> Figure:
+    """Rollout as a map, and over the image."""
+    rows = [("image", list(images)), ("map", [heat(_stretched(values)) for values in maps])]
+    title = "Attention rollout through all layers (the same for every class)"
+    return board([*rows, ("overlay", overlays(images, maps))], title, captions)
+
+
+def tokens_board(
+    images: np.ndarray, captions: Sequence[str], first: np.ndarray, last: np.ndarray, norms: np.ndarray, depth: int
+) -> Figure:
+    """Patch tokens after the first and the last of `depth` layers as colours (S, r, c, 3), and the last ones' norms."""
+    rows = [
+        ("image", list(images)),
+        ("after layer 1", list(first)),
+        (f"after layer {depth}", list(last)),
+        ("norms of the last", [heat(values) for values in norms / norms.max()]),
+    ]
+    title = "Patch tokens as colours (three principal components, like tokens in like colours) and their norms"
+    return board(rows, title, captions, scale=False)
+
+
+def pair_board(images: np.ndarray, captions: Sequence[str], maps: np.ndarray, method: str) -> Figure:
+    """Evidence for two classes, (S, 2, r, c): the predicted one and another."""
+    rows = [
+        ("image", list(images)),
+        ("for the prediction", overlays(images, maps[:, 0])),
+        ("for the other", overlays(images, maps[:, 1])),
+    ]
+    return board(rows, f"Why the one class, why not the other ({method})", captions)
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """To 0..1; a map that is the same everywhere becomes 0.5."""
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span else np.full_like(values, 0.5)
