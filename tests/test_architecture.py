@@ -11,10 +11,11 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
     "cli": "commands data runs config units errors",
-    "commands": "reporting analysis training explanation evaluation models data runs config machine progress errors",
-    "reporting": "analysis explanation evaluation models data figures runs config machine units errors",
-    "analysis": "explanation evaluation models data config machine progress",
-    "training": "explanation evaluation models data runs config machine progress units errors",
+    "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
+    "progress errors",
+    "reporting": "evaluation figures runs config units errors",
+    "training": "analysis evaluation models data runs config machine progress units errors",
+    "analysis": "explanation evaluation models data runs config machine progress",
     "explanation": "models figures config units errors",
     "evaluation": "models data runs machine progress errors",
     "models": "runs config machine errors",
@@ -28,7 +29,7 @@ TABLE = {
     "errors": "",
 }
 ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
-NO_TORCH = ("cli", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")
+NO_TORCH = ("cli", "reporting", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "datasets"}
 LONGEST = 400  # lines of a file
 
