@@ -28,7 +28,6 @@ from patchlight.models import load_classifier
 from patchlight.models.anatomy import Anatomy, dissect
 from patchlight.runs import Faithfulness, Run, Samples
 from patchlight.runs.codec import Record
-from patchlight.units import percent
 
 MOST_SHOWN = 12  # images of a run when none are named
 NOT_ALWAYS = ("layer_likeness.png", "heads-layer*.png")  # figures that not every call draws
@@ -229,21 +228,12 @@ def describe_images(subject: Subject, image_names: Sequence[str], targets: Tenso
     ]
 
 
-def captions_of(subject: Subject) -> list[str]:
-    """The predicted class of each image with its probability, and below the true one where it is another."""
-    names, preds = subject.card.class_names, subject.preds
-    true = preds if subject.labels is None else subject.labels
-    lines = [f"{names[pred]} {percent(float(subject.probs[i, pred]))}" for i, pred in enumerate(preds)]
-    return [
-        line if label == pred else f"{line}\ntrue: {names[label]}"
-        for line, label, pred in zip(lines, true, preds, strict=True)
-    ]
-
-
 def draw(subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None) -> dict[str, Figure]:
     """Every figure by its name; `maps` (S, r, c) by method, `layers` as in `explain`."""
-    pictures, captions, names = subject.pictures, captions_of(subject), subject.card.class_names
-    first = next(iter(maps))
+    names, first = subject.card.class_names, next(iter(maps))
+    preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
+    true = preds if subject.labels is None else [names[label] for label in subject.labels]
+    pictures, captions = subject.pictures, boards.answer_captions(preds, probs, true)
     title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
     rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
     tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
@@ -260,10 +250,7 @@ def draw(subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int]
         figures[f"heads-layer{layer + 1}"] = boards.heads_board(few, few_captions, heads, layer, depth)
     figures["layers"] = boards.layers_board(few, few_captions, attention.layers)
     figures["rollout"] = boards.rollout_board(few, few_captions, attention.rollout)
-    both = [
-        f"{names[a]} {percent(float(p))}\nnot {names[b]} {percent(float(q))}"
-        for (a, b), (p, q) in zip(pair.classes, pair.probs, strict=True)
-    ]
+    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
     return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
 
 

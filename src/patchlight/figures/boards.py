@@ -11,6 +11,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from patchlight.figures.galleries import board, heat, overlay
+from patchlight.units import percent
+
+
+def answer_captions(preds: Sequence[str], probs: Sequence[float], true: Sequence[str]) -> list[str]:
+    """The predicted class of each image with its probability, and below the true one where it is another."""
+    lines = [f"{pred} {percent(prob)}" for pred, prob in zip(preds, probs, strict=True)]
+    return [
+        line if label == pred else f"{line}\ntrue: {label}"
+        for line, pred, label in zip(lines, preds, true, strict=True)
+    ]
+
+
+def pair_captions(classes: Sequence[Sequence[str]], probs: np.ndarray) -> list[str]:
+    """The predicted class of each image and another, (S, 2), with their probabilities (S, 2)."""
+    return [
+        f"{pred} {percent(float(p))}\nnot {other} {percent(float(q))}"
+        for (pred, other), (p, q) in zip(classes, probs, strict=True)
+    ]
 
 
 def overlays(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
