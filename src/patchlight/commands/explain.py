@@ -109,7 +109,7 @@ def explain_run(
     device: str = "auto",
 ) -> RunExplanation:
     """`explain` of a run."""
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = Run.open(run)
     names = list(METHODS) if method == "all" else [method]
     for name in names:
         find_method(name)
@@ -149,7 +149,7 @@ def faithfulness(
     Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again. Raises UsageError
     for an unknown method, PatchlightError for a model that is no ViT.
     """
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = Run.open(run)
     tune_process(resolve_device(device))
     model, card = load_classifier(opened.path, resolve_device(device))
     dissect(model)  # which says what is missing of a model without maps

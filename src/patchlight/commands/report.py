@@ -12,7 +12,7 @@ def report(run: str | Path | Run) -> Path:
     from patchlight.reporting.page import build_report
     from patchlight.reporting.readme import build_readme
 
-    folder = run.path if isinstance(run, Run) else Path(run)
+    folder = Run.open(run).path
     page = build_report(folder)
     build_readme(folder)
     return page
