@@ -11,7 +11,7 @@ from made_run import make_run
 from PIL import Image
 
 from patchlight.reporting.page import build_report
-from patchlight.reporting.sections import SECTIONS, calibration
+from patchlight.reporting.sections import SECTIONS, calibration, faithfulness
 from patchlight.runs import EvalResult
 
 # A section as somebody writes it outside the package: one module.
@@ -97,3 +97,13 @@ def test_what_calibration_is_said_to_be(confidence, verdict):
     content = calibration.content(SimpleNamespace(result=result))  # type: ignore[arg-type]
     assert content is not None
     assert verdict in str(content.values["verdict"])
+
+
+def test_the_table_of_faithfulness_shows_what_is_measured():
+    """The page imports no torch, so it repeats the names of measures and controls."""
+    from patchlight.analysis.faithfulness import MEASURES
+    from patchlight.explanation.methods import CONTROLS
+
+    assert faithfulness.CONTROLS == CONTROLS
+    for name, _, better in faithfulness.MEASURES:
+        assert MEASURES[name].better == better

@@ -21,9 +21,9 @@ def principal(rows: Tensor, count: int) -> Tensor:
     """
     centred = (rows - rows.mean(dim=0)).cpu().double()  # Apple GPUs have no float64
     u, s, _ = torch.linalg.svd(centred, full_matrices=False)
-    found = (u * s)[:, :count]
-    found = found * found.gather(0, found.abs().argmax(dim=0, keepdim=True)).sign()
-    return F.pad(found, (0, count - found.shape[1])).to(rows.dtype)
+    coordinates = (u * s)[:, :count]
+    coordinates = coordinates * coordinates.gather(0, coordinates.abs().argmax(dim=0, keepdim=True)).sign()
+    return F.pad(coordinates, (0, count - coordinates.shape[1])).to(rows.dtype)
 
 
 @torch.no_grad()
@@ -68,9 +68,9 @@ def token_colours(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Te
     so that equal colours mean like tokens across images (as in Oquab et al. 2023, DINOv2, figure 1).
     """
     patches = tokens[:, anatomy.num_prefix_tokens :]
-    found = principal(patches.flatten(0, 1), 3)
-    low, high = found.amin(dim=0), found.amax(dim=0)
-    return ((found - low) / (high - low).clamp(min=1e-12)).view(len(tokens), *grid, 3)
+    components = principal(patches.flatten(0, 1), 3)
+    low, high = components.amin(dim=0), components.amax(dim=0)
+    return ((components - low) / (high - low).clamp(min=1e-12)).view(len(tokens), *grid, 3)
 
 
 def token_norms(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

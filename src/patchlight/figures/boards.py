@@ -1,4 +1,4 @@
-"""The boards of `patchlight explain`: images in columns, and in rows below them what was found in each.
+"""The boards of `patchlight explain`: images in columns, and below each the maps of it.
 
 Images are uint8 RGB arrays (S, H, W, 3), maps (S, r, c); `captions` are a line or two for each image.
 """

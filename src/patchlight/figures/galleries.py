@@ -1,6 +1,6 @@
 """The pictures of the report: images, patches and attention as matplotlib figures. Pixels stay crisp.
 
-Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `figures.py`.
+Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `charts.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Charts of what goes on inside a ViT: arrays in, a matplotlib Figure out, as in `figures.py`.
+"""Charts of what goes on inside a ViT: arrays in, a matplotlib Figure out, as in `charts.py`.
 
 Shapes: S images, L layers, H heads, N patches, (r, c) the patch grid.
 """
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from patchlight.figures.style import Theme, plain, styled
 
-DARKEST = 1.4  # of a share: a full one is then no black hole on the page
+DARKEST = 1.4  # where the scale of colours ends, so that a value of 1 is not quite black
 
 
 def attention_distance(distances: ArrayLike, theme: Theme = "light") -> Figure:

@@ -107,7 +107,7 @@ def darkened(document: str) -> str:
     """A light chart's SVG in the colours of the dark theme."""
     light, dark = dataclasses.asdict(STYLES["light"]), dataclasses.asdict(STYLES["dark"])
     colours = {light[role]: dark[role] for role in light if light[role].startswith("#")}
-    return re.sub("|".join(colours), lambda found: colours[found[0]], document)
+    return re.sub("|".join(colours), lambda match: colours[match[0]], document)
 
 
 def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True, description: str | None = None) -> bytes:

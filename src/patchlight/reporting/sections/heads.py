@@ -22,7 +22,7 @@ top at the whole image.</figcaption>
 <figure>
 {{ chart(entropy) }}
 <figcaption>How widely they look: a head at the bottom reads from one token, one at the dotted line from all
-alike.</figcaption>
+equally.</figcaption>
 </figure>
 {% if positions %}
 <figure>

@@ -16,7 +16,7 @@ from patchlight.reporting.section import Content, Section
 LAYERS_SHOWN, HEADS_SHOWN = 6, 8
 
 TEMPLATE = """
-<p>Where the token that is read at the end took its share from in each layer, and by each head. Attention shows what was
+<p>Where the token that the head reads attends to, in each layer and by each head of attention. Attention shows what was
 read, not what decided: it is the same for every class.</p>
 {% for e in examples %}
 {% set t = e.tile %}
