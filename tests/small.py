@@ -84,6 +84,11 @@ def run_fit(tmp_path, name="run", resume=False, data_set: Splits | None = None, 
     return fit(prepare(config, data_set or small_splits()), run, resume=resume), run
 
 
+def rows_of(run: Run) -> list[dict]:
+    """The lines of `metrics.jsonl` as they are in the file."""
+    return [row.to_json() for row in run.epochs()]
+
+
 def make_trainer(config: Config, folder: Path, data_set: Splits | None = None) -> Trainer:
     """The loop of the recipe's first stage, before its first step."""
     data = data_set or small_splits()

@@ -34,7 +34,7 @@ def test_another_tools_folder_is_no_run(tmp_path):
         Run.create(tmp_path, small_config(), overwrite=True)
     run = Run.create(tmp_path / "run", small_config())
     (run.path / "notes.txt").write_text("mine")
-    run.write_metrics([{"epoch": 1}])
+    run.write_text("metrics.jsonl", "{}\n")
     Run.create(run.path, small_config(), overwrite=True)
     assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "notes.txt"]
 
@@ -54,18 +54,10 @@ def test_opening_what_is_no_run_names_those_beside_it(tmp_path):
         Run.open(tmp_path / "vti")
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_a_missing_result_is_named_with_the_command_that_goes_on(tmp_path):
     run = Run.create(tmp_path / "run", small_config())
-    with pytest.raises(PatchlightError, match=r"eval\.json is missing; is the run finished"):
-        run.read_json("eval.json")
-    (run.path / "eval.json").write_text("{")
-    with pytest.raises(PatchlightError, match=r"eval\.json is not valid JSON"):
-        run.read_json("eval.json")
-    run.write_metrics([{"epoch": 1}])
-    with (run.path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 2')
-    with pytest.raises(PatchlightError, match=r"metrics\.jsonl, line 2, is not JSON"):
-        run.metrics()
+    with pytest.raises(PatchlightError, match=r"eval\.json is missing; .* go on with `patchlight train .* --resume`"):
+        run.result()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -93,7 +93,7 @@ def test_arrays_are_checked_when_they_are_made_and_read(tmp_path):
     assert np.array_equal(samples.images, images)
     with pytest.raises(RecordError, match=r"labels must be in 0\.\.1"):
         Samples(**{**known, "labels": np.array([0, 2])})
-    run.write_arrays("samples.npz", {"images": images})
+    np.savez(tmp_path / "samples.npz", images=images)
     with pytest.raises(PatchlightError, match=r"samples\.npz is damaged: the array 'labels' is missing"):
         run.read(Samples)
 

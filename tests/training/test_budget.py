@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from small import run_fit, stopped_at_save
+from small import rows_of, run_fit, stopped_at_save
 
 from patchlight.config import ScheduleConfig
 from patchlight.training import budget as budget_module
@@ -275,7 +275,7 @@ def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
 
 def test_an_epoch_may_end_in_the_middle(tmp_path):
     state, run = run_fit(tmp_path, train={"epochs": 2.34, "checkpoint_every": 1})
-    assert [row["step"] for row in run.metrics()] == [3, 6, 7]
+    assert [row["step"] for row in rows_of(run)] == [3, 6, 7]
     assert state.epoch == 3
     names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
     assert names == ["step-00000003", "step-00000006", "step-00000007"]

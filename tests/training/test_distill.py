@@ -8,7 +8,7 @@ import math
 import pytest
 import timm
 import torch
-from small import run_fit, small_config, small_splits
+from small import rows_of, run_fit, small_config, small_splits
 
 from patchlight.config import TrainConfig
 from patchlight.errors import PatchlightError, UsageError
@@ -85,7 +85,7 @@ def test_a_student_learns_from_the_teacher(tmp_path, teacher, kind, token):
         wrong = dataclasses.replace(small_splits().train, labels=(small_splits().train.labels + 1) % 3)
         settings["data_set"] = dataclasses.replace(small_splits(), train=wrong)
     _, run = run_fit(tmp_path, **settings)
-    rows = run.metrics()
+    rows = rows_of(run)
     assert rows[-1]["train/loss"] < 0.8 * rows[0]["train/loss"]
     model, card = load_model(run.path)
     own, _ = load_model(teacher)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from small import small_config, small_splits, stopped_at_save
+from small import rows_of, small_config, small_splits, stopped_at_save
 
 from patchlight.cli.main import main
 from patchlight.config import config_from_dict
@@ -81,11 +81,11 @@ def test_both_engines_make_the_same_steps(tmp_path, monkeypatch, name):
     for key, value in model.state_dict().items():
         torch.testing.assert_close(their_model.state_dict()[key], value, atol=1e-4, rtol=1e-4)
     keys = ("epoch", "step", "lr", "best")
-    assert [[row[key] for key in keys] for row in run.metrics()] == [
-        [row[key] for key in keys] for row in other.metrics()
+    assert [[row[key] for key in keys] for row in rows_of(run)] == [
+        [row[key] for key in keys] for row in rows_of(other)
     ]
     for key in ("train/loss", "val/loss", "val/top1"):
-        assert [row[key] for row in other.metrics()] == pytest.approx([row[key] for row in run.metrics()], rel=1e-4)
+        assert [row[key] for row in rows_of(other)] == pytest.approx([row[key] for row in rows_of(run)], rel=1e-4)
 
 
 def test_a_stopped_run_of_the_trainer_goes_on(tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_stopped_run_of_the_trainer_goes_on(tmp_path, monkeypatch):
         losses_of(tmp_path / "cut", monkeypatch, config)
     rest, cut, again = losses_of(tmp_path / "cut", monkeypatch, config, resume=True)
     assert rest == pytest.approx(whole[len(whole) - len(rest) :], rel=1e-6)
-    assert len(cut.metrics()) == len(run.metrics())
+    assert len(rows_of(cut)) == len(rows_of(run))
     for key, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value)
 

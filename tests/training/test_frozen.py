@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from saved import SAVED
-from small import run_fit, small_config, small_splits, stopped_at_save
+from small import rows_of, run_fit, small_config, small_splits, stopped_at_save
 
 from patchlight.config import ModelConfig
 from patchlight.errors import Interrupted
@@ -25,8 +25,8 @@ from patchlight.training.state import StopSignal
 HEAD = {"epochs": 3, "trainable": "head"}
 
 
-def rows_of(run):
-    return [[row[key] for key in ("train/loss", "train/top1", "val/loss", "val/top1")] for row in run.metrics()]
+def scores_of(run):
+    return [[row[key] for key in ("train/loss", "train/top1", "val/loss", "val/top1")] for row in rows_of(run)]
 
 
 def seen(monkeypatch):
@@ -54,7 +54,7 @@ def test_training_is_the_same(tmp_path, monkeypatch, more):
     monkeypatch.setattr(fitting, "can_keep_features", lambda *args: False)
     _, plain = run_fit(tmp_path, "plain", train={**HEAD, **more})
     assert sum(sizes) == 3 * (48 + (0 if "ema_decay" in more else 12))  # the average is validated, another model
-    np.testing.assert_allclose(rows_of(kept), rows_of(plain), rtol=1e-5)
+    np.testing.assert_allclose(scores_of(kept), scores_of(plain), rtol=1e-5)
     weights = [load_model(run.path)[0].state_dict() for run in (kept, plain)]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], atol=1e-5, rtol=1e-5)
@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_same(tmp_path):
     with stopped_at_save(2):  # the features are those of what the first stage trained
         run_fit(tmp_path, "cut", stages=stages)
     _, cut = run_fit(tmp_path, "cut", resume=True, stages=stages)
-    np.testing.assert_allclose(rows_of(cut), rows_of(whole), rtol=1e-6)
+    np.testing.assert_allclose(scores_of(cut), scores_of(whole), rtol=1e-6)
 
 
 def test_a_stop_while_features_are_made(tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_stop_while_features_are_made(tmp_path, monkeypatch):
         with pytest.raises(Interrupted, match="stopped by SIGTERM while the features"):
             run_fit(tmp_path, "cut", train=HEAD)
     _, cut = run_fit(tmp_path, "cut", resume=True, train=HEAD)
-    np.testing.assert_allclose(rows_of(cut), rows_of(whole), rtol=1e-6)
+    np.testing.assert_allclose(scores_of(cut), scores_of(whole), rtol=1e-6)
 
 
 def features_of(config):

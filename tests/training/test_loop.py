@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import make_trainer, run_fit, small_config, small_splits
+from small import make_trainer, rows_of, run_fit, small_config, small_splits
 
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import build_model, load_model
@@ -37,7 +37,7 @@ def start(tmp_path, **sections) -> Trainer:
 def clockless(run: Run) -> list[dict]:
     """The epochs without their times."""
     clocks = ("images_per_s", "epoch_s", "wall_s")
-    return [{k: v for k, v in row.items() if k not in clocks} for row in run.metrics()]
+    return [{k: v for k, v in row.items() if k not in clocks} for row in rows_of(run)]
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path):
 
 def test_it_learns(tmp_path):
     state, run = run_fit(tmp_path, train={"epochs": 12})
-    rows = run.metrics()
+    rows = rows_of(run)
     assert state.best_top1 > 0.9
     assert rows[-1]["train/loss"] < 0.5 * rows[0]["train/loss"]
     assert [row["epoch"] for row in rows] == list(range(1, 13))
@@ -281,7 +281,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path, monkeypatch
     monkeypatch.setattr(Classification, "score", scored)
     state, run = run_fit(tmp_path, train={"epochs": 9, "early_stop_epochs": 2})
     assert (state.epoch, state.best_epoch, state.stopped_early) == (5, 3, True)  # the loss decided between 2 and 3
-    assert [row["best"] for row in run.metrics()] == [True, True, True, False, False]
+    assert [row["best"] for row in rows_of(run)] == [True, True, True, False, False]
     assert_same(weights(run), kept[3])
 
 
@@ -306,7 +306,7 @@ def test_mixing_stops_when_it_is_told_to(tmp_path):
     shapes = [trainer.begin_step(epoch, step)[1].shape for epoch in range(4) for step in range(3)]
     assert shapes == [(16, 3)] * 6 + [(16,)] * 6
     _, run = run_fit(tmp_path, "mixed", augment={"mixup_alpha": 1.0, "strong_until": 0.5})
-    assert [row["train/top1"] is None for row in run.metrics()] == [True, False]
+    assert [row["train/top1"] is None for row in rows_of(run)] == [True, False]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
@@ -319,7 +319,7 @@ def test_selection_needs_validation_images(tmp_path):
     with pytest.raises(PatchlightError, match=r"set data.val_fraction, or --train.select last"):
         prepare(small_config(train={"batch_size": 16}), data)
     _, run = run_fit(tmp_path, data_set=data, train={"batch_size": 16, "select": "last"})
-    assert [row["val/top1"] for row in run.metrics()] == [None, None]
+    assert [row["val/top1"] for row in rows_of(run)] == [None, None]
 
 
 def test_training_leaves_the_callers_random_numbers_alone(tmp_path):

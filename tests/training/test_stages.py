@@ -11,7 +11,7 @@ import timm.optim
 import torch
 from safetensors.torch import load_file
 from saved import save_hugging_face
-from small import SMALL, small_config, small_splits, stopped_at_save
+from small import SMALL, rows_of, small_config, small_splits, stopped_at_save
 
 from patchlight.cli.main import main
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
@@ -91,7 +91,7 @@ def test_only_what_is_named_is_trained(tmp_path):
     moved = {name for name, p in before.state_dict().items() if not torch.equal(p, after[name])}
     assert moved
     assert all(name.startswith(("head", "norm", "fc_norm", f"blocks.{len(model.blocks) - 1}")) for name in moved)
-    rows = run.metrics()
+    rows = rows_of(run)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["stage"] for row in rows] == [1, 2, 2]
     assert [row["step"] for row in rows] == [n * rows[0]["step"] for n in (1, 2, 3)]
@@ -120,7 +120,7 @@ def test_a_resumed_staged_run_is_the_same_run(tmp_path, monkeypatch, steps):
     for name, p in model.state_dict().items():
         assert torch.equal(p, again.state_dict()[name]), name
     keys = ("epoch", "step", "stage", "train/loss", "val/loss")
-    assert [[row[key] for key in keys] for row in run.metrics()] == [[r[key] for key in keys] for r in rerun.metrics()]
+    assert [[row[key] for key in keys] for row in rows_of(run)] == [[r[key] for key in keys] for r in rows_of(rerun)]
     assert state.best_epoch == whole.best_epoch
 
 
@@ -137,7 +137,7 @@ def test_patience_ends_a_stage_and_not_the_training(tmp_path, monkeypatch):
     scores = iter([(1.0, 0.5), (1.0, 0.4), (1.0, 0.6)])
     monkeypatch.setattr(Classification, "score", lambda *_: next(scores))
     state, _, run = trained(tmp_path / "run", staged(stages))
-    assert [row["stage"] for row in run.metrics()] == [1, 1, 2]
+    assert [row["stage"] for row in rows_of(run)] == [1, 1, 2]
     assert state.best_epoch == 3
 
 

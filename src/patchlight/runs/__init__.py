@@ -1,7 +1,7 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
 from patchlight.runs.arrays import Insight, Reconstructions, Samples, Snapshots
-from patchlight.runs.folder import RESULTS, Run, config_differences, kept_epoch, kept_row
+from patchlight.runs.folder import Run, config_differences, kept_epoch
 from patchlight.runs.records import (
     DataFacts,
     Environment,
@@ -22,7 +22,6 @@ from patchlight.runs.records import (
 )
 
 __all__ = [
-    "RESULTS",
     "DataFacts",
     "Environment",
     "Epoch",
@@ -46,5 +45,4 @@ __all__ = [
     "Weights",
     "config_differences",
     "kept_epoch",
-    "kept_row",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.runs.arrays import Arrays, Insight, Reconstructions, Samples, Snapshots
-from patchlight.runs.codec import RecordError
+from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
     FORMAT,
     Environment,
@@ -45,7 +45,6 @@ RESULT_TYPES: dict[str, type[EvalResult] | type[ReconstructionResult]] = {
     "classify": EvalResult,
     "reconstruct": ReconstructionResult,
 }
-RESULTS = {task: FILES[kind] for task, kind in RESULT_TYPES.items()}
 FileT = TypeVar("FileT", bound="RunFile | Arrays")
 # All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
@@ -132,7 +131,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return any((self.path / name).is_file() for name in RESULTS.values())
+        return any(self.has(kind) for kind in RESULT_TYPES.values())
 
     @property
     def resume_command(self) -> str:
@@ -181,9 +180,9 @@ class Run:
         """Write the record's file, whole or not at all, with the number of today's format."""
         name = FILES[type(record)]
         if isinstance(record, Arrays):
-            self.write_arrays(name, record.to_arrays())
+            self._write_arrays(name, record.to_arrays())
         else:
-            self.write_json(name, replace(record, format=FORMAT).to_json())
+            self._write_json(name, replace(record, format=FORMAT).to_json())
 
     def epochs(self) -> list[Epoch]:
         """The lines of `metrics.jsonl`; an empty list before the first. Raises PatchlightError, naming the line."""
@@ -213,37 +212,10 @@ class Run:
         """
         return self.read(RESULT_TYPES[self.config().train.task])
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far; an empty list before the first."""
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                raise PatchlightError(f"{path}, line {number}, is not JSON; remove the line") from None
-        return rows
-
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """`environment.json` or `eval.json`. Raises PatchlightError where it is missing or no JSON."""
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise PatchlightError(f"{path} is missing; is the run finished? `patchlight train ... --resume`") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PatchlightError(f"{path} is not valid JSON: {error}") from None
-
-    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+    def _write_json(self, name: str, data: Mapping[str, JSON]) -> None:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
-    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """`samples.npz` or `insight.npz`: what the report shows."""
+    def _write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         part = self.path / f".{name}.part.npz"
         np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
         part.replace(self.path / name)
@@ -278,12 +250,6 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
         raise RecordError("it is no .npz of plain arrays") from None
-
-
-def kept_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
-    """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
-    best = [row for row in rows if row.get("best")] if config.train.select == "best" else []
-    return next(reversed(best or rows), None)
 
 
 def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
