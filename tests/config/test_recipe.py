@@ -54,7 +54,7 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
     ("data", "message"),
     [
         ({"trian": {}}, "unknown section [trian]; did you mean 'train'?"),
-        ({"train": {"epoch": 3}}, "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        ({"train": {"epoch": 3}}, "unknown field 'train.epoch'; did you mean 'train.epochs'?"),
         ({"train": {"batch_size": "3"}}, "train.batch_size must be a whole number, not '3'"),
         ({"train": {"batch_size": True}}, "train.batch_size must be a whole number, not True"),
         ({"train": {"batch_size": 0}}, "train.batch_size must be at least 1, not 0"),
@@ -116,7 +116,7 @@ def test_command_line_words_become_typed_values():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'train.epochs'?"),
         ("trian.epochs", "3", "unknown setting 'trian.epochs'; did you mean 'train.epochs'?"),
         ("train.epochs", "many", "train.epochs must be a number, not 'many'"),
         ("train.epochs", [3], "train.epochs must be a number, not [3]"),

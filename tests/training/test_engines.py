@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from small import rows_of, small_config, small_splits, stopped_at_save
+from small import rows_of, run_fit, small_config, small_splits, stopped_at_save
 
 from patchlight.cli.main import main
 from patchlight.config import config_from_dict
 from patchlight.errors import UsageError
-from patchlight.runs import Run
+from patchlight.runs import Run, Snapshots
 from patchlight.runs.folder import CONTENTS
 from patchlight.training.fit import fit
 from patchlight.training.loop import Trainer
@@ -141,3 +142,15 @@ def test_its_run_ends_in_the_same_report(tmp_path, capsys):
         )
         assert {p.name for p in path.iterdir()} <= set(CONTENTS)
     assert pages["hf"]["loss"] == pytest.approx(pages["loop"]["loss"], rel=1e-4)
+
+
+def test_precision_of_steps_is_not_that_of_what_follows_an_epoch(tmp_path):
+    """In bf16 the steps are autocast; the maps of snapshots, which are in fp32, are not disturbed."""
+    _, run = run_fit(
+        tmp_path,
+        train={"engine": "hf", "precision": "bf16", "batch_size": 16},
+        optim={"name": "adamw"},
+        explain={"snapshots_every": 1},
+    )
+    assert len(run.epochs()) == 2
+    assert run.read(Snapshots).maps.dtype == np.float32

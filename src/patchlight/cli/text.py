@@ -349,7 +349,7 @@ def faithfulness_table(result: Faithfulness) -> str:
     rows = [
         (
             row.method + ("" if row.by_class else " (blind)"),
-            *(_with_interval(row.scores[key]) for key in measures),
+            *(_with_interval(row.scores[key], result.n) for key in measures),
             f"{row.ms:.2f}",
             "-" if row.ratio is None else f"{row.ratio:.1f}",
         )
@@ -357,10 +357,14 @@ def faithfulness_table(result: Faithfulness) -> str:
     ]
     header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
-    return f"{result.n:,} images, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
+    images = f"{result.n:,} image{'' if result.n == 1 else 's'}"
+    return f"{images}, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
 
 
-def _with_interval(score: Interval) -> str:
+def _with_interval(score: Interval, images: int) -> str:
+    """A mean and half of its interval, which one image does not have."""
+    if images == 1:
+        return f"{score.mean:.2f}".replace("0.", ".")
     half = max(score.high - score.mean, score.mean - score.low)
     return f"{score.mean:.2f} ±{half:.2f}".replace("0.", ".")
 

@@ -212,7 +212,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
             raise UsageError(f"unknown setting '{key}'; {did_you_mean(key, [info.key for info in describe_fields()])}")
         hints = typing.get_type_hints(SECTIONS[section], include_extras=True)
         if name not in hints:
-            raise UsageError(f"unknown field '{key}'; {did_you_mean(name, hints)}")
+            raise UsageError(f"unknown field '{key}'; {did_you_mean(key, [f'{section}.{field}' for field in hints])}")
         kind = kind_of(hints[name])
         word = "none" if value is None else str(value).lower()
         if word == "none" and kind.optional and "none" not in kind.choices:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from patchlight.machine.compat import use_one_gpu
+from patchlight.machine.device import autocast
 from patchlight.training.loop import Trainer
 from patchlight.training.optim import update_average
 from patchlight.training.state import StopSignal
@@ -35,7 +36,6 @@ def run(trainer: Trainer, stop: StopSignal) -> None:
             per_device_train_batch_size=stage.batch_size,
             max_grad_norm=stage.config.optim.grad_clip,
             seed=stage.config.train.seed,
-            bf16=stage.precision == "bf16",
             use_cpu=stage.device.type == "cpu",
             save_strategy="no",
             logging_strategy="no",
@@ -82,10 +82,11 @@ class HuggingFaceTrainer(transformers.Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: StepNumber, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        state = self.ours.state
-        self.ours.stage.train_mode()  # Hugging Face's puts frozen parts in training mode, too
+        state, stage = self.ours.state, self.ours.stage
+        stage.train_mode()  # Hugging Face's puts frozen parts in training mode, too
         images, targets, labels = self.ours.begin_step(state.epoch, state.step)
-        output = model(images)
+        with autocast(stage.precision, stage.device):  # the library's own would stay on for validation and maps
+            output = model(images)
         loss, correct = self.task.loss(output, images, targets, labels)
         self.loss = loss.detach()
         self.correct = torch.zeros_like(self.loss) if correct is None else correct
