@@ -127,7 +127,9 @@ def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
         known = {f.name for f in dataclasses.fields(SECTIONS[name])}
         for key in values:
             if key not in known:
-                raise UsageError(f"{origin}: unknown field '{name}.{key}'; {did_you_mean(key, known)}")
+                raise UsageError(
+                    f"{origin}: unknown field '{name}.{key}'; {did_you_mean(f'{name}.{key}', [f'{name}.{field}' for field in known])}"
+                )
         try:
             sections[name] = SECTIONS[name](**values)
         except UsageError as error:
