@@ -124,12 +124,10 @@ def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
             raise UsageError(f"{origin}: unknown section [{name}]; {did_you_mean(name, SECTIONS)}")
         if not isinstance(values, dict):
             raise UsageError(f"{origin}: '{name}' is a section; write [{name}] with its fields below")
-        known = {f.name for f in dataclasses.fields(SECTIONS[name])}
-        for key in values:
+        known = {f"{name}.{f.name}" for f in dataclasses.fields(SECTIONS[name])}
+        for key in (f"{name}.{key}" for key in values):
             if key not in known:
-                raise UsageError(
-                    f"{origin}: unknown field '{name}.{key}'; {did_you_mean(f'{name}.{key}', [f'{name}.{field}' for field in known])}"
-                )
+                raise UsageError(f"{origin}: unknown field '{key}'; {did_you_mean(key, known)}")
         try:
             sections[name] = SECTIONS[name](**values)
         except UsageError as error:
