@@ -1,0 +1,53 @@
+"""Pages say what is so: links lead somewhere, from outside the repository too, and marked code runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+HERE = re.compile(
+    r"https://(?:github\.com|raw\.githubusercontent\.com)/patchlight/patchlight/(?:blob/)?main/([^#)\s]+)"
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CHECKED = re.compile(r"<!-- check: python -->\n```python\n(.*?)```", re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that GitHub gives the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        target, _, anchor = link.partition("#")
+        if found := HERE.match(link):
+            assert (ROOT / found[1]).exists(), link
+        elif not link.startswith("http"):
+            assert page.name != "README.md" or not target, f"{link} leads nowhere outside the repository"
+            place = (page.parent / target).resolve() if target else page
+            assert place.exists(), link
+            assert not anchor or anchor in anchors(place), link
+
+
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    """Its blocks one after the other, as the page says."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    blocks = CHECKED.findall((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+    assert len(blocks) >= 4
+    small = '"train.epochs": 0.2, "explain.faithfulness": 0, "eval.gallery": 2, "data.test_per_class": 5'
+    names: dict[str, object] = {}
+    for block in blocks:
+        code = block.replace('"train.epochs": 5', small).replace('method="all"', 'method="chefer"')
+        exec(compile(code, "python.md", "exec"), names)
+    assert (tmp_path / "map.png").is_file()
+    assert (tmp_path / "runs" / "mine" / "explain" / "maps.png").is_file()
