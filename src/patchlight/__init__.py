@@ -8,8 +8,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# name: the module that defines it
+# name: the module that defines it. First the commands, each with its file.
 _EXPORTS = {
+    "train": "patchlight.commands.train",
+    "evaluate": "patchlight.commands.evaluate",
+    "predict": "patchlight.commands.predict",
+    "explain": "patchlight.commands.explain",
+    "probe": "patchlight.commands.probe",
+    "export": "patchlight.commands.export",
+    "push": "patchlight.commands.push",
+    "compare": "patchlight.commands.compare",
+    "audit": "patchlight.commands.audit",
+    "doctor": "patchlight.commands.doctor",
+    "report": "patchlight.commands.report",
     "Config": "patchlight.config",
     "load_recipe": "patchlight.config",
     "recipe_names": "patchlight.config",
@@ -26,18 +37,7 @@ _EXPORTS = {
     "load_model": "patchlight.models",
     "save_model": "patchlight.models",
     "record_attention": "patchlight.explanation.capture",
-    "explain": "patchlight.commands.explain",
     "METHODS": "patchlight.explanation.methods",
-    "train": "patchlight.commands.train",
-    "evaluate": "patchlight.commands.evaluate",
-    "predict": "patchlight.commands.predict",
-    "probe": "patchlight.commands.probe",
-    "export": "patchlight.commands.export",
-    "push": "patchlight.commands.push",
-    "compare": "patchlight.commands.compare",
-    "audit": "patchlight.commands.audit",
-    "doctor": "patchlight.commands.doctor",
-    "report": "patchlight.commands.report",
 }
 
 __all__ = sorted([*_EXPORTS, "__version__"])

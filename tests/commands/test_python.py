@@ -52,3 +52,5 @@ def test_each_verb_from_python(tmp_path, monkeypatch):
     model, card = patchlight.load_model(run.path)
     images = card.to_input(patchlight.load_splits(run.config().data).test.images[:2])
     assert patchlight.explain(model, images).maps.shape[0] == 2
+    explained = patchlight.explain(run, ["photo.png"], out="maps")
+    assert [image.image for image in explained.images] == ["photo.png"]

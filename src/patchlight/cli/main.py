@@ -12,13 +12,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
 from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import Interrupted, PatchlightError, UsageError, did_you_mean
 from patchlight.units import SPACE
+
+if TYPE_CHECKING:
+    from patchlight.commands.explain import RunExplanation
+    from patchlight.runs import Faithfulness
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -121,7 +125,7 @@ def explain_or_measure(
     count: int | None,
     out: Path | None,
     device: str,
-) -> Any:
+) -> RunExplanation | Faithfulness:
     """`patchlight explain`, which with --faithfulness measures the methods instead."""
     if count is not None and count < 1:
         raise UsageError(f"--count must be at least 1, not {count}")
@@ -136,8 +140,9 @@ def explain_or_measure(
     numbers = layer_numbers(layers)
     from patchlight.commands import explain
 
+    given_count = {} if count is None else {"count": count}
     if faithfulness:
-        return explain.faithfulness(run, method=method or "all", count=count or 500, device=device, out=out)
+        return explain.faithfulness(run, method=method or "all", device=device, out=out, **given_count)
     return explain.explain(
         run,
         images,

@@ -46,9 +46,9 @@ def interval(bounds: tuple[float, float], between: str = " to ") -> str:
     return f"{100 * bounds[0]:.2f}{between}{100 * bounds[1]:.2f}"
 
 
-def as_json(result: Any) -> Any:
-    """Plain data for JSON, of any result that can tell them."""
-    return result if isinstance(result, dict) else result.to_json()
+def as_json(result: Any) -> dict[str, Any]:
+    """Plain data for JSON."""
+    return result.to_json()
 
 
 def trained_text(run: Run) -> str:
