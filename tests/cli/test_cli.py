@@ -19,7 +19,7 @@ from patchlight.cli.parser import VERBS, split_settings
         (["train"], 2, "the following arguments are required: recipe; see `patchlight train --help`"),
         (["train", "quikstart"], 2, "no recipe 'quikstart'; did you mean 'quickstart'?"),
         (["train", "quickstart", "--epochs", "3"], 2, "unknown argument '--epochs'; did you mean '--train.epochs'?"),
-        (["train", "quickstart", "--train.epoch", "3"], 2, "unknown field 'train.epoch'; did you mean 'epochs'?"),
+        (["train", "quickstart", "--train.epoch", "3"], 2, "unknown field 'train.epoch'; did you mean 'train.epochs'?"),
         (["train", "quickstart", "--resume", "--overwrite"], 2, "give one of them"),
         (["train", "quickstart", "--overwrit"], 2, "unknown argument '--overwrit'; did you mean '--overwrite'?"),
         (["train", "quickstart", "--model.name", "vit-tinny"], 2, "no model 'vit-tinny'; did you mean 'vit-tiny'?"),
