@@ -126,7 +126,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
 
 def test_its_report(run, capsys):
     page = (run / "report.html").read_text()
-    assert "What it painted" in page
+    assert "What it reconstructed" in page
     assert "by reconstructing the 75 % of each image" in page.replace("\u202f", " ").replace("\u00a0", " ")
     assert "No test result yet" not in page
     assert (run / "figures" / "painted.png").is_file()
