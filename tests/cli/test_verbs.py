@@ -88,7 +88,7 @@ def test_every_command_takes_debug(name, capsys):
     assert "--debug" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("by", ["option", "variable"])
+@pytest.mark.parametrize("by", ["option", "first", "variable"])
 def test_debug_shows_where_an_error_comes_from(tmp_path, monkeypatch, capsys, by):
     """The error that the user reads, and the one below it that the sentence was made of."""
     (tmp_path / "broken.toml").write_text("this is no TOML")
@@ -96,8 +96,8 @@ def test_debug_shows_where_an_error_comes_from(tmp_path, monkeypatch, capsys, by
     assert main(words) == 2
     plain = capsys.readouterr().err
     assert plain.count("\n") == 1
-    if by == "option":
-        words.insert(1, "--debug")
+    if by != "variable":
+        words.insert(1 if by == "option" else 0, "--debug")
     else:
         monkeypatch.setenv("PATCHLIGHT_DEBUG", "1")
     assert main(words) == 2

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("PATCHLIGHT_DEBUG", "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]  # wherever it stands
     for stream in (sys.stdout, sys.stderr):  # a class or a file may have a name that the terminal cannot write
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
