@@ -24,3 +24,9 @@ def here(tmp_path, monkeypatch) -> Path:
     """An empty folder that is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_slides(monkeypatch):
+    """For a test of the page alone: the PNG files, half of the time, are empty."""
+    monkeypatch.setattr("patchlight.reporting.page.png", lambda figure, theme, description: b"")

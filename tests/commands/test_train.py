@@ -123,7 +123,7 @@ def test_a_saved_config_is_a_recipe(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_trains_two_steps(name, tmp_path):
+def test_every_recipe_trains_two_steps(name, tmp_path, no_slides):
     """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's,
     but for weights of a hub, in whose place stand small ones of the same format.
     """

@@ -50,12 +50,6 @@ def report(run):
     return Page(build_report(run).read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def no_slides(monkeypatch):
-    """For a test of the page alone: the PNG files, half of the time, are empty."""
-    monkeypatch.setattr("patchlight.reporting.page.png", lambda figure, theme, description: b"")
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "quickstart")
