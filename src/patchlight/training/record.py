@@ -14,7 +14,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError
 from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
-from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts, Weights
+from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts
 from patchlight.training.setup import Setup
 from patchlight.training.state import TrainState
 from patchlight.units import percent
@@ -55,12 +55,10 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
 def describe_model(setup: Setup) -> ModelFacts:
     """The model as it is before the first stage, and how many parameters each stage trains."""
     size = count(setup.model, setup.card.img_size)
-    trainable = []
-    for stage in setup.stages:
-        params = dict(setup.model.named_parameters())
-        trainable.append(sum(params[name].numel() for name in stage.trainable))
-    weights = Weights.from_json(setup.card.source.to_json()) if setup.card.source else None
-    return ModelFacts(**{**size.to_json(), "name": setup.card.name, "trainable": tuple(trainable), "weights": weights})
+    params = dict(setup.model.named_parameters())
+    trainable = tuple(sum(params[name].numel() for name in stage.trainable) for stage in setup.stages)
+    card = setup.card
+    return ModelFacts(**{**size.to_json(), "name": card.name, "trainable": trainable, "weights": card.source})
 
 
 def describe_data(source: str, data: Splits) -> DataFacts:
