@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 from patchlight.config import DEFAULT_METHOD
@@ -190,5 +189,7 @@ def interval(values: Iterable[Tensor]) -> Interval:
     mean = float(sample.mean())
     if np.ptp(sample) == 0:
         return Interval(mean=mean, low=mean, high=mean)
+    from scipy.stats import bootstrap  # slow to import, and only this table needs it
+
     ends = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0).confidence_interval
     return Interval(mean=mean, low=float(ends.low), high=float(ends.high))

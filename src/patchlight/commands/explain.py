@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from patchlight.analysis.faithfulness import assess, measure_faithfulness
@@ -21,13 +20,15 @@ from patchlight.data.decode import load_image
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation import methods
 from patchlight.explanation.methods import METHODS, Explanation, find_method
-from patchlight.figures import boards, inside, style
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import load_classifier
 from patchlight.models.anatomy import Anatomy, dissect
 from patchlight.runs import Faithfulness, Run, Samples
 from patchlight.runs.codec import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_SHOWN = 12  # images of a run when none are named
 NOT_ALWAYS = ("layer_likeness.png", "heads-layer*.png")  # figures that not every call draws
@@ -230,6 +231,8 @@ def describe_images(subject: Subject, image_names: Sequence[str], targets: Tenso
 
 def draw(subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None) -> dict[str, Figure]:
     """Every figure by its name; `maps` (S, r, c) by method, `layers` as in `explain`."""
+    from patchlight.figures import boards, inside  # not for a bare model, which needs no matplotlib
+
     names, first = subject.card.class_names, next(iter(maps))
     preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
     true = preds if subject.labels is None else [names[label] for label in subject.labels]
@@ -256,6 +259,8 @@ def draw(subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int]
 
 def write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
     """Write each figure as NAME.png and return the paths by name."""
+    from patchlight.figures import style
+
     for old in (path for pattern in NOT_ALWAYS for path in folder.glob(pattern)):
         old.unlink()  # of other images, or of other layers
     paths = {name: folder / f"{name}.png" for name in figures}
