@@ -21,6 +21,7 @@ from patchlight.runs import Run
 from patchlight.training import fit as fitting
 from patchlight.training.checkpoint import list_checkpoints
 from patchlight.training.loop import Trainer
+from patchlight.training.schedule import momentum
 from patchlight.training.setup import prepare
 from patchlight.training.state import StopSignal
 from patchlight.training.tasks import Classification
@@ -160,6 +161,17 @@ def test_a_few_steps_are_the_textbooks(tmp_path):
         assert correct.item() == (logits.argmax(1) == batch.targets).sum().item()
     for ours, theirs in zip(stage.model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cycle_of_momentum_reaches_the_optimizer(tmp_path):
+    schedule = {"name": "onecycle", "cycle_momentum": True}
+    trainer = start(tmp_path, schedule=schedule, optim={"lr": 1e-3}, train={"epochs": 3})
+    (optimizer,), total = trainer.stage.optimizers, trainer.state.total_steps
+    for step in range(total):
+        trainer.train_step(*divmod(step, trainer.stage.steps_per_epoch))
+        expected = momentum(step, total, trainer.stage.config.schedule)
+        assert {group["betas"] for group in optimizer.param_groups} == {(expected, 0.999)}
+    assert expected == pytest.approx(0.95)
 
 
 def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,8 @@ from patchlight.training.optim import (
     OPTIMIZERS,
     build_optimizers,
     clip_gradients,
+    scaled_rates,
+    set_momentum,
     trained_parts,
     update_average,
 )
@@ -74,6 +77,35 @@ def test_every_setting_reaches_its_optimizer():
     assert sorted(names[id(p)] for p in kernels["params"]) == sorted(stem)
     assert stem
     assert {group["betas"] for group in rest.param_groups} == {(0.7, 0.8)}
+
+
+def test_one_parameter_group_as_torchs():
+    """`AdamW(model.parameters())`: all parameters decay, in one group, and a step is torch's own."""
+    model = VisionTransformer(**SMALL)
+    twin = copy.deepcopy(model)
+    config = OptimConfig(lr=1e-2, weight_decay=0.3, decay_all=True)
+    (ours,), theirs = build_optimizers(model, config), torch.optim.AdamW(twin.parameters(), lr=1e-2, weight_decay=0.3)
+    assert len(ours.param_groups) == 1
+    for optimizer, net in ((ours, model), (theirs, twin)):
+        net(torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)).square().sum().backward()
+        optimizer.step()
+    for (name, mine), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_rates_are_scaled_with_the_batch():
+    config = OptimConfig(lr=5e-4, lr_base_size=512, muon_lr=0.02, muon_conv_lr=0.06)
+    scaled = scaled_rates(config, 1024)
+    assert (scaled.lr, scaled.muon_lr, scaled.muon_conv_lr) == (1e-3, 0.04, 0.12)
+    assert scaled_rates(replace(config, lr_base_size=None), 1024) == replace(config, lr_base_size=None)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_momentum_of_every_optimizer_can_be_set(name):
+    for optimizer in build_optimizers(VisionTransformer(**SMALL), OptimConfig(name=name)):
+        for group in optimizer.param_groups:
+            set_momentum(group, 0.42)
+            assert group["betas"] == (0.42, 0.999) if "betas" in group else group["momentum"] == 0.42
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

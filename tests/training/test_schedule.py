@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import transformers
 
 from patchlight.config import ScheduleConfig
-from patchlight.training.schedule import SHAPES, learning_rate, warmup_steps
+from patchlight.training.schedule import SHAPES, learning_rate, momentum, warmup_steps
 
 TOTAL, WARMUP, PEAK = 50, 7, 3e-3
 
@@ -37,7 +38,7 @@ def rates_of(make) -> list[float]:
         ("constant", {}, lambda o: transformers.get_constant_schedule_with_warmup(o, WARMUP)),
         (
             "cosine_restarts",
-            {"cycles": 3},
+            {"cycles": 3, "restart_warmup": False},
             lambda o: transformers.get_cosine_with_hard_restarts_schedule_with_warmup(o, WARMUP, TOTAL, 3),
         ),
     ],
@@ -46,16 +47,42 @@ def test_against_hugging_face(name, fields, make):
     assert rates(name, **fields) == pytest.approx(rates_of(make), abs=1e-12)
 
 
-@pytest.mark.parametrize("pct_start", [0.1, 0.3, 0.75])
-def test_onecycle_against_torch(pct_start):
-    def make(optimizer):
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, PEAK, total_steps=TOTAL + 1, pct_start=pct_start, cycle_momentum=False
-        )
+@pytest.mark.parametrize(("cycles", "warmup", "min_lr"), [(3, 5, 1e-4), (2, 0, 0.0), (1, 7, 1e-6)])
+def test_every_cycle_has_its_warmup(cycles, warmup, min_lr):
+    """Each cycle is torch's linear warm-up followed by its cosine; the second and later ones begin at min_lr."""
+    length = 20
+    config = ScheduleConfig(name="cosine_restarts", cycles=cycles, min_lr=min_lr)
+    ours = [learning_rate(step, cycles * length, PEAK, config, warmup) for step in range(cycles * length)]
+    for cycle in range(cycles):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, length - warmup, eta_min=min_lr)
+        for step in range(warmup, length):
+            assert ours[cycle * length + step] == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+            optimizer.step()
+            fall.step()
+        start = min_lr if cycle else 0.0
+        rise = [start + (PEAK - start) * step / max(1, warmup) for step in range(warmup)]
+        assert ours[cycle * length :][:warmup] == pytest.approx(rise, abs=1e-12)
+    if warmup:  # without jumps: no step up is larger than one of the warm-up
+        assert max(after - before for before, after in itertools.pairwise(ours)) <= PEAK / warmup + 1e-12
 
-    config = ScheduleConfig(name="onecycle", pct_start=pct_start)
-    ours = [learning_rate(step, TOTAL + 1, PEAK, config) for step in range(TOTAL)]
-    assert ours == pytest.approx(rates_of(make), abs=1e-12)
+
+@pytest.mark.parametrize("pct_start", [0.1, 0.3, 0.75])
+def test_onecycle_and_its_momentum_against_torch(pct_start):
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(adamw, PEAK, total_steps=TOTAL + 1, pct_start=pct_start)
+    config = ScheduleConfig(name="onecycle", pct_start=pct_start, cycle_momentum=True)
+    for step in range(TOTAL):
+        group = adamw.param_groups[0]
+        assert learning_rate(step, TOTAL + 1, PEAK, config) == pytest.approx(group["lr"], abs=1e-12)
+        assert momentum(step, TOTAL + 1, config) == pytest.approx(group["betas"][0], abs=1e-12)
+        adamw.step()
+        theirs.step()
+
+
+def test_momentum_is_left_alone_unless_it_is_asked_for():
+    assert momentum(3, TOTAL, ScheduleConfig(name="onecycle")) is None
+    assert momentum(3, TOTAL, ScheduleConfig(name="cosine", cycle_momentum=True)) is None
 
 
 def test_onecycle_of_any_length():

@@ -108,3 +108,23 @@ def test_each_thing_is_built_once(tmp_path, monkeypatch):
     state, _ = run_fit(tmp_path, train={"teacher": str(teacher.path)}, stages=stages)
     assert state.epochs_done == 3
     assert sorted(built) == ["Teacher", *["build_optimizers"] * 3, "load_backbone", "resize_model"]
+
+
+def test_a_rate_for_another_batch_size_is_scaled_and_said(capsys):
+    config = small_config(optim={"lr": 1e-3, "lr_base_size": 96}, train={"batch_size": 12})
+    (stage,) = prepare(config, small_splits()).stages
+    assert stage.config.optim.lr == pytest.approx(1e-3 / 8)
+    assert {group["peak_lr"] for group in stage.optimizers[0].param_groups} == {stage.config.optim.lr}
+    assert "optim.lr 0.001 for batches of 96 is 0.000125 for batches of 12" in capsys.readouterr().err
+
+
+def test_a_cycle_of_momentum_is_onecycles():
+    with pytest.raises(UsageError, match="cycle_momentum is for"):
+        prepare(small_config(schedule={"name": "cosine", "cycle_momentum": True}), small_splits())
+
+
+@pytest.mark.parametrize(("cycles", "length"), [(1, "all 8"), (2, "a cycle of 4")])
+def test_a_warmup_that_is_too_long_is_said(tmp_path, capsys, cycles, length):
+    schedule = {"name": "cosine_restarts", "cycles": cycles, "warmup_steps": 8 // cycles}
+    run_fit(tmp_path, schedule=schedule, train={"epochs": 2, "batch_size": 12})
+    assert f"the warm-up of {8 // cycles} steps is not over after {length}" in capsys.readouterr().err

@@ -198,6 +198,11 @@ class OptimConfig(Section):
         str, "the optimizer; muon is for the matrices of the blocks, with adamw for all else", OPTIMIZER_NAMES
     ] = "adamw"
     lr: Annotated[float, "peak learning rate; under muon, of what it leaves to adamw", POSITIVE] = 1e-3
+    lr_base_size: Annotated[
+        int | None,
+        "batch size that the peak rates are for: they are multiplied by train.batch_size / this; unset: not scaled",
+        COUNT,
+    ] = None
     layer_decay: Annotated[
         float, "a block's learning rate as a share of the next block's; 1 gives all the same", Range(0, 1, above=True)
     ] = 1.0
@@ -206,6 +211,10 @@ class OptimConfig(Section):
         "weight decay, decoupled but in sgd; not on norms, biases, tokens, positions, nor under muon a stem's kernels",
         NOT_NEGATIVE,
     ] = 0.05
+    decay_all: Annotated[
+        bool,
+        "weight decay on norms, biases, tokens and positions, too: all parameters are one group, as torch has them",
+    ] = False
     beta1: Annotated[float, "adamw: share of its running mean of gradients that a step keeps", PROPER_RATE] = 0.9
     beta2: Annotated[float, "adamw: share of its running mean of squared gradients that a step keeps", NEARLY_ONE] = (
         0.999
@@ -239,7 +248,13 @@ class ScheduleConfig(Section):
         float, "learning rate at the end of linear and cosine, and of each cycle of cosine_restarts", NOT_NEGATIVE
     ] = 0.0
     cycles: Annotated[int, "cosine_restarts: how often the rate falls from the peak", COUNT] = 1
+    restart_warmup: Annotated[
+        bool, "cosine_restarts: begin every cycle with the warm-up, from min_lr; false: only the first, then jumps"
+    ] = True
     pct_start: Annotated[float, "onecycle: share of training in which the rate rises", Range(0.001, 0.999)] = 0.3
+    cycle_momentum: Annotated[
+        bool, "onecycle: momentum (adamw's beta1) falls from 0.95 to 0.85 while the rate rises, then goes back"
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ def check_recipe(config: Config) -> None:
     device = resolve_device(train.device)
     for stage in stages:
         check_augment(stage.augment)
+        if stage.schedule.cycle_momentum and stage.schedule.name != "onecycle":
+            raise UsageError("schedule.cycle_momentum is for schedule.name = onecycle; set one or leave out the other")
     if train.compile:
         check_compile(device)
     if train.cuda_graphs and not (train.compile and device.type == "cuda"):

@@ -48,8 +48,10 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
     warmup, total = warmup_steps(schedule, per_epoch, state.total_steps), state.total_steps
-    if warmup >= total and schedule.name != "onecycle":
-        yield f"the warm-up of {warmup} steps is not over after all {total}: the peak is not reached"
+    cycles = schedule.cycles if schedule.name == "cosine_restarts" and schedule.restart_warmup else 1
+    if warmup * cycles >= total and schedule.name != "onecycle":
+        length = f"all {total}" if cycles == 1 else f"a cycle of {total / cycles:,.0f}"
+        yield f"the warm-up of {warmup} steps is not over after {length}: the peak is not reached"
 
 
 def step_line(loss: float, accuracy: float | None, lr: float, images_per_s: float) -> str:

@@ -26,8 +26,8 @@ from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
 from patchlight.training.lines import epoch_label, epoch_line, step_line
-from patchlight.training.optim import clip_gradients, update_average
-from patchlight.training.schedule import learning_rate, warmup_steps
+from patchlight.training.optim import clip_gradients, set_momentum, update_average
+from patchlight.training.schedule import learning_rate, momentum, warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, diverged
@@ -172,13 +172,16 @@ class Trainer:
         return self.state.progress * self.state.total_steps
 
     def _set_rates(self, position: float) -> None:
-        """Give every group of parameters its learning rate."""
+        """Give every group of parameters its learning rate, and the momentum that the schedule may set."""
         total, schedule = self.state.total_steps, self.stage.config.schedule
+        cycled = momentum(position, total, schedule)
         self._lr = learning_rate(position, total, self.stage.config.optim.lr, schedule, self._warmup)
         for optimizer in self.stage.optimizers:
             for group in optimizer.param_groups:
                 lr = learning_rate(position, total, group["peak_lr"], schedule, self._warmup)
                 group["lr"] = group["lr_scale"] * lr
+                if cycled is not None:
+                    set_momentum(group, cycled)
 
     def _is_strong(self, position: float) -> bool:
         """Policies, erasing and mixing are on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,9 +31,9 @@ class Part:
     is_kernel: bool  # of a convolutional stem, which is a matrix to Muon
 
 
-def trained_parts(model: nn.Module, layer_decay: float = 1.0) -> list[Part]:
+def trained_parts(model: nn.Module, layer_decay: float = 1.0, *, decay_all: bool = False) -> list[Part]:
     """The parameters that are trained. Matrices and kernels decay; norms and biases, which are vectors, tokens and
-    positions do not.
+    positions do so with `decay_all` only.
 
     With `layer_decay` below 1 a parameter's rates fall with each block that lies between it and the head (Clark et al.
     2020, ELECTRA; Bao et al. 2022, BEiT).
@@ -45,7 +45,7 @@ def trained_parts(model: nn.Module, layer_decay: float = 1.0) -> list[Part]:
         Part(
             parameter=p,
             scale=layer_decay ** (top - depths[name]),
-            decayed=p.ndim > 1 and name not in structure.no_decay,
+            decayed=decay_all or (p.ndim > 1 and name not in structure.no_decay),
             is_matrix=name in structure.hidden_matrices,
             is_kernel=name in structure.stem_kernels,
         )
@@ -111,7 +111,27 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     """One or two optimizers that together hold every trainable parameter once; each group knows its rates'
     `peak_lr` and `lr_scale`.
     """
-    return OPTIMIZERS[config.name](trained_parts(model, config.layer_decay), config)
+    return OPTIMIZERS[config.name](trained_parts(model, config.layer_decay, decay_all=config.decay_all), config)
+
+
+def scaled_rates(config: OptimConfig, batch_size: int) -> OptimConfig:
+    """The section with its peak rates for batches of `batch_size` images, where it says for which size they were.
+
+    The rates grow linearly with the batch (Goyal et al. 2017, arXiv:1706.02677, section 2.1).
+    """
+    if config.lr_base_size is None:
+        return config
+    times = batch_size / config.lr_base_size
+    rates = {name: times * getattr(config, name) for name in ("lr", "muon_lr", "muon_conv_lr")}
+    return replace(config, lr_base_size=None, **rates)
+
+
+def set_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Give a group of parameters this momentum: in adamw it is beta1."""
+    if "betas" in group:
+        group["betas"] = (momentum, group["betas"][1])
+    else:
+        group["momentum"] = momentum
 
 
 def clip_gradients(model: nn.Module, most: float) -> None:

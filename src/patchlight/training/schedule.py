@@ -30,7 +30,7 @@ def cosine(progress: float, config: ScheduleConfig) -> float:
 
 
 def cosine_restarts(progress: float, config: ScheduleConfig) -> float:
-    """SGDR's eq. 5 with `cycles` cycles of equal length."""
+    """SGDR's eq. 5 with `cycles` cycles of equal length, each of which begins at the peak."""
     return cosine(1.0 if progress >= 1 else progress * config.cycles % 1.0, config)
 
 
@@ -42,6 +42,7 @@ SHAPES: dict[str, Shape] = {
 }
 
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1 / 25e4  # of the peak; torch's OneCycleLR's defaults
+ONECYCLE_MOMENTUM = 0.95, 0.85  # at both ends, and at the peak of the rate; the same
 
 
 def warmup_steps(config: ScheduleConfig, steps_per_epoch: int, total: int) -> int:
@@ -57,23 +58,53 @@ def learning_rate(step: float, total: int, peak: float, config: ScheduleConfig, 
     """The rate at `step` of 0 .. total.
 
     Linear warm-up from 0 at step 0 to `peak` at step `warmup`, then the shape, down to `min_lr` at step `total`.
-    onecycle (Smith & Topin 2018) has its own rise, `pct_start` of all steps long, and ends in step total - 1, as
-    torch's does.
+    cosine_restarts with `restart_warmup` has that in each of its cycles, after the first one from `min_lr`, so that the
+    rate never jumps. onecycle (Smith & Topin 2018) has its own rise, `pct_start` of all steps long, and ends in step
+    total - 1, as torch's does.
     """
-    if config.name == "onecycle":
-        return _onecycle(step, total, peak, config)
-    if step < warmup:
-        return peak * step / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
     floor = min(config.min_lr, peak)
-    return floor + (peak - floor) * SHAPES[config.name](progress, config)
+    if config.name == "onecycle":
+        rise, fall = _onecycle(step, total, config)
+        return peak * (_blend(ONECYCLE_START, 1.0, rise) if rise < 1 else _blend(1.0, ONECYCLE_END, fall))
+    if config.name == "cosine_restarts" and config.restart_warmup:
+        length = total / config.cycles
+        cycle = min(config.cycles - 1, int(step / length))
+        return _cycle(step - cycle * length, length, floor if cycle else 0.0, peak, floor, warmup, cosine, config)
+    return _cycle(step, total, 0.0, peak, floor, warmup, SHAPES[config.name], config)
 
 
-def _onecycle(step: float, total: int, peak: float, config: ScheduleConfig) -> float:
+def momentum(step: float, total: int, config: ScheduleConfig) -> float | None:
+    """The momentum at `step` of 0 .. total where the schedule sets it, as torch's OneCycleLR does; else None."""
+    if config.name != "onecycle" or not config.cycle_momentum:
+        return None
+    most, least = ONECYCLE_MOMENTUM
+    rise, fall = _onecycle(step, total, config)
+    return _blend(most, least, rise) if rise < 1 else _blend(least, most, fall)
+
+
+def _cycle(
+    step: float,
+    length: float,
+    start: float,
+    peak: float,
+    floor: float,
+    warmup: int,
+    shape: Shape,
+    config: ScheduleConfig,
+) -> float:
+    """The rate at `step` of `length`: linear from `start` to `peak` in `warmup` steps, then the shape to `floor`."""
+    if step < warmup:
+        return start + (peak - start) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, length - warmup))
+    return floor + (peak - floor) * shape(progress, config)
+
+
+def _onecycle(step: float, total: int, config: ScheduleConfig) -> tuple[float, float]:
+    """How much of the rise is over, in 0..1, and how much of the fall after it."""
     top = config.pct_start * total - 1
     if step <= top:
-        return peak * _blend(ONECYCLE_START, 1.0, step / max(1e-9, top))
-    return peak * _blend(1.0, ONECYCLE_END, min(1.0, (step - top) / max(1e-9, total - 1 - top)))
+        return step / max(1e-9, top), 0.0
+    return 1.0, min(1.0, (step - top) / max(1e-9, total - 1 - top))
 
 
 def _blend(start: float, end: float, progress: float) -> float:

@@ -24,7 +24,7 @@ from patchlight.progress import say
 from patchlight.runs import Environment
 from patchlight.training.checks import check_data, check_recipe
 from patchlight.training.distill import Teacher
-from patchlight.training.optim import build_optimizers
+from patchlight.training.optim import build_optimizers, scaled_rates
 from patchlight.training.stage import Stage
 from patchlight.training.tasks import TASKS
 from patchlight.training.trainable import frozen_modules, set_trainable
@@ -123,6 +123,7 @@ def build_stage(
     """One stage, of what is trainable in `model` now."""
     train, device = config.train, next(model.parameters()).device
     batch_size = min(train.batch_size, len(data.train))
+    config = scale_rates(config, batch_size)
     steps_per_epoch, epochs = len(data.train) // batch_size, train.epochs
     if train.debug:
         steps_per_epoch, epochs = min(2, steps_per_epoch), 2
@@ -145,6 +146,15 @@ def build_stage(
         trainable=frozenset(name for name, p in model.named_parameters() if p.requires_grad),
         frozen=tuple(frozen_modules(model)),
     )
+
+
+def scale_rates(config: Config, batch_size: int) -> Config:
+    """The recipe with the learning rates for its batches, and a line about them, where it has them for other ones."""
+    optim = scaled_rates(config.optim, batch_size)
+    if optim is not config.optim:
+        base = config.optim
+        say(f"optim.lr {base.lr:g} for batches of {base.lr_base_size} is {optim.lr:g} for batches of {batch_size}")
+    return dataclasses.replace(config, optim=optim)
 
 
 def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:

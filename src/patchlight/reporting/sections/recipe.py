@@ -115,7 +115,7 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
                 ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
                 ("Length", f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"),
                 ("Optimizer", _optimizer(c)),
-                ("Schedule", c.schedule.name + _warmup(c.schedule)),
+                ("Schedule", c.schedule.name + _warmup(c.schedule) + _momentum(c.schedule)),
             ]
         )
     if len(stages) == 1:
@@ -125,10 +125,16 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
 
 def _optimizer(config: Config) -> str:
     optim = config.optim
-    words = [optim.name, f"learning rate {optim.lr:g}", f"weight decay {optim.weight_decay:g}"]
+    per = f" for batches of {optim.lr_base_size}, scaled to these" if optim.lr_base_size else ""
+    decay = f"weight decay {optim.weight_decay:g}{' on all parameters' if optim.decay_all else ''}"
+    words = [optim.name, f"learning rate {optim.lr:g}{per}", decay]
     words += [f"falling by {optim.layer_decay:g} with each block"] if optim.layer_decay < 1 else []
     words += [f"gradient clipped at {optim.grad_clip:g}"] if optim.grad_clip else []
     return ", ".join(words)
+
+
+def _momentum(schedule: ScheduleConfig) -> str:
+    return ", with a cycle of momentum" if schedule.cycle_momentum else ""
 
 
 def _warmup(schedule: ScheduleConfig) -> str:
