@@ -2,13 +2,14 @@
 # make test          set-up and all tests; make check: format, lint, types, architecture
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   all tests with the lowest versions that pyproject.toml allows; make test-newest: with the newest
+# make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30
 # make wheel         the package as a wheel in dist/, installed into an empty environment elsewhere and tried there
 # make clean         away with all that these have made, runs excepted
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench lock test-oldest test-newest wheel clean
+.PHONY: demo test check bench gpu-results lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -33,6 +34,13 @@ SOURCE ?= cifar10
 bench: .venv/.installed-dev
 	$(BIN)/python tools/install.py dev bench
 	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement --source $(SOURCE)
+	$(BIN)/python -m benchmarks.tables
+
+# The five systems' recipes at full length on one GPU: as many as fit into MINUTES, the shortest first, with forecasts.
+# The runs stay in runs/full, so that the same command goes on with what was cut off; the rows go into docs/results.md.
+MINUTES ?= 30
+gpu-results: .venv/.installed-dev
+	$(BIN)/python -m benchmarks full --device cuda --minutes $(MINUTES) --source $(SOURCE) --keep runs/full
 	$(BIN)/python -m benchmarks.tables
 
 # The newest versions that pyproject.toml allows, one of each package for Python 3.11 to 3.13 and every system. torch is

@@ -26,7 +26,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, help="folder of the JSON files (docs/benchmarks; quick: runs/benchmarks)")
     parser.add_argument("--rounds", type=int, help="turns of each contender, or seeds of what trains")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of what trains: the budget of each plan")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="of what trains: the budget of each plan; of `full`: of all"
+    )
     parser.add_argument(
         "--source", default="digits", help="of what trains, and of `startup`: as data.source of a recipe"
     )
@@ -35,13 +37,13 @@ def parse(words: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="of `accuracy`, `ablation` and `breakdown`: ours; may be given several times",
+        help="of `accuracy`, `ablation`, `breakdown` and `full`: ours; may be given several times",
     )
     parser.add_argument(
         "--keep",
         type=Path,
         metavar="DIR",
-        help="of `pretraining`: leave its runs there; the same command goes on with them",
+        help="of `pretraining` and `full`: leave the runs there; the same command goes on with them",
     )
     args = parser.parse_args(words)
     for name in args.names:

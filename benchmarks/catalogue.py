@@ -12,6 +12,7 @@ from benchmarks import (
     agreement,
     breakdown,
     data,
+    full,
     inference,
     memory,
     pretraining,
@@ -40,6 +41,7 @@ CATALOGUE = {
     "breakdown": Benchmark("where the time of a recipe's training step goes", breakdown.run, breakdown.table),
     "startup": Benchmark("help, imports, first step", startup.run, startup.table),
     "accuracy": Benchmark("validation accuracy within a wall-clock budget", accuracy.run, accuracy.table),
+    "full": Benchmark("recipes at full length, as many as fit into the time", full.run, full.table),
     "pretraining": Benchmark(
         "what pre-training and a teacher are worth in equal time", pretraining.run, pretraining.table
     ),

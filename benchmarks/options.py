@@ -23,7 +23,9 @@ class Options:
     minutes: float = 5.0  # the budget of what trains
     source: str = "digits"  # the images of what trains
     recipes: tuple[str, ...] = ()  # ours; empty is the benchmark's own choice
-    keep: Path | None = None  # where the runs of `pretraining` stay, to go on from; None is a folder that goes
+    keep: Path | None = (
+        None  # where the runs of `pretraining` and `full` stay, to go on from; None: the benchmark's own
+    )
 
     def pick(self, full: T, quick: T) -> T:
         """One of two sizes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablation, accuracy, breakdown, pretraining, step
+from benchmarks import ablation, accuracy, breakdown, full, pretraining, step
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Contender, Shape, build, choose_attention, parameters
@@ -22,6 +22,8 @@ from benchmarks.timm_loop import rate
 from patchlight.config import load_recipe, recipe_names
 from patchlight.models import create_model
 from patchlight.models.summary import count
+from patchlight.runs import EvalResult, Run
+from patchlight.training.checkpoint import list_checkpoints
 
 SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
 PART = {
@@ -291,3 +293,37 @@ def test_the_kept_results_name_no_place_of_a_machine():
     for path in (ROOT / "docs" / "benchmarks").glob("*.json"):
         record = json.loads(path.read_text())
         assert without_own_paths(record) == record, path.name
+
+
+def test_recipes_at_full_length_shortest_first_and_never_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(full, "expected_seconds", lambda recipes, options: {"vit-tiny": 30.0, "quickstart": 10.0})
+    options = Options(quick=True, recipes=("vit-base", "vit-tiny", "quickstart"), minutes=5, keep=tmp_path)
+    settings = {"model.depth": "1", "eval.gallery": "2", "explain.faithfulness": "0"}
+    asked, train_for = [], full.train_for
+
+    def train(seconds, path, recipe, words):
+        asked.append(recipe)
+        if recipe == "quickstart":  # for the others no time is left
+            train_for(seconds, path, recipe, words | settings)
+
+    monkeypatch.setattr(full, "train_for", train)
+    rows = full.run(options)["rows"]
+    assert list(rows) == asked == ["quickstart", "vit-tiny", "vit-base"]
+    assert rows["quickstart"]["top1"] == Run.open(tmp_path / "quickstart").read(EvalResult).top1
+    text = full.table(full.run(options))
+    assert asked == ["quickstart", "vit-tiny", "vit-base", "vit-tiny", "vit-base"]
+    assert "| `vit-base` | 0 of 100 | not begun |" in text
+    assert f"| `quickstart` | 2 of 2 | {rows['quickstart']['top1']:.2%} (" in text
+
+
+def test_a_training_that_the_time_cuts_off_can_go_on(tmp_path):
+    words = {"data.source": "digits", "model.depth": "1", "train.epochs": "2000", "train.device": "cpu"}
+    path = tmp_path / "run"
+    for _ in range(8):  # the first seconds are those of imports
+        full.train_for(8.0, path, "quickstart", words)
+        if (path / "checkpoints").is_dir():
+            break
+    assert list_checkpoints(path / "checkpoints")
+    row = full.outcome(path, "quickstart")
+    assert row["top1"] is None
+    assert not full.is_finished(path)

@@ -110,11 +110,11 @@ def _advice(hardware: Hardware, threads: int, has_bf16: bool) -> Iterator[str]:
         yield "musl's malloc makes training on a CPU slow; use a Python for glibc"
 
 
-def forecast(seconds: float, device: str = "auto") -> Iterator[Forecast]:
-    """For each recipe whose source's size is known: what `seconds` of training would hold. One that does not fit into
-    the memory is left out.
+def forecast(seconds: float, device: str = "auto", recipes: Sequence[str] | None = None) -> Iterator[Forecast]:
+    """For each recipe whose source's size is known, or of these `recipes` alone: what `seconds` of training would hold.
+    One that does not fit into the memory is left out.
     """
-    for name in recipe_names():
+    for name in recipe_names() if recipes is None else recipes:
         if can_be_forecast(load_recipe(name)):
             try:
                 yield _forecast(load_recipe(name, {"train.device": device, "train.budget": f"{seconds:g}s"}), seconds)
