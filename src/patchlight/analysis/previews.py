@@ -5,6 +5,7 @@ Shapes: S images, C channels, H W pixels, V views.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,14 @@ class Previews:
     views: np.ndarray  # (s, V, H, W, C) uint8: what the first V epochs make of each
 
 
-def preview(images: ImageSet, config: AugmentConfig, seed: int = 0) -> Previews:
+def preview(images: ImageSet, config: AugmentConfig, seed: int, fill: Sequence[int]) -> Previews:
+    """The first images of every class, and what the first epochs of training by `config` make of some of them.
+
+    `seed` is train.seed; `fill` (C,) of 0..255 is the colour that random erasing paints.
+    """
     pixels, labels = images.gather(first_of_each_class(images, PER_CLASS)[:MOST_SAMPLES])
     originals = pixels[: AUGMENTED * PER_CLASS : PER_CLASS]
-    views = augmented_views(originals, config, seed)
+    views = augmented_views(originals, config, seed, fill)
     shown, before, after = (value.movedim(-3, -1).numpy() for value in (pixels, originals, views))
     return Previews(images=shown, labels=labels.numpy(), originals=before, views=after)
 
@@ -44,11 +49,19 @@ def first_of_each_class(images: ImageSet, count: int) -> torch.Tensor:
     )
 
 
-def augmented_views(pixels: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor:
+def augmented_views(pixels: torch.Tensor, config: AugmentConfig, seed: int, fill: Sequence[int]) -> torch.Tensor:
     """(S, C, H, W) uint8 -> (S, VIEWS, C, H, W): what the first epochs make of each image."""
     indices = torch.arange(len(pixels))
     views = [
-        augment(pixels, indices, config, seed=seed, epoch=epoch, generator=seeded_generator(seed, "augment", epoch))
+        augment(
+            pixels,
+            indices,
+            config,
+            seed=seed,
+            epoch=epoch,
+            generator=seeded_generator(seed, "augment", epoch),
+            fill=fill,
+        )
         for epoch in range(VIEWS)
     ]
     return torch.stack(views, dim=1)

@@ -6,6 +6,7 @@ Shapes: S samples, K classes, H W pixels, (h, w) the patch grid.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from patchlight.models import ModelCard
 from patchlight.models.anatomy import find_anatomy
 from patchlight.runs import Samples
 
+SamplesT = TypeVar("SamplesT", bound=Samples)
+
 # Whose attention a map shows.
 POOLED = {
     "token": "the CLS token",
@@ -30,26 +33,32 @@ POOLED = {
 
 
 def collect_samples(model: nn.Module, card: ModelCard, images: ImageSet, logits: np.ndarray, each: int) -> Samples:
-    """The `each` most confident mistakes and `each` right answers, classes in turn; logits (N, K) of the images (N)."""
-    probs, labels = softmax(logits), images.labels.numpy()
-    wrong, right = most_confident_mistakes(probs, labels, each), right_by_class(probs, labels, each)
-    rows = np.concatenate([wrong, right])
-    pixels, _ = images.gather(torch.from_numpy(rows))
-    samples = Samples(
-        images=pixels.permute(0, 2, 3, 1).numpy(),
-        labels=labels[rows],
-        probs=probs[rows].astype(np.float32),
-        kind=np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
-    )
+    """What `choose_samples` takes, with the last layer's attention where the model has any."""
+    samples = choose_samples(Samples, images, logits, each)
     anatomy = find_anatomy(model)
-    if anatomy is None or not len(rows):
+    if anatomy is None or not len(samples.images):
         return samples
+    pixels = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
     explanation = explain(anatomy, card.to_input(pixels.to(next(model.parameters()).device)), method="attention")
     return replace(
         samples,
         maps=explanation.maps.cpu().numpy().astype(np.float32),
         map_title=f"attention of {POOLED[anatomy.pooling]} in the last layer, mean over heads",
         patch_size=anatomy.patch_size[0],
+    )
+
+
+def choose_samples(record: type[SamplesT], images: ImageSet, logits: np.ndarray, each: int) -> SamplesT:
+    """The `each` most confident mistakes and `each` right answers, classes in turn; logits (N, K) of the images (N)."""
+    probs, labels = softmax(logits), images.labels.numpy()
+    wrong, right = most_confident_mistakes(probs, labels, each), right_by_class(probs, labels, each)
+    rows = np.concatenate([wrong, right])
+    pixels, _ = images.gather(torch.from_numpy(rows))
+    return record(
+        images=pixels.permute(0, 2, 3, 1).numpy(),
+        labels=labels[rows],
+        probs=probs[rows].astype(np.float32),
+        kind=np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
     )
 
 

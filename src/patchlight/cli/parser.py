@@ -272,14 +272,17 @@ VERBS = {
         settings="model.field",
     ),
     "data": Verb(
-        "look at a data source: counts, balance, samples, augmentation, bad and duplicate files",
-        "patchlight data my_images --augment.policy randaugment",
+        "look at a data source: splits, balance, samples, augmentation, a batch, bad and duplicate files",
+        "patchlight data my_images --augment.policy randaugment\n  patchlight data --recipe vit-small8-two-stage",
         (
-            option("source", help="digits, planted, cifar10, cifar100, hf:owner/name[:config], or a path"),
+            option(
+                "source",
+                nargs="?",
+                help="digits, planted, cifar10, cifar100, hf:owner/name[:config], or a path (default: the recipe's)",
+            ),
             option(
                 "--recipe",
-                default="cifar10-cpu",
-                help="whose data and augmentation settings are used (default: cifar10-cpu)",
+                help="whose splits, augmentation, mixing and normalisation are shown (default: cifar10-cpu)",
             ),
             option("--out", type=Path, metavar="DIR", help="where the pictures go (default: previews/NAME)"),
             option("--overwrite", action="store_true", help="replace pictures that are there"),
@@ -287,7 +290,7 @@ VERBS = {
             JSON,
         ),
         call="patchlight.commands.audit:audit",
-        text="patchlight.cli.text:audit_text",
+        text="patchlight.cli.text:data_text",
         settings="section.field",
     ),
     "doctor": Verb(

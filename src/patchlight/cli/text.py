@@ -10,6 +10,7 @@ from patchlight.config import About, FieldInfo
 from patchlight.units import clock, percent, short
 
 if TYPE_CHECKING:
+    from patchlight.commands.audit import DataReport
     from patchlight.commands.compare import Comparison
     from patchlight.commands.doctor import Checkup, Forecast
     from patchlight.commands.explain import RunExplanation
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from patchlight.commands.predict import Prediction
     from patchlight.commands.probe import ProbeResult
     from patchlight.commands.push import PushResult
-    from patchlight.data.audit import Audit, DuplicateGroup, SplitCounts
+    from patchlight.data.audit import DuplicateGroup, SplitCounts
     from patchlight.runs import EvalResult, Faithfulness, Interval, ReconstructionResult, Run
 
 
@@ -240,32 +241,29 @@ def _layer_table(model: ModelDescription) -> str:
     return f"{table(rows, ('layer', 'kind', 'output', 'parameters'), left=3)}\n\n{table(facts, left=2)}"
 
 
-def audit_text(audit: Audit) -> str:
-    """Images of each class and split, what was found about the files, and the paths of the pictures."""
-    trained = audit.trained_on
-    shown: dict[str, SplitCounts] = dict(audit.splits)
-    if trained:
-        sets = {"train": trained.train, "val": trained.val, "test": trained.test}
-        shown = {name: counts for name, counts in sets.items() if counts}
-    rows = [(cls, *(str(counts.per_class[cls]) for counts in shown.values())) for cls in audit.classes]
+def data_text(report: DataReport) -> str:
+    """Images of each class and split, what was found about the files, the first batch, and the pictures' paths."""
+    trained = report.trained_on
+    shown: dict[str, SplitCounts] = trained.sets if trained else report.splits
+    rows = [(cls, *(str(counts.per_class[cls]) for counts in shown.values())) for cls in report.classes]
     rows.append(("all", *(f"{counts.images:,}" for counts in shown.values())))
-    blocks = [table(rows, ("class", *shown))]
+    blocks = [table(rows, ("class", *(name.replace("_", " ") for name in shown)))]
     facts = [
-        ("sizes", _counts(audit.sizes)),
-        ("modes", _counts(audit.modes)),
-        ("bad files", str(len(audit.bad_files))),
-        ("duplicates", f"{audit.duplicates.extra} in {audit.duplicates.groups} groups"),
+        ("sizes", _counts(report.sizes)),
+        ("modes", _counts(report.modes)),
+        ("bad files", str(len(report.bad_files))),
+        ("duplicates", f"{report.duplicates.extra} in {report.duplicates.groups} groups"),
     ]
     if trained:
-        batch = trained.batch
         facts += [(name, ", ".join(f"{v:.4f}" for v in getattr(trained, name))) for name in ("mean", "std")]
-        facts.append(("a batch", f"{' x '.join(map(str, batch.shape))} {batch.dtype}, {batch.min} to {batch.max}"))
     blocks.append(table(facts, left=2))
-    blocks += ["\n".join(f"bad: {bad.name}: {bad.reason}" for bad in audit.bad_files[:20])]
-    groups = [group for group in audit.duplicates.listed if group.across_splits or group.label_conflict]
+    if report.first_batch is not None:
+        blocks.append(f"the first batch, as it is trained on\n\n{table(report.first_batch.rows(), left=2)}")
+    blocks += ["\n".join(f"bad: {bad.name}: {bad.reason}" for bad in report.bad_files[:20])]
+    groups = [group for group in report.duplicates.listed if group.across_splits or group.label_conflict]
     blocks += ["\n".join(_group(group) for group in groups[:20])]
-    blocks += ["\n".join([*audit.notes, *(f"problem: {problem}" for problem in audit.problems)])]
-    blocks += ["\n".join(audit.figures) or "no pictures: the source cannot be trained on as it is"]
+    blocks += ["\n".join([*report.notes, *(f"problem: {problem}" for problem in report.problems)])]
+    blocks += ["\n".join(report.figures) or "no pictures: the source cannot be trained on as it is"]
     return "\n\n".join(block for block in blocks if block)
 
 

@@ -1,55 +1,93 @@
-"""`patchlight data`: what a data source holds."""
+"""`patchlight data`: what a data source holds, and what a recipe makes of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from patchlight.analysis.previews import preview
-from patchlight.config import AugmentConfig, load_recipe
+from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.data.audit import Audit, audit_source
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import UsageError
 from patchlight.figures import charts, galleries, style
+from patchlight.models import ModelCard
+from patchlight.runs import BatchFacts, FirstBatch
+from patchlight.training.first_batch import first_batch, input_card
+
+DEFAULT_RECIPE = "cifar10-cpu"
+
+
+@dataclass(frozen=True)
+class DataReport(Audit):
+    """All that `patchlight data` tells: the audit of a source, and the first batch that a recipe trains on."""
+
+    first_batch: BatchFacts | None = None  # None where the source cannot be trained on as it is
+    figures: tuple[str, ...] = ()  # paths of the pictures that were written
 
 
 def audit(
-    source: str,
+    source: str | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
-    recipe: str = "cifar10-cpu",
+    recipe: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-) -> Audit:
-    """Audit a data source and write three pictures, whose paths stand under `figures`.
+) -> DataReport:
+    """Audit a data source and write four pictures, whose paths stand under `figures`.
 
-    The data and augmentation settings are the recipe's, with `settings` such as {"augment.policy": "randaugment"} laid
-    over it. Raises UsageError where the folder `out` (or previews/SOURCE) holds something and `overwrite` is not given.
+    Splits, augmentation, mixing, normalisation and the size of the batch are the recipe's (by default cifar10-cpu's),
+    with `settings` such as {"augment.policy": "randaugment"} laid over it; without a `source` it is the recipe's own.
+    Raises UsageError where neither is given, where the model's name is wrong, and where the folder `out` (or
+    previews/SOURCE) holds something and `overwrite` is not given.
     """
-    config = load_recipe(recipe, {**(settings or {}), "data.source": source})
+    if source is None and recipe is None:
+        raise UsageError("give a data source, or a recipe with --recipe, whose source is looked at")
+    given = {} if source is None else {"data.source": source}
+    config = load_recipe(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
+    source = config.data.source
+    if source in recipe_names() and not Path(source).exists():
+        raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
-    result = audit_source(source, config.data, config.model.img_size)
-    if result.trained_on is None:
-        return result
-    paths = write_pictures(folder, load_splits(config.data, config.model.img_size), config.augment)
-    return replace(result, figures=tuple(str(path) for path in paths))
+    found = audit_source(source, config.data, config.model.img_size)
+    if found.trained_on is None:
+        return DataReport(**vars(found))
+    data = load_splits(config.data, config.model.img_size)
+    card, note = input_card(config, data.train)
+    facts, shown = first_batch(data.train, config.of_stages()[0], card)
+    paths = write_pictures(folder, draw_pictures(data, config, card, shown))
+    changes = {
+        "notes": (*found.notes, note) if note else found.notes,
+        "problems": (*found.problems, *facts.errors, *facts.warnings),
+        "first_batch": facts,
+        "figures": tuple(str(path) for path in paths),
+    }
+    return DataReport(**{**vars(found), **changes})
 
 
-def write_pictures(folder: Path, data: Splits, config: AugmentConfig) -> list[Path]:
-    """Write `class_balance.png`, `samples.png` and `augmentation.png` into `folder`."""
-    sets = {"train": data.train, "val": data.val, "test": data.test}
-    counts = {name: images.class_counts().tolist() for name, images in sets.items() if images is not None}
-    names, shown = data.train.class_names, preview(data.train, config)
-    figures = {
+def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBatch) -> dict[str, Figure]:
+    """The pictures by the names of their files."""
+    counts = {name.replace("_", " "): images.class_counts().tolist() for name, images in data.sets.items()}
+    names = data.train.class_names
+    fill = [round(255 * mean) for mean in card.mean]
+    shown = preview(data.train, config.of_stages()[0].augment, config.train.seed, fill)
+    return {
         "class_balance": charts.class_balance(counts, names),
         "samples": galleries.sample_grid(shown.images, shown.labels, names),
         "augmentation": galleries.augmentation_preview(shown.originals, shown.views),
+        "first_batch": galleries.batch(batch, names),
     }
+
+
+def write_pictures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """`folder/NAME.png` of every figure."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         (folder / f"{name}.png").write_bytes(style.png(figure, "light"))

@@ -75,9 +75,10 @@ def own_split(run: Run, split: str) -> ImageSet:
     source = own.source
     if own.path is not None and Path(own.path).exists():
         source = own.path  # in full, so that it does not depend on the folder that the command is given in
-    images = getattr(load_splits(dataclasses.replace(config.data, source=source), config.model.img_size), split)
-    if images is None:
-        raise PatchlightError(f"the run has no '{split}' images; use --split train or --split test")
+    sets = load_splits(dataclasses.replace(config.data, source=source), config.model.img_size).sets
+    if split not in sets:
+        raise PatchlightError(f"the run has no '{split}' images; it has {', '.join(sets)}")
+    images = sets[split]
     if digest(images) != own.digests.get(split):
         raise PatchlightError(
             f"{own.source} has changed since the run, so its '{split}' images are others now and may have been "

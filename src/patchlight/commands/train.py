@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from patchlight.commands.report import report
 from patchlight.config import Config, load_recipe
 from patchlight.data.splits import Splits, load_splits
-from patchlight.errors import UsageError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
@@ -22,13 +23,15 @@ from patchlight.runs import (
     Environment,
     ReconstructionResult,
     Run,
-    Score,
+    SubsetSamples,
     kept_epoch,
 )
 from patchlight.training.checks import check_recipe
+from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
+from patchlight.training.lines import batch_line
 from patchlight.training.record import describe_run, summary_line, time_of
-from patchlight.training.setup import prepare
+from patchlight.training.setup import Setup, prepare
 
 
 def train(
@@ -72,6 +75,7 @@ def train(
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
         run.write(environment)
         say(summary_line(environment))
+        look_at_first_batch(run, setup)
         state = fit(setup, run, resume=resume)
         run.write(dataclasses.replace(environment, time=time_of(run.epochs(), state)))
         if config.train.task == "reconstruct":
@@ -90,6 +94,22 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], out: str | P
     return shlex.join([*words, "--out", str(out)] if out else words)
 
 
+def look_at_first_batch(run: Run, setup: Setup) -> None:
+    """Record the first batch that will be trained on, and say what it is and what is odd about it.
+
+    Raises PatchlightError where it cannot be trained on.
+    """
+    stage = setup.stages[0]
+    facts, shown = first_batch(setup.data.train, stage.config, stage.card)
+    run.write(facts)
+    run.write(shown)
+    say(batch_line(facts))
+    for warning in facts.warnings:
+        say(f"warning: {warning}")
+    if facts.errors:
+        raise PatchlightError(facts.errors[0])
+
+
 def check_not_needed(path: Path, config: Config) -> None:
     """Raises UsageError where the run would begin with what it is to replace."""
     for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
@@ -102,26 +122,23 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
     """Read the test images, this once, with the selected weights; then record the result and what the page shows."""
     from patchlight.analysis.faithfulness import measure_faithfulness
     from patchlight.analysis.insight import collect_insight
-    from patchlight.analysis.samples import collect_samples
+    from patchlight.analysis.samples import choose_samples, collect_samples
 
     model, card = load_model(run.path, resolve_device(config.train.device))
-    source, size, precision = config.data.source, config.eval.batch_size, config.eval.precision
-    result, logits = evaluation.evaluate(
+    source = config.data.source
+    measure = functools.partial(
+        evaluation.evaluate,
         model,
         card,
-        data.test,
         data=source,
-        split="test",
-        batch_size=size,
-        precision=precision,
-        mirror=config.eval.mirror,
+        batch_size=config.eval.batch_size,
+        precision=config.eval.precision,
     )
+    result, logits = measure(data.test, split="test", mirror=config.eval.mirror)
     if data.subset_test is not None:
-        subset, _ = evaluation.evaluate(
-            model, card, data.subset_test, data=source, split="subset_test", batch_size=size, precision=precision
-        )
-        score = Score(n=subset.n, loss=subset.loss, top1=subset.top1, top1_ci95=subset.top1_ci95)
-        result = dataclasses.replace(result, subset_test=score)
+        subset, subset_logits = measure(data.subset_test, split="subset_test")
+        result = dataclasses.replace(result, subset_test=subset.metrics)
+        run.write(choose_samples(SubsetSamples, data.subset_test, subset_logits, config.eval.gallery))
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write(samples)
     if (insight := collect_insight(model, card, samples)) is not None:

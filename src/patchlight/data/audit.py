@@ -1,7 +1,7 @@
 """What is in a source, and what is wrong with it: `patchlight data SOURCE`.
 
 Loading stops at bad files; the audit goes on and lists them. Its first part looks at the files as they are (sizes,
-modes, bad files, exact duplicates), the second at what training would see (splits, mean, one batch).
+modes, bad files, exact duplicates), the second at what training would see (splits, image size, mean and deviation).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import open_image, rgb_pixels
-from patchlight.data.images import ImageSet, channel_stats, content_hash
+from patchlight.data.images import channel_stats, content_hash
 from patchlight.data.listing import RawSplit, decode_listing
 from patchlight.data.sources import list_source
 from patchlight.data.splits import Splits, make_splits
 from patchlight.errors import PatchlightError
 
 GROUPS_LISTED = 100  # groups of duplicates that are listed in full
-BATCH = 32  # images of the batch that is described
 
 
 @dataclass(frozen=True)
@@ -74,32 +73,27 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class BatchFacts:
-    """The first images of the training set as they come from memory: pixels of `shape` (B, 3, H, W)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    min: int
-    max: int
-    labels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class TrainedOn:
     """What a recipe makes of the source."""
 
     train: SplitCounts
     val: SplitCounts | None
+    subset_test: SplitCounts | None  # of the second test set, which data.subset_test_per_class cuts off train
     test: SplitCounts
     image_size: tuple[int, int]  # height and width in pixels
     mean: tuple[float, ...]  # of each channel of train, of pixels in 0..1
     std: tuple[float, ...]  # the population standard deviation, likewise
-    batch: BatchFacts
+
+    @property
+    def sets(self) -> dict[str, SplitCounts]:
+        """Those that there are, by name, in the order of `Splits.sets`."""
+        named = {"train": self.train, "val": self.val, "subset_test": self.subset_test, "test": self.test}
+        return {name: counts for name, counts in named.items() if counts is not None}
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All that `patchlight data` tells of a source."""
+    """What a source holds, and what a recipe would make of it."""
 
     source: str
     classes: tuple[str, ...]
@@ -111,7 +105,6 @@ class Audit:
     duplicates: Duplicates
     trained_on: TrainedOn | None  # None where the source cannot be trained on as it is
     problems: tuple[str, ...]  # sentences; empty where all is well
-    figures: tuple[str, ...] = ()  # paths of the pictures that were written
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON, by these names."""
@@ -241,23 +234,14 @@ def _problems(scan: Scan, duplicates: Duplicates) -> list[str]:
 
 
 def _trained_on(splits: Splits) -> TrainedOn:
-    def counts(images: ImageSet) -> SplitCounts:
-        return _counts(images.labels.numpy(), images.class_names)
-
+    counts = {name: _counts(images.labels.numpy(), images.class_names) for name, images in splits.sets.items()}
     mean, std = channel_stats(splits.train)
-    pixels, labels = splits.train.gather(range(min(BATCH, len(splits.train))))
     return TrainedOn(
-        train=counts(splits.train),
-        val=None if splits.val is None else counts(splits.val),
-        test=counts(splits.test),
+        train=counts["train"],
+        val=counts.get("val"),
+        subset_test=counts.get("subset_test"),
+        test=counts["test"],
         image_size=splits.train.image_size,
         mean=mean,
         std=std,
-        batch=BatchFacts(
-            dtype=str(pixels.dtype).removeprefix("torch."),
-            shape=tuple(pixels.shape),
-            min=int(pixels.min()),
-            max=int(pixels.max()),
-            labels=tuple(labels.tolist()),
-        ),
     )

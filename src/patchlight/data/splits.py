@@ -43,6 +43,12 @@ class Splits:
     subset_test: ImageSet | None = None  # cut off train, beside `test`
     notes: tuple[str, ...] = ()
 
+    @property
+    def sets(self) -> dict[str, ImageSet]:
+        """Those that there are, by name: "train", "val", "subset_test", "test"."""
+        named = {"train": self.train, "val": self.val, "subset_test": self.subset_test, "test": self.test}
+        return {name: images for name, images in named.items() if images is not None}
+
 
 def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
     """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do.

@@ -95,7 +95,7 @@ def _curve_panel(axes: Axes, rows: Sequence[Epoch], name: str, kept: int | None,
         axes.legend(loc="best", labelcolor=s.ink, fontsize=8, handlelength=2.2, frameon=True)
 
 
-def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "light") -> Figure:
+def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "light", title: str = "") -> Figure:
     """The confusion matrix: rows are true classes, coloured by the share of that row.
 
     matrix: counts (K, K). The counts are printed for up to 12 classes; of more than 40, only some are named. The colour
@@ -119,6 +119,7 @@ def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "lig
         axes.set_yticks(ticks, [names[i] for i in ticks], fontsize=small)
         axes.tick_params(length=0, which="both")
         axes.spines[:].set_visible(True)
+        axes.set_title(plain(title, 60))
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if k <= 40:
@@ -144,50 +145,71 @@ def _print_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, s: Style) 
             axes.text(column, row, f"{n}", ha="center", va="center", fontsize=size, color=colour)
 
 
-def per_class(
-    rates: Mapping[str, float | None],
-    intervals: Sequence[tuple[float, float]],
-    theme: Theme = "light",
-    overall: float | None = None,
-    most: int = 30,
-) -> Figure:
-    """Accuracy of each class, the best at the top, with whiskers and a line at the `overall` accuracy.
+@dataclass(frozen=True)
+class ClassRates:
+    """The accuracy of each class on one set of images."""
 
-    rates: {name: 0..1 or None}, None for a class without images; intervals: (low, high) for each. Of more than `most`
-    classes the lowest and the highest are shown, half and half.
+    images: str  # which these are, for the legend: "10,000 test images"
+    rates: Mapping[str, float | None]  # {name: 0..1}, None for a class without images
+    intervals: Sequence[tuple[float, float]]  # (low, high) of each class
+    overall: float | None = None  # of all images together
+
+
+def per_class(sets: Sequence[ClassRates], theme: Theme = "light", most: int = 30) -> Figure:
+    """Accuracy of each class, the best at the top, with whiskers and a dashed line at the overall accuracy.
+
+    `sets` is one or two, of the same classes; of two, each class has a bar of each. The order is that of the first. Of
+    more than `most` classes the lowest and the highest are shown, half and half.
     """
-    rows = [(r, plain(n), i) for (n, r), i in zip(rates.items(), intervals, strict=True) if r is not None]
-    rows.sort(key=lambda row: row[0])
-    cut = most // 2 if len(rows) > most else len(rows)
-    shown: list[tuple[float, str, tuple[float, float]] | None] = [*rows[:cut]]
-    if cut < len(rows):
-        shown += [None, *rows[-cut:]]
+    names = [name for name, rate in sets[0].rates.items() if rate is not None]
+    names.sort(key=lambda name: sets[0].rates[name] or 0.0)
+    cut = most // 2 if len(names) > most else len(names)
+    shown: list[str | None] = [*names[:cut], *([None, *names[-cut:]] if cut < len(names) else [])]
+    two = len(sets) > 1
     with styled(theme) as s:
         small = 9 if len(shown) <= 16 else 7
-        figure = Figure(figsize=(5.2, max(1.6, 0.9 + len(shown) * (0.3 if small == 9 else 0.165))))
+        pitch = (0.38 if two else 0.3) if small == 9 else (0.25 if two else 0.165)  # inches of a class
+        figure = Figure(figsize=(5.2, max(1.6, 0.9 + 0.35 * two + len(shown) * pitch)))
         axes = figure.add_subplot()
-        for y, row in enumerate(shown):
-            if row is None:
-                axes.text(0.01, y, f"{len(rows) - 2 * cut} classes between", va="center", fontsize=small, color=s.quiet)
-                continue
-            rate, _, (low, high) = row
-            axes.barh(y, rate, height=0.68, color=s.blue, alpha=0.85)
-            axes.plot([low, high], [y, y], color=s.ink, linewidth=1.1, solid_capstyle="butt")
-            axes.text(1.02, y, percent(rate), va="center", ha="left", fontsize=small, color=s.ink)
-        axes.set_yticks(range(len(shown)), [row[1] if row else "" for row in shown], fontsize=small)
+        for y, name in enumerate(shown):
+            if name is None:
+                words = f"{len(names) - 2 * cut} classes between"
+                axes.text(0.01, y, words, va="center", fontsize=small, color=s.quiet)
+        for i, own in enumerate(sets):
+            size = min(small, 7.5) if two else small
+            _class_bars(axes, own, shown, (0.205 - 0.41 * i) if two else 0.0, size, (s.blue, s.orange)[i], s)
+            if own.overall is not None:
+                axes.axvline(own.overall, color=(s.blue if two and i == 0 else s.orange), linewidth=1.3, linestyle="--")
+        axes.set_yticks(range(len(shown)), [plain(name) if name else "" for name in shown], fontsize=small)
         axes.tick_params(axis="y", length=0, labelcolor=s.ink)
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.set_xlim(0, 1.14)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(lambda v, _: percent(v))
         axes.grid(axis="x")
-        if overall is not None:
-            axes.axvline(overall, color=s.orange, linewidth=1.3, linestyle="--")
+        known = [percent(own.overall, 1) for own in sets if own.overall is not None]
         axes.set_xlabel(
-            "of the class's images recognised"
-            + (f"; dashes: all classes, {percent(overall, 1)}" if overall is not None else "")
+            "of the class's images recognised" + (f"; dashes: all classes, {' and '.join(known)}" if known else "")
         )
+        if two:
+            figure.legend(loc="outside upper center", ncols=2, labelcolor=s.ink, fontsize=8)
     return figure
+
+
+def _class_bars(
+    axes: Axes, own: ClassRates, shown: Sequence[str | None], shift: float, size: float, colour: str, s: Style
+) -> None:
+    """A set's bars, `shift` above the places of their classes, thin where two sets share a place."""
+    label, interval_of = own.images, dict(zip(own.rates, own.intervals, strict=True))
+    for place, name in enumerate(shown):
+        rate = own.rates[name] if name is not None else None
+        if name is None or rate is None:
+            continue
+        y, (low, high) = place + shift, interval_of[name]
+        axes.barh(y, rate, height=0.37 if shift else 0.68, color=colour, alpha=0.85, label=label)
+        axes.plot([low, high], [y, y], color=s.ink, linewidth=1.1, solid_capstyle="butt")
+        axes.text(1.02, y, percent(rate), va="center", ha="left", fontsize=size, color=s.ink)
+        label = "_"  # one entry of the legend is enough
 
 
 def reliability(table: Reliability, ece: float, theme: Theme = "light") -> Figure:

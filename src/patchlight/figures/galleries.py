@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.runs.arrays import FirstBatch
 from patchlight.units import percent
 
 Pixels = NDArray[np.uint8]
@@ -105,6 +106,35 @@ def augmentation_preview(originals: ArrayLike, variants: ArrayLike, theme: Theme
                 if row == 0 and column < 2:
                     axes.set_title("original" if column == 0 else "as trained on", fontsize=8, color=s.ink, pad=4)
     return figure
+
+
+def batch(shown: FirstBatch, class_names: Sequence[str], theme: Theme = "light", columns: int = 8) -> Figure:
+    """Images as they are trained on, each below its label as `batch_labels` writes it."""
+    labels = batch_labels(shown, class_names)
+    columns = max(1, min(columns, len(labels)))
+    above = 0.13 * max(1 + label.count("\n") for label in labels) + 0.12
+    width = 2 * MARGIN + columns * (SIDE + GAP) - GAP
+    with styled(theme) as s:
+        figure, sheet = _sheet(width, -(-len(labels) // columns) * (SIDE + above) + MARGIN, "", s)
+        for i, label in enumerate(labels):
+            x, y = MARGIN + (i % columns) * (SIDE + GAP), (i // columns) * (SIDE + above) + above
+            _place(sheet, shown.images[i], x, y)
+            words = "\n".join(plain(line, 19) for line in label.split("\n"))
+            sheet.text(x + SIDE / 2, y - 0.05, words, fontsize=7.5, color=s.ink, ha="center", va="bottom")
+    return figure
+
+
+def batch_labels(shown: FirstBatch, class_names: Sequence[str]) -> list[str]:
+    """The label of each image, a class in a line: "cat", or where images are mixed "0.70 cat", "+ 0.30 dog".
+
+    An image that is mixed with another one of its class is "cat", "+ cat".
+    """
+    words = []
+    for label, shares, mixed in zip(shown.labels.tolist(), shown.targets, shown.mixed, strict=True):
+        others = [i for i in np.flatnonzero(shares).tolist() if i != label]
+        lines = [f"{shares[i]:.2f} {class_names[i]}" for i in (label, *others)] if others else [class_names[label]]
+        words.append("\n+ ".join(lines + ([class_names[label]] if mixed and not others else [])))
+    return words
 
 
 def patches(image: ArrayLike, patch_size: int, theme: Theme = "light") -> Figure:

@@ -84,6 +84,11 @@ class ModelCard:
         """uint8 pixels (B, C, h, w) of any size -> what the model takes, (B, C, img_size, img_size), normalised."""
         return pixels_to_input(self.resized(images), self.mean, self.std)
 
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """What the model takes (B, C, H, W) -> pixels uint8, the way back of normalisation; what is outside is cut."""
+        mean, std = (torch.tensor(values, device=inputs.device)[:, None, None] for values in (self.mean, self.std))
+        return (255 * (inputs * std + mean)).round().clamp(0, 255).to(torch.uint8)
+
     def resized(self, images: Tensor) -> Tensor:
         """Pixels (B, C, h, w) of 0..255 at the model's size, bicubic with antialiasing."""
         size = (self.img_size, self.img_size)

@@ -15,15 +15,19 @@ from patchlight.config import Config
 from patchlight.figures.style import cut
 from patchlight.reporting.embed import Picture, picture
 from patchlight.runs import (
+    BatchFacts,
     Environment,
     Epoch,
     EvalResult,
     Faithfulness,
+    FirstBatch,
     Insight,
+    Metrics,
     Reconstructions,
     Run,
     Samples,
     Snapshots,
+    SubsetSamples,
     kept_epoch,
 )
 from patchlight.units import percent
@@ -52,8 +56,11 @@ class Facts:
     config: Config
     environment: Environment | None
     epochs: list[Epoch]
+    first_batch: BatchFacts | None
+    batch_images: FirstBatch | None
     result: EvalResult | None
     samples: Samples | None
+    subset_samples: SubsetSamples | None
     insight: Insight | None
     snapshots: Snapshots | None
     reconstructions: Reconstructions | None
@@ -96,27 +103,41 @@ class Facts:
             return self.result.class_names
         return [str(i) for i in range(self.samples.probs.shape[1])] if self.samples is not None else []
 
+    @property
+    def subset(self) -> Metrics | None:
+        """The result on the subset's own test images; None, too, of an older run, which has a Score."""
+        subset = self.result.subset_test if self.result is not None else None
+        return subset if isinstance(subset, Metrics) else None
+
     @cached_property
     def tiles(self) -> list[Tile]:
         """Every sample."""
-        if self.samples is None:
-            return []
-        names, tiles = self.class_names, []
-        rows = zip(self.samples.images, self.samples.labels.tolist(), self.samples.probs, strict=True)
-        for i, (image, label, probs) in enumerate(rows):
-            pred = int(probs.argmax())
-            tiles.append(
-                Tile(
-                    index=i,
-                    kind="right" if pred == label else "wrong",
-                    image=picture(image),
-                    pred=cut(names[pred], NAME),
-                    confidence=percent(float(probs[pred])),
-                    true=cut(names[label], NAME),
-                    true_confidence=percent(float(probs[label])),
-                )
+        return _tiles(self.samples, self.class_names)
+
+    @cached_property
+    def subset_tiles(self) -> list[Tile]:
+        """Every sample of the subset's own test images."""
+        return _tiles(self.subset_samples, self.class_names)
+
+
+def _tiles(samples: Samples | None, names: list[str]) -> list[Tile]:
+    if samples is None:
+        return []
+    tiles = []
+    for i, (image, label, probs) in enumerate(zip(samples.images, samples.labels.tolist(), samples.probs, strict=True)):
+        pred = int(probs.argmax())
+        tiles.append(
+            Tile(
+                index=i,
+                kind="right" if pred == label else "wrong",
+                image=picture(image),
+                pred=cut(names[pred], NAME),
+                confidence=percent(float(probs[pred])),
+                true=cut(names[label], NAME),
+                true_confidence=percent(float(probs[label])),
             )
-        return tiles
+        )
+    return tiles
 
 
 def read_facts(path: Path) -> Facts:
@@ -128,19 +149,28 @@ def read_facts(path: Path) -> Facts:
     run = Run.open(path)
     result, samples = run.find(EvalResult), run.find(Samples)
     insight = None if samples is None else run.find(Insight)  # it is about the samples
-    if samples is not None and result is not None and samples.probs.shape[1] != len(result.per_class):
-        classes = len(result.per_class)
-        raise run.damaged(Samples, f"probs are of {samples.probs.shape[1]} classes and eval.json is of {classes}")
+    subset_samples = run.find(SubsetSamples)
+    for shown in (samples, subset_samples):
+        if shown is not None and result is not None and shown.probs.shape[1] != len(result.per_class):
+            classes = len(result.per_class)
+            raise run.damaged(type(shown), f"probs are of {shown.probs.shape[1]} classes and eval.json is of {classes}")
     if samples is not None and insight is not None and len(insight.relevance) != len(samples.images):
         count = len(samples.images)
         raise run.damaged(Insight, f"relevance is of {len(insight.relevance)} images and samples.npz has {count}")
+    batch, batch_images = run.find(BatchFacts), run.find(FirstBatch)
+    if batch is not None and batch_images is not None and batch_images.targets.shape[1] != len(batch.per_class):
+        shares, classes = batch_images.targets.shape[1], len(batch.per_class)
+        raise run.damaged(FirstBatch, f"targets are of {shares} classes and first_batch.json is of {classes}")
     return Facts(
         run=run,
         config=run.config(),
         environment=run.find(Environment),
         epochs=run.epochs(),
+        first_batch=batch,
+        batch_images=batch_images,
         result=result,
         samples=samples,
+        subset_samples=subset_samples,
         insight=insight,
         snapshots=run.find(Snapshots),
         reconstructions=run.find(Reconstructions),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchlight.reporting.facts import Facts
-from patchlight.runs import Environment, EvalResult, Score
+from patchlight.runs import Environment, EvalResult, Metrics, Score
 from patchlight.units import SPACE, duration, percent, short
 
 EN = "\N{EN DASH}"
@@ -69,7 +69,7 @@ def score_words(result: EvalResult) -> ScoreWords:
     )
 
 
-def _subset(score: Score) -> str:
+def _subset(score: Metrics | Score) -> str:
     low, high = score.top1_ci95
     images = f", {score.n:,} images" if score.n is not None else ""
     return f"{percent(score.top1, 1)} (95 % interval {100 * low:.1f} {EN} {percent(high, 1)}{images})"
@@ -124,7 +124,13 @@ def _model(environment: Environment) -> str:
 
 def _data(environment: Environment) -> str:
     data = environment.data
-    counts = ((data.train, "training"), (data.val, "validation"), (data.test, "test"), (data.classes, "classes"))
+    counts = (
+        (data.train, "training"),
+        (data.val, "validation"),
+        (data.subset_test, "subset test"),
+        (data.test, "test"),
+        (data.classes, "classes"),
+    )
     return DOT.join([data.source, *(f"{count:,}{SPACE}{word}" for count, word in counts if count)])
 
 

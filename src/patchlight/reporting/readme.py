@@ -18,9 +18,12 @@ CONTENTS = {
     "config.toml": "the recipe, every setting",
     "environment.json": "versions, hardware, size of the model, time",
     "metrics.jsonl": "a line for each epoch",
+    "first_batch.json": "the first batch that was trained on, in numbers",
+    "first_batch.npz": "images of it, with their labels",
     "eval.json": "the test result in numbers",
     "reconstruction.json": "the loss of the reconstruction, and the epoch that is kept",
     "samples.npz": "the images, predictions and attention maps that the report shows",
+    "subset_samples.npz": "the same of the subset's own test images, without maps",
     "checkpoints": "what training resumes from",
 }
 
@@ -30,6 +33,7 @@ def build_readme(run: Path) -> Path:
     facts = read_facts(run)
     about, head = facts.config.about, headline(facts)
     rows = head.facts + ([("Validation", head.validation)] if head.validation else [])
+    rows += [("Subset test", head.score.subset)] if head.score and head.score.subset else []
     rows += recipe_notes(facts)
     rows += [("Images", note) for note in head.notes]
     lines = [f"# {_md(facts.name)}", ""]

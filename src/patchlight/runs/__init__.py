@@ -1,8 +1,9 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
-from patchlight.runs.arrays import Insight, Reconstructions, Samples, Snapshots
+from patchlight.runs.arrays import FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.folder import Run, config_differences, kept_epoch
 from patchlight.runs.records import (
+    BatchFacts,
     DataFacts,
     Environment,
     Epoch,
@@ -22,11 +23,13 @@ from patchlight.runs.records import (
 )
 
 __all__ = [
+    "BatchFacts",
     "DataFacts",
     "Environment",
     "Epoch",
     "EvalResult",
     "Faithfulness",
+    "FirstBatch",
     "Insight",
     "Interval",
     "MethodScores",
@@ -41,6 +44,7 @@ __all__ = [
     "Samples",
     "Score",
     "Snapshots",
+    "SubsetSamples",
     "TimeFacts",
     "Weights",
     "config_differences",

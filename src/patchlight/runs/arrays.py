@@ -1,6 +1,7 @@
 """What the .npz files of a run folder hold, as types that are checked when they are made.
 
-`samples.npz` is Samples, `insight.npz` Insight, `snapshots.npz` Snapshots, `reconstructions.npz` Reconstructions.
+`first_batch.npz` is FirstBatch, `samples.npz` Samples, `subset_samples.npz` SubsetSamples, `insight.npz` Insight,
+`snapshots.npz` Snapshots, `reconstructions.npz` Reconstructions.
 
 Shapes: S samples, K classes, H W pixels, L layers, A heads, N patches, (r, c) the patch grid, E snapshots.
 """
@@ -74,6 +75,33 @@ class Samples(Arrays):
         maps = self.maps
         if maps is not None and (maps.ndim != 3 or len(maps) != count or not np.isfinite(maps).all()):
             return f"maps must be {count} of finite numbers"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetSamples(Samples):
+    """Images of the subset's own test, which `data.subset_test_per_class` cuts off the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstBatch(Arrays):
+    """Some images of the first batch as they are trained on: augmented, and mixed where the recipe mixes."""
+
+    images: np.ndarray  # (S, H, W, 3) uint8
+    labels: np.ndarray  # (S,) whole numbers
+    targets: np.ndarray  # (S, K): the share of each class in the label
+    mixed: np.ndarray  # (S,) bool: it has pixels of another image
+
+    def mistake(self) -> str:
+        count = len(self.images) if self.images.ndim else -1
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
+            return "images must be (S, H, W, 3) of uint8"
+        if self.targets.ndim != 2 or len(self.targets) != count or not np.isfinite(self.targets).all():
+            return f"targets must be {count} rows of finite numbers"
+        if self.labels.shape != (count,) or np.any((self.labels < 0) | (self.labels >= self.targets.shape[1])):
+            return f"labels must be {count} in 0..{self.targets.shape[1] - 1}"
+        if self.mixed.shape != (count,) or self.mixed.dtype != np.bool_:
+            return f"mixed must be {count} of true or false"
         return ""
 
 

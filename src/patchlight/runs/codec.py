@@ -1,6 +1,7 @@
 """Frozen dataclasses as JSON and back: checked by their annotations, nothing lost that this version does not know.
 
-A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, and other records.
+A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, and other records. Of
+`New | Old`, two records, the first is meant whose fields are all in the file.
 `field(metadata={"key": "train/loss"})` names the key in the file, `{"brief": True}` leaves a None out of it, and
 `{"read": function}` turns an older form of a value into today's before it is checked.
 """
@@ -64,7 +65,7 @@ def from_json(cls: type[T], data: object, where: str = "") -> T:
         if key in data:
             read = f.metadata.get("read", lambda value: value)
             values[f.name] = checked(read(data[key]), hints[f.name], name)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+        elif _is_needed(f):
             raise RecordError(f"{name} is missing")
     if "unknown" in hints:
         values["unknown"] = {key: value for key, value in data.items() if key not in known}
@@ -76,7 +77,7 @@ def checked(value: object, hint: Any, name: str) -> Any:
     if get_origin(hint) in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None  # a number that could not be computed is no number
-        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+        hint = _fitting([arg for arg in get_args(hint) if arg is not type(None)], value)
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value, name)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
@@ -92,6 +93,19 @@ def checked(value: object, hint: Any, name: str) -> Any:
         kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise RecordError(f"{name} must be {kinds.get(hint, hint)}, not {_short(value)}")
     return value
+
+
+def _fitting(kinds: list[Any], value: object) -> Any:
+    """Of several records the first whose fields that have no default are all in `value`; the last where none is so."""
+    for kind in kinds[:-1]:
+        needed = {_key(f) for f in dataclasses.fields(kind) if _is_needed(f)}
+        if isinstance(value, Mapping) and needed <= value.keys():
+            return kind
+    return kinds[-1]
+
+
+def _is_needed(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
 def _tuple(value: object, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -16,10 +16,11 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.runs.arrays import Arrays, Insight, Reconstructions, Samples, Snapshots
+from patchlight.runs.arrays import Arrays, FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
     FORMAT,
+    BatchFacts,
     Environment,
     Epoch,
     EvalResult,
@@ -31,10 +32,13 @@ from patchlight.runs.records import (
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
 FILES: dict[type, str] = {
     Environment: "environment.json",
+    BatchFacts: "first_batch.json",
+    FirstBatch: "first_batch.npz",
     EvalResult: "eval.json",
     ReconstructionResult: "reconstruction.json",
     Faithfulness: "faithfulness.json",
     Samples: "samples.npz",
+    SubsetSamples: "subset_samples.npz",
     Insight: "insight.npz",
     Snapshots: "snapshots.npz",
     Reconstructions: "reconstructions.npz",
@@ -170,7 +174,7 @@ class Run:
 
     def _mend(self, kind: type) -> str:
         """What brings a record back. A run with a result is finished, so only without one is it evaluated again."""
-        if kind in (EvalResult, Samples):
+        if kind in (EvalResult, Samples, SubsetSamples):
             return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
         if kind is ReconstructionResult:
             return f"`{self.resume_command}`"

@@ -1,11 +1,13 @@
 """What the JSON files of a run folder hold, as types. Rates are in 0..1, times in seconds.
 
-`environment.json` is an Environment, a line of `metrics.jsonl` an Epoch, `eval.json` an EvalResult,
-`reconstruction.json` a ReconstructionResult, `faithfulness.json` a Faithfulness. The arrays are in `arrays.py`.
+`environment.json` is an Environment, `first_batch.json` a BatchFacts, a line of `metrics.jsonl` an Epoch, `eval.json`
+an EvalResult, `reconstruction.json` a ReconstructionResult, `faithfulness.json` a Faithfulness. The arrays are in
+`arrays.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from patchlight.machine.hardware import Hardware
@@ -105,6 +107,73 @@ class Environment(RunFile, Process):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchFacts(RunFile):
+    """`first_batch.json`: the first batch as the model is given it, augmented, normalised and mixed."""
+
+    shape: tuple[int, ...]  # (B, 3, H, W)
+    dtype: str
+    pixels: tuple[int, int]  # least and greatest after augmentation, of 0..255
+    channel_mean: tuple[float, ...]  # that are taken off, of pixels in 0..1
+    channel_std: tuple[float, ...]  # that pixels are divided by
+    min: float | None  # of the finite values after normalisation and mixing; None where there are none
+    max: float | None
+    mean: tuple[float | None, ...]  # of each channel, likewise
+    std: tuple[float | None, ...]
+    not_finite: int  # values that are nan or infinite
+    per_class: dict[str, int]  # images by their own label, mixed or not
+    mixed: int  # images with pixels of another one
+    lam: tuple[float, float, float] | None  # least, mean and greatest share of the own label, mixed with another class
+    target_sums: tuple[float, float]  # least and greatest sum of a label's shares; 1 is right
+    warnings: tuple[str, ...] = ()  # sentences on what is odd
+    errors: tuple[str, ...] = ()  # sentences on what cannot be trained on
+
+    @property
+    def classes(self) -> int:
+        """How many classes have an image in the batch."""
+        return sum(count > 0 for count in self.per_class.values())
+
+    @property
+    def mixing(self) -> str:
+        """How many images are mixed and by which lambda, the share of the own label, in words."""
+        if not self.mixed:
+            return "no image is mixed"
+        words = f"{self.mixed:,} of {self.shape[0]:,} images are mixed"
+        if self.lam is None:
+            return words
+        least, mean, greatest = (f"{share:.2f}" for share in self.lam)
+        return (
+            f"{words}, lambda {least}" if least == greatest else f"{words}, lambda {least} to {greatest}, mean {mean}"
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The batch in pairs of a word and a line, for the terminal and the page."""
+        counts = [count for count in self.per_class.values() if count]
+        each = (
+            f"{min(counts)} to {max(counts)} images each" if min(counts) < max(counts) else f"{counts[0]} images each"
+        )
+        if len(self.per_class) <= 20:
+            each = ", ".join(f"{count} of {name}" for name, count in self.per_class.items())
+        finite = f"all but {self.not_finite:,} finite" if self.not_finite else "all finite"
+        low, high = (f"{total:.6g}" for total in self.target_sums)
+        return [
+            ("shape", f"{' x '.join(map(str, self.shape))} {self.dtype}"),
+            ("pixels", f"{self.pixels[0]} to {self.pixels[1]} after augmentation"),
+            ("normalised by mean", _listed(self.channel_mean)),
+            ("and deviation", _listed(self.channel_std)),
+            ("values", f"{_listed((self.min, self.max), ' to ')}, {finite}"),
+            ("their mean", _listed(self.mean)),
+            ("their deviation", _listed(self.std)),
+            ("mixing", self.mixing),
+            ("labels", f"{self.classes} of {len(self.per_class)} classes: {each}"),
+            ("label sums", low if low == high else f"{low} to {high}"),
+        ]
+
+
+def _listed(values: tuple[float | None, ...], between: str = ", ") -> str:
+    return between.join("-" if value is None else f"{value:.4f}" for value in values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epoch(Record):
     """A line of `metrics.jsonl`. Without validation images, or where labels are mixed, a value is None."""
 
@@ -186,13 +255,21 @@ class Metrics(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult(RunFile, Metrics):
-    """`eval.json`: the metrics of a split, what it is a split of, and how they were computed."""
+    """`eval.json`: the metrics of a split, what it is a split of, and how they were computed.
+
+    `subset_test` are those of the subset's own test images (`data.subset_test_per_class`), beside the full set's.
+    """
 
     data: str
     split: str
     precision: str = "fp32"
     mirrored: Score | None = field(default=None, metadata={"brief": True})  # averaged with mirror images
-    subset_test: Score | None = field(default=None, metadata={"brief": True})  # of the subset's own test images
+    subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics alone."""
+        return Metrics(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Metrics)})
 
 
 @dataclass(frozen=True, kw_only=True)

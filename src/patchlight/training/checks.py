@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from patchlight.config import Config
+from patchlight.config import Config, DataConfig
 from patchlight.data.augment import check_augment, check_crop
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
@@ -49,6 +49,12 @@ def check_data(config: Config, data: Splits) -> None:
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
     for stage in stages:
         check_crop(stage.augment.crop_padding, stage.augment.crop_mode, data.train.image_size)
+
+
+def check_normalisation(config: DataConfig) -> None:
+    """Raises UsageError where a recipe has only one of mean and deviation."""
+    if (config.mean is None) != (config.std is None):
+        raise UsageError("data.mean and data.std belong together; give both or neither")
 
 
 def check_reconstruction(config: Config) -> None:

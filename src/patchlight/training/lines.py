@@ -6,12 +6,19 @@ import datetime
 from collections.abc import Iterator
 
 from patchlight.machine.process import peak_memory_gb
-from patchlight.runs import Epoch
+from patchlight.runs import BatchFacts, Epoch
 from patchlight.training.budget import Pace, finish_s
 from patchlight.training.schedule import warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import TrainState
 from patchlight.units import clock
+
+
+def batch_line(facts: BatchFacts) -> str:
+    """The first batch as the model is given it."""
+    low, high = ("-" if value is None else f"{value:.2f}" for value in (facts.min, facts.max))
+    shape = f"{' x '.join(map(str, facts.shape))} {facts.dtype}"
+    return f"first batch: {shape}, {low} to {high}; {facts.classes} of {len(facts.per_class)} classes; {facts.mixing}"
 
 
 def left_out_line(images: int, batch_size: int) -> str | None:

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from patchlight.analysis.snapshots import SnapshotWriter, are_wanted
-from patchlight.data.batches import TrainBatches
-from patchlight.data.mix import mix
 from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError
 from patchlight.machine.device import autocast
@@ -25,6 +23,7 @@ from patchlight.runs import Epoch, Run
 from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
+from patchlight.training.inputs import make_batches, model_input
 from patchlight.training.lines import epoch_label, epoch_line, step_line
 from patchlight.training.optim import clip_gradients, set_momentum, update_average
 from patchlight.training.schedule import learning_rate, momentum, warmup_steps
@@ -59,10 +58,7 @@ class Trainer:
         assert state.total_steps
         config = stage.config
         self.stage, self.data, self.state = stage, data, state
-        fill = torch.tensor([round(255 * mean) for mean in stage.card.mean], dtype=torch.uint8)
-        self.batches = TrainBatches(
-            data.train, stage.batch_size, config.augment, seed=config.train.seed, fill=fill, device=stage.device
-        )
+        self.batches = make_batches(data.train, stage.config, stage.card, stage.device)
         self._features = features
         self._forward = stage.forward if features is None else stage.model.get_submodule(features.head)
         self._warmup = warmup_steps(config.schedule, stage.steps_per_epoch, state.total_steps)
@@ -143,11 +139,7 @@ class Trainer:
             features, labels = self._features.batch(self.batches.indices(epoch, step))
             return features, labels, labels
         batch = self.batches.batch(epoch, step, strong=self._is_strong(position))
-        images = card.to_input(batch.images)
-        if not self._is_mixed(position):
-            return images, batch.targets, batch.targets
-        mixed, targets = mix(images, batch.targets, len(card.class_names), config.augment, batch.generator)
-        return mixed, targets, batch.targets
+        return *model_input(batch, card, config.augment, self._is_mixed(position)), batch.targets
 
     def end_step(self, loss: Tensor, correct: Tensor) -> None:
         """Count a step that was made, with its batch's mean loss and right answers, and move progress on."""

@@ -63,7 +63,6 @@ def describe_model(setup: Setup) -> ModelFacts:
 
 def describe_data(source: str, data: Splits) -> DataFacts:
     """How many images there are of each split, and their digests."""
-    sets = {"train": data.train, "val": data.val, "test": data.test, "subset_test": data.subset_test}
     return DataFacts(
         source=source,
         path=source_path(source),
@@ -73,7 +72,7 @@ def describe_data(source: str, data: Splits) -> DataFacts:
         subset_test=None if data.subset_test is None else len(data.subset_test),
         classes=len(data.train.class_names),
         notes=data.notes,
-        digests={name: digest(images) for name, images in sets.items() if images is not None},
+        digests={name: digest(images) for name, images in data.sets.items()},
     )
 
 
@@ -98,8 +97,9 @@ def summary_line(record: Environment) -> str:
         stem = f", {percent(model.stem_flops / model.flops_per_image)} of them in the convolutional stem"
     if now.fused_attn is not None:
         attention = f", {'fused' if now.fused_attn else 'explicit'} attention"
+    subset = f"{data.subset_test:,} subset test, " if data.subset_test is not None else ""
     return (
         f"{model.name}: {model.params:,} parameters, {model.flops_per_image / 1e6:,.0f} MFLOPs/image{stem}; "
-        f"{data.train:,} training, {data.val:,} validation, {data.test:,} test images; "
+        f"{data.train:,} training, {data.val:,} validation, {subset}{data.test:,} test images; "
         f"{now.hardware.device}, {now.precision}, {now.threads} threads{attention}"
     )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from patchlight.config import Config
+from patchlight.config import Config, DataConfig
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
@@ -22,12 +22,14 @@ from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.progress import say
 from patchlight.runs import Environment
-from patchlight.training.checks import check_data, check_recipe
+from patchlight.training.checks import check_data, check_normalisation, check_recipe
 from patchlight.training.distill import Teacher
 from patchlight.training.optim import build_optimizers, scaled_rates
 from patchlight.training.stage import Stage
 from patchlight.training.tasks import TASKS
 from patchlight.training.trainable import frozen_modules, set_trainable
+
+Stats = tuple[float, ...]  # a number of each channel
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     """
     names, (height, width) = data.train.class_names, data.train.image_size
     assert height == width, "sources give square images"
-    if (config.data.mean is None) != (config.data.std is None):
-        raise UsageError("data.mean and data.std belong together; give both or neither")
+    check_normalisation(config.data)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.train.seed, "init"))
         backbone = load_backbone(
@@ -177,12 +178,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
             say(f"LoRA adapters of rank {config.lora.rank} beside {layers} linear layers")
     if backbone.note:
         say(backbone.note)
-    mean, std = config.data.mean or backbone.mean, config.data.std or backbone.std
-    if mean is None or std is None:
-        mean, std = channel_stats(data.train)
-        std = tuple(deviation or 1.0 for deviation in std)  # a channel of one value stays that of zero
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
+    mean, std = normalisation(config.data, data.train, backbone.mean, backbone.std)
     name = backbone.name or config.model.name
     # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
     classes = names if config.train.task == "classify" else ()
@@ -192,6 +188,21 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     if backbone.source is None:
         fit_input(backbone.model, card, data.train, config.train.seed)
     return backbone.model, card
+
+
+def normalisation(config: DataConfig, images: ImageSet, mean: Stats | None, std: Stats | None) -> tuple[Stats, Stats]:
+    """Mean and deviation of each channel, of pixels in 0..1: the recipe's, else `mean` and `std` of the weights, else
+    those of the training `images`.
+
+    Raises UsageError where they are not three numbers each.
+    """
+    mean, std = config.mean or mean, config.std or std
+    if mean is None or std is None:
+        mean, std = channel_stats(images)
+        std = tuple(deviation or 1.0 for deviation in std)  # a channel of one value stays that of zero
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UsageError("data.mean and data.std need three numbers each (red, green, blue), those of std above 0")
+    return mean, std
 
 
 def autoencoder(model: nn.Module, config: Config) -> nn.Module:

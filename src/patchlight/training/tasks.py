@@ -133,16 +133,10 @@ def reconstruct(model: MaskedAutoencoder, card: ModelCard, images: ImageSet) -> 
     painted = torch.where(covered, predicted.float() * deviation + mean, patches)
 
     def pixels(view: Tensor) -> np.ndarray:
-        return as_pixels(unpatchify(view, model.patch_size, (card.img_size, card.img_size)), card)
+        inputs = unpatchify(view, model.patch_size, (card.img_size, card.img_size))
+        return card.to_pixels(inputs).permute(0, 2, 3, 1).cpu().numpy()
 
     return Reconstructions(images=pixels(patches), hidden=pixels(shown), painted=pixels(painted))
-
-
-def as_pixels(inputs: Tensor, card: ModelCard) -> np.ndarray:
-    """A model's inputs (S, 3, H, W) -> pixels (S, H, W, 3) uint8."""
-    mean, std = (torch.tensor(values, device=inputs.device).view(1, 3, 1, 1) for values in (card.mean, card.std))
-    pixels = (255 * (inputs * std + mean)).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def diverged(what: str) -> str:

@@ -12,6 +12,7 @@ from patchlight.reporting.sections import (
     environment,
     explorer,
     faithfulness,
+    first_batch,
     heads,
     layers,
     patches,
@@ -23,12 +24,14 @@ from patchlight.reporting.sections import (
 
 SECTIONS: list[Section] = [
     recipe.SECTION,
+    first_batch.SECTION,
     reconstructions.SECTION,
     curves.SECTION,
     classes.SECTION,
     calibration.SECTION,
     answers.MISTAKES,
     answers.RIGHT_ANSWERS,
+    answers.SUBSET_ANSWERS,
     patches.SECTION,
     attention.SECTION,
     relevance.SECTION,

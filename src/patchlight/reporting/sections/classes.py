@@ -13,10 +13,22 @@ from patchlight.figures.style import cut
 from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import NAME, Facts
 from patchlight.reporting.section import Content, Section
+from patchlight.runs import Metrics
 from patchlight.units import percent
 
 MOST = 5  # frequent mistakes that are listed
+TAKEN = (
+    "Which class was taken for which. Right answers lie on the diagonal; the colour scale is stretched so that rare "
+    "mistakes show."
+)
 
+MISTAKES = """
+<ol class="pairs-of-names">
+{% for label, pred, times, images in confused %}
+<li><b>{{ label }}</b> taken for <b>{{ pred }}</b><br><span class="quiet">{{ times }} of {{ images }} images</span></li>
+{% endfor %}
+</ol>
+"""
 TEMPLATE = """
 {% if worst or empty %}
 <p>
@@ -29,38 +41,63 @@ and {{ "is" if empty == 1 else "are" }} left out.
 {% endif %}
 </p>
 {% endif %}
+{% if subset %}
+<p>Beside the {{ n }} test images stand the {{ subset }} test images that were cut off the training set
+(<code>data.subset_test_per_class</code>): what an experiment on a part of the data calls its test.</p>
+{% endif %}
 <div class="two">
 <figure>
 {{ chart(bars) }}
-<figcaption>Accuracy by class. The thin lines are 95 % Wilson intervals: where they overlap widely, the order may be
-luck.</figcaption>
+<figcaption>Accuracy by class{% if subset %}, in the order of all test images{% endif %}. The thin lines are 95 % Wilson
+intervals: where they overlap widely, the {{ "difference" if subset else "order" }} may be luck.</figcaption>
 </figure>
+{% if not subset %}
+<figure>
+{{ chart(matrices[0]) }}
+<figcaption>{{ taken }}</figcaption>
+</figure>
+{% elif confused %}
+<div>
+<h3>Most frequent mistakes on all test images</h3>
+{{ MISTAKES }}
+</div>
+{% endif %}
+</div>
+{% if subset %}
+<div class="two apart">
+{% for matrix in matrices %}
 <figure>
 {{ chart(matrix) }}
-<figcaption>Which class was taken for which. Right answers lie on the diagonal; the colour scale is stretched so that
-rare mistakes show.</figcaption>
 </figure>
-</div>
-{% if confused %}
-<h3 class="apart">Most frequent mistakes</h3>
-<ol class="pairs-of-names">
-{% for label, pred, times, images in confused %}
-<li><b>{{ label }}</b> taken for <b>{{ pred }}</b><br><span class="quiet">{{ times }} of {{ images }} images</span></li>
 {% endfor %}
-</ol>
+</div>
+<p class="quiet">{{ taken }}</p>
 {% endif %}
-"""
+{% if confused and not subset %}
+<h3 class="apart">Most frequent mistakes</h3>
+{{ MISTAKES }}
+{% endif %}
+""".replace("{{ MISTAKES }}", MISTAKES.strip())
 
 
 def content(facts: Facts) -> Content | None:
     result = facts.result
     if result is None:
         return None
-    names, matrix = facts.class_names, np.array(result.confusion)
-    intervals = [wilson_interval(int(matrix[i, i]), int(matrix[i].sum())) for i in range(len(names))]
+    names, subset = facts.class_names, facts.subset
+    split = f"{result.n:,} {result.split} images"
+    rates = [class_rates(result, split)]
+    matrices: dict[str, tuple[Metrics, str]] = {"confusion": (result, split if subset else "")}
+    if subset is not None:
+        own = f"{subset.n:,} test images of the subset"
+        rates.append(class_rates(subset, own))
+        matrices["confusion_subset"] = subset, own
     slides = {
-        "per_class": functools.partial(charts.per_class, result.per_class, intervals, overall=result.top1),
-        "confusion": functools.partial(charts.confusion, matrix, names),
+        "per_class": functools.partial(charts.per_class, rates),
+        **{
+            name: functools.partial(charts.confusion, np.array(metrics.confusion), names, title=title)
+            for name, (metrics, title) in matrices.items()
+        },
     }
     known = {name: rate for name, rate in result.per_class.items() if rate is not None}
     low, high = min(known.values()), max(known.values())  # a test set has at least one image
@@ -68,13 +105,26 @@ def content(facts: Facts) -> Content | None:
     words = f"Accuracy of each class, from {best} ({percent(high)}) to {worst} ({percent(low)})."
     values = {
         "bars": chart(slides["per_class"], words),
-        "matrix": chart(slides["confusion"], "Confusion matrix: true classes in rows, predicted ones in columns."),
+        "matrices": [
+            chart(slides[name], f"Confusion matrix{on}: true classes in rows, predicted ones in columns.")
+            for name, on in ((name, f" of the {title}" if title else "") for name, (_, title) in matrices.items())
+        ],
+        "n": f"{result.n:,}",
+        "subset": f"{subset.n:,}" if subset is not None else None,
+        "taken": TAKEN,
         "worst": (worst, percent(low)) if low < high else None,
         "best": (best, percent(high)) if low < high else None,
-        "confused": _most_confused(matrix, names),
+        "confused": _most_confused(np.array(result.confusion), names),
         "empty": len(names) - len(known),
     }
     return Content(values, slides)
+
+
+def class_rates(metrics: Metrics, images: str) -> charts.ClassRates:
+    """The bars of a set of `images`, with Wilson's intervals."""
+    rows = np.array(metrics.confusion)
+    intervals = [wilson_interval(int(row[i]), int(row.sum())) for i, row in enumerate(rows)]
+    return charts.ClassRates(images, metrics.per_class, intervals, metrics.top1)
 
 
 def _with_rate(rates: Mapping[str, float], rate: float) -> str:
@@ -99,5 +149,9 @@ SECTION = Section(
     title="Which classes it knows",
     content=content,
     template=TEMPLATE,
-    slides={"per_class": "accuracy of each class", "confusion": "which class was taken for which"},
+    slides={
+        "per_class": "accuracy of each class",
+        "confusion": "which class was taken for which",
+        "confusion_subset": "which class was taken for which, of the subset's own test images",
+    },
 )
