@@ -88,6 +88,51 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
     return path
 
 
+def add_subset(run, names=tuple("0123456789"), spread=2.0):
+    """Test images of the subset, with the result on them, beside the run's own test images."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, len(names), 200)
+    logits = rng.normal(size=(200, len(names)))
+    logits[np.arange(200), labels] += spread
+    result = json.loads((run / "eval.json").read_text())
+    subset = classification_metrics(logits, labels, names).to_json()
+    (run / "eval.json").write_text(json.dumps({**result, "subset_test": subset}))
+    probs = softmax(logits)
+    right = probs.argmax(1) == labels
+    chosen = np.concatenate([np.flatnonzero(~right)[:3], np.flatnonzero(right)[:2]])
+    np.savez_compressed(
+        run / "subset_samples.npz",
+        images=rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8),
+        labels=labels[chosen],
+        probs=probs[chosen].astype(np.float32),
+        kind=np.array(["wrong"] * 3 + ["right"] * 2),
+    )
+    return run
+
+
+BATCH = {
+    **{"shape": [64, 3, 32, 32], "dtype": "float32", "pixels": [0, 255], "min": -1.5, "max": 2.25, "not_finite": 0},
+    **{"channel_mean": [0.4914, 0.4822, 0.4465], "channel_std": [0.2023, 0.1994, 0.2010], "mean": [0.1, -0.1, 0.0]},
+    **{"std": [0.9, 1.0, 1.1], "per_class": {str(i): 4 + i % 5 for i in range(10)}, "mixed": 60},
+    **{"lam": [0.25, 0.5, 0.75], "target_sums": [1.0, 1.0], "warnings": [], "errors": []},
+}
+
+
+def add_first_batch(run, **changes):
+    """The record of a batch of ten classes whose images are mixed, and four of its images."""
+    (run / "first_batch.json").write_text(json.dumps({**BATCH, **changes}))
+    targets = np.eye(10, dtype=np.float32)[[3, 1, 4, 1]]
+    targets[0, [3, 7]] = 0.75, 0.25
+    np.savez_compressed(
+        run / "first_batch.npz",
+        images=np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
+        labels=np.array([3, 1, 4, 1]),
+        targets=targets,
+        mixed=np.array([True, True, False, False]),
+    )
+    return run
+
+
 def without_result(run):
     for name in ("eval.json", "samples.npz", "insight.npz"):
         (run / name).unlink()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pictures import picture
+from PIL import Image
 
 from patchlight.cli.main import main
 
@@ -28,11 +31,49 @@ def test_data_shows_a_folder_with_its_faults(here, capsys):
     assert main(["data", "pets", "--augment.policy", "randaugment"]) == 0
     captured = capsys.readouterr()
     figures = sorted(Path("previews/pets").glob("*.png"))
-    assert [f.name for f in figures] == ["augmentation.png", "class_balance.png", "samples.png"]
+    assert [f.name for f in figures] == ["augmentation.png", "class_balance.png", "first_batch.png", "samples.png"]
+    assert "the first batch, as it is trained on" in captured.out
     assert all(str(figure) in captured.out for figure in figures)
     assert main(["data", "pets"]) == 2
     assert "replace its pictures with --overwrite" in capsys.readouterr().err
     assert main(["data", "pets", "--overwrite"]) == 0
+
+
+def test_data_shows_what_a_recipe_makes_of_it(here, capsys):
+    """The splits of `vit-small8-two-stage`, the subset's own test among them, and its first batch, which is mixed."""
+    sizes = ["--data.train_per_class", "20", "--data.val_per_class", "5", "--data.subset_test_per_class", "6"]
+    words = ["digits", "--recipe", "vit-small8-two-stage", *sizes, "--out", "seen"]
+    assert main(["data", *words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["trained_on"]["subset_test"] == {"images": 60, "per_class": {str(i): 6 for i in range(10)}}
+    batch = report["first_batch"]
+    assert batch["shape"] == [128, 3, 32, 32]
+    assert batch["lam"][0] == pytest.approx(batch["lam"][2])  # one lambda for the whole batch
+    assert sum(batch["per_class"].values()) == 128
+    assert main(["data", *words, "--overwrite"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"class +train +val +subset test +test\n", out)
+    assert re.search(r"all +200 +50 +60 +359\n", out)
+    assert re.search(r"mixing +\d+ of 128 images are mixed, lambda 0\.\d\d\n", out)
+    assert re.search(r"label sums +1\n", out)
+    with Image.open(here / "seen" / "first_batch.png") as picture:
+        assert picture.width > 1000
+
+
+def test_data_of_a_recipe_alone_and_of_neither(here, capsys):
+    assert main(["data", "--recipe", "quickstart", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "digits"
+    assert main(["data"]) == 2
+    assert "give a data source, or a recipe with --recipe" in capsys.readouterr().err
+    assert main(["data", "vit-tiny"]) == 2
+    assert (
+        "vit-tiny is a recipe, not a data source; write `patchlight data --recipe vit-tiny`" in capsys.readouterr().err
+    )
+
+
+def test_a_batch_that_is_not_as_it_should_be_is_a_problem(here, capsys):
+    assert main(["data", "digits", "--data.mean", "0,0,0", "--data.std", "1,1,1"]) == 0
+    assert "problem: the values of the first batch lie between 0.00 and 1.00" in capsys.readouterr().out
 
 
 def test_what_the_terminal_cannot_write_is_no_traceback(here):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from saved import SAVED
 from small import SMALL
@@ -13,6 +14,7 @@ from small import SMALL
 from patchlight.cli.main import main
 from patchlight.config import load_recipe, recipe_names
 from patchlight.models import MODELS
+from patchlight.runs import BatchFacts, EvalResult, FirstBatch, Metrics, Run, SubsetSamples
 
 
 def test_a_run_folder_holds_what_is_promised(run):
@@ -22,6 +24,8 @@ def test_a_run_folder_holds_what_is_promised(run):
         "environment.json",
         "metrics.jsonl",
         "eval.json",
+        "first_batch.json",
+        "first_batch.npz",
         "samples.npz",
         "report.html",
         "README.md",
@@ -46,6 +50,43 @@ def test_a_run_folder_holds_what_is_promised(run):
         "classes": 10,
         "notes": [],
     }
+
+
+def test_the_subsets_test_and_the_first_batch_of_a_run_that_mixes(here, capsys, no_slides):
+    words = [*SMALL, "--data.subset_test_per_class", "5", "--augment.mixup_alpha", "1", "--augment.mix_mode", "batch"]
+    assert main(["train", "quickstart", *words, "--out", "run"]) == 0
+    said = capsys.readouterr()
+    assert "120 training, 40 validation, 50 subset test, 60 test images; " in said.err
+    assert re.search(
+        r"first batch: 32 x 3 x 16 x 16 float32, .*; \d+ of 10 classes; \d+ of 32 images are mixed", said.err
+    )
+    assert "of the 50 test images of the subset" in said.out
+    run = Run.open(here / "run")
+    result = run.read(EvalResult)
+    assert isinstance(result.subset_test, Metrics)
+    assert np.sum(result.subset_test.confusion, axis=1).tolist() == [5] * 10
+    assert main(["eval", "run", "--split", "subset_test", "--device", "cpu", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    measured = result.subset_test.to_json()
+    assert {key: again[key] for key in measured} == measured
+    assert (again["split"], again["n"]) == ("subset_test", 50)
+    samples = run.read(SubsetSamples)
+    assert (samples.probs.argmax(1) == samples.labels).tolist() == (samples.kind == "right").tolist()
+    assert samples.images.shape[1:] == (16, 16, 3)
+    batch, shown = run.read(BatchFacts), run.read(FirstBatch)
+    assert batch.mixed
+    assert np.allclose(shown.targets.sum(1), 1)
+    data = json.loads((here / "run" / "environment.json").read_text())["data"]
+    assert (data["subset_test"], list(data["digests"])) == (50, ["train", "val", "subset_test", "test"])
+    page = (here / "run" / "report.html").read_text()
+    assert "Answers on the subset&#39;s own test images" in page or "Answers on the subset's own test images" in page
+
+
+def test_what_cannot_be_trained_on_is_said_before_there_is_a_run(here, capsys):
+    words = [*SMALL, "--data.mean", "0,0,0", "--data.std", "1e-42,1,1", "--out", "run"]
+    assert main(["train", "quickstart", *words]) == 1
+    assert "values of the first batch are not finite after normalisation by the mean 0, 0, 0" in capsys.readouterr().err
+    assert not (here / "run").exists()
 
 
 def test_maps_are_measured_beside_the_page(here):

@@ -18,7 +18,7 @@ from PIL import Image
 from patchlight.evaluation import metrics
 from patchlight.figures import charts, galleries, inside
 from patchlight.figures.style import STYLES, cut, darkened, plain, png, svg
-from patchlight.runs import Epoch, Reliability
+from patchlight.runs import Epoch, FirstBatch, Reliability
 from patchlight.units import percent
 
 THEMES = list(STYLES)
@@ -104,16 +104,46 @@ def test_per_class(theme, k):
     out = result(k)
     out["per_class"]["empty"] = None
     intervals = [(max(0.0, (r or 0) - 0.1), min(1.0, (r or 0) + 0.1)) for r in out["per_class"].values()]
-    figure = charts.per_class(out["per_class"], intervals, theme, overall=out["top1"])
+    figure = charts.per_class([charts.ClassRates("600 images", out["per_class"], intervals, out["top1"])], theme)
     texts = written(figure, theme)
     assert "empty" not in texts
     assert ("70 classes between" in texts) == (k == 100)
     assert figure.get_size_inches()[1] < 8
+    assert not figure.legends
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_per_class_of_two_sets_side_by_side(theme, k):
+    whole = {name: (i + 0.5) / (k + 1) for i, name in enumerate(names(k))}
+    part = {name: 1 - rate for name, rate in whole.items()}
+    part[names(k)[0]] = None
+    sets = [
+        charts.ClassRates(words, rates, [(max(0, (r or 0) - 0.1), min(1, (r or 0) + 0.1)) for r in rates.values()], 0.5)
+        for words, rates in (("10,000 test images", whole), ("5,000 of the subset", part))
+    ]
+    figure = charts.per_class(sets, theme)
+    texts = written(figure, theme)
+    assert {"10,000 test images", "5,000 of the subset"} <= set(texts)
+    bars = figure.axes[0].patches
+    shown = min(k, 30)
+    assert len(bars) == 2 * shown - 1  # a class without images has none
+    by_colour: dict = {}
+    for bar in bars:
+        by_colour.setdefault(bar.get_facecolor(), []).append(bar)
+    (first, second) = by_colour.values()
+    assert len(first) == shown
+    for bar in second:  # below the other set's bar of its class, without touching it; the rates add up to 1
+        own = round(bar.get_y() + bar.get_height() / 2)
+        other = next(b for b in first if round(b.get_y() + b.get_height() / 2) == own)
+        assert bar.get_y() + bar.get_height() < other.get_y()
+        assert bar.get_width() + other.get_width() == pytest.approx(1)
+    assert figure.get_size_inches()[1] < 10
 
 
 def test_per_class_is_sorted_and_may_lack_the_overall_line():
     rates = {"low": 0.2, "high": 0.9, "middle": 0.5}
-    axes = charts.per_class(rates, [(0, 1)] * 3).axes[0]
+    axes = charts.per_class([charts.ClassRates("", rates, [(0, 1)] * 3)]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["low", "middle", "high"]
     assert "dashes" not in axes.get_xlabel()
 
@@ -204,7 +234,7 @@ def test_a_class_name_is_only_text(name, recwarn):
     out = result(2)
     rates = dict(zip([name, "b"], out["per_class"].values(), strict=True))
     for figure in (
-        charts.per_class(rates, [(0, 1)] * 2),
+        charts.per_class([charts.ClassRates(name, rates, [(0, 1)] * 2)] * 2),
         charts.confusion(out["confusion"], [name, "b"]),
         galleries.gallery(pictures(1), [0], [[0.9, 0.1]], [name, "b"]),
     ):
@@ -212,6 +242,37 @@ def test_a_class_name_is_only_text(name, recwarn):
         assert any(cut(name, 13)[:6] in text for text in texts)
         assert png(figure, "light", dpi=50)
     assert not recwarn.list
+
+
+def batch(count, side=8, mixed=True):
+    """Every second image is mixed: with another class, or with its own."""
+    shares = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
+    shares[2::4] = 0.7 * shares[2::4] + 0.3 * np.roll(shares[2::4], 1, axis=1)
+    return FirstBatch(
+        images=pictures(count, side),
+        labels=np.arange(count) % 3,
+        targets=shares if mixed else np.eye(3)[np.arange(count) % 3],
+        mixed=(np.arange(count) % 2 == 0) & mixed,
+    )
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("count", [1, 3, 32])
+def test_a_batch_shows_each_label_and_its_shares(theme, count):
+    figure = galleries.batch(batch(count), ["cat", "dog", "frog"], theme)
+    assert len(figure.axes[0].images) == count
+    texts = " ".join(written(figure, theme))
+    assert "cat" in texts
+    assert "+ cat" in texts
+    if count > 2:
+        assert "0.70 frog" in texts
+        assert "+ 0.30 cat" in texts
+
+
+def test_the_label_of_an_image_that_is_trained_on():
+    names = ["cat", "dog", "frog"]
+    assert galleries.batch_labels(batch(4), names) == ["cat\n+ cat", "dog", "0.70 frog\n+ 0.30 cat", "cat"]
+    assert galleries.batch_labels(batch(3, mixed=False), names) == names
 
 
 def test_cut_keeps_both_ends():
@@ -267,7 +328,9 @@ def test_svg_needs_nothing_from_outside():
     "draw",
     [
         lambda theme: charts.curves(rows(5), theme, 3),
-        lambda theme: charts.per_class({"a": 0.5, "b": 0.9}, [(0.4, 0.6), (0.8, 0.95)], theme, 0.7),
+        lambda theme: charts.per_class(
+            [charts.ClassRates("images", {"a": 0.5, "b": 0.9}, [(0.4, 0.6), (0.8, 0.95)], 0.7)] * 2, theme
+        ),
         lambda theme: charts.reliability(Reliability.from_json(result(5)["reliability"]), 0.1, theme),
         lambda theme: inside.attention_entropy(np.full((4, 3), 2.0), 17, theme),
     ],

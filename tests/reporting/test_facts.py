@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from made_run import ENVIRONMENT, make_run
+from made_run import ENVIRONMENT, add_first_batch, add_subset, make_run
 
 from patchlight.errors import PatchlightError
 from patchlight.reporting.facts import read_facts
@@ -141,6 +141,16 @@ def test_records_of_other_images_or_classes_are_refused(tmp_path):
     with pytest.raises(PatchlightError, match=r"samples\.npz is damaged: probs are of 10 classes"):
         read_facts(run)
     (run / "eval.json").write_bytes(result)
+    for name, message in (("subset_samples", "probs are of 3 classes"), ("first_batch", "targets are of 3 classes")):
+        add_first_batch(add_subset(run))
+        with np.load(run / f"{name}.npz") as file:
+            arrays = dict(file)
+        arrays["labels"] = np.zeros_like(arrays["labels"])
+        key = "probs" if name == "subset_samples" else "targets"
+        np.savez(run / f"{name}.npz", **{**arrays, key: arrays[key][:, :3]})
+        with pytest.raises(PatchlightError, match=rf"{name}\.npz is damaged: {message}"):
+            read_facts(run)
+        (run / f"{name}.npz").unlink()
     with np.load(run / "samples.npz") as file:
         samples = {name: array if array.ndim == 0 else array[:-1] for name, array in file.items()}
     np.savez(run / "samples.npz", **samples)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_run import ENVIRONMENT, make_run, without_result
+from made_run import ENVIRONMENT, add_first_batch, add_subset, make_run, without_result
 from PIL import Image
 
 from patchlight.config import config_from_dict
@@ -52,7 +52,8 @@ def report(run):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "quickstart")
+    run = make_run(tmp_path_factory.mktemp("runs") / "quickstart")
+    return add_first_batch(add_subset(run))
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +98,17 @@ def test_patches_are_those_of_the_image_that_the_model_takes(tmp_path, no_slides
 
 def test_the_parts_are_in_order(page):
     heads = [
-        *("What was trained", "How it learned", "Which classes it knows", "Whether its confidence can be trusted"),
+        *(
+            "What was trained",
+            "A batch as it was trained on",
+            "How it learned",
+            "Which classes it knows",
+            "Whether its confidence can be trusted",
+        ),
         *(
             "Its most confident mistakes",
             "And some it got right",
+            "Answers on the subset's own test images",
             "What the model sees",
             "Where it looked",
             "Evidence for the predicted class and for the true one",
@@ -113,6 +121,59 @@ def test_the_parts_are_in_order(page):
     ]
     places = [page.text.index(head) for head in heads]
     assert places == sorted(places)
+
+
+def test_the_subsets_test_stands_beside_the_full_one(run, page, tmp_path, no_slides):
+    result = json.loads((run / "eval.json").read_text())
+    subset = result["subset_test"]
+    low, high = (f"{100 * bound:.1f}" for bound in subset["top1_ci95"])
+    for words in (
+        f"On the subset's own test images {100 * subset['top1']:.1f} % (95 % interval {low} \N{EN DASH} {high} %, "
+        "200 images)",
+        "Beside the 400 test images stand the 200 test images that were cut off the training set",
+        "Most frequent mistakes on all test images",
+        f"From the subset's own test images, {100 * subset['top1']:.1f} % of which it knows",
+    ):
+        assert words in page.text, words
+    assert [alt for alt in page.alts if alt.startswith("Confusion matrix of")] == [
+        f"Confusion matrix of the {images}: true classes in rows, predicted ones in columns."
+        for images in ("400 test images", "200 test images of the subset")
+        for _ in ("light", "dark")
+    ]
+    text = build_readme(run).read_text(encoding="utf-8")
+    assert (
+        f"| Subset test | {100 * subset['top1']:.1f} % (95 % interval {low} \N{EN DASH} {high} %, 200 images) |" in text
+    )
+    # A folder of before, with four numbers, says them and has nothing more to show.
+    old = make_run(tmp_path / "old", epochs=1)
+    score = {key: subset[key] for key in ("n", "loss", "top1", "top1_ci95")}
+    (old / "eval.json").write_text(json.dumps({**json.loads((old / "eval.json").read_text()), "subset_test": score}))
+    before = report(old)
+    assert f"On the subset's own test images {100 * subset['top1']:.1f} % (95 % interval {low}" in before.text
+    assert "of the subset: true" not in " ".join(before.alts)
+    assert "Answers on the subset's own test images" not in before.text
+    assert "Most frequent mistakes on all" not in before.text
+    assert not (old / "figures" / "confusion_subset.png").exists()
+
+
+def test_the_first_batch_is_told_and_shown(page, tmp_path, no_slides):
+    for words in (
+        "The first batch as the model was given it: augmented, normalised, and mixed. Below are the first 4 of its 64",
+        "64 x 3 x 32 x 32 float32",
+        "normalised by mean 0.4914, 0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.2010",
+        "values -1.5000 to 2.2500, all finite",
+        "60 of 64 images are mixed, lambda 0.25 to 0.75, mean 0.50",
+        "10 of 10 classes: 4 of 0, 5 of 1",
+        "0.75 3 + 0.25 7 1 + 1 4 1",
+    ):
+        assert words in page.text, words
+    assert "Training image of 0.75 3 + 0.25 7" in page.alts
+    assert "Not as it should be" not in page.text
+    odd = add_first_batch(make_run(tmp_path / "odd", epochs=1), not_finite=7, warnings=["all images are of one class"])
+    text = report(odd).text
+    assert "Not as it should be: All images are of one class." in text
+    assert "all but 7 finite" in text
+    assert "A batch as it was trained on" not in report(make_run(tmp_path / "none", epochs=1)).text
 
 
 def test_the_calibration_sentence_is_computed(run, page):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from patchlight.errors import PatchlightError
-from patchlight.runs import Environment, Epoch, EvalResult, Run, Samples
+from patchlight.runs import Environment, Epoch, EvalResult, Metrics, Run, Samples, Score
 from patchlight.runs.codec import RecordError
 from patchlight.runs.folder import FILES
 from patchlight.runs.records import FORMAT, RunFile
@@ -60,6 +60,30 @@ def test_what_is_read_is_written_again(kind, data):
 def test_a_wrong_field_is_named(kind, data, change, message):
     with pytest.raises(RecordError, match=message):
         kind.from_json({**data, **change})
+
+
+SCORE = {"n": 3, "loss": 0.5, "top1": 2 / 3, "top1_ci95": [0.2, 0.9]}
+METRICS = {key: value for key, value in RESULT.items() if key not in ("data", "split", "precision")}
+
+
+@pytest.mark.parametrize(("own", "kind"), [(METRICS, Metrics), (SCORE, Score), ({**SCORE, "later": 1}, Score)])
+def test_the_subsets_own_test_is_read_in_full_or_as_the_four_numbers_of_older_folders(own, kind):
+    record = EvalResult.from_json({**RESULT, "subset_test": own})
+    assert type(record.subset_test) is kind
+    assert record.subset_test.top1 == 2 / 3
+    assert record.to_json()["subset_test"] == own
+    assert EvalResult.from_json(record.to_json()) == record
+    assert EvalResult.from_json(RESULT).subset_test is None
+    assert record.metrics == Metrics.from_json(METRICS)
+
+
+def test_the_subsets_own_test_is_of_the_same_classes():
+    other = {**METRICS, "per_class": {"a": 0.5, "c": 1.0}}
+    with pytest.raises(RecordError, match="subset_test must be of the classes of the test images"):
+        EvalResult.from_json({**RESULT, "subset_test": other})
+    wrong = {**METRICS, "ece": "small"}
+    with pytest.raises(RecordError, match=r"subset_test\.ece must be a number, not 'small'"):
+        EvalResult.from_json({**RESULT, "subset_test": wrong})
 
 
 def test_what_is_no_number_is_no_value():

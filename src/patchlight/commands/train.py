@@ -31,7 +31,7 @@ from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
 from patchlight.training.lines import batch_line
 from patchlight.training.record import describe_run, summary_line, time_of
-from patchlight.training.setup import Setup, prepare
+from patchlight.training.setup import prepare
 
 
 def train(
@@ -72,10 +72,14 @@ def train(
         before = run.find(Environment) if resume else None
         setup = prepare(config, data, before)
         environment = describe_run(setup, command_line(recipe, settings or {}, out), before)
+        batch, shown = first_batch(data.train, setup.stages[0].config, setup.stages[0].card)
+        if batch.errors:
+            raise PatchlightError(batch.errors[0])
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
-        run.write(environment)
-        say(summary_line(environment))
-        look_at_first_batch(run, setup)
+        for record in (environment, batch, shown):
+            run.write(record)
+        for line in (summary_line(environment), batch_line(batch), *batch.warnings):
+            say(line)
         state = fit(setup, run, resume=resume)
         run.write(dataclasses.replace(environment, time=time_of(run.epochs(), state)))
         if config.train.task == "reconstruct":
@@ -92,22 +96,6 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], out: str | P
     for key, value in settings.items():
         words += [f"--{key}", str(value)]
     return shlex.join([*words, "--out", str(out)] if out else words)
-
-
-def look_at_first_batch(run: Run, setup: Setup) -> None:
-    """Record the first batch that will be trained on, and say what it is and what is odd about it.
-
-    Raises PatchlightError where it cannot be trained on.
-    """
-    stage = setup.stages[0]
-    facts, shown = first_batch(setup.data.train, stage.config, stage.card)
-    run.write(facts)
-    run.write(shown)
-    say(batch_line(facts))
-    for warning in facts.warnings:
-        say(f"warning: {warning}")
-    if facts.errors:
-        raise PatchlightError(facts.errors[0])
 
 
 def check_not_needed(path: Path, config: Config) -> None:

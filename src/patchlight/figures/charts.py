@@ -200,7 +200,7 @@ def _class_bars(
     axes: Axes, own: ClassRates, shown: Sequence[str | None], shift: float, size: float, colour: str, s: Style
 ) -> None:
     """A set's bars, `shift` above the places of their classes, thin where two sets share a place."""
-    label, interval_of = own.images, dict(zip(own.rates, own.intervals, strict=True))
+    label, interval_of = plain(own.images, 40), dict(zip(own.rates, own.intervals, strict=True))
     for place, name in enumerate(shown):
         rate = own.rates[name] if name is not None else None
         if name is None or rate is None:

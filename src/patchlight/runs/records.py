@@ -127,6 +127,12 @@ class BatchFacts(RunFile):
     warnings: tuple[str, ...] = ()  # sentences on what is odd
     errors: tuple[str, ...] = ()  # sentences on what cannot be trained on
 
+    def __post_init__(self) -> None:
+        if not any(count > 0 for count in self.per_class.values()):
+            raise RecordError("per_class must have an image")
+        if len(self.shape) != 4:
+            raise RecordError("shape must be of images, channels, height and width")
+
     @property
     def classes(self) -> int:
         """How many classes have an image in the batch."""
@@ -265,6 +271,11 @@ class EvalResult(RunFile, Metrics):
     precision: str = "fp32"
     mirrored: Score | None = field(default=None, metadata={"brief": True})  # averaged with mirror images
     subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.subset_test, Metrics) and self.subset_test.class_names != self.class_names:
+            raise RecordError("subset_test must be of the classes of the test images")
 
     @property
     def metrics(self) -> Metrics:

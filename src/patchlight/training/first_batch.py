@@ -111,14 +111,21 @@ def odd_things(facts: BatchFacts, batch: Batch, *, is_given: bool) -> Iterator[s
             f"{flat} of the {images} images of the first batch are of one flat colour after augmentation; look at the "
             "files, or weaken [augment]"
         )
-    for name, mean, std in zip(CHANNELS, facts.mean, facts.std, strict=True):
-        if mean is None or std is None:
-            continue
-        if abs(mean) > FARTHEST_MEAN or not LEAST_STD <= std <= GREATEST_STD:
-            yield (
-                f"the {name} values of the first batch have a mean of {mean:.2f} and a deviation of {std:.2f} after "
-                f"normalisation, far from 0 and 1; {RECIPES_OWN if is_given else NOT_THE_RECIPES}"
-            )
+    advice = RECIPES_OWN if is_given else NOT_THE_RECIPES
+    if facts.min is not None and facts.max is not None and (facts.min >= 0 or facts.max <= 0):
+        yield (
+            f"the values of the first batch lie between {facts.min:.2f} and {facts.max:.2f}, on one side of 0, which "
+            f"normalised values are not; {advice}"
+        )
+        return
+    channels = [(name, m, s) for name, m, s in zip(CHANNELS, facts.mean, facts.std, strict=True) if m is not None]
+    far = [(n, m, s) for n, m, s in channels if abs(m) > FARTHEST_MEAN or not LEAST_STD <= (s or 0) <= GREATEST_STD]
+    if far:
+        told = ", ".join(f"{name} {mean:.2f} and {std:.2f}" for name, mean, std in far)
+        yield (
+            f"after normalisation the values of the first batch have means and deviations far from 0 and 1 ({told}); "
+            f"{advice}"
+        )
 
 
 def input_card(config: Config, images: ImageSet) -> tuple[ModelCard, str]:
