@@ -54,6 +54,9 @@ def test_its_report_is_built_again(old, name):
     page = (old / name / "report.html").read_text()
     assert f"<title>{name}" in page
     assert ("76.7" in page) == (name == "classify")
+    # Of the subset's own test images there were four numbers then.
+    assert ("own test images 70.0" in page) == (name == "classify")
+    assert "own test images</h2>" not in page
     assert (old / name / "README.md").read_text().startswith(f"# {name}")
 
 
