@@ -9,6 +9,7 @@ import pytest
 import torch
 from small import make_images, small_config, small_splits
 
+from patchlight.config import load_recipe, recipe_names
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.errors import UsageError
 from patchlight.runs import Run
@@ -90,6 +91,20 @@ def test_which_images_are_mixed_and_by_which_lambda():
     assert facts.lam is not None
     assert facts.lam[0] < facts.lam[1] < facts.lam[2]
     assert "mean" in facts.mixing
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_has_a_first_batch_without_its_model(name):
+    recipe, images = load_recipe(name), make_images(n=40, size=32)
+    card, _ = input_card(recipe, images)
+    stage = recipe.of_stages()[0]
+    facts, shown = first_batch(images, stage, card)
+    side = stage.model.img_size or 32
+    assert facts.shape == (min(40, stage.train.batch_size), 3, side, side)
+    assert not facts.errors
+    mixes = bool(stage.augment.mixup_alpha or stage.augment.cutmix_alpha)
+    assert (facts.mixed > 0) == mixes
+    assert len(shown.images) == min(facts.shape[0], 32 if side <= 64 else 16)
 
 
 def warned(images: ImageSet | None = None, **sections) -> str:

@@ -76,7 +76,7 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
     if (own := result.subset_test) is not None:
         more += f"; {rate(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
     return (
-        f"{result.split} accuracy {rate(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
+        f"{result.split.replace('_', ' ')} accuracy {rate(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
         f"{result.n:,} images){more}"
     )
 

@@ -93,7 +93,7 @@ def evaluate(
     check_compatible(card, images)
     precision = choose_speed(model, precision, batch_size)
     logits = predict_logits(
-        model, card, images, batch_size=batch_size, precision=precision, label=f"evaluating {split}"
+        model, card, images, batch_size=batch_size, precision=precision, label=f"evaluating {split.replace('_', ' ')}"
     )
     if not np.isfinite(logits).all():
         raise PatchlightError(

@@ -20,7 +20,7 @@ normalisation undone, each with its label.</p>
 <p><b>Not as it should be:</b> {{ sentence }}.</p>
 {% endfor %}
 </div>
-<table>
+<table class="batch">
 <tbody>
 {% for word, text in rows %}
 <tr><th scope="row">{{ word }}</th><td>{{ text }}</td></tr>
@@ -36,6 +36,9 @@ normalisation undone, each with its label.</p>
 </figure></li>
 {% endfor %}
 </ul>
+"""
+STYLE = """.small { grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); gap: 16px 14px; }
+.batch th { white-space: nowrap; }
 """
 
 
@@ -61,5 +64,5 @@ SECTION = Section(
     content=content,
     template=TEMPLATE,
     slides={"first_batch": "images of the first batch as they were trained on"},
-    style=".small { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 16px 14px; }\n",
+    style=STYLE,
 )
