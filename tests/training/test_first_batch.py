@@ -40,11 +40,11 @@ def test_it_is_what_the_loop_gives_to_the_model(tmp_path, augment):
     run = Run.create(tmp_path / "run", config)
     stage = setup.stages[0]
     trainer = Trainer(stage, data, run, TrainState(total_steps=stage.total_steps))
-    images, targets, labels = trainer.begin_step(0, 0)
+    images, targets = trainer.begin_step(0, 0)[:2]
     facts, shown = first_batch(data.train, stage.config, stage.card)
     assert facts.shape == tuple(images.shape)
     assert (facts.min, facts.max) == (float(images.min()), float(images.max()))
-    assert shown.labels.tolist() == labels.tolist()[:32]
+    assert shown.labels.tolist() == trainer.batches.batch(0, 0).targets.tolist()[:32]
     if targets.ndim == 1:
         targets = torch.eye(3)[targets]
     np.testing.assert_array_equal(shown.targets, targets[:32])
