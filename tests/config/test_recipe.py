@@ -155,3 +155,39 @@ def test_a_duration_is_read_as_people_write_it(text, seconds):
     assert config.train.budget is not None
     assert config.train.budget.seconds == seconds
     assert config_from_dict(tomllib.loads(config.to_toml())).train.budget == text
+
+
+@pytest.mark.parametrize("settings", [{"train.debug": "true"}, {"train.debug": True}], ids=["words", "Python"])
+def test_debugging_is_two_epochs_unless_they_are_given_with_it(settings, tmp_path):
+    assert load_recipe("vit-tiny", settings).train.epochs == 2
+    three = load_recipe("vit-tiny", {**settings, "train.epochs": "3"})
+    assert three.train.epochs == 3
+    path = tmp_path / "config.toml"
+    path.write_text(three.to_toml(), encoding="utf-8")  # what a run folder holds says the true number
+    assert load_recipe(str(path)) == three
+    assert load_recipe(str(path), settings) == three  # it was on before
+    assert load_recipe(str(path), {"train.epochs": "5"}).train.epochs == 5
+    assert load_recipe("vit-tiny", {"train.debug": "false"}).train.epochs == 100
+
+
+def test_debugging_in_a_recipe_of_its_own(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("[train]\ndebug = true\nepochs = 7\n", encoding="utf-8")
+    assert load_recipe(str(path)).train.epochs == 7
+    path.write_text("[train]\ndebug = true\n", encoding="utf-8")
+    assert load_recipe(str(path)).train.epochs == 2
+    assert load_recipe(str(path), {"train.epochs": "3"}).train.epochs == 3
+
+
+def test_debugging_of_stages():
+    def epochs(**settings):
+        config = load_recipe("vit-small8-two-stage", {"train.debug": "true", **settings})
+        assert config_from_dict(config.to_dict()) == config
+        return [stage.train.epochs for stage in config.of_stages()]
+
+    assert epochs() == [2, 2]
+    assert epochs(**{"stages.2.train.epochs": "3"}) == [2, 3]
+    shared = config_from_dict({"stages": [{"train": {"epochs": 30}}, {"optim": {"lr": 1e-4}}]})
+    for settings, expected in (({}, [2, 2]), ({"train.epochs": 4}, [2, 4])):
+        config = apply_overrides(shared, {"train.debug": True, **settings})
+        assert [stage.train.epochs for stage in config.of_stages()] == expected

@@ -33,6 +33,7 @@ from patchlight.config.sections import (
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 
 RECIPES = Path(__file__).parent / "recipes"
+DEBUG_EPOCHS = 2.0  # with train.debug, where train.epochs is not given with it
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,12 @@ def describe_fields() -> list[FieldInfo]:
 def config_from_dict(data: dict[str, Any], origin: str = "config") -> Config:
     """Check plain data (as read from TOML) and build a Config.
 
-    Raises UsageError, naming `origin`, the key and the nearest known one.
+    With train.debug, train.epochs is DEBUG_EPOCHS where it is not given. Raises UsageError, naming `origin`, the key
+    and the nearest known one.
     """
     data = dict(data)
+    if isinstance(train := data.get("train"), dict) and train.get("debug") is True:
+        data["train"] = {"epochs": DEBUG_EPOCHS, **train}
     stages = data.pop("stages", [])
     sections: dict[str, Section] = {}
     for name, values in data.items():
@@ -202,7 +206,7 @@ def load_recipe(recipe: str | Config, settings: Mapping[str, Any] | None = None)
 
 def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """`{"section.field": value}` laid over `config`, values as words of a command line or as they are in Python; "none"
-    and None unset an optional field.
+    and None unset an optional field. Where they switch train.debug on, the recipe's own epochs no longer count.
     """
     data = config.to_dict()
     for key, value in overrides.items():
@@ -219,7 +223,18 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
             holder.get(section, {}).pop(name, None)
         else:
             holder.setdefault(section, {})[name] = parse(value, kind) if isinstance(value, str) else value
+    if data["train"]["debug"] is True and not config.train.debug:
+        _shorten(data, given=overrides)
     return config_from_dict(data, "command line")
+
+
+def _shorten(data: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Give a recipe, and each of its stages that has its own, DEBUG_EPOCHS where no epochs are `given`."""
+    parts = {"train.epochs": data}
+    parts |= {f"stages.{number}.train.epochs": stage for number, stage in enumerate(data.get("stages", []), 1)}
+    for key, part in parts.items():
+        if key not in given and "epochs" in part.get("train", {}):
+            part["train"]["epochs"] = DEBUG_EPOCHS
 
 
 def _stage_of(data: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
