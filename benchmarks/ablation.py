@@ -20,6 +20,7 @@ from benchmarks.breakdown import trainer_of
 from benchmarks.options import Options
 from benchmarks.timing import Sampler, Seconds, interleave, sampler, spread
 from patchlight.config import ModelConfig, load_recipe
+from patchlight.data.batches import steps_per_epoch
 from patchlight.data.splits import load_splits
 from patchlight.errors import UsageError
 from patchlight.machine.process import reuse_memory
@@ -143,7 +144,7 @@ def epochs_in(seconds: float, step_s: float, options: Options, recipe: str) -> f
     """Of the images of `options`; validation comes on top."""
     config = load_recipe(recipe, {"data.source": options.source})
     images = len(load_splits(config.data, config.model.img_size).train)
-    return seconds / step_s / max(1, images // config.train.batch_size)  # as TrainBatches makes steps
+    return seconds / step_s / max(1, steps_per_epoch(images, config.train.batch_size, config.train.drop_last))
 
 
 def accuracy(run: dict[str, Any]) -> float:

@@ -84,7 +84,7 @@ def of_recipe(options: Options, recipe: str) -> dict[str, Any]:
 class WatchedTrainer(Trainer):
     """The loop, with what begins a step named in the profile."""
 
-    def begin_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def begin_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         with record_function(BATCH):
             return super().begin_step(epoch, step)
 

@@ -15,10 +15,11 @@ EVERYTHING = AugmentConfig(
 BLACK = torch.zeros(3, dtype=torch.uint8)
 
 
-def make_batches(batch_size: int, count: int = 40, side: int = 8) -> TrainBatches:
+def make_batches(batch_size: int, count: int = 40, side: int = 8, drop_last: bool = True) -> TrainBatches:
     pixels = torch.randint(256, (count, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = ImageSet(pixels, torch.arange(count) % 10, tuple("0123456789"))
-    return TrainBatches(images, batch_size, EVERYTHING, seed=1, fill=BLACK, device=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    return TrainBatches(images, batch_size, EVERYTHING, seed=1, fill=BLACK, device=cpu, drop_last=drop_last)
 
 
 def mixed(found: TrainBatches, epoch: int, step: int, strong: bool = True) -> list[torch.Tensor]:
@@ -72,3 +73,29 @@ def test_a_set_that_lives_on_the_device_gives_the_same_batches(monkeypatch):
     assert resident._resident is not None
     for epoch, step in ((0, 0), (0, 2), (1, 1)):
         assert same(mixed(gathered, epoch, step), mixed(resident, epoch, step))
+
+
+@pytest.mark.parametrize("together", [1, 2, 100])
+def test_without_drop_last_an_epoch_has_every_image_once(monkeypatch, together):
+    """In batches of 9, the last of which has 4 of the 40; and any of them can be made again."""
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", together * 9 * 64)
+    found = make_batches(9, drop_last=False)
+    assert (found.steps_per_epoch, make_batches(9).steps_per_epoch) == (5, 4)
+    indices = [found.indices(1, step) for step in range(5)]
+    assert [len(each) for each in indices] == [9, 9, 9, 9, 4]
+    assert torch.cat(indices).sort().values.tolist() == list(range(40))
+    made = [mixed(found, 1, step) for step in range(5)]
+    for step in (4, 0, 3):
+        assert torch.equal(made[step][2], indices[step] % 10)
+        again = make_batches(9, drop_last=False)
+        assert same(mixed(again, 1, step), made[step])
+
+
+@pytest.mark.parametrize(("images", "size", "steps"), [(20_000, 128, (156, 157)), (45_000, 32, (1406, 1407))])
+def test_steps_of_an_epoch(images, size, steps):
+    loader = [
+        len(torch.utils.data.DataLoader(range(images), batch_size=size, drop_last=drop_last))
+        for drop_last in (True, False)
+    ]
+    found = [batches.steps_per_epoch(images, size, drop_last) for drop_last in (True, False)]
+    assert found == loader == list(steps)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax as scipy_softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accuracy_score
@@ -154,3 +155,13 @@ def test_more_refusals():
         metrics.reliability([0.5], [1, 0])
     with pytest.raises(ValueError, match=r"0\.\.1"):
         metrics.reliability([1.5], [1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_smoothed_cross_entropy_is_torchs(smoothing):
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(scale=20, size=(40, 7)), rng.integers(0, 7, 40)
+    theirs = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), label_smoothing=smoothing
+    )
+    assert metrics.cross_entropy(logits, labels, smoothing) == pytest.approx(theirs.item(), rel=1e-12)

@@ -86,6 +86,40 @@ def test_curves_show_what_there_is():
     assert "kept: epoch 2" in written(charts.curves(only_train, kept=2, panels=["loss"]), "light")
 
 
+def test_curves_mark_stages_early_stops_and_what_was_mixed_or_smoothed():
+    stop = {"stage": 1, "epoch": 4, "epochs": 10, "patience": 2, "measure": "accuracy"}
+    staged = [
+        epoch(
+            e,
+            **{
+                "train/loss": 2 / e,
+                "val/loss": 1.5 / e,
+                "val/loss_smoothed": 1.8 / e,
+                "train/top1": 0.3,
+                "val/top1": 0.5,
+            },
+            **{"train/mixed": True, "stage": 1 if e <= 4 else 2},
+            **({"early_stop": stop} if e == 4 else {}),
+        )
+        for e in range(1, 9)
+    ]
+    figure = charts.curves(staged, kept=8)
+    texts = written(figure, "light")
+    assert texts.count("stage 2") == texts.count("early stop: epoch 4") == 3  # in every panel
+    assert texts.count("val., smoothed labels") == texts.count("train, mixed images") == 1
+    loss = figure.axes[0]
+    upright = [
+        line.get_xdata()[0] for line in loss.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
+    ]
+    assert upright == [8, 4.5]
+    (triangle,) = (line for line in loss.lines if line.get_marker() == "v")
+    assert list(triangle.get_xdata()) == [4]
+    (smoothed,) = (line for line in loss.lines if line.get_label() == "val., smoothed labels")
+    assert list(smoothed.get_ydata()) == [1.8 / e for e in range(1, 9)]
+    one = written(charts.curves(rows(5), kept=3), "light")
+    assert not any("stage" in text or "early" in text or "mixed" in text or "smoothed" in text for text in one)
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("k", [1, 10, 30, 100])
 def test_confusion(theme, k):

@@ -12,7 +12,7 @@ import pytest
 from made_run import ENVIRONMENT, add_first_batch, add_subset, make_run, without_result
 from PIL import Image
 
-from patchlight.config import config_from_dict
+from patchlight.config import config_from_dict, load_recipe
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics
 from patchlight.reporting.page import build_report
@@ -377,3 +377,36 @@ def test_readme(run, page):
         assert f"patchlight {verb} {run}" in text
     assert "checkpoints" not in text  # there are none
     assert "\N{NO-BREAK SPACE}" not in text
+
+
+def test_early_stopping_mixing_and_smoothing_are_said(tmp_path, no_slides):
+    """At the head of the page, in the README and under the curves; and nothing of them where they were not."""
+    words = (
+        "tage 2 stopped after epoch 4 of 9: 2 epochs without a better validation accuracy",
+        "The triangle marks it",
+    )
+    under = ("training accuracy may well lie below", "with the label smoothing of", "An upright line is where a stage")
+    run = make_run(tmp_path / "run", epochs=6)
+    plain, readme = " ".join(build_report(run).read_text().split()), build_readme(run).read_text()
+    assert not any(word in plain or word in readme for word in (*words, *under))
+    assert "The training loss counts label smoothing" in plain  # it has no curve of the smoothed validation loss
+    config = load_recipe(str(run / "config.toml")).to_dict()
+    config["train"]["select"] = "last"
+    stages = [{"train": {"epochs": 2}}, {"train": {"epochs": 9, "early_stop_epochs": 2}}]
+    (run / "config.toml").write_text(config_from_dict({**config, "stages": stages}).to_toml())
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {
+            "stage": 1 if row["epoch"] <= 2 else 2,
+            "train/top1": 0.3,
+            "train/mixed": True,
+            "val/loss_smoothed": 1.2,
+        }
+    rows[-1]["early_stop"] = {"stage": 2, "epoch": 4, "epochs": 9, "patience": 2, "measure": "accuracy"}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page, readme = " ".join(build_report(run).read_text().split()), build_readme(run).read_text()
+    assert all(word in page for word in (*words, *under))
+    assert page.count(words[0]) == 2  # at the head, and under the curves
+    assert f"| Early stop | S{words[0]} |" in readme
+    assert "at epoch 6 of 6, the one kept" in readme  # 2 and 4, as the second stage has no more
+    assert "The training loss counts label smoothing" not in page

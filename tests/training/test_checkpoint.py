@@ -128,6 +128,26 @@ def test_a_state_without_progress(tmp_path):
     state = TrainState(stage=1, steps_before=10, epochs_before=2, epoch=1, step=2, total_steps=20, wall_s=3.5)
     path = tmp_path / "step-00000017"
     path.mkdir()
-    old = {key: value for key, value in state.to_json().items() if key not in ("done", "progress", "epoch_start")}
+    new = ("done", "progress", "epoch_start", "stage_best", "epochs_since_better")
+    old = {key: value for key, value in state.to_json().items() if key not in new}
     (path / "state.json").write_text(json.dumps({**old, "scaler": {}}))
-    assert read_state(path) == dataclasses.replace(state, done=7, progress=7 / 20, epoch_start=5)
+    assert read_state(path) == dataclasses.replace(state, done=7, progress=7 / 20, epoch_start=5, epochs_since_better=1)
+
+
+@pytest.mark.parametrize(
+    ("best", "found"),
+    [
+        ({"best_epoch": 5, "best_top1": 0.8}, (0.8, 2)),
+        ({"best_epoch": 5, "best_top1": 0.0, "best_loss": 0.4}, (-0.4, 2)),  # masked autoencoding has no accuracy
+        ({"best_epoch": 3, "best_top1": 0.8}, (None, 3)),  # of an earlier stage
+    ],
+)
+def test_a_state_without_a_count_for_early_stopping(tmp_path, best, found):
+    """Of a checkpoint that version 0.2.0 saved, which counted the epochs since the best of all stages."""
+    state = TrainState(stage=1, epochs_before=4, epoch=3, done=9, total_steps=20, **best)
+    path = tmp_path / "step-00000009"
+    path.mkdir()
+    old = {k: v for k, v in state.to_json().items() if k not in ("stage_best", "epochs_since_better")}
+    (path / "state.json").write_text(json.dumps(old))
+    again = read_state(path)
+    assert (again.stage_best, again.epochs_since_better) == found

@@ -62,7 +62,7 @@ def test_the_loss_is_shared_between_labels_and_teacher(teacher, kind):
     for answer, taught in ((by_class, by_class), ((by_class, by_distilled), by_distilled)):
         by_teacher = hard_loss(taught, answers) if kind == "hard" else soft_loss(taught, answers, 2.0)
         expected = 0.75 * torch.nn.functional.cross_entropy(by_class, labels) + 0.25 * by_teacher
-        loss, right = task.loss(answer, inputs, labels, labels)
+        loss, right = task.loss(answer, inputs, labels)
         torch.testing.assert_close(loss, expected)
         assert right == (by_class.argmax(1) == labels).sum()
 

@@ -45,7 +45,10 @@ def seen(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}, {"micro_batch_size": 4}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"ema_decay": 0.5}, {"micro_batch_size": 4}, {"label_smoothing": 0.1}, {"batch_size": 20, "drop_last": False}],
+)
 def test_training_is_the_same(tmp_path, monkeypatch, more):
     sizes = seen(monkeypatch)
     _, kept = run_fit(tmp_path, "kept", train={**HEAD, **more})

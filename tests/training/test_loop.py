@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shutil
 import signal
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import make_trainer, rows_of, run_fit, small_config, small_splits
+from small import make_trainer, rows_of, run_fit, small_config, small_splits, stopped_at_save
 
+from patchlight.config import ModelConfig
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import build_model, load_model
 from patchlight.models import pixels_to_input as to_input
@@ -24,7 +26,7 @@ from patchlight.training.loop import Trainer
 from patchlight.training.schedule import momentum
 from patchlight.training.setup import prepare
 from patchlight.training.state import StopSignal
-from patchlight.training.tasks import Classification
+from patchlight.training.tasks import Classification, Validation
 
 DROPOUTS = {"proj_drop_rate": 0.1, "pos_drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 EVERYTHING = {"crop_padding": 2, "flip": "random", "policy": "randaugment", "mixup_alpha": 0.5, "cutmix_alpha": 1.0}
@@ -66,11 +68,12 @@ class StopAfter(StopSignal):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_a_run_stopped_anywhere_and_resumed_is_the_same_run(tmp_path, monkeypatch, optimizer, steps):
+    """20 images a step leave 8 for the third of an epoch."""
     sections = {
         "model": DROPOUTS,
         "augment": EVERYTHING,
         "optim": {"name": optimizer, "grad_clip": 1.0},
-        "train": {"epochs": 3, "ema_decay": 0.9},
+        "train": {"epochs": 2.7, "ema_decay": 0.9, "batch_size": 20, "drop_last": False},
         "schedule": {"warmup_epochs": 1},
     }
     _, whole = run_fit(tmp_path, "whole", **sections)
@@ -191,10 +194,12 @@ def test_layers_keep_their_share_of_the_rate_down_to_the_floor(tmp_path):
 
 
 def test_pieces_of_a_batch_give_the_same_step(tmp_path):
-    whole = start(tmp_path, augment={"mixup_alpha": 0.5})
-    pieces = start(tmp_path, augment={"mixup_alpha": 0.5}, train={"micro_batch_size": 5})
-    a, b = whole.train_step(0, 0), pieces.train_step(0, 0)
-    torch.testing.assert_close(a, b)
+    whole = start(tmp_path, augment={"mixup_alpha": 0.5}, train={"batch_size": 20, "drop_last": False})
+    pieces = start(
+        tmp_path, augment={"mixup_alpha": 0.5}, train={"batch_size": 20, "drop_last": False, "micro_batch_size": 5}
+    )
+    for step in (0, 2):  # 20 images, and 8
+        torch.testing.assert_close(whole.train_step(0, step), pieces.train_step(0, step))
     for p, q in zip(whole.stage.model.parameters(), pieces.stage.model.parameters(), strict=True):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
 
@@ -239,9 +244,11 @@ def watch_gradient(trainer: Trainer) -> list[torch.Tensor]:
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compile_gives_the_same_step(tmp_path):
-    plain = start(tmp_path)
-    compiled = start(tmp_path, train={"compile": True})
-    torch.testing.assert_close(plain.train_step(0, 0), compiled.train_step(0, 0))
+    """Also of a smaller last batch."""
+    plain = start(tmp_path, train={"batch_size": 20, "drop_last": False})
+    compiled = start(tmp_path, train={"batch_size": 20, "drop_last": False, "compile": True})
+    for step in (0, 2, 1):
+        torch.testing.assert_close(plain.train_step(0, step), compiled.train_step(0, step))
 
 
 def test_compile_without_a_compiler_says_so(tmp_path, monkeypatch):
@@ -256,6 +263,81 @@ def test_images_left_out_of_an_epoch_are_mentioned(tmp_path, capsys):
     assert "48 training images in steps of 32 leave 16 out of each epoch" in capsys.readouterr().err
     run_fit(tmp_path, "none", train={"epochs": 1, "batch_size": 16})
     assert "out of each epoch" not in capsys.readouterr().err
+    run_fit(tmp_path, "all", train={"epochs": 1, "batch_size": 32, "drop_last": False})
+    assert "out of each epoch" not in capsys.readouterr().err
+
+
+def test_means_of_an_epoch_with_a_smaller_last_batch_are_of_its_images(tmp_path, monkeypatch):
+    """48 images in batches of 20, 20 and 8: loss and accuracy by hand from the logits of every step."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    loss = Classification.loss
+
+    def watched(self, output, images, targets):
+        seen.append((output.detach().double(), targets))
+        return loss(self, output, images, targets)
+
+    monkeypatch.setattr(Classification, "loss", watched)
+    state, run = run_fit(tmp_path, train={"batch_size": 20, "drop_last": False, "epochs": 2})
+    assert [len(targets) for _, targets in seen] == [20, 20, 8] * 2
+    assert (state.done, [row.step for row in run.epochs()]) == (6, [3, 6])
+    for row, steps in zip(run.epochs(), (seen[:3], seen[3:]), strict=True):
+        logits, targets = (torch.cat(parts) for parts in zip(*steps, strict=True))
+        assert row.train_loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
+        assert row.train_top1 == pytest.approx((logits.argmax(1) == targets).double().mean().item())
+        assert row.images_per_s * row.epoch_s == pytest.approx(48)
+
+
+@pytest.mark.parametrize("epochs", [1, 2.5])
+def test_images_of_a_stage_are_counted_with_its_smaller_batches(tmp_path, epochs):
+    trainer = start(tmp_path, train={"batch_size": 20, "drop_last": False, "epochs": epochs})
+    stage = trainer.stage
+    sizes = [len(trainer.batches.batch(*divmod(step, 3)).images) for step in range(stage.total_steps)]
+    assert stage.total_steps == round(3 * epochs)
+    assert [stage.images_in(steps) for steps in range(len(sizes) + 1)] == [
+        sum(sizes[:n]) for n in range(len(sizes) + 1)
+    ]
+    short = start(tmp_path, train={"batch_size": 20, "drop_last": False, "debug": True})
+    assert (short.stage.steps_per_epoch, short.stage.images_per_epoch) == (2, 40)
+
+
+def test_a_last_batch_of_one_image(tmp_path):
+    """It is mixed with itself; batch norm, which has no deviation of one image, refuses it before training."""
+    train = {"batch_size": 47, "drop_last": False, "epochs": 1}
+    trainer = start(tmp_path, train=train, augment=EVERYTHING)
+    images, targets = trainer.begin_step(0, 1)
+    assert (len(images), targets.sum().item(), targets.max().item()) == (1, 1.0, 1.0)
+    loss, _ = trainer.train_step(0, 1)
+    assert torch.isfinite(loss)
+    data, resnet = small_splits(), ModelConfig(name="resnet18")
+    config = dataclasses.replace(small_config(train=train), model=resnet)
+    with pytest.raises(
+        UsageError, match=r"a single image, too few for the model's batch norm; change train\.batch_size"
+    ):
+        prepare(config, data)
+    prepare(dataclasses.replace(small_config(train={**train, "batch_size": 46}), model=resnet), data)
+    prepare(
+        dataclasses.replace(small_config(train={**train, "trainable": "head"}), model=resnet), data
+    )  # in evaluation
+
+
+def test_validation_loss_is_shown_with_the_smoothing_of_training(tmp_path, capsys):
+    _, run = run_fit(tmp_path, train={"label_smoothing": 0.2, "epochs": 1, "select": "last"})
+    (row,) = run.epochs()
+    model, card = load_model(run.path)
+    pixels, labels = small_splits().val.gather(torch.arange(12))
+    with torch.inference_mode():
+        logits = model.eval()(card.to_input(pixels)).double()
+    assert row.val_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    smoothed = F.cross_entropy(logits, labels, label_smoothing=0.2).item()
+    assert row.val_loss_smoothed == pytest.approx(smoothed, rel=1e-4)
+    assert f"val loss {row.val_loss:.3f} ({smoothed:.3f} smoothed)" in capsys.readouterr().err
+    _, plain = run_fit(tmp_path, "plain", train={"epochs": 1})
+    assert "val/loss_smoothed" not in rows_of(plain)[0]
+
+
+def test_seconds_of_an_epoch_are_on_its_line(tmp_path, capsys):
+    _, run = run_fit(tmp_path, train={"epochs": 1})
+    assert f" images/s  {run.epochs()[0].epoch_s:,.1f} s/epoch  0:00 left" in capsys.readouterr().err
 
 
 def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
@@ -282,19 +364,38 @@ def test_the_average_is_validated_and_kept(tmp_path):
     torch.testing.assert_close(trainer.stage.selected_model.head.weight, 0.5 * first + 0.5 * model.head.weight)
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path, monkeypatch):
-    scores = iter([(1.0, 0.5), (0.9, 0.7), (0.8, 0.7), (0.9, 0.6), (0.9, 0.6), (0.9, 0.9)])
+def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path, monkeypatch, capsys):
+    """A tie is decided by the loss for the weights that are kept, and is no better epoch for patience."""
+    scores = iter([(1.0, 0.5), (0.9, 0.7), (0.8, 0.7), (0.7, 0.7), (0.9, 0.9)])
     kept = {}
 
     def scored(self, model, images):
         kept[len(kept) + 1] = {k: v.clone() for k, v in model.state_dict().items()}
-        return next(scores)
+        return Validation(*next(scores))
 
     monkeypatch.setattr(Classification, "score", scored)
     state, run = run_fit(tmp_path, train={"epochs": 9, "early_stop_epochs": 2})
-    assert (state.epoch, state.best_epoch, state.stopped_early) == (5, 3, True)  # the loss decided between 2 and 3
-    assert [row["best"] for row in rows_of(run)] == [True, True, True, False, False]
-    assert_same(weights(run), kept[3])
+    assert (state.epoch, state.best_epoch, state.stopped_early) == (4, 4, True)
+    assert [row["best"] for row in rows_of(run)] == [True, True, True, True]
+    assert_same(weights(run), kept[4])
+    sentence = "stopped after epoch 4 of 9: 2 epochs without a better validation accuracy"
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+    assert [row.early_stop and row.early_stop.in_words for row in run.epochs()] == [None, None, None, sentence]
+
+
+def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(Classification, "score", lambda *_: Validation(1.0, 0.5))
+    state, run = run_fit(tmp_path, train={"epochs": 3, "early_stop_epochs": 2})
+    assert (state.epoch, state.stopped_early) == (3, False)
+    assert [row.early_stop for row in run.epochs()] == [None] * 3
+
+
+def test_patience_counts_on_in_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Classification, "score", lambda *_: Validation(1.0, 0.5))
+    with stopped_at_save(2):
+        run_fit(tmp_path, train={"epochs": 9, "early_stop_epochs": 2})
+    state, _ = run_fit(tmp_path, resume=True, train={"epochs": 9, "early_stop_epochs": 2})
+    assert (state.epoch, state.stopped_early) == (3, True)
 
 
 def test_the_last_can_be_kept_instead(tmp_path):
@@ -318,7 +419,50 @@ def test_mixing_stops_when_it_is_told_to(tmp_path):
     shapes = [trainer.begin_step(epoch, step)[1].shape for epoch in range(4) for step in range(3)]
     assert shapes == [(16, 3)] * 6 + [(16,)] * 6
     _, run = run_fit(tmp_path, "mixed", augment={"mixup_alpha": 1.0, "strong_until": 0.5})
-    assert [row["train/top1"] is None for row in rows_of(run)] == [True, False]
+    assert [row.train_mixed for row in run.epochs()] == [True, False]
+
+
+@pytest.mark.parametrize("engine", ["loop", "hf"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_training_accuracy_of_mixed_images_counts_both_labels(tmp_path, monkeypatch, capsys, engine, smoothing):
+    """In the file and on the console, whichever engine: lam of the own and 1 - lam of the partner's label, step by
+    step, in an epoch in whose middle mixing stops and in the one after it.
+    """
+    counted: list[float] = []
+    loss = Classification.loss
+
+    def watched(self, output, images, targets):
+        soft = targets if targets.ndim == 2 else F.one_hot(targets, 3)
+        counted.append(sum(row[i] for row, i in zip(soft.tolist(), output.argmax(1).tolist(), strict=True)) / 48)
+        return loss(self, output, images, targets)
+
+    monkeypatch.setattr(Classification, "loss", watched)
+    augment = {
+        "mixup_alpha": 1.0,
+        "cutmix_alpha": 1.0,
+    }
+    _, run = run_fit(
+        tmp_path, augment={**augment, "strong_until": 0.3}, train={"engine": engine, "label_smoothing": smoothing}
+    )
+    rows = run.epochs()
+    assert [row.train_mixed for row in rows] == [True, False]
+    assert [row.train_top1 for row in rows] == [pytest.approx(sum(counted[i : i + 3]), abs=1e-6) for i in (0, 3)]
+    assert any(c * 48 != pytest.approx(round(c * 48)) for c in counted[:2])
+    assert counted[2] * 48 == pytest.approx(round(counted[2] * 48))  # mixing had stopped
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if line.startswith("epoch ")]
+    assert f"acc {rows[0].train_top1:.1%} (mixed)  " in lines[0]
+    assert f"acc {rows[1].train_top1:.1%}  " in lines[1]
+    assert "acc counts of each the share that the predicted class has in its label" in text
+
+
+def test_every_step_that_is_shown_counts_alike(tmp_path, monkeypatch, capsys):
+    """Also the last step of an epoch and of the run."""
+    monkeypatch.setattr("patchlight.progress.LINE_EVERY_S", 0.0)
+    run_fit(tmp_path, augment={"cutmix_alpha": 1.0})
+    steps = [line for line in capsys.readouterr().err.splitlines() if re.match(r"epoch \d/2 \d/6", line)]
+    assert len(steps) == 6
+    assert all(re.search(r"acc \d+\.\d% \(mixed\)", line) for line in steps)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):

@@ -15,14 +15,17 @@ from small import SMALL, rows_of, small_config, small_splits, stopped_at_save
 
 from patchlight.cli.main import main
 from patchlight.config import OptimConfig, apply_overrides, config_from_dict, load_recipe
+from patchlight.data.images import ImageSet
+from patchlight.data.splits import Splits
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.models import VisionTransformer, create_model, structure_of
 from patchlight.runs import Run
 from patchlight.training import loop
 from patchlight.training.fit import fit
 from patchlight.training.optim import build_optimizers
+from patchlight.training.record import describe_model
 from patchlight.training.setup import build, prepare
-from patchlight.training.tasks import Classification
+from patchlight.training.tasks import Classification, Validation
 from patchlight.training.trainable import frozen_modules, set_trainable, train_mode
 
 STAGES = [
@@ -132,13 +135,47 @@ def test_sizes_may_differ_between_stages(tmp_path):
     assert card["args"]["img_size"] == 16
 
 
-def test_patience_ends_a_stage_and_not_the_training(tmp_path, monkeypatch):
+def test_patience_ends_a_stage_and_not_the_training(tmp_path, monkeypatch, capsys):
     stages = [{"train": {"epochs": 5, "early_stop_epochs": 1}}, {"train": {"epochs": 1}}]
     scores = iter([(1.0, 0.5), (1.0, 0.4), (1.0, 0.6)])
-    monkeypatch.setattr(Classification, "score", lambda *_: next(scores))
+    monkeypatch.setattr(Classification, "score", lambda *_: Validation(*next(scores)))
     state, _, run = trained(tmp_path / "run", staged(stages))
     assert [row["stage"] for row in rows_of(run)] == [1, 1, 2]
     assert state.best_epoch == 3
+    sentence = "stage 1 stopped after epoch 2 of 5: 1 epoch without a better validation accuracy"
+    assert sentence in capsys.readouterr().err.splitlines()
+    assert [row.early_stop and row.early_stop.in_words for row in run.epochs()] == [None, sentence, None]
+
+
+def test_the_two_stage_recipe_is_that_systems():
+    """Its model with random weights, and 20,000 made images: what its own description says in numbers."""
+    settings = {"model.pretrained": False, "model.fused_attn": True, "train.device": "cpu", "train.precision": "fp32"}
+    config = load_recipe("vit-small8-two-stage", settings)
+    images = ImageSet(
+        torch.zeros(20_000, 3, 32, 32, dtype=torch.uint8), torch.arange(20_000) % 10, tuple(map(str, range(10)))
+    )
+    few = images.select(range(10))
+    setup = prepare(config, Splits(images, few, few, few))
+    head, whole = setup.stages
+    assert describe_model(setup).trainable == (3_850, 21_379_210)
+    assert [(stage.steps_per_epoch, stage.images_per_epoch) for stage in setup.stages] == [(157, 20_000)] * 2
+    assert [stage.total_steps for stage in setup.stages] == [1_570, 14_130]
+    assert (setup.card.mean, setup.card.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert [stage.config.train.early_stop_epochs for stage in setup.stages] == [0, 8]
+    assert [stage.config.optim.lr for stage in setup.stages] == [3e-4, 3e-5]
+    assert [stage.config.schedule.name for stage in setup.stages] == ["constant", "cosine"]
+    assert {stage.config.train.select for stage in (head, whole)} == {"last"}
+    assert {stage.config.train.label_smoothing for stage in (head, whole)} == {0.1}
+
+
+def test_patience_is_of_a_stage(tmp_path, monkeypatch):
+    """The second begins below the first one's best, and gets better all the while."""
+    stages = [{"train": {"epochs": 1}}, {"train": {"epochs": 5, "early_stop_epochs": 2}}]
+    scores = iter([0.9, 0.1, 0.2, 0.3, 0.3, 0.3])
+    monkeypatch.setattr(Classification, "score", lambda *_: Validation(1.0, next(scores)))
+    state, _, run = trained(tmp_path / "run", staged(stages))
+    assert (state.epoch, state.best_epoch) == (5, 1)
+    assert [row.early_stop for row in run.epochs()] == [None] * 6  # the fifth was the last anyway
 
 
 def test_words_for_what_is_trained():

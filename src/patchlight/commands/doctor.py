@@ -12,6 +12,7 @@ import torch
 
 from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.config.fields import Duration, checked
+from patchlight.data.batches import steps_per_epoch
 from patchlight.data.images import ImageSet
 from patchlight.data.sources import TRAIN_IMAGES
 from patchlight.data.splits import Splits
@@ -143,7 +144,7 @@ def _forecast(config: Config, seconds: float) -> Forecast:
         pace = rehearse(trainer, TRIAL_S)
     memory = peak_memory_gb(stage.device)
     pace = replace(pace, val_s=pace.val_s * val_images / VAL_IMAGES)
-    per_epoch = max(1, train_images // stage.batch_size)
+    per_epoch = max(1, steps_per_epoch(train_images, stage.batch_size, config.train.drop_last))
     epochs = plan_steps(seconds, 0, pace, per_epoch) / per_epoch
     return Forecast(
         recipe=config.about.name,

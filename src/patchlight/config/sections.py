@@ -276,6 +276,7 @@ class TrainConfig(Section):
     micro_batch_size: Annotated[
         int | None, "images at a time, where a batch is worked through in pieces to save memory", COUNT
     ] = None
+    drop_last: Annotated[bool, "leave out the last images of an epoch that do not fill a batch"] = True
     label_smoothing: Annotated[float, "share of each label that is spread evenly over all classes", PROPER_RATE] = 0.0
     teacher: Annotated[
         str | None, "folder of a finished run; its answers to the same augmented images are learned beside the labels"
@@ -310,12 +311,17 @@ class TrainConfig(Section):
         Literal["best", "last"], "which weights are kept: of the epoch with the best validation, or of the last one"
     ] = "best"
     early_stop_epochs: Annotated[
-        int, "stop after so many epochs without a better validation; 0 is off", NOT_NEGATIVE
+        int,
+        "stop after so many epochs of the stage without a higher validation accuracy (a tie is not higher) or, in "
+        "masked autoencoding, without a lower loss; 0 is off",
+        NOT_NEGATIVE,
     ] = 0
     checkpoint_every: Annotated[
         int, "epochs between checkpoints that are kept; 0 keeps the best and the last alone", NOT_NEGATIVE
     ] = 0
-    debug: Annotated[bool, "try everything quickly: two epochs of two steps"] = False
+    debug: Annotated[
+        bool, "try everything quickly: at most two steps an epoch, and two epochs unless train.epochs is given with it"
+    ] = False
 
 
 @dataclass(frozen=True)

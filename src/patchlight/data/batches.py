@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H W pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,16 +37,24 @@ class TrainBatches:
     on every device.
 
     `fill` (C,) uint8 is the colour that random erasing paints. The last images of an epoch that do not fill a batch are
-    left out.
+    left out or, without `drop_last`, a smaller batch.
     """
 
     def __init__(
-        self, images: ImageSet, batch_size: int, config: AugmentConfig, *, seed: int, fill: Tensor, device: torch.device
+        self,
+        images: ImageSet,
+        batch_size: int,
+        config: AugmentConfig,
+        *,
+        seed: int,
+        fill: Tensor,
+        device: torch.device,
+        drop_last: bool = True,
     ) -> None:
         self.images, self.config, self.seed, self.device = images, config, seed, device
         self.batch_size = min(batch_size, len(images))
         self.fill = fill
-        self.steps_per_epoch = len(images) // self.batch_size
+        self.steps_per_epoch = steps_per_epoch(len(images), self.batch_size, drop_last)
         self._resident = images.to(device) if fits_on(device, images) else None
         height, width = images.image_size
         together = PIXELS_AT_ONCE // (self.batch_size * height * width)
@@ -61,7 +70,9 @@ class TrainBatches:
         return self._order[1]
 
     def indices(self, epoch: int, step: int, steps: int = 1) -> Tensor:
-        """The indices in the set of the images of `steps` batches from `step` on, (steps * B,) int64."""
+        """The indices in the set of the images of `steps` batches from `step` on, (steps * B,) int64 or, where the last
+        of them is a smaller one, fewer.
+        """
         return self.order(epoch)[step * self.batch_size :][: steps * self.batch_size]
 
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
@@ -101,6 +112,11 @@ class TrainBatches:
         images, labels = self._resident
         there = move(indices, self.device)
         return images.index_select(0, there), labels.index_select(0, there)
+
+
+def steps_per_epoch(images: int, batch_size: int, drop_last: bool) -> int:
+    """How many batches an epoch has; `drop_last` leaves out the last images, which do not fill one."""
+    return images // batch_size if drop_last else math.ceil(images / batch_size)
 
 
 def fits_on(device: torch.device, images: ImageSet) -> bool:

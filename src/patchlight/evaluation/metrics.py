@@ -43,11 +43,17 @@ def topk_accuracy(logits: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
     return float((rank < k).mean())
 
 
-def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log p(label) in nats; logits (N, K), labels (N,). Stays finite for logits of any finite size."""
+def cross_entropy(logits: ArrayLike, labels: ArrayLike, smoothing: float = 0.0) -> float:
+    """Mean of -log p(label) in nats; logits (N, K), labels (N,). Stays finite for logits of any finite size.
+
+    `smoothing`, 0..1, is the share of each label that is spread evenly over all classes (Szegedy et al. 2016, section
+    7), as in torch's cross_entropy.
+    """
     x, y = _checked(logits, labels)
     shifted = x - x.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]).mean())
+    losses = np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted  # of every class, were it the label
+    own = losses[np.arange(len(y)), y]
+    return float(((1 - smoothing) * own + smoothing * losses.mean(axis=1)).mean())
 
 
 def confusion_matrix(labels: ArrayLike, preds: ArrayLike, num_classes: int) -> Ints:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,14 @@ class Panel:
 
 
 PANELS = {
-    "loss": Panel("Loss", {"train/loss": lambda row: row.train_loss, "val/loss": lambda row: row.val_loss}),
+    "loss": Panel(
+        "Loss",
+        {
+            "train/loss": lambda row: row.train_loss,
+            "val/loss": lambda row: row.val_loss,
+            "val/loss_smoothed": lambda row: row.val_loss_smoothed,
+        },
+    ),
     "accuracy": Panel(
         "Top-1 accuracy", {"train/top1": lambda row: row.train_top1, "val/top1": lambda row: row.val_top1}
     ),
@@ -52,7 +60,7 @@ def curves(
 ) -> Figure:
     """Loss, accuracy and learning rate over the epochs, side by side; `panels` are rows of PANELS.
 
-    An upright line marks the epoch whose weights were `kept`.
+    Upright lines mark the epoch whose weights were `kept` and where stages begin, triangles early stops.
     """
     with styled(theme) as s:
         figure = Figure(figsize=(3.55 * len(panels), 2.7))
@@ -66,14 +74,25 @@ def _curve_panel(axes: Axes, rows: Sequence[Epoch], name: str, kept: int | None,
     panel = PANELS[name]
     epochs, values = [row.epoch for row in rows], panel.values(rows)
     marker = "o" if len(rows) <= 15 else ""
+    mixed = ", mixed images" if name == "accuracy" and any(row.train_mixed for row in rows) else ""
+    train = {"color": s.orange, "linestyle": (0, (4, 1.5)), "linewidth": 1.5}
+    val = {"color": s.blue, "linestyle": "-", "linewidth": 1.5, "label": "validation"}
     looks: dict[str, dict[str, Any]] = {
-        "train": {"color": s.orange, "linestyle": (0, (4, 1.5)), "label": "train"},
-        "val": {"color": s.blue, "linestyle": "-", "label": "validation"},
-        "lr": {"color": s.green, "linestyle": "-"},
+        "train/loss": {**train, "label": "train"},
+        "train/top1": {**train, "label": f"train{mixed}"},
+        "val/loss": val,
+        "val/loss_smoothed": {
+            **val,
+            "linestyle": (0, (2, 1)),
+            "linewidth": 0.9,
+            "label": "val., smoothed labels",
+        },
+        "val/top1": val,
+        "lr": {"color": s.green, "linestyle": "-", "linewidth": 1.5},
     }
     for key, column in values.items():
-        axes.plot(epochs, column, marker=marker, markersize=3, linewidth=1.5, **looks[key.split("/")[0]])
-        if key.startswith("val") and kept is not None and kept in epochs:
+        axes.plot(epochs, column, marker=marker, markersize=3, **looks[key])
+        if key in ("val/loss", "val/top1") and kept is not None and kept in epochs:
             axes.plot([kept], [column[epochs.index(kept)]], "o", color=s.blue, markersize=6)
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
@@ -91,8 +110,26 @@ def _curve_panel(axes: Axes, rows: Sequence[Epoch], name: str, kept: int | None,
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     if kept is not None and kept in epochs:
         axes.axvline(kept, color=s.quiet, linewidth=1, linestyle=":", zorder=1, label=f"kept: epoch {kept}")
+    _mark_stages(axes, rows, s)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", labelcolor=s.ink, fontsize=8, handlelength=2.2, frameon=True)
+        axes.legend(loc="best", labelcolor=s.ink, fontsize=8, handlelength=2, labelspacing=0.25, frameon=True)
+
+
+def _mark_stages(axes: Axes, rows: Sequence[Epoch], s: Style) -> None:
+    """A line with its number where each stage after the first begins, and a triangle on top where one stopped early."""
+    above = axes.get_xaxis_transform()  # x in epochs, y in 0..1 of the height
+    for before, row in pairwise(rows):
+        if row.stage != before.stage:
+            axes.axvline(row.epoch - 0.5, color=s.quiet, linewidth=0.8, zorder=1)
+            axes.annotate(
+                f"stage {row.stage}", (row.epoch - 0.5, 0.02), (3, 0), above, "offset points", color=s.quiet, fontsize=8
+            )
+    stops = [row.epoch for row in rows if row.early_stop is not None]
+    if stops:
+        label = f"early stop: epoch {' and '.join(map(str, stops))}"
+        axes.plot(
+            stops, [1.0] * len(stops), "v", color=s.ink, markersize=6, transform=above, clip_on=False, label=label
+        )
 
 
 def confusion(matrix: ArrayLike, class_names: Sequence[str], theme: Theme = "light", title: str = "") -> Figure:

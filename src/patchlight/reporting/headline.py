@@ -90,9 +90,17 @@ def _validation(facts: Facts) -> str | None:
     kept, train = facts.kept, facts.config.train
     if kept is None:
         return None
-    planned = sum(math.ceil(stage.train.epochs) for stage in facts.config.of_stages())
+    ended = {row.early_stop.stage or 1: row.early_stop.epoch for row in facts.epochs if row.early_stop is not None}
+    stages = enumerate(facts.config.of_stages(), 1)
+    planned = sum(ended.get(number, math.ceil(stage.train.epochs)) for number, stage in stages)
     words = f"epoch {kept.epoch} of {len(facts.epochs) if train.budget or train.debug else planned}"
     return f"{percent(kept.val_top1, 1)} at {words}, the one kept" if kept.val_top1 is not None else f"{words} was kept"
+
+
+def early_stops(facts: Facts) -> list[str]:
+    """Of the training or of its stages, which of them ended early, and why."""
+    words = [row.early_stop.in_words for row in facts.epochs if row.early_stop is not None]
+    return [f"{text[0].upper()}{text[1:]}" for text in words]
 
 
 def key_facts(facts: Facts) -> list[tuple[str, str]]:
@@ -106,6 +114,7 @@ def key_facts(facts: Facts) -> list[tuple[str, str]]:
         speed = f"{short(time.images_per_s)}{SPACE}images/s"
         words = [duration(time.train_wall_s), f"{duration(time.train_cpu_s)} of CPU time", speed]
         lines.append(("Training", DOT.join(words)))
+    lines += [("Early stop", text) for text in early_stops(facts)]
     return [*lines, ("Hardware", DOT.join(hardware(environment)))]
 
 

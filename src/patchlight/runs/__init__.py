@@ -5,6 +5,7 @@ from patchlight.runs.folder import Run, config_differences, kept_epoch
 from patchlight.runs.records import (
     BatchFacts,
     DataFacts,
+    EarlyStop,
     Environment,
     Epoch,
     EvalResult,
@@ -25,6 +26,7 @@ from patchlight.runs.records import (
 __all__ = [
     "BatchFacts",
     "DataFacts",
+    "EarlyStop",
     "Environment",
     "Epoch",
     "EvalResult",

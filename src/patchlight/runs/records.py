@@ -180,21 +180,46 @@ def _listed(values: tuple[float | None, ...], between: str = ", ") -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStop(Record):
+    """That training, or a stage of it, ended with this epoch because validation no longer became better."""
+
+    stage: int | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
+    epoch: int  # of the stage, from 1
+    epochs: float | None  # that the stage was to have; None under a budget
+    patience: int  # epochs without a better validation, the last of which is `epoch`
+    measure: str  # what did not become better: "accuracy" or "loss"
+
+    @property
+    def in_words(self) -> str:
+        """ "stage 2 stopped after epoch 47 of 90: 8 epochs without a better validation accuracy"."""
+        stage = "" if self.stage is None else f"stage {self.stage} "
+        planned = "" if self.epochs is None else f" of {self.epochs:g}"
+        count = f"{self.patience} epoch{'' if self.patience == 1 else 's'}"
+        return f"{stage}stopped after epoch {self.epoch}{planned}: {count} without a better validation {self.measure}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epoch(Record):
-    """A line of `metrics.jsonl`. Without validation images, or where labels are mixed, a value is None."""
+    """A line of `metrics.jsonl`. Without validation images, or where there are no labels, a value is None.
+
+    Of mixed images (mixup, CutMix) the training accuracy is the mean share that the predicted class has in the label.
+    """
 
     epoch: int  # from 1, over all stages
     step: int  # optimizer steps so far
     lr: float  # of the epoch's last step
     train_loss: float | None = field(metadata={"key": "train/loss"})
     train_top1: float | None = field(default=None, metadata={"key": "train/top1"})
+    train_mixed: bool = field(default=False, metadata={"key": "train/mixed"})  # some images of the epoch were
     val_loss: float | None = field(default=None, metadata={"key": "val/loss"})
+    val_loss_smoothed: float | None = field(default=None, metadata={"key": "val/loss_smoothed", "brief": True})
     val_top1: float | None = field(default=None, metadata={"key": "val/top1"})
     images_per_s: float
     epoch_s: float  # of training, without validation
     best: bool = False  # so far, by validation
     wall_s: float | None = None  # since the start
     stage: int | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
+    early_stop: EarlyStop | None = field(default=None, metadata={"brief": True})  # this epoch was the stage's last
 
 
 @dataclass(frozen=True, kw_only=True)

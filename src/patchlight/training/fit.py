@@ -68,7 +68,7 @@ def fit_stage(
 ) -> TrainState:
     """Train a stage from `state`, which is that of the `checkpoint` if there is one, and return where it ended."""
     watch = Stopwatch()
-    if line := left_out_line(len(data.train), stage.batch_size):
+    if stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
         say(line)
     engine = ENGINES[stage.config.train.engine]()
     pace = None

@@ -84,10 +84,10 @@ class HuggingFaceTrainer(transformers.Trainer):
     ) -> Any:
         state, stage = self.ours.state, self.ours.stage
         stage.train_mode()  # Hugging Face's puts frozen parts in training mode, too
-        images, targets, labels = self.ours.begin_step(state.epoch, state.step)
+        images, targets = self.ours.begin_step(state.epoch, state.step)
         with autocast(stage.precision, stage.device):  # the library's own would stay on for validation and maps
             output = model(images)
-        loss, correct = self.task.loss(output, images, targets, labels)
+        loss, correct = self.task.loss(output, images, targets)
         self.loss = loss.detach()
         self.correct = torch.zeros_like(self.loss) if correct is None else correct
         return (loss, output) if return_outputs else loss

@@ -18,8 +18,15 @@ from patchlight.models import ModelCard
 def make_batches(images: ImageSet, config: Config, card: ModelCard, device: torch.device) -> TrainBatches:
     """The batches of a stage, of which `config` is the recipe. Random erasing paints the card's mean."""
     fill = torch.tensor([round(255 * mean) for mean in card.mean], dtype=torch.uint8)
+    train = config.train
     return TrainBatches(
-        images, config.train.batch_size, config.augment, seed=config.train.seed, fill=fill, device=device
+        images,
+        train.batch_size,
+        config.augment,
+        seed=train.seed,
+        fill=fill,
+        device=device,
+        drop_last=train.drop_last,
     )
 
 

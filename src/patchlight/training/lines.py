@@ -28,7 +28,7 @@ def left_out_line(images: int, batch_size: int) -> str | None:
         return None
     return (
         f"{images:,} training images in steps of {batch_size} leave {left_out:,} out of each epoch (others each time); "
-        "a smaller train.batch_size leaves out fewer"
+        "a smaller train.batch_size leaves out fewer, train.drop_last = false none"
     )
 
 
@@ -54,6 +54,12 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
             f"{stage.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; {memory}"
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
+    augment = stage.config.augment
+    if augment.mixup_alpha or augment.cutmix_alpha:
+        yield (
+            "training images are mixed, and acc counts of each the share that the predicted class has in its label; it "
+            "may well be below val acc"
+        )
     warmup, total = warmup_steps(schedule, per_epoch, state.total_steps), state.total_steps
     cycles = schedule.cycles if schedule.name == "cosine_restarts" and schedule.restart_warmup else 1
     if warmup * cycles >= total and schedule.name != "onecycle":
@@ -61,10 +67,15 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
         yield f"the warm-up of {warmup} steps is not over after {length}: the peak is not reached"
 
 
-def step_line(loss: float, accuracy: float | None, lr: float, images_per_s: float) -> str:
-    """Where an epoch stands: mean loss and accuracy so far, the rate, and images/s."""
-    acc = "" if accuracy is None else f"acc {accuracy:.1%}  "
-    return f"loss {loss:.3f}  {acc}lr {lr:.1e}  {images_per_s:,.0f} images/s"
+def step_line(loss: float, accuracy: float | None, mixed: bool, lr: float, images_per_s: float) -> str:
+    """Where an epoch stands: mean loss and accuracy so far, of `mixed` images or not, the rate, and images/s."""
+    parts = [f"loss {loss:.3f}", *accuracy_words(accuracy, mixed), f"lr {lr:.1e}", f"{images_per_s:,.0f} images/s"]
+    return "  ".join(parts)
+
+
+def accuracy_words(accuracy: float | None, mixed: bool) -> list[str]:
+    """The accuracy on training images; nothing where there are no labels."""
+    return [] if accuracy is None else [f"acc {accuracy:.1%}{' (mixed)' if mixed else ''}"]
 
 
 def epoch_label(epoch: int, epochs: float, estimated: bool) -> str:
@@ -74,10 +85,10 @@ def epoch_label(epoch: int, epochs: float, estimated: bool) -> str:
 
 def epoch_line(label: str, row: Epoch, left_s: float) -> str:
     """A line of `metrics.jsonl` for people; `left_s` seconds of training are to come."""
-    parts = [label, f"loss {row.train_loss:.3f}"]
-    if row.train_top1 is not None:
-        parts.append(f"acc {row.train_top1:.1%}")
+    parts = [label, f"loss {row.train_loss:.3f}", *accuracy_words(row.train_top1, row.train_mixed)]
     if row.val_top1 is not None:
-        parts.append(f"val loss {row.val_loss:.3f}  val acc {row.val_top1:.1%}{' *' if row.best else '  '}")
-    parts += [f"lr {row.lr:.1e}", f"{row.images_per_s:,.0f} images/s", f"{clock(left_s)} left"]
+        smoothed = "" if row.val_loss_smoothed is None else f" ({row.val_loss_smoothed:.3f} smoothed)"
+        parts.append(f"val loss {row.val_loss:.3f}{smoothed}  val acc {row.val_top1:.1%}{' *' if row.best else '  '}")
+    parts += [f"lr {row.lr:.1e}", f"{row.images_per_s:,.0f} images/s", f"{row.epoch_s:,.1f} s/epoch"]
+    parts.append(f"{clock(left_s)} left")
     return "  ".join(parts)

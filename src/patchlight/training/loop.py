@@ -19,7 +19,7 @@ from patchlight.errors import Interrupted, PatchlightError
 from patchlight.machine.device import autocast
 from patchlight.machine.seeds import derive_seed
 from patchlight.progress import Progress, say
-from patchlight.runs import Epoch, Run
+from patchlight.runs import EarlyStop, Epoch, Run
 from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
@@ -29,7 +29,7 @@ from patchlight.training.optim import clip_gradients, set_momentum, update_avera
 from patchlight.training.schedule import learning_rate, momentum, warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
-from patchlight.training.tasks import Classification, diverged
+from patchlight.training.tasks import Classification, Validation, diverged
 
 
 class Trainer:
@@ -97,16 +97,16 @@ class Trainer:
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
         stage, train = self.stage, self.stage.config.train
-        images, targets, labels = self.begin_step(epoch, step)
+        images, targets = self.begin_step(epoch, step)
 
         mean_loss, correct = torch.zeros((), device=stage.device), torch.zeros((), device=stage.device)
         size = train.micro_batch_size or len(images)
-        for part, target, label in zip(images.split(size), targets.split(size), labels.split(size), strict=True):
+        for part, target in zip(images.split(size), targets.split(size), strict=True):
             if train.cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with autocast(stage.precision, stage.device):
                 output = self._forward(part)
-            loss, right = stage.task.loss(output, part, target, label)
+            loss, right = stage.task.loss(output, part, target)
             loss = loss * (len(part) / len(images))
             stage.scaler.scale(loss).backward()
             mean_loss += loss.detach()
@@ -125,26 +125,24 @@ class Trainer:
             update_average(stage.average, stage.model, train.ema_decay)
         return mean_loss, correct
 
-    def begin_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def begin_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Set the learning rates and dropout's random numbers of a step, and make its batch.
 
-        Images (B, C, H, W) or features (B, D), float; targets (B,) or, where images are mixed, (B, K); and the images'
-        own labels (B,).
+        Images (B, C, H, W) or features (B, D), float; and targets (B,) or, where images are mixed, (B, K).
         """
         config, card, position = self.stage.config, self.stage.card, self._position(epoch, step)
         self._set_rates(position)
         epoch += self.state.epochs_before
         torch.manual_seed(derive_seed(config.train.seed, "dropout", epoch, step))
         if self._features is not None:
-            features, labels = self._features.batch(self.batches.indices(epoch, step))
-            return features, labels, labels
+            return self._features.batch(self.batches.indices(epoch, step))
         batch = self.batches.batch(epoch, step, strong=self._is_strong(position))
-        return *model_input(batch, card, config.augment, self._is_mixed(position)), batch.targets
+        return model_input(batch, card, config.augment, self._is_mixed(position))
 
     def end_step(self, loss: Tensor, correct: Tensor) -> None:
         """Count a step that was made, with its batch's mean loss and right answers, and move progress on."""
         state = self.state
-        self._loss_sum += loss * self.stage.batch_size
+        self._loss_sum += loss * (self.stage.images_in(state.step + 1) - self.stage.images_in(state.step))
         self._correct += correct
         if self._budget is None:
             state.progress = (state.done + 1) / state.total_steps
@@ -184,9 +182,9 @@ class Trainer:
         return self._is_strong(position) and bool(augment.mixup_alpha or augment.cutmix_alpha)
 
     @property
-    def _counts_right(self) -> bool:
-        """Whether right answers are counted in this epoch: mixed images and hidden patches have no one right answer."""
-        return self.stage.config.train.task == "classify" and not self._is_mixed(self.state.epoch_start)
+    def _epoch_is_mixed(self) -> bool:
+        """Whether images of the epoch under way are mixed: mixing may stop within it, and never begins again."""
+        return self._is_mixed(self.state.epoch_start)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -204,6 +202,8 @@ class Trainer:
             self._rows.append(row)
             self._folder.write_epochs(self._rows)
             say(epoch_line(self._epoch_label(row.epoch), row, self._left_s(row)))
+            if row.early_stop is not None:
+                say(row.early_stop.in_words)
         save(self._folder, self.stage, state)
         self._watch.lap(state)
         self._step_began_s = state.wall_s
@@ -217,13 +217,13 @@ class Trainer:
         stage, state, train = self.stage, self.state, self.stage.config.train
         if not math.isfinite(state.loss_sum):
             raise PatchlightError(diverged(f"the loss became {state.loss_sum} in epoch {state.epoch + 1}"))
-        val_loss, val_top1 = self._validate()
-        images, epoch_s, loss_sum = state.step * stage.batch_size, state.epoch_s, state.loss_sum
-        train_top1 = state.correct / images if self._counts_right else None
+        val = self._validate()
+        images, epoch_s, train_loss, train_top1 = self._images_seen, state.epoch_s, *self._means()
+        mixed = self._epoch_is_mixed
         self._begin_epoch()
 
         # Without accuracy, in masked autoencoding, the loss decides.
-        best = val_loss is not None and state.improve(val_top1 or 0.0, val_loss)
+        best = val is not None and state.improve(val.top1 or 0.0, val.loss)
         if train.checkpoint_every and state.epochs_done % train.checkpoint_every == 0:
             state.kept_steps = (*state.kept_steps, state.steps_done)
         if best or train.select == "last":
@@ -231,24 +231,46 @@ class Trainer:
             stage.task.keep(stage.selected_model, self._folder, images_shown)
         if self._snapshots is not None and self._snapshots.is_due(state.epochs_done):
             self._snapshots.add(stage.selected_model, state.epochs_done)
-        since_best = state.epochs_done - max(state.best_epoch, state.epochs_before)
-        if train.early_stop_epochs and val_loss is not None:
-            state.stopped_early = since_best >= train.early_stop_epochs
+        early_stop = None if val is None else self._stop_early(val)
         self._watch.lap(state)
         return Epoch(
             epoch=state.epochs_done,
             step=state.steps_done,
             lr=self._lr,
-            train_loss=loss_sum / images,
+            train_loss=train_loss,
             train_top1=train_top1,
-            val_loss=val_loss,
-            val_top1=val_top1,
+            train_mixed=mixed,
+            val_loss=val.loss if val else None,
+            val_loss_smoothed=val.loss_smoothed if val else None,
+            val_top1=val.top1 if val else None,
             images_per_s=images / epoch_s,
             epoch_s=epoch_s,
             best=best,
             wall_s=state.wall_s,
-            stage=stage.number if stage.count > 1 else None,
+            stage=self._stage_number,
+            early_stop=early_stop,
         )
+
+    def _stop_early(self, val: Validation) -> EarlyStop | None:
+        """End the stage where the epoch that has just ended was one too many without a better validation."""
+        state, train = self.state, self.stage.config.train
+        state.count_for_early_stop(val.better)
+        too_many = 0 < train.early_stop_epochs <= state.epochs_since_better
+        state.stopped_early = too_many and state.progress < 1  # the last epoch that was planned ends no earlier
+        if not state.stopped_early:
+            return None
+        return EarlyStop(
+            stage=self._stage_number,
+            epoch=state.epoch,
+            epochs=None if self._budget else train.epochs,
+            patience=train.early_stop_epochs,
+            measure="loss" if val.top1 is None else "accuracy",
+        )
+
+    @property
+    def _stage_number(self) -> int | None:
+        """From 1, of a recipe with stages."""
+        return self.stage.number if self.stage.count > 1 else None
 
     def _begin_epoch(self) -> None:
         """Set what is counted for an epoch back to zero."""
@@ -258,11 +280,11 @@ class Trainer:
         self._loss_sum.zero_()
         self._correct.zero_()
 
-    def _validate(self) -> tuple[float | None, float | None]:
+    def _validate(self) -> Validation | None:
         """Loss and top-1 of the selected weights on the validation images, if any, in the precision of training."""
         stage, images = self.stage, self.data.val
         if images is None:
-            return None, None
+            return None
         if self._features is None:
             return stage.task.score(stage.selected_model, images)
         assert isinstance(stage.task, Classification)
@@ -272,6 +294,17 @@ class Trainer:
     def _read_sums(self) -> None:
         """Take the sums from the device, which is waited for."""
         self.state.loss_sum, self.state.correct = self._loss_sum.item(), self._correct.item()
+
+    @property
+    def _images_seen(self) -> int:
+        """In the epoch under way."""
+        return self.stage.images_in(self.state.step)
+
+    def _means(self) -> tuple[float, float | None]:
+        """Loss and, where there are labels, accuracy on the images of the epoch under way, as last read."""
+        state, images = self.state, self._images_seen
+        has_labels = self.stage.config.train.task == "classify"
+        return state.loss_sum / images, state.correct / images if has_labels else None
 
     def _expected_steps(self) -> int:
         """How many steps the stage has, as far as is known now."""
@@ -288,13 +321,14 @@ class Trainer:
 
     def _left_s(self, row: Epoch) -> float:
         """Seconds until the stage is over: of the budget, else of steps as fast as in the epoch of `row`."""
+        if self.state.is_over:
+            return 0.0
         if self._budget is not None:
-            return 0.0 if self.state.is_over else max(0.0, self._budget.seconds - self.state.wall_s)
-        return (self.state.total_steps - self.state.done) * self.stage.batch_size / row.images_per_s
+            return max(0.0, self._budget.seconds - self.state.wall_s)
+        images_in = self.stage.images_in
+        return (images_in(self.state.total_steps) - images_in(self.state.done)) / row.images_per_s
 
     def _describe_step(self, progress: Progress) -> str:
-        state = self.state
-        seen = state.step * self.stage.batch_size
-        pace = self.stage.batch_size * (progress.done - progress.first) / (time.monotonic() - progress.started)
-        accuracy = state.correct / seen if self._counts_right else None
-        return step_line(state.loss_sum / seen, accuracy, self._lr, pace)
+        images = self._images_seen - self.stage.images_in(self.state.step - progress.done + progress.first)
+        pace = images / (time.monotonic() - progress.started)
+        return step_line(*self._means(), self._epoch_is_mixed, self._lr, pace)

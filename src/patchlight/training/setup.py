@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import Config, DataConfig
+from patchlight.data.batches import steps_per_epoch
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
@@ -30,6 +31,7 @@ from patchlight.training.tasks import TASKS
 from patchlight.training.trainable import frozen_modules, set_trainable
 
 Stats = tuple[float, ...]  # a number of each channel
+DEBUG_STEPS = 2  # of an epoch, with train.debug
 
 
 @dataclass(frozen=True)
@@ -126,21 +128,25 @@ def build_stage(
     train, device = config.train, next(model.parameters()).device
     batch_size = min(train.batch_size, len(data.train))
     config = scale_rates(config, batch_size)
-    steps_per_epoch, epochs = len(data.train) // batch_size, train.epochs
-    if train.debug:
-        steps_per_epoch, epochs = min(2, steps_per_epoch), 2
+    steps = steps_per_epoch(len(data.train), batch_size, train.drop_last)
+    steps = min(DEBUG_STEPS, steps) if train.debug else steps
+    images = min(steps * batch_size, len(data.train))
+    if images == (steps - 1) * batch_size + 1 < steps * batch_size:
+        check_batch_norm(model)
     mode = "reduce-overhead" if train.cuda_graphs else None
     return Stage(
         config=config,
         number=number,
         count=count,
         batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=max(1, round(epochs * steps_per_epoch)),
+        steps_per_epoch=steps,
+        images_per_epoch=images,
+        total_steps=max(1, round(train.epochs * steps)),
         device=device,
         model=model,
         card=card,
-        forward=torch.compile(model, mode=mode) if train.compile else model,
+        # Each size of batch for itself: one kernel for all sizes would be slower for the full ones.
+        forward=torch.compile(model, mode=mode, dynamic=False) if train.compile else model,
         task=TASKS[train.task](config, card, model, teacher),
         optimizers=build_optimizers(model, config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=train.precision == "fp16"),
@@ -157,6 +163,17 @@ def scale_rates(config: Config, batch_size: int) -> Config:
         base = config.optim
         say(f"optim.lr {base.lr:g} for batches of {base.lr_base_size} is {optim.lr:g} for batches of {batch_size}")
     return dataclasses.replace(config, optim=optim)
+
+
+def check_batch_norm(model: nn.Module) -> None:
+    """Raises UsageError where a batch of one image would give the model's batch norm its mean and deviation."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = [module for module in model.modules() if isinstance(module, kinds)]
+    if any(p.requires_grad for norm in norms for p in norm.parameters()):
+        raise UsageError(
+            "the last batch of an epoch is a single image, too few for the model's batch norm; change "
+            "train.batch_size, or set train.drop_last = true"
+        )
 
 
 def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:

@@ -30,6 +30,7 @@ class Stage:
     count: int  # of all stages
     batch_size: int
     steps_per_epoch: int
+    images_per_epoch: int
     total_steps: int  # by train.epochs, without a budget
     device: torch.device
     model: nn.Module
@@ -48,7 +49,7 @@ class Stage:
 
     @property
     def budget_s(self) -> float:
-        """Seconds of the budget; 0 without one, and in debugging, which is two epochs of two steps."""
+        """Seconds of the budget; 0 without one, and in debugging, whose epochs are counted."""
         train = self.config.train
         return train.budget.seconds if train.budget and not train.debug else 0.0
 
@@ -56,6 +57,11 @@ class Stage:
     def selected_model(self) -> nn.Module:
         """The weights that are validated and kept: the moving average where there is one."""
         return self.model if self.average is None else self.average.module
+
+    def images_in(self, steps: int) -> int:
+        """How many images the first `steps` steps of the stage have; the last step of an epoch may have fewer."""
+        epochs, step = divmod(steps, self.steps_per_epoch)
+        return epochs * self.images_per_epoch + min(step * self.batch_size, self.images_per_epoch)
 
     def begin(self, before: nn.Module) -> None:
         """Go on with the weights of the model that was trained `before`, positions resampled where the size differs."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from patchlight.runs.codec import RecordError, from_json, to_json
 
-LATER_FIELDS = {"done", "progress", "epoch_start"}  # which checkpoints before version 0.2.0 do not have
+# What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
+LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TrainState:
     progress: float = 0.0  # of this stage, in 0..1: a share of its steps or, under a budget, of the time for them
     epoch_start: float = 0.0  # where the epoch under way began in the schedule, in steps of `total_steps`
     loss_sum: float = 0.0  # over the images of that epoch
-    correct: float = 0.0
+    correct: float = 0.0  # right answers among them; of a mixed image, a share of one
     epoch_s: float = 0.0  # training seconds of that epoch
     wall_s: float = 0.0  # of all training and validation so far
     cpu_s: float = 0.0  # processor seconds of the same
@@ -50,6 +51,8 @@ class TrainState:
     best_loss: float = 0.0  # of the epoch with best_top1
     best_epoch: int = 0  # of all stages
     best_step: int = 0  # when it was over
+    stage_best: float | None = None  # of this stage, the best Validation.better
+    epochs_since_better: int = 0  # of this stage, which early stopping counts
     kept_steps: tuple[int, ...] = ()  # whose checkpoints stay
     stopped_early: bool = False  # this stage
     scaler: LossScale | None = field(default=None, metadata={"read": lambda value: value or None})
@@ -71,6 +74,10 @@ class TrainState:
             state.done = steps - state.steps_before
             state.progress = min(1.0, state.done / state.total_steps)
             state.epoch_start = state.done - state.step
+        if "stage_best" not in data:
+            if state.best_epoch > state.epochs_before:  # in masked autoencoding the accuracy is 0
+                state.stage_best = state.best_top1 or -state.best_loss
+            state.epochs_since_better = state.epochs_done - max(state.best_epoch, state.epochs_before)
         return state
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +111,8 @@ class TrainState:
             total_steps=0,
             progress=0.0,
             epoch_start=0.0,
+            stage_best=None,
+            epochs_since_better=0,
             stopped_early=False,
             scaler=None,
         )
@@ -115,6 +124,13 @@ class TrainState:
         self.best_top1, self.best_loss = top1, loss
         self.best_epoch, self.best_step = self.epochs_done, self.steps_done
         return True
+
+    def count_for_early_stop(self, better: float) -> None:
+        """Note what the epoch that has just ended scored: a tie with the stage's best is not better."""
+        if self.stage_best is None or better > self.stage_best:
+            self.stage_best, self.epochs_since_better = better, 0
+        else:
+            self.epochs_since_better += 1
 
 
 class Stopwatch:

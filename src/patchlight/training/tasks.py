@@ -2,13 +2,13 @@
 
 Their recipe is that of a stage, in which the precision is decided.
 
-
 Shapes: B batch, C channels, H W pixels, K classes, N patches; S samples.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,20 @@ from patchlight.training.distill import Teacher
 SAMPLES = 8  # images whose reconstructions the report shows
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What the validation images tell of a model."""
+
+    loss: float
+    top1: float | None = None  # accuracy in 0..1, where there are labels
+    loss_smoothed: float | None = None  # the loss with the label smoothing of training, where that has some
+
+    @property
+    def better(self) -> float:
+        """The higher, the better: the accuracy or, where there is none, the loss below zero."""
+        return -self.loss if self.top1 is None else self.top1
+
+
 class Classification:
     """Learn labels by cross entropy and, where there is a teacher, its answers too."""
 
@@ -38,8 +52,8 @@ class Classification:
         if isinstance(model, VisionTransformer):
             model.distilled_training = teacher is not None
 
-    def loss(self, output: Any, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The mean loss of the model's output for images (B, C, H, W), and how many predictions are the labels (B,).
+    def loss(self, output: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The mean loss of the model's output for images (B, C, H, W), and how many of its predictions are right.
 
         targets: (B,) or, of mixed images, (B, K). The output is logits (B, K), or those of two heads.
         """
@@ -47,20 +61,21 @@ class Classification:
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.train.label_smoothing)
         if self.teacher is not None:
             loss = self.teacher.loss(loss, distilled.float(), images)
-        return loss, (logits.detach().argmax(dim=1) == labels).sum()
+        return loss, count_right(logits.detach(), targets)
 
-    def score(self, model: nn.Module, images: ImageSet) -> tuple[float, float | None]:
-        """Mean cross entropy and top-1 accuracy, in 0..1. Raises PatchlightError where logits are not finite."""
+    def score(self, model: nn.Module, images: ImageSet) -> Validation:
+        """Mean cross entropy and top-1 accuracy. Raises PatchlightError where logits are not finite."""
         size, precision = self.config.eval.batch_size, self.config.train.precision
         logits = predict_logits(model, self.card, images, batch_size=size, precision=precision, label="validating")
         return self.score_logits(logits, images)
 
-    def score_logits(self, logits: np.ndarray, images: ImageSet) -> tuple[float, float | None]:
+    def score_logits(self, logits: np.ndarray, images: ImageSet) -> Validation:
         """As `score`, of logits (N, K) for the images."""
         if not np.isfinite(logits).all():
             raise PatchlightError(diverged("the model's outputs are no longer finite"))
-        labels = images.labels.numpy()
-        return cross_entropy(logits, labels), topk_accuracy(logits, labels, 1)
+        labels, smoothing = images.labels.numpy(), self.config.train.label_smoothing
+        smoothed = cross_entropy(logits, labels, smoothing) if smoothing else None
+        return Validation(cross_entropy(logits, labels), topk_accuracy(logits, labels, 1), smoothed)
 
     def keep(self, model: nn.Module, run: Run, images: ImageSet) -> None:
         """Save the weights in the run's `model/`."""
@@ -78,12 +93,12 @@ class Reconstruction:
         assert teacher is None
         self.config, self.card, self.model = config, card, model
 
-    def loss(self, output: Any, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The mean squared error of the hidden patches; targets and labels are not used."""
+    def loss(self, output: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The mean squared error of the hidden patches; targets are not used."""
         return self.model.loss(output, images), None
 
     @torch.inference_mode()
-    def score(self, model: nn.Module, images: ImageSet) -> tuple[float, float | None]:
+    def score(self, model: nn.Module, images: ImageSet) -> Validation:
         """The mean loss over all images, the same patches of each being hidden every time.
 
         Raises PatchlightError where it is not finite.
@@ -99,13 +114,25 @@ class Reconstruction:
         model.train(was_training)
         if not math.isfinite(total):
             raise PatchlightError(diverged("the loss of the reconstructions is no longer finite"))
-        return total / len(images), None
+        return Validation(total / len(images))
 
     def keep(self, model: nn.Module, run: Run, images: ImageSet) -> None:
         """Save the encoder's weights in the run's `model/`, and reconstructions of a few `images`."""
         assert isinstance(model, MaskedAutoencoder)
         save_model(run.path / "model", model.encoder, self.card)
         run.write(reconstruct(model, self.card, images))
+
+
+def count_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many predictions of logits (B, K) are right, as a number on their device.
+
+    Of an image that is its label's alone, targets (B,), that is 1 or 0; of a mixed one, targets (B, K), the share that
+    the predicted class has in the label: lam for its own, 1 - lam for its partner's, as in the code of mixup's authors.
+    """
+    predicted = logits.argmax(dim=1)
+    if targets.ndim == 1:
+        return (predicted == targets).sum()
+    return targets.gather(1, predicted[:, None]).sum()
 
 
 Task = Classification | Reconstruction

@@ -10,8 +10,10 @@ from patchlight.config import AugmentConfig, Config
 from patchlight.figures import charts
 from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import Facts
+from patchlight.reporting.headline import early_stops
 from patchlight.reporting.section import Content, Section
 from patchlight.runs import Epoch
+from patchlight.units import SPACE
 
 TEMPLATE = """
 {% if charts %}
@@ -27,10 +29,24 @@ There were no validation images.
 {% elif harder %}
 Training images are augmented and so harder than validation images: the training curve may well lie on the worse side.
 {% endif %}
+{% if mixed %}
+Where training images were mixed (mixup, CutMix), a prediction counts as the share that its class has in the mixed
+label, so even a perfect model stays below 100{{ space }}%: training accuracy may well lie below validation accuracy.
+{% endif %}
+{% if smoothed %}
+The thin dashed line is the validation loss with the label smoothing of the training loss, for comparing the two.
+{% endif %}
 {% if validated and other_loss %}
 The training loss counts {{ other_loss }}, the validation loss does not, so compare the shapes of the two and not their
 heights.
-{% endif %}</figcaption>
+{% endif %}
+{% if stages %}
+An upright line is where a stage begins.
+{% endif %}
+{% for stop in stops %}
+{{ stop }}.{% if loop.last %} The triangle marks it.{% endif %}
+
+{% endfor %}</figcaption>
 </figure>
 {% else %}
 <p class="quiet">No epoch has been recorded yet.</p>
@@ -54,14 +70,21 @@ def content(facts: Facts) -> Content:
         "kept": kept.epoch,
         "validated": any(row.val_loss is not None for row in rows),
         "harder": any(replace(stage.augment, flip="none") != AugmentConfig() for stage in facts.config.of_stages()),
-        "other_loss": counted_in_training_only(facts.config),
+        "mixed": any(row.train_mixed for row in rows),
+        "smoothed": any(row.val_loss_smoothed is not None for row in rows),
+        "other_loss": counted_in_training_only(facts.config, rows),
+        "stages": len({row.stage for row in rows}) > 1,
+        "stops": early_stops(facts),
+        "space": SPACE,
     }
     return Content(values, {"curves": functools.partial(charts.curves, rows, kept=kept.epoch, panels=panels)})
 
 
-def counted_in_training_only(config: Config) -> str:
-    """What the training loss counts and the validation loss does not."""
-    words = ["label smoothing"] if any(stage.train.label_smoothing for stage in config.of_stages()) else []
+def counted_in_training_only(config: Config, rows: Sequence[Epoch]) -> str:
+    """What the training loss counts and no curve of the validation loss does; older runs have no smoothed one."""
+    smoothing = any(stage.train.label_smoothing for stage in config.of_stages())
+    drawn = any(row.val_loss_smoothed is not None for row in rows)
+    words = ["label smoothing"] if smoothing and not drawn else []
     words += ["what the teacher says"] if config.train.teacher else []
     return " and ".join(words)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchlight.config import Config, ScheduleConfig
+from patchlight.config import Config, ScheduleConfig, TrainConfig
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
 from patchlight.units import percent
@@ -113,7 +113,7 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
         described.append(
             [
                 ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
-                ("Length", f"{c.train.budget or f'{c.train.epochs:g} epochs'}, {c.train.batch_size:,} images a step"),
+                ("Length", f"{_length(c.train)}, {c.train.batch_size:,} images a step"),
                 ("Optimizer", _optimizer(c)),
                 ("Schedule", c.schedule.name + _warmup(c.schedule) + _momentum(c.schedule)),
             ]
@@ -121,6 +121,12 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
     if len(stages) == 1:
         return described[0]
     return [(f"Stage {i}", "; ".join(text for _, text in rows)) for i, rows in enumerate(described, 1)]
+
+
+def _length(train: TrainConfig) -> str:
+    if train.debug:
+        return f"{train.epochs:g} epochs of at most two steps (train.debug)"
+    return train.budget or f"{train.epochs:g} epochs"
 
 
 def _optimizer(config: Config) -> str:
