@@ -19,7 +19,7 @@ from patchlight.training.budget import Budget, Pace, finish_s, plan_steps, secon
 from patchlight.training.checkpoint import list_checkpoints, read_state
 from patchlight.training.loop import Trainer
 from patchlight.training.schedule import learning_rate, warmup_steps
-from patchlight.training.tasks import Classification
+from patchlight.training.tasks import Classification, Validation
 
 PACE = Pace(step_s=0.1, val_s=2.0)
 
@@ -160,8 +160,11 @@ def test_a_budget_that_is_used_up_ends_at_once():
 
 
 def test_a_budget_decides_the_steps(tmp_path, capsys):
-    state, run = run_fit(tmp_path, train={"budget": "3s", "epochs": 1})
+    """20 images a step leave 8 for the third of an epoch."""
+    state, run = run_fit(tmp_path, train={"budget": "3s", "epochs": 1, "batch_size": 20, "drop_last": False})
     rows = run.epochs()
+    images = [48] * (len(rows) - 1) + [(48, 20, 40)[state.done % 3]]
+    assert [row.images_per_s * row.epoch_s for row in rows] == pytest.approx(images)
     said = capsys.readouterr().err
     assert "the budget of 3s holds" in said
     assert "epoch 1 of about " in said
@@ -187,7 +190,7 @@ class Clock:
 
         def score(task, model, images):
             self.now += 0.005 * len(images)  # 12 images: 0.06 s
-            return 1.0, 0.5
+            return Validation(1.0, 0.5)
 
         def slow_save(*words):
             self.now += 0.02

@@ -311,7 +311,9 @@ def test_what_is_trained_is_counted(tmp_path, capsys):
     assert "training head, 250 of " in capsys.readouterr().err
     record = json.loads((tmp_path / "one" / "environment.json").read_text())["model"]
     assert record["trainable"] == [250]
-    assert f"head, 250 of {record['params']:,} parameters" in (tmp_path / "one" / "report.html").read_text()
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert f"head, 250 of {record['params']:,} parameters" in page
+    assert "2 epochs of at most two steps (train.debug), 32 images a step" in page
     path = tmp_path / "two.toml"
     stages = "".join(f'[[stages]]\ntrain.epochs = 1\ntrain.trainable = "{what}"\n' for what in ("head", "all"))
     path.write_text(f"{load_recipe('quickstart').to_toml()}\n{stages}")

@@ -319,9 +319,7 @@ class TrainConfig(Section):
     checkpoint_every: Annotated[
         int, "epochs between checkpoints that are kept; 0 keeps the best and the last alone", NOT_NEGATIVE
     ] = 0
-    debug: Annotated[
-        bool, "try everything quickly: at most two steps an epoch, and two epochs unless train.epochs is given with it"
-    ] = False
+    debug: Annotated[bool, "try out: two steps an epoch, and two epochs unless train.epochs is given with it"] = False
 
 
 @dataclass(frozen=True)
