@@ -164,6 +164,9 @@ def test_the_two_stage_recipe_is_that_systems():
     assert [stage.config.train.early_stop_epochs for stage in setup.stages] == [0, 8]
     assert [stage.config.optim.lr for stage in setup.stages] == [3e-4, 3e-5]
     assert [stage.config.schedule.name for stage in setup.stages] == ["constant", "cosine"]
+    for stage in setup.stages:  # one group of parameters
+        ((group,),) = (optimizer.param_groups for optimizer in stage.optimizers)
+        assert (group["weight_decay"], len(group["params"])) == (0.05, len(stage.trainable))
     assert {stage.config.train.select for stage in (head, whole)} == {"last"}
     assert {stage.config.train.label_smoothing for stage in (head, whole)} == {0.1}
 
