@@ -131,6 +131,20 @@ def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 @contextlib.contextmanager
+def record_inputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """As `record_outputs`, with the first input of each."""
+    inputs: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs.append(args[0])
+
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(keep).remove)
+        yield inputs
+
+
+@contextlib.contextmanager
 def keep_patches(anatomy: Anatomy, kept: Tensor) -> Iterator[None]:
     """Inside the `with`, the model sees only the patches `kept` (B, k), indices in reading order; prefix tokens stay.
 

@@ -1,0 +1,143 @@
+"""Which images `patchlight explain` looks at: of a split by class or by index, or a spread over both kinds of answers.
+
+Shapes: N images of a split, P that are predicted to choose from, S that are chosen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from patchlight.data.images import ImageSet
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.evaluation.evaluate import predict_logits
+from patchlight.machine.seeds import seeded_generator
+from patchlight.models import ModelCard
+from patchlight.runs import Samples
+
+COUNT = 12  # images, where nobody says how many
+EACH = 4  # of each class, where classes are named and nobody says how many
+POOL = 2000  # images that are predicted to choose from, of all classes together
+POOLED = 100  # of each class at least, as far as there are so many
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images of a split with the model's answers: what is chosen from."""
+
+    images: ImageSet  # the whole split
+    indices: np.ndarray  # (P,) in the split, in an order that was drawn
+    labels: np.ndarray  # (P,)
+    preds: np.ndarray  # (P,)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The images, and how they came to be chosen. What image files do not have is None."""
+
+    pixels: Tensor  # (S, 3, H, W) uint8
+    names: tuple[str, ...]  # (S,)
+    how: str
+    labels: np.ndarray | None = None  # (S,)
+    split: str | None = None
+    indices: np.ndarray | None = None  # (S,) in the split, from 0
+    pool: Pool | None = None
+    classes: tuple[int, ...] = ()  # those that were asked for
+
+
+def spread(labels: np.ndarray, preds: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` indices of images with these labels and predicted classes (P,): wrong and right ones in turn, each
+    time of the class that was taken least. What is equal in this is drawn by a fixed seed.
+    """
+    order = torch.randperm(len(labels), generator=seeded_generator(0, "samples", 1)).tolist()
+    cells: dict[tuple[bool, int], list[int]] = {}  # whether right, and the class
+    for index in order:
+        cells.setdefault((bool(preds[index] == labels[index]), int(labels[index])), []).append(index)
+    drawn = {int(label): place for place, label in enumerate(dict.fromkeys(labels[order].tolist()))}
+    taken: Counter[object] = Counter()
+
+    def least(cell: tuple[bool, int]) -> tuple[int, ...]:
+        right, label = cell
+        return taken["right" if right else "wrong"], taken[label], taken[cell], right, drawn[label]
+
+    chosen = []
+    for _ in range(min(count, len(labels))):
+        cell = min((cell for cell, left in cells.items() if left), key=least)
+        chosen.append(cells[cell].pop(0))
+        taken.update(["right" if cell[0] else "wrong", cell[1], cell])
+    return np.array(chosen, dtype=np.int64)
+
+
+def class_index(name: str, names: Sequence[str]) -> int:
+    """The class with this name, or with this index. Raises UsageError where there is none."""
+    if name in names:
+        return list(names).index(name)
+    if name.isdigit() and int(name) < len(names):
+        return int(name)
+    raise UsageError(f"no class '{name}'; {did_you_mean(name, names)}")
+
+
+def choose_by_index(images: ImageSet, split: str, indices: Sequence[int]) -> Chosen:
+    """The images with these indices, as they are given. Raises UsageError for one that the split does not have."""
+    places = list(dict.fromkeys(int(index) for index in indices))
+    if wrong := [index for index in places if not 0 <= index < len(images)]:
+        raise UsageError(f"the '{split}' images have the indices 0 to {len(images) - 1}, so there is no {wrong[0]}")
+    return taken_from(images, split, np.array(places), f"the '{split}' images with the indices that were given")
+
+
+def choose_by_class(
+    model: nn.Module, card: ModelCard, images: ImageSet, split: str, classes: Sequence[int], count: int | None
+) -> Chosen:
+    """A `spread` over `classes`, or over all where there are none, of as many images as can be looked at quickly.
+
+    Raises UsageError where `count` is less than the classes, PatchlightError for a class that has no images there.
+    """
+    wanted = list(dict.fromkeys(classes))
+    if count is not None and count < len(wanted):
+        raise UsageError(f"--count {count} is less than the {len(wanted)} classes; take one image of each at least")
+    counts = images.class_counts().tolist()
+    if empty := [card.class_names[label] for label in wanted if not counts[label]]:
+        raise PatchlightError(f"no '{split}' image is of the class '{empty[0]}'; choose another class or --split")
+    pool = predicted(model, card, images, wanted or range(len(counts)))
+    most = max(COUNT, EACH * len(wanted)) if count is None else count
+    places = spread(pool.labels, pool.preds, most)
+    what = "classes " + ", ".join(f"'{card.class_names[label]}'" for label in wanted) if wanted else "all classes"
+    seen = "" if len(pool.indices) == sum(counts[label] for label in wanted or range(len(counts))) else "drawn "
+    right = int((pool.labels == pool.preds).sum())
+    how = (
+        f"a spread over {what.replace('classes', 'the class', 1) if len(wanted) == 1 else what} and over right and wrong "
+        f"answers, drawn by a fixed seed from {len(pool.indices):,} {seen}'{split}' images, of which the model has "
+        f"{right:,} right"
+    )
+    return replace(taken_from(images, split, pool.indices[places], how), pool=pool, classes=tuple(wanted))
+
+
+def predicted(model: nn.Module, card: ModelCard, images: ImageSet, classes: Sequence[int]) -> Pool:
+    """Images of the classes in a drawn order, so many of each that POOL are predicted in all, POOLED at least."""
+    order = torch.randperm(len(images), generator=seeded_generator(0, "samples", 2))
+    labels = images.labels[order]
+    each = max(POOLED, POOL // len(classes))
+    rows = torch.cat([torch.nonzero(labels == label).flatten()[:each] for label in classes]).sort().values
+    indices = order[rows]
+    logits = predict_logits(model, card, images.select(indices), label="predicting")
+    return Pool(images, indices.numpy(), images.labels[indices].numpy(), logits.argmax(axis=1))
+
+
+def taken_from(images: ImageSet, split: str, indices: np.ndarray, how: str) -> Chosen:
+    """These images of the split."""
+    pixels, labels = images.gather(indices)
+    names = tuple(f"{split} {index}" for index in indices.tolist())
+    return Chosen(pixels, names, how, labels.numpy(), split, indices)
+
+
+def choose_samples(samples: Samples, count: int | None, why: str) -> Chosen:
+    """A `spread` of the images that the run's page shows; `why` these and not the split's."""
+    places = spread(samples.labels, samples.probs.argmax(axis=1), COUNT if count is None else count)
+    pixels = torch.from_numpy(samples.images[places]).permute(0, 3, 1, 2).contiguous()
+    how = f"a spread over the {len(samples.labels)} samples of the run's report, as {why}"
+    return Chosen(pixels, tuple(f"sample {place}" for place in places), how, samples.labels[places])

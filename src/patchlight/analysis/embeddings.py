@@ -1,0 +1,81 @@
+"""Patch tokens before the first block: as the patch embedding makes them, and with positions.
+
+Shapes: B images, N patches in reading order, D width, (r, c) the patch grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchlight.explanation.capture import record_inputs, record_outputs
+from patchlight.models.anatomy import Anatomy
+
+ROUNDING = 64  # steps of the last binary place by which an addition may differ from one image to another
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the blocks get of each patch, and what of it is the patch and what its position."""
+
+    patches: Tensor  # (B, N, D): after the patch embedding
+    tokens: Tensor  # (B, N, D): as the first block reads them
+    positions: Tensor | None  # (N, D): what is added between the two; None where that is nothing, or no addition
+    about: str  # a sentence about the positions
+
+
+@torch.no_grad()
+def embedded(anatomy: Anatomy, images: Tensor) -> Embedded | None:
+    """The patch tokens of normalised images (B, 3, h, w) before the first block, in the model's own precision.
+
+    Positions are measured, so it does not matter how a family adds them: they are the difference of the two tokens,
+    which must be the same for all images, one of zeros among them. None for a model whose patch embedding gives no
+    token for each patch.
+    """
+    blank = torch.cat([images, torch.zeros_like(images[:1])])
+    with record_outputs([anatomy.patch_embed]) as outputs, record_inputs(anatomy.blocks[:1]) as inputs:
+        anatomy.logits(blank)
+    patches = in_reading_order(outputs[0], anatomy.grid(images))
+    tokens = inputs[0][:, anatomy.num_prefix_tokens :]
+    if patches is None or patches.shape != tokens.shape:
+        return None
+    positions, about = added(patches, tokens)
+    if positions is None and not anatomy.can_drop_patches:
+        about += "; its layers know positions by rotations or biases of their own"
+    return Embedded(patches[:-1], tokens[:-1], positions, about)
+
+
+def in_reading_order(output: Tensor, grid: tuple[int, int]) -> Tensor | None:
+    """(B, N, D) of the output of a patch embedding: tokens, (B, r, c, D) or (B, D, r, c); None of another shape."""
+    if output.ndim == 4 and output.shape[1:3] == grid:
+        output = output.flatten(1, 2)
+    elif output.ndim == 4 and output.shape[2:] == grid:
+        output = output.flatten(2).transpose(1, 2)
+    return output if output.ndim == 3 and output.shape[1] == grid[0] * grid[1] else None
+
+
+def added(patches: Tensor, tokens: Tensor) -> tuple[Tensor | None, str]:
+    """What is added to all patches (B, N, D) alike so that they become `tokens`, (N, D), and a sentence about it."""
+    difference = tokens - patches
+    size = torch.maximum(patches.abs().amax(), tokens.abs().amax())
+    rounding = ROUNDING * torch.finfo(tokens.dtype).eps * size
+    if difference.abs().amax() <= rounding:
+        return None, "no position embedding is added"
+    # A blank image comes last. Its patches are one value, the bias, so what is added to it is rounded least.
+    if (difference - difference[-1]).abs().amax() <= rounding:
+        return difference[-1], "a position embedding is added to each patch"
+    return None, "between the patch embedding and the first block stands more than an addition, so positions are not apart"
+
+
+def likeness(tokens: Tensor) -> Tensor:
+    """Cosine similarity of every two patches of an image: (..., N, D) -> (..., N, N)."""
+    units = F.normalize(tokens, dim=-1)
+    return units @ units.transpose(-1, -2)
+
+
+def middle(grid: tuple[int, int]) -> int:
+    """The index of the patch whose likeness to the others is shown."""
+    return grid[0] // 2 * grid[1] + grid[1] // 2
