@@ -15,7 +15,7 @@ TABLE = {
     "progress errors",
     "reporting": "evaluation figures runs config units errors",
     "training": "analysis evaluation models data runs config machine progress units errors",
-    "analysis": "explanation evaluation models data runs config machine progress",
+    "analysis": "explanation evaluation models data runs config machine progress errors",
     "explanation": "models figures config units errors",
     "evaluation": "models data runs machine progress errors",
     "models": "runs config machine errors",

@@ -1,4 +1,4 @@
-"""Tokens before the first block, against the same by hand in float64: pixels times kernel, and the table of positions."""
+"""Tokens before the first block, against the same by hand in float64: pixels times kernel, plus positions."""
 
 from __future__ import annotations
 

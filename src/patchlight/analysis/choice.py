@@ -106,13 +106,12 @@ def choose_by_class(
     pool = predicted(model, card, images, wanted or range(len(counts)))
     most = max(COUNT, EACH * len(wanted)) if count is None else count
     places = spread(pool.labels, pool.preds, most)
-    what = "classes " + ", ".join(f"'{card.class_names[label]}'" for label in wanted) if wanted else "all classes"
-    seen = "" if len(pool.indices) == sum(counts[label] for label in wanted or range(len(counts))) else "drawn "
+    named = ", ".join(f"'{card.class_names[label]}'" for label in wanted) or "all classes"
+    whole = len(pool.indices) == sum(counts[label] for label in wanted or range(len(counts)))
     right = int((pool.labels == pool.preds).sum())
     how = (
-        f"a spread over {what.replace('classes', 'the class', 1) if len(wanted) == 1 else what} and over right and wrong "
-        f"answers, drawn by a fixed seed from {len(pool.indices):,} {seen}'{split}' images, of which the model has "
-        f"{right:,} right"
+        f"a spread over {named} and over right and wrong answers, drawn by a fixed seed from {len(pool.indices):,} "
+        f"{'' if whole else 'drawn '}'{split}' images, of which the model has {right:,} right"
     )
     return replace(taken_from(images, split, pool.indices[places], how), pool=pool, classes=tuple(wanted))
 

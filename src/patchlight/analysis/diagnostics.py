@@ -67,10 +67,14 @@ def token_colours(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Te
     """Patch tokens (B, T, D) as colours (B, r, c, 3) in 0..1: their first three principal components over all images,
     so that equal colours mean like tokens across images (as in Oquab et al. 2023, DINOv2, figure 1).
     """
-    patches = tokens[:, anatomy.num_prefix_tokens :]
+    return patch_colours(tokens[:, anatomy.num_prefix_tokens :], grid)
+
+
+def patch_colours(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`token_colours` of patch tokens alone, (B, N, D)."""
     components = principal(patches.flatten(0, 1), 3)
     low, high = components.amin(dim=0), components.amax(dim=0)
-    return ((components - low) / (high - low).clamp(min=1e-12)).view(len(tokens), *grid, 3)
+    return ((components - low) / (high - low).clamp(min=1e-12)).view(len(patches), *grid, 3)
 
 
 def token_norms(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

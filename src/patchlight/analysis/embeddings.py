@@ -1,16 +1,19 @@
 """Patch tokens before the first block: as the patch embedding makes them, and with positions.
 
-Shapes: B images, N patches in reading order, D width, (r, c) the patch grid.
+Shapes: B images, N patches in reading order, D width, (r, c) the patch grid, V views: the patches, and the tokens that
+the first block reads where these are others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchlight.analysis.diagnostics import patch_colours
 from patchlight.explanation.capture import record_inputs, record_outputs
 from patchlight.models.anatomy import Anatomy
 
@@ -67,13 +70,48 @@ def added(patches: Tensor, tokens: Tensor) -> tuple[Tensor | None, str]:
     # A blank image comes last. Its patches are one value, the bias, so what is added to it is rounded least.
     if (difference - difference[-1]).abs().amax() <= rounding:
         return difference[-1], "a position embedding is added to each patch"
-    return None, "between the patch embedding and the first block stands more than an addition, so positions are not apart"
+    return (
+        None,
+        "between the patch embedding and the first block stands more than an addition, so positions are not apart",
+    )
 
 
 def likeness(tokens: Tensor) -> Tensor:
     """Cosine similarity of every two patches of an image: (..., N, D) -> (..., N, N)."""
     units = F.normalize(tokens, dim=-1)
     return units @ units.transpose(-1, -2)
+
+
+@dataclass(frozen=True)
+class EmbeddingMaps:
+    """What is drawn of `Embedded`."""
+
+    colours: np.ndarray  # (B, V, r, c, 3) uint8: like tokens of a view in like colours, across images
+    likeness: np.ndarray  # (B, V, r, c): cosine similarity to the middle patch
+    matrices: np.ndarray  # (V, N, N): of every two patches of the first image
+    norms: np.ndarray  # (2, r, c): of the patches, mean over images, and of what is added for positions
+    positions: np.ndarray | None  # (N, N): cosine similarity of the positions that are added
+    about: str  # a sentence about the positions
+
+
+def embedding_maps(anatomy: Anatomy, images: Tensor) -> EmbeddingMaps | None:
+    """Of normalised images (B, 3, h, w); None where `embedded` is."""
+    found, grid = embedded(anatomy, images), anatomy.grid(images)
+    if found is None:
+        return None
+    views = [found.patches] if torch.equal(found.patches, found.tokens) else [found.patches, found.tokens]
+    matrices = torch.stack([likeness(view) for view in views], dim=1)
+    colours = torch.stack([patch_colours(view, grid) for view in views], dim=1)
+    added_norms = found.patches.new_zeros(grid) if found.positions is None else found.positions.norm(dim=1).view(grid)
+    norms = torch.stack([found.patches.norm(dim=2).mean(dim=0).view(grid), added_norms])
+    return EmbeddingMaps(
+        colours=(255 * colours).round().to(torch.uint8).cpu().numpy(),
+        likeness=matrices[:, :, middle(grid)].unflatten(-1, grid).float().cpu().numpy(),
+        matrices=matrices[0].half().cpu().numpy(),
+        norms=norms.float().cpu().numpy(),
+        positions=None if found.positions is None else likeness(found.positions).half().cpu().numpy(),
+        about=found.about,
+    )
 
 
 def middle(grid: tuple[int, int]) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.analysis import diagnostics
+from patchlight.analysis.embeddings import embedding_maps
 from patchlight.analysis.faithfulness import METHOD
 from patchlight.explanation.capture import record_attention, record_outputs
 from patchlight.explanation.methods import explain
@@ -38,15 +39,18 @@ def collect_insight(model: nn.Module, card: ModelCard, samples: Samples) -> Insi
     pooled = torch.einsum("et,elhtn->elhn", anatomy.readout(outputs[-1]).float().cpu(), attention)[..., prefix:]
     between_patches = quantized(attention[..., prefix:, prefix:])
     similarity = diagnostics.position_similarity(anatomy, grid)
+    kept = explored[: len(between_patches)]
+    embedding = embedding_maps(anatomy, inputs[kept])
     return Insight(
         relevance=torch.stack(relevance, dim=1).float().numpy(),
-        explored=explored[: len(between_patches)],
+        explored=kept,
         attention=between_patches,
         pooled=stretched(pooled.flatten(2)).unflatten(-1, (pooled.shape[2], *grid)).numpy(),
         distance=diagnostics.attention_distance(anatomy, attention, grid).numpy(),
         entropy=diagnostics.attention_entropy(attention).numpy(),
         filters=as_pictures(diagnostics.patch_filters(anatomy, FILTERS).cpu()),
         positions=None if similarity is None else similarity.float().cpu().numpy(),
+        **({} if embedding is None else {f"embed_{name}": value for name, value in vars(embedding).items()}),
     )
 
 

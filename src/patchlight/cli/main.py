@@ -122,6 +122,9 @@ def explain_or_measure(
     method: str | None,
     target: str | None,
     layers: str | None,
+    classes: list[str] | None,
+    indices: list[int] | None,
+    split: str | None,
     faithfulness: bool,
     count: int | None,
     out: Path | None,
@@ -131,13 +134,12 @@ def explain_or_measure(
     if count is not None and count < 1:
         raise UsageError(f"--count must be at least 1, not {count}")
     if faithfulness:
-        for given, what in ((images, "the image files"), (target, "--target"), (layers, "--layers")):
+        left_out = {"the image files": images, "--target": target, "--layers": layers}
+        for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given:
                 raise UsageError(
                     f"--faithfulness is for the predicted class of the run's test images; leave out {what}"
                 )
-    elif count is not None:
-        raise UsageError("--count is the number of test images of --faithfulness; add that, or leave it out")
     numbers = layer_numbers(layers)
     from patchlight.commands import explain
 
@@ -147,6 +149,10 @@ def explain_or_measure(
     return explain.explain(
         run,
         images,
+        classes=classes or (),
+        indices=indices or (),
+        split=split,
+        count=count,
         method=method or DEFAULT_METHOD,
         target=target or "predicted",
         layers=numbers,

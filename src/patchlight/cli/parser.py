@@ -156,10 +156,34 @@ VERBS = {
     "explain": Verb(
         "show what the model looked at, or measure how far each map can be believed",
         "patchlight explain runs/quickstart photo.jpg --method all\n"
+        "  patchlight explain runs/quickstart --class 3 --class 8\n"
         "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
         (
             RUN,
-            option("images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: the run's samples)"),
+            option(
+                "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: test images of the run)"
+            ),
+            option(
+                "--class",
+                dest="classes",
+                action="append",
+                metavar="CLASS",
+                help="images of this class (its name or index; again for more, or all), with their mean map",
+            ),
+            option(
+                "--index",
+                dest="indices",
+                action="extend",
+                nargs="+",
+                type=int,
+                metavar="N",
+                help="the images with these indices in the split, counted from 0",
+            ),
+            option(
+                "--split",
+                choices=["train", "val", "test", "subset_test"],
+                help="whose images --class, --index and the default take (default: test)",
+            ),
             option(
                 "--method",
                 metavar="NAME",
@@ -168,7 +192,7 @@ VERBS = {
             option(
                 "--target",
                 metavar="CLASS",
-                help="the class to explain: predicted (default), true (for the run's samples), or a class's name or "
+                help="the class to explain: predicted (default), true (for images of the run), or a class's name or "
                 "index",
             ),
             option(
@@ -181,7 +205,13 @@ VERBS = {
                 action="store_true",
                 help="compare the methods on the run's test images, write faithfulness.json and build the report again",
             ),
-            option("--count", type=int, metavar="N", help="with --faithfulness, how many test images (default: 500)"),
+            option(
+                "--count",
+                type=int,
+                metavar="N",
+                help="how many images of the run (default: 12, or 4 of each --class where that is more; with "
+                "--faithfulness: 500)",
+            ),
             option(
                 "--out",
                 type=Path,

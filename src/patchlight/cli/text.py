@@ -341,8 +341,8 @@ LEGEND = (
 )
 
 
-def faithfulness_table(result: Faithfulness) -> str:
-    """A method in each row, the controls last."""
+def faithfulness_table(result: Faithfulness, instead: str = "") -> str:
+    """A method in each row, the controls last; `instead` is the class whose maps stand beside the table, if another."""
     measures = [key for key in SHOWN_MEASURES if key in result.measures]
     rows = [
         (
@@ -356,7 +356,8 @@ def faithfulness_table(result: Faithfulness) -> str:
     header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
     images = f"{result.n:,} image{'' if result.n == 1 else 's'}"
-    return f"{images}, for the predicted class\n\n{table(rows, header)}\n\n{legend}"
+    predicted = f"{images}, for the predicted class{f' (not {instead})' if instead else ''}"
+    return f"{predicted}\n\n{table(rows, header)}\n\n{legend}"
 
 
 def _with_interval(score: Interval, images: int) -> str:
@@ -378,5 +379,31 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
         for image in result.images
     ]
     images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
-    files = table([*result.figures.items(), ("arrays", result.arrays)], left=2)
-    return f"{images}\n\n{faithfulness_table(result.faithfulness)}\n\n{files}"
+    counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
+    chosen = "\n".join(textwrap.wrap(f"{len(rows)} images{counts}: {result.chosen}", 120))
+    files = [*result.figures.items(), ("arrays", result.arrays), ("record", _beside(result.arrays))]
+    instead = {"predicted": "", "true": "for the true one, which the maps are of"}.get(
+        result.target, f"for '{result.target}', which the maps are of"
+    )
+    blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
+    blocks += [f"tokens before the first layer: {result.positions}"]
+    blocks += [faithfulness_table(result.faithfulness, instead), table(files, left=2)]
+    return "\n\n".join(blocks)
+
+
+def classes_text(result: RunExplanation) -> str:
+    """Of each class whose mean map was drawn, of how many images, and how like the map is to the controls."""
+    rows = [(c.name, f"{c.n}", f"{c.right}", f"{c.centre:+.2f}", f"{c.random:+.2f}") for c in result.classes]
+    about = (
+        f"mean maps by {result.class_method}, each of the class's own images, right and wrong. like centre and random: "
+        "rank correlation with these controls, which do not see the image; near 1 with centre, a mean map says that "
+        "evidence lies in the middle and nothing about the class"
+    )
+    header = ("class", "images", "right", "like centre", "like random")
+    return table(rows, header) + "\n\n" + "\n".join(textwrap.wrap(about, 120))
+
+
+def _beside(arrays: str) -> str:
+    from pathlib import Path
+
+    return str(Path(arrays).with_name("explanation.json"))

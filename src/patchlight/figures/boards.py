@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from patchlight.figures.galleries import board, heat, overlay
+from patchlight.figures.style import LIKENESS, Theme
 from patchlight.units import percent
+
+TOKEN = 16  # pixels a side of a patch in pictures where one is marked
 
 
 def answer_captions(preds: Sequence[str], probs: Sequence[float], true: Sequence[str]) -> list[str]:
@@ -74,6 +78,45 @@ def tokens_board(
     ]
     title = "Patch tokens as colours (three principal components, like tokens in like colours) and their norms"
     return board(rows, title, captions, scale=False)
+
+
+def embeddings_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    colours: np.ndarray,
+    alike: np.ndarray,
+    second: str,
+    theme: Theme = "light",
+) -> Figure:
+    """Patch tokens before the first block in one or two views: as colours (S, V, r, c, 3), and their likeness (S, V, r,
+    c) to the middle patch. `second` names the second view.
+    """
+    names = ["patch embedding", second][: colours.shape[1]]
+    rows = [("image", [marked(image, alike.shape[2:]) for image in images])]
+    rows += [(name, list(colours[:, view])) for view, name in enumerate(names)]
+    rows += [(f"likeness, {name}", [likeness_map(m) for m in alike[:, view]]) for view, name in enumerate(names)]
+    title = "Patch tokens before layer 1: like tokens in like colours, and likeness to the marked patch"
+    return board(rows, title, captions, theme, scale=False)
+
+
+def likeness_map(alike: np.ndarray) -> np.ndarray:
+    """Cosines (r, c) to the middle patch as colours, (h, w, 3) uint8, that patch marked."""
+    colours = np.asarray(mpl.colormaps[LIKENESS]((alike.astype(float) + 1) / 2, bytes=True)[..., :3])
+    return marked(colours.repeat(TOKEN, axis=0).repeat(TOKEN, axis=1), alike.shape)
+
+
+def marked(picture: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """An image (H, W, 3) uint8, enlarged so that a frame fits around its middle patch of a grid (r, c)."""
+    side = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
+    scale = max(1, -(-TOKEN // max(1, min(side))))
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    top, left = (n // 2 * (size // n) for n, size in zip(grid, large.shape[:2], strict=True))
+    bottom, right = top + large.shape[0] // grid[0], left + large.shape[1] // grid[1]
+    width = max(1, (bottom - top) // 8)
+    for grow, colour in ((0, 255), (width, 0)):  # white outside and black inside, to be seen on any colour
+        box = large[top + grow : bottom - grow, left + grow : right - grow]
+        box[:width], box[-width:], box[:, :width], box[:, -width:] = (colour,) * 4
+    return large
 
 
 def pair_board(images: np.ndarray, captions: Sequence[str], maps: np.ndarray, method: str) -> Figure:

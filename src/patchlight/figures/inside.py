@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from patchlight.figures.style import Theme, plain, styled
+from patchlight.figures.style import LIKENESS, Theme, plain, styled
+from patchlight.units import percent
 
 DARKEST = 1.4  # where the scale of colours ends, so that a value of 1 is not quite black
 
@@ -77,10 +78,51 @@ def position_similarity(similarity: ArrayLike, theme: Theme = "light") -> Figure
         picture = tiles.reshape(len(down) * (rows + 1), -1)[:-1, :-1]
         figure = Figure(figsize=(0.45 * len(across) + 0.3, 0.45 * len(down) + 0.6))
         axes = figure.add_subplot()
-        axes.imshow(picture, vmin=-1, vmax=1, cmap="PuOr_r", interpolation="none")
+        axes.imshow(picture, vmin=-1, vmax=1, cmap=LIKENESS, interpolation="none")
         axes.set_axis_off()
         figure.suptitle("Similarity of positions", fontsize=10, fontweight="bold", color=s.ink, x=0.02, ha="left")
     return figure
+
+
+def patch_likeness(
+    matrices: ArrayLike, positions: ArrayLike | None, norms: ArrayLike, theme: Theme = "light"
+) -> Figure:
+    """Cosine similarity of every two patches of an image before the first block, row by row in reading order: of the
+    patches and, where it is something else, of what the first block reads, (V, N, N); of the positions that are added,
+    (N, N), beside them. norms (2, r, c): of the patches and of these positions.
+    """
+    values, lengths = np.asarray(matrices, dtype=float), np.asarray(norms, dtype=float).reshape(2, -1).mean(axis=1)
+    panels = [("the patches", values[0], f"mean norm {lengths[0]:.2f}")]
+    if positions is not None:
+        share = f"mean norm {lengths[1]:.2f}: {share_of_positions(norms)} of the patches'"
+        panels.append(("their positions", np.asarray(positions, dtype=float), share))
+    if len(values) > 1:
+        panels.append(("patches + positions" if positions is not None else "as block 1 reads", values[1], ""))
+    with styled(theme) as s:
+        figure = Figure(figsize=(0.9 + 2.4 * len(panels), 3.1))
+        figure.suptitle(
+            "Likeness (cosine) of every two patches of the first image",
+            fontsize=10,
+            fontweight="bold",
+            color=s.ink,
+            x=0.02,
+            ha="left",
+        )
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, matrix, below) in zip(all_axes, panels, strict=True):
+            shown = axes.imshow(matrix, vmin=-1, vmax=1, cmap=LIKENESS, interpolation="none")
+            axes.set_title(title, fontsize=9, fontweight="normal")
+            axes.set_xlabel(below, fontsize=8)
+            axes.set(xticks=[], yticks=[])
+        bar = figure.colorbar(shown, ax=list(all_axes), shrink=0.7, ticks=[-1, 0, 1])
+        bar.outline.set_visible(False)
+    return figure
+
+
+def share_of_positions(norms: ArrayLike) -> str:
+    """The mean norm of the positions in percent of the patches'; norms (2, r, c)."""
+    patches, positions = np.asarray(norms, dtype=float).reshape(2, -1).mean(axis=1)
+    return percent(float(positions / max(patches, 1e-12)))
 
 
 def logit_lens(probs: ArrayLike, names: Sequence[str], theme: Theme = "light") -> Figure:

@@ -36,6 +36,8 @@ STYLES: dict[Theme, Style] = {
     "dark": Style("#e8eaed", "#a2aab4", "#3a4149", "#15181c", "#62b8ee", "#f0a13c", "#3fc79a", "magma"),
 }
 
+LIKENESS = "PuOr_r"  # colours of a cosine, from purple (-1) over white (0) to orange (1)
+
 # Measured with whichever comes first here; a browser shows the SVG's text in the same list's first font that it has.
 FONTS = ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"]
 

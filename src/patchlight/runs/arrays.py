@@ -117,6 +117,14 @@ class Insight(Arrays):
     filters: np.ndarray  # (n, p, p, 3) uint8
     pooled: np.ndarray | None = None  # (X, L, A, r, c) uint8: what the pooled token reads
     positions: np.ndarray | None = None  # (N, r, c) similarity
+    # Of the samples that are explored, patch tokens before the first block in V views: the patches, and what the first
+    # block reads where that is something else.
+    embed_colours: np.ndarray | None = None  # (X, V, r, c, 3) uint8
+    embed_likeness: np.ndarray | None = None  # (X, V, r, c): cosine similarity to the middle patch
+    embed_matrices: np.ndarray | None = None  # (V, N, N): of every two patches of the first of these samples
+    embed_norms: np.ndarray | None = None  # (2, r, c): of the patches, and of the positions that are added
+    embed_positions: np.ndarray | None = None  # (N, N): cosine similarity of these positions, where there are any
+    embed_about: str | None = None  # a sentence about the positions
 
     def mistake(self) -> str:
         dims = {"relevance": 4, "explored": 1, "attention": 5, "distance": 2, "entropy": 2, "filters": 4}
@@ -141,6 +149,28 @@ class Insight(Arrays):
             return "pooled must have maps for each sample that is explored"
         if self.positions is not None and self.positions.shape != (rows * columns, rows, columns):
             return f"positions must be a map of {rows} x {columns} for each patch"
+        return self.embedding_mistake(rows, columns)
+
+    def embedding_mistake(self, rows: int, columns: int) -> str:
+        """`mistake` of the arrays about tokens before the first block, which are there together or not at all."""
+        if self.embed_colours is None:
+            return ""
+        count, patches = len(self.explored), rows * columns
+        views = self.embed_colours.shape[1] if self.embed_colours.ndim == 5 else 0
+        if self.embed_colours.dtype != np.uint8 or views not in (1, 2):
+            return "embed_colours must be pictures of one or two views, of uint8"
+        shapes = {
+            "embed_colours": (count, views, rows, columns, 3),
+            "embed_likeness": (count, views, rows, columns),
+            "embed_matrices": (views, patches, patches),
+            "embed_norms": (2, rows, columns),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is None or value.shape != shape or not np.isfinite(value).all():
+                return f"{name} must be finite numbers of the shape {shape}"
+        if self.embed_positions is not None and self.embed_positions.shape != (patches, patches):
+            return f"embed_positions must be of {patches} patches"
         return ""
 
 

@@ -1,0 +1,123 @@
+"""The figures of `patchlight explain`: what was found of some images, and of classes, by the figure's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchlight.analysis.classes import ClassMaps
+from patchlight.analysis.embeddings import EmbeddingMaps
+from patchlight.analysis.subject import FEW, PAIRS, Subject, attention_maps, class_pair, token_maps
+from patchlight.explanation import methods
+from patchlight.explanation.methods import METHODS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOT_ALWAYS = (  # figures that not every call draws
+    *("layer_likeness.png", "heads-layer*.png", "patch_embeddings.png", "patch_likeness.png"),
+    *("class_gallery.png", "class_means.png"),
+)
+
+
+def draw(
+    subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None, target: str
+) -> dict[str, Figure]:
+    """The figures about single images by name; `maps` (S, r, c) by method, `layers` and `target` as in `explain`."""
+    from patchlight.figures import boards, inside  # not for a bare model, which needs no matplotlib
+
+    names, first = subject.card.class_names, next(iter(maps))
+    pictures, captions = subject.pictures, captions_of(subject)
+    title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
+    if target != "predicted":
+        title += ", for the true class" if target == "true" else f", for the class '{target}'"
+    rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
+    tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
+    depth = tokens.lens.shape[1]
+    figures = {
+        "maps": boards.maps_board(pictures, captions, rows, title),
+        "patches": boards.tokens_board(pictures, captions, tokens.first, tokens.last, tokens.norms, depth),
+        "lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions]),
+    }
+    if tokens.similarity is not None:
+        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity)
+    few, few_captions = pictures[:FEW], captions[:FEW]
+    for layer, heads in attention.heads.items():
+        figures[f"heads-layer{layer + 1}"] = boards.heads_board(few, few_captions, heads, layer, depth)
+    figures["layers"] = boards.layers_board(few, few_captions, attention.layers)
+    figures["rollout"] = boards.rollout_board(few, few_captions, attention.rollout)
+    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
+    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
+
+
+def captions_of(subject: Subject) -> list[str]:
+    """What was said of each image, and what is true where that is something else."""
+    from patchlight.figures import boards
+
+    names = subject.card.class_names
+    preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
+    true = preds if subject.labels is None else [names[label] for label in subject.labels]
+    return boards.answer_captions(preds, probs, true)
+
+
+def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[str, Figure]:
+    """Tokens before the first block, of the first images."""
+    from patchlight.figures import boards, inside
+
+    if embedding is None:
+        return {}
+    second = "as layer 1 reads it" if embedding.positions is None else "with positions"
+    few, captions = subject.pictures[:PAIRS], captions_of(subject)[:PAIRS]
+    colours, alike = embedding.colours[:PAIRS], embedding.likeness[:PAIRS]
+    return {
+        "patch_embeddings": boards.embeddings_board(few, captions, colours, alike, second),
+        "patch_likeness": inside.patch_likeness(embedding.matrices, embedding.positions, embedding.norms),
+    }
+
+
+def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
+    """Some of the chosen images of each class under their maps, and the mean maps."""
+    from patchlight.figures import classes as figures
+
+    names, labels, rows = subject.card.class_names, subject.labels, []
+    assert labels is not None
+    for label in found.classes:
+        places = np.flatnonzero(labels == label)[: figures.COLUMNS]
+        maps = methods.explain(subject.anatomy, subject.inputs[places], method=found.method, target=label).maps
+        rows.append(
+            figures.ClassRow(
+                name=names[label],
+                images=subject.pictures[places],
+                maps=maps.float().cpu().numpy(),
+                preds=[names[pred] for pred in subject.preds[places]],
+                probs=subject.probs[places, label].tolist(),
+            )
+        )
+    shown = [names[label] for label in found.classes]
+    return {
+        "class_gallery": figures.class_gallery(rows, found.method),
+        "class_means": figures.mean_maps(
+            shown,
+            found.mean,
+            found.spread,
+            found.counts.tolist(),
+            found.controls["centre"].tolist(),
+            found.centre,
+            found.method,
+        ),
+    }
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Write each figure as NAME.png and return the paths by name."""
+    from patchlight.figures import style
+
+    for old in (path for pattern in NOT_ALWAYS for path in folder.glob(pattern)):
+        old.unlink()  # of other images, or of other layers
+    paths = {name: folder / f"{name}.png" for name in figures}
+    for name, figure in figures.items():
+        paths[name].write_bytes(style.png(figure, "light"))
+    return {name: str(path) for name, path in paths.items()}

@@ -1,0 +1,80 @@
+"""Patch tokens before the first block: what the patch embedding makes of a patch, and what positions add."""
+
+from __future__ import annotations
+
+import functools
+
+from patchlight.figures import boards, inside
+from patchlight.reporting.embed import chart, picture
+from patchlight.reporting.facts import Facts
+from patchlight.reporting.section import Content, Section
+
+TEMPLATE = """
+<p>A linear map makes each patch a token{% if stem %} (here after a convolutional stem){% endif %}.
+{% if added %}Then a position embedding is added to each, as a token alone does not say where its patch lies: its norm
+is {{ share }} of a patch's own.{% else %}Of positions: {{ about }}.{% endif %}
+Like tokens have like colours (their first three principal components, over all images of a row's kind); in the maps,
+orange is like the marked patch, white is unlike, and purple is opposite.</p>
+{% for e in examples %}
+<h3 class="apart">{{ "A mistake" if e.tile.kind == "wrong" else "A right answer" }}: true: {{ e.tile.true }}</h3>
+<ul class="tiles">
+{% for name, shown in e.pictures %}
+<li><figure>{{ picture(shown, name) }}<figcaption>{{ name }}</figcaption></figure></li>
+{% endfor %}
+</ul>
+{% endfor %}
+<figure>
+{{ chart(matrices) }}
+<figcaption>How alike every two patches of {{ first }} are, the patches in reading order
+{%- if added %}: what they show, where they lie, and both together, which is what layer 1 reads{% endif %}.</figcaption>
+</figure>
+"""
+
+
+def content(facts: Facts) -> Content | None:
+    """Of the first image that is explored and of the last. Folders of older versions have nothing of it."""
+    insight, samples = facts.insight, facts.samples
+    if insight is None or samples is None or insight.embed_colours is None:
+        return None
+    alike, matrices, norms = insight.embed_likeness, insight.embed_matrices, insight.embed_norms
+    assert alike is not None
+    assert matrices is not None
+    assert norms is not None
+    added = insight.embed_positions is not None
+    second = "with positions" if added else "as layer 1 reads it"
+    views = ["patch embedding", second][: alike.shape[1]]
+    explored = insight.explored.tolist()
+    examples = []
+    for place in sorted({0, len(explored) - 1}):
+        tile = facts.tiles[explored[place]]
+        shown = [("image", tile.image)]
+        shown += [(name, picture(insight.embed_colours[place, view])) for view, name in enumerate(views)]
+        shown += [
+            (f"likeness, {name}", picture(boards.likeness_map(alike[place, view]))) for view, name in enumerate(views)
+        ]
+        examples.append({"tile": tile, "pictures": shown})
+    images = samples.images[explored]
+    captions = [f"true: {facts.tiles[i].true}" for i in explored]
+    board = functools.partial(boards.embeddings_board, images, captions, insight.embed_colours, alike, second)
+    draw = functools.partial(inside.patch_likeness, matrices, insight.embed_positions, norms)
+    values = {
+        "examples": examples,
+        "stem": facts.has_conv_stem,
+        "added": added,
+        "about": insight.embed_about or "nothing is known",
+        "share": inside.share_of_positions(norms),
+        "first": "the mistake" if facts.tiles[explored[0]].kind == "wrong" else "the right answer",
+        "matrices": chart(draw, "Cosine similarity of every two patches, before and after positions are added."),
+    }
+    return Content(values, {"patch_embeddings": board, "patch_likeness": draw})
+
+
+SECTION = Section(
+    title="Its patches as tokens, before the first layer",
+    content=content,
+    template=TEMPLATE,
+    slides={
+        "patch_embeddings": "patch tokens before the first layer",
+        "patch_likeness": "how alike the patch tokens of an image are",
+    },
+)
