@@ -74,6 +74,12 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
             entropy=rng.random((2, 3)),
             positions=rng.random((n, *grid)),
             filters=rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8),
+            embed_colours=rng.integers(0, 256, (2, 2, *grid, 3), dtype=np.uint8),
+            embed_likeness=rng.uniform(-1, 1, (2, 2, *grid)),
+            embed_matrices=rng.uniform(-1, 1, (2, n, n)).astype(np.float16),
+            embed_norms=rng.random((2, *grid)),
+            embed_positions=rng.uniform(-1, 1, (n, n)).astype(np.float16),
+            embed_about=np.array("a position embedding is added to each patch"),
         )
         np.savez_compressed(
             path / "snapshots.npz",

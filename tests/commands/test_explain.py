@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 from small import SMALL
 
 import patchlight
 from patchlight.cli.main import main
+from patchlight.commands.evaluate import own_split
+from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
 from patchlight.runs import Faithfulness, Run
 
@@ -28,13 +32,14 @@ def said(capsys) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_runs_own_samples_with_every_method(run, tmp_path, capsys):
+def test_a_spread_of_test_images_with_every_method(run, tmp_path, capsys):
     out = tmp_path / "all"
     assert main(["explain", str(run), "--method", "all", "--target", "true", "--out", str(out), "--json"]) == 0
     result = said(capsys)
-    assert {"maps", "patches", "lens", "layer_likeness", "heads-layer2", "layers", "rollout", "versus"} == set(
-        result["figures"]
-    )
+    assert {"maps", "patches", "lens", "layer_likeness", "heads-layer2", "layers", "rollout", "versus"} | {
+        "patch_embeddings",
+        "patch_likeness",
+    } == set(result["figures"])
     for path in result["figures"].values():
         with Image.open(path) as figure:
             assert figure.width > 400
@@ -44,7 +49,12 @@ def test_the_runs_own_samples_with_every_method(run, tmp_path, capsys):
         for name in METHODS:
             assert arrays[name.replace("-", "_")].shape == (count, 4, 4)
     assert all(image["target"] == image["true"] for image in result["images"])
-    assert any(image["predicted"] != image["true"] for image in result["images"])
+    right = [image["predicted"] == image["true"] for image in result["images"]]
+    assert (right.count(True), right.count(False)) == (result["right"], result["wrong"]) == (6, 6)
+    assert {image["true"] for image in result["images"]} == set("0123456789")
+    assert result["positions"] == "a position embedding is added to each patch"
+    assert (result["split"], result["classes"], result["class_method"]) == ("test", [], None)
+    assert json.loads((out / "explanation.json").read_text()) == result
     assert [row["method"] for row in result["faithfulness"]["rows"]] == list(METHODS)
 
 
@@ -58,13 +68,101 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
     for name in ("grad-rollout", *(f"{name} (blind)" for name in CONTROLS), "heads-layer1", "heads-layer2", "deletion"):
         assert name in text
     assert main([*words, "--json"]) == 0
-    assert said(capsys)["images"][0] | {"predicted": "", "probability": 0} == {
+    result = said(capsys)
+    assert result["chosen"] == "the image files that were given"
+    assert (result["right"], result["wrong"], result["split"]) == (None, None, None)
+    assert result["images"][0] | {"predicted": "", "probability": 0} == {
         "image": str(path),
+        "index": None,
         "predicted": "",
         "probability": 0,
         "true": None,
         "target": "7",
     }
+
+
+def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
+    words = ["explain", str(run), "--class", "3", "--class", "8", "--split", "train", "--out", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
+    result = said(capsys)
+    images = own_split(Run(run), "train")
+    assert len(result["images"]) == 12
+    assert [images.labels[image["index"]] for image in result["images"]] == [int(i["true"]) for i in result["images"]]
+    assert sorted(image["true"] for image in result["images"]) == ["3"] * 6 + ["8"] * 6
+    assert all(image["image"] == f"train {image['index']}" for image in result["images"])
+    assert "a spread over '3', '8' and over right and wrong answers" in result["chosen"]
+    assert {"class_gallery", "class_means"} <= set(result["figures"])
+    with np.load(result["arrays"]) as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    assert found["indices"].tolist() == [image["index"] for image in result["images"]]
+    np.testing.assert_array_equal(found["images"][0], images.gather(found["indices"][:1])[0][0].permute(1, 2, 0))
+    assert found["class_labels"].tolist() == [3, 8]
+    assert found["class_counts"].tolist() == [12, 12]
+    assert found["class_means"].shape == found["class_spreads"].shape == (2, 4, 4)
+    model, card = patchlight.load_model(run)
+    of_threes = images.gather(np.flatnonzero(images.labels == 3))[0]
+    maps = patchlight.explain(model, card.to_input(of_threes), target=3).maps.numpy()
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    by_hand = ((maps - low) / (high - low)).mean(axis=0)
+    np.testing.assert_allclose(found["class_means"][0], by_hand, rtol=1e-3, atol=1e-4)
+    three = result["classes"][0]
+    assert (three["name"], three["n"]) == ("3", 12)
+    centre = np.exp(-2 * (np.linspace(-1, 1, 6)[1:-1, None] ** 2 + np.linspace(-1, 1, 6)[1:-1] ** 2))
+    assert three["centre"] == pytest.approx(spearmanr(by_hand.ravel(), centre.astype("f4").ravel())[0], abs=1e-4)
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "12 images (" in text
+    assert "like centre" in text
+    assert "mean maps by grad-rollout" in text
+    assert main(["explain", str(run), "--out", str(tmp_path)]) == 0  # without classes their figures go
+    assert not list(tmp_path.glob("class_*.png"))
+
+
+def test_images_by_index_and_by_count(run, tmp_path, capsys):
+    words = ["explain", str(run), "--out", str(tmp_path), "--json"]
+    assert main([*words, "--index", "17", "5", "--index", "0"]) == 0
+    result = said(capsys)
+    assert [image["index"] for image in result["images"]] == [17, 5, 0]
+    assert result["chosen"] == "the 'test' images with the indices that were given"
+    labels = own_split(Run(run), "test").labels[[17, 5, 0]].tolist()
+    assert [image["true"] for image in result["images"]] == [str(label) for label in labels]
+    assert main([*words, "--count", "26", "--method", "rollout", "--split", "val"]) == 0
+    result = said(capsys)
+    assert len(result["images"]) == 26
+    assert {"maps", "maps-2", "maps-3", "patches-3"} <= set(result["figures"])
+    again = patchlight.explain(run, count=26, method="rollout", split="val", out=tmp_path)
+    assert [image.index for image in again.images] == [image["index"] for image in result["images"]]
+
+
+def test_without_its_data_a_run_shows_its_samples_and_says_so(run, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    config = (moved / "config.toml").read_text().replace("split_seed = 0", "split_seed = 1")
+    (moved / "config.toml").write_text(config)  # so that the images are others
+    words = ["explain", str(moved), "--method", "rollout"]
+    assert main([*words, "--json"]) == 0
+    out = capsys.readouterr()
+    result = json.loads(out.out)
+    assert "the run's test images cannot be used, so samples of its report are: digits has changed" in out.err
+    assert result["split"] is None
+    assert "samples of the run's report, as the test images cannot be used (digits has changed" in result["chosen"]
+    assert result["images"][0]["image"].startswith("sample ")
+    assert result["right"] == result["wrong"] == 4
+    for asked in (["--class", "3"], ["--index", "3"], ["--split", "train"]):
+        assert main([*words, *asked]) == 1
+        assert "digits has changed since the run" in capsys.readouterr().err
+    (moved / "samples.npz").unlink()
+    assert main(words) == 1
+    assert "digits has changed since the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "words"), [("3", "for '3'"), ("true", "for the true one")])
+def test_the_table_says_that_it_is_for_another_class_than_the_maps(run, target, words, tmp_path, capsys):
+    call = ["explain", str(run), "--index", "1", "--method", "chefer", "--out", str(tmp_path)]
+    assert main([*call, "--target", target]) == 0
+    assert f"1 image, for the predicted class (not {words}, which the maps are of)" in capsys.readouterr().out
+    assert main(call) == 0
+    assert "1 image, for the predicted class\n" in capsys.readouterr().out
 
 
 def test_the_table_on_test_images(run, tmp_path, capsys):
@@ -115,7 +213,15 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
         (["--layers", "3"], "the model has the layers 1 to 2, not 3"),
         (["--layers", "one"], "--layers are numbers from 1, as in 1,6, not 'one'"),
         (["--count", "0"], "--count must be at least 1"),
-        (["--count", "9"], "--count is the number of test images of --faithfulness"),
+        (["--class", "cat"], "no class 'cat'"),
+        (["--class", "3", "--index", "1"], "--index says which images; leave out --class"),
+        (["--index", "1", "--count", "1"], "--index says which images; leave out --count"),
+        (["--index", "60"], "the 'test' images have the indices 0 to 59, so there is no 60"),
+        (["--class", "3", "--class", "4", "--count", "1"], "--count 1 is less than the 2 classes"),
+        (["x.png", "--class", "3"], "--class is for images of the run's own; leave it out, or the image files"),
+        (["x.png", "--split", "val"], "--split is for images of the run's own"),
+        (["--faithfulness", "--class", "3"], "leave out --class"),
+        (["--faithfulness", "--split", "val"], "leave out --split"),
         (["--faithfulness", "--target", "cat"], "leave out --target"),
         (["--faithfulness", "--layers", "1"], "leave out --layers"),
         (["x.png", "--faithfulness"], "leave out the image files"),
@@ -147,9 +253,16 @@ def test_the_library_call_of_a_run(run, tmp_path):
     assert found.arrays == str(tmp_path / "maps.npz")
     assert found.faithfulness.rows[0].method == "rollout"
     assert {image.target for image in found.images} == {image.true for image in found.images}
-    assert found.to_json()["images"][0].keys() == {"image", "predicted", "probability", "true", "target"}
+    assert found.to_json()["images"][0].keys() == {"image", "index", "predicted", "probability", "true", "target"}
     again = patchlight.explain(str(run), method="rollout", target="true", layers=[0], out=tmp_path)
     assert again.images == found.images
+    by_class = patchlight.explain(run, classes=[3, "8"], count=4, method="rollout", out=tmp_path)
+    assert sorted(image.true for image in by_class.images) == ["3", "3", "8", "8"]
+    assert by_class.class_method == "grad-rollout"  # as rollout is blind to classes
+    with pytest.raises(UsageError, match="no split 'tset'; did you mean 'test'"):
+        patchlight.explain(run, split="tset")
+    with pytest.raises(UsageError, match="--count must be at least 1"):
+        patchlight.explain(run, count=0)
 
 
 def test_the_library_call_of_a_bare_model_plots(run):

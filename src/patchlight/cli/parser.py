@@ -77,6 +77,19 @@ DEVICE = option(
 )
 
 
+SPLITS = ["train", "val", "test", "subset_test"]
+SUBSET = "subset_test are those of data.subset_test_per_class"
+OF_CLASS = "images of this class, by its name or index, and their mean map; again for more classes, or all"
+AT_INDEX = "the images with these indices in the split, counted from 0"
+HOW_MANY = "how many images of the run (default: 12, or 4 of each --class where that is more; with --faithfulness 500)"
+OF_A_SPLIT = (  # which images of a run are explained
+    option("--class", dest="classes", action="append", metavar="CLASS", help=OF_CLASS),
+    option("--index", dest="indices", action="extend", nargs="+", type=int, metavar="N", help=AT_INDEX),
+    option("--split", choices=SPLITS, help=f"whose images are taken; {SUBSET} (default: test)"),
+    option("--count", type=int, metavar="N", help=HOW_MANY),
+)
+
+
 def precision(default: str | None, about: str) -> Option:
     return option(
         "--precision",
@@ -124,12 +137,7 @@ VERBS = {
                 metavar="SOURCE",
                 help="another source with the same classes (one without splits is taken whole)",
             ),
-            option(
-                "--split",
-                choices=["train", "val", "test", "subset_test"],
-                default="test",
-                help="which images; subset_test are those of data.subset_test_per_class (default: test)",
-            ),
+            option("--split", choices=SPLITS, default="test", help=f"which images; {SUBSET} (default: test)"),
             precision(None, "that of the recipe"),
             DEVICE,
             OFFLINE,
@@ -163,27 +171,7 @@ VERBS = {
             option(
                 "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: test images of the run)"
             ),
-            option(
-                "--class",
-                dest="classes",
-                action="append",
-                metavar="CLASS",
-                help="images of this class (its name or index; again for more, or all), with their mean map",
-            ),
-            option(
-                "--index",
-                dest="indices",
-                action="extend",
-                nargs="+",
-                type=int,
-                metavar="N",
-                help="the images with these indices in the split, counted from 0",
-            ),
-            option(
-                "--split",
-                choices=["train", "val", "test", "subset_test"],
-                help="whose images --class, --index and the default take (default: test)",
-            ),
+            *OF_A_SPLIT,
             option(
                 "--method",
                 metavar="NAME",
@@ -206,13 +194,6 @@ VERBS = {
                 help="compare the methods on the run's test images, write faithfulness.json and build the report again",
             ),
             option(
-                "--count",
-                type=int,
-                metavar="N",
-                help="how many images of the run (default: 12, or 4 of each --class where that is more; with "
-                "--faithfulness: 500)",
-            ),
-            option(
                 "--out",
                 type=Path,
                 metavar="DIR",
@@ -223,7 +204,7 @@ VERBS = {
             JSON,
         ),
         call="patchlight.cli.main:explain_or_measure",
-        text="patchlight.cli.text:explanation_text",
+        text="patchlight.cli.explain_text:explanation_text",
     ),
     "probe": Verb(
         "measure how good a model's features are, by a linear probe and nearest neighbours",

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from patchlight.commands.audit import DataReport
     from patchlight.commands.compare import Comparison
     from patchlight.commands.doctor import Checkup, Forecast
-    from patchlight.commands.explain import RunExplanation
     from patchlight.commands.export import ExportResult
     from patchlight.commands.models import ModelDescription
     from patchlight.commands.predict import Prediction
     from patchlight.commands.probe import ProbeResult
     from patchlight.commands.push import PushResult
     from patchlight.data.audit import DuplicateGroup, SplitCounts
-    from patchlight.runs import EvalResult, Faithfulness, Interval, ReconstructionResult, Run
+    from patchlight.runs import EvalResult, ReconstructionResult, Run
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -316,94 +315,3 @@ def _forecast_table(forecasts: Sequence[Forecast], budget_s: float) -> str:
     ]
     epochs = f"epochs in {clock(budget_s)}"
     return table(rows, ("recipe", "images/s", epochs, "time for all of its own", "GB", "accuracy after these"))
-
-
-# The measures that fit a terminal's width; --json has all.
-SHOWN_MEASURES = {
-    "deletion mean": "deletion",
-    "insertion mean": "insertion",
-    "deletion tokens": "del. tokens",
-    "insertion tokens": "ins. tokens",
-    "infidelity": "infidelity",
-    "sensitivity": "sensitivity",
-    "randomized": "randomized",
-    "other class": "other class",
-    "pointing": "pointing",
-}
-LEGEND = (
-    "deletion: mean probability while the most important patches are removed first, lower is better; insertion: the "
-    "least important first, higher is better; infidelity: share of the logit's falls that the map does not predict, "
-    "lower is better (what random reaches, the number of removed patches predicts alone); sensitivity: change of the "
-    "map under slight noise, lower is better; randomized: rank correlation with the map of the same network with "
-    "random weights, near 0 is good; other class: rank correlation with the map for the least likely class, 1 is blind "
-    "to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not to be "
-    "believed."
-)
-
-
-def faithfulness_table(result: Faithfulness, instead: str = "") -> str:
-    """A method in each row, the controls last; `instead` is the class whose maps stand beside the table, if another."""
-    measures = [key for key in SHOWN_MEASURES if key in result.measures]
-    rows = [
-        (
-            row.method + ("" if row.by_class else " (blind)"),
-            *(_with_interval(row.scores[key], result.n) for key in measures),
-            f"{row.ms:.2f}",
-            "-" if row.ratio is None else f"{row.ratio:.1f}",
-        )
-        for row in result.rows
-    ]
-    header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
-    legend = "\n".join(textwrap.wrap(LEGEND, 120))
-    images = f"{result.n:,} image{'' if result.n == 1 else 's'}"
-    predicted = f"{images}, for the predicted class{f' (not {instead})' if instead else ''}"
-    return f"{predicted}\n\n{table(rows, header)}\n\n{legend}"
-
-
-def _with_interval(score: Interval, images: int) -> str:
-    """A mean and half of its interval, which one image does not have."""
-    if images == 1:
-        return f"{score.mean:.2f}".replace("0.", ".")
-    half = max(score.high - score.mean, score.mean - score.low)
-    return f"{score.mean:.2f} ±{half:.2f}".replace("0.", ".")
-
-
-def explanation_text(result: RunExplanation | Faithfulness) -> str:
-    """What was explained and the figures, or with --faithfulness the table of the methods alone."""
-    from patchlight.runs import Faithfulness
-
-    if isinstance(result, Faithfulness):
-        return faithfulness_table(result)
-    rows = [
-        (image.image, image.predicted, rate(image.probability), image.true or "", image.target)
-        for image in result.images
-    ]
-    images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
-    counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
-    chosen = "\n".join(textwrap.wrap(f"{len(rows)} images{counts}: {result.chosen}", 120))
-    files = [*result.figures.items(), ("arrays", result.arrays), ("record", _beside(result.arrays))]
-    instead = {"predicted": "", "true": "for the true one, which the maps are of"}.get(
-        result.target, f"for '{result.target}', which the maps are of"
-    )
-    blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
-    blocks += [f"tokens before the first layer: {result.positions}"]
-    blocks += [faithfulness_table(result.faithfulness, instead), table(files, left=2)]
-    return "\n\n".join(blocks)
-
-
-def classes_text(result: RunExplanation) -> str:
-    """Of each class whose mean map was drawn, of how many images, and how like the map is to the controls."""
-    rows = [(c.name, f"{c.n}", f"{c.right}", f"{c.centre:+.2f}", f"{c.random:+.2f}") for c in result.classes]
-    about = (
-        f"mean maps by {result.class_method}, each of the class's own images, right and wrong. like centre and random: "
-        "rank correlation with these controls, which do not see the image; near 1 with centre, a mean map says that "
-        "evidence lies in the middle and nothing about the class"
-    )
-    header = ("class", "images", "right", "like centre", "like random")
-    return table(rows, header) + "\n\n" + "\n".join(textwrap.wrap(about, 120))
-
-
-def _beside(arrays: str) -> str:
-    from pathlib import Path
-
-    return str(Path(arrays).with_name("explanation.json"))

@@ -17,7 +17,9 @@ from patchlight.explanation.methods import METHODS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ABREAST = 12  # images in a picture; those after them are in further pictures: maps-2.png, ...
 NOT_ALWAYS = (  # figures that not every call draws
+    *("maps-*.png", "patches-*.png"),
     *("layer_likeness.png", "heads-layer*.png", "patch_embeddings.png", "patch_likeness.png"),
     *("class_gallery.png", "class_means.png"),
 )
@@ -37,11 +39,14 @@ def draw(
     rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
     tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
     depth = tokens.lens.shape[1]
-    figures = {
-        "maps": boards.maps_board(pictures, captions, rows, title),
-        "patches": boards.tokens_board(pictures, captions, tokens.first, tokens.last, tokens.norms, depth),
-        "lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions]),
-    }
+    figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
+    for start in range(0, len(pictures), ABREAST):
+        part, number = slice(start, start + ABREAST), f"-{start // ABREAST + 1}" if start else ""
+        some = {label: values[part] for label, values in rows.items()}
+        figures[f"maps{number}"] = boards.maps_board(pictures[part], captions[part], some, title)
+        figures[f"patches{number}"] = boards.tokens_board(
+            pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
+        )
     if tokens.similarity is not None:
         figures["layer_likeness"] = inside.layer_similarity(tokens.similarity)
     few, few_captions = pictures[:FEW], captions[:FEW]

@@ -36,7 +36,7 @@ def class_gallery(rows: Sequence[ClassRow], method: str, theme: Theme = "light")
     """
     columns = min(COLUMNS, max(len(row.images) for row in rows))
     with styled(theme) as s:
-        figure = Figure(figsize=(0.9 + 2.0 * columns, 0.7 + 1.36 * len(rows)))
+        figure = Figure(figsize=(0.9 + 2.0 * columns, 0.7 + 1.24 * len(rows)))
         heading(figure, f"Evidence for each class in its own images ({method}); % is the class's probability", s)
         places = figure.subplots(len(rows), columns, squeeze=False)
         for row, line in zip(rows, places, strict=True):
@@ -93,7 +93,7 @@ def mean_maps(
             above, below = places[:, i]
             shown = above.imshow(mean[i], vmin=mean.min(), vmax=mean.max(), cmap=HEAT, interpolation="none")
             above.set_title(f"{plain(name, 13)}\n{counts[i]} images", fontsize=8, fontweight="normal", color=s.ink)
-            above.set_xlabel(f"centre {likeness[i]:+.2f}", fontsize=8)
+            above.set_xlabel(f"like centre {likeness[i]:+.2f}", fontsize=8)
             varied = below.imshow(spread[i], vmin=0, vmax=spread.max(), cmap=HEAT, interpolation="none")
         places[0, -1].imshow(centre, cmap=HEAT, interpolation="none")
         places[0, -1].set_title("control:\nthe centre", fontsize=8, fontweight="normal", color=s.quiet)

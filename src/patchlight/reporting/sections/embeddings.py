@@ -10,20 +10,20 @@ from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
 
 TEMPLATE = """
-<p>A linear map makes each patch a token{% if stem %} (here after a convolutional stem){% endif %}.
-{% if added %}Then a position embedding is added to each, as a token alone does not say where its patch lies: its norm
-is {{ share }} of a patch's own.{% else %}Of positions: {{ about }}.{% endif %}
-Like tokens have like colours (their first three principal components, over all images of a row's kind); in the maps,
-orange is like the marked patch, white is unlike, and purple is opposite.</p>
+<p>A linear map makes each patch a token{% if stem %}, here after a convolutional stem{% endif %}.
+{% if added %}A token alone does not say where its patch lies, so a position embedding is added to each; its norm is
+{{ share }} of a patch's own, on average.{% else %}Of its positions: {{ about }}.{% endif +%}
+Like tokens have like colours (the first three principal components of the tokens of all images shown). In the maps of
+likeness orange is like the marked patch, white is unlike it, and purple is its opposite.</p>
 {% for e in examples %}
-<h3 class="apart">{{ "A mistake" if e.tile.kind == "wrong" else "A right answer" }}: true: {{ e.tile.true }}</h3>
+<h3 class="apart">{{ "A mistake" if e.tile.kind == "wrong" else "A right answer" }}, true: {{ e.tile.true }}</h3>
 <ul class="tiles">
 {% for name, shown in e.pictures %}
 <li><figure>{{ picture(shown, name) }}<figcaption>{{ name }}</figcaption></figure></li>
 {% endfor %}
 </ul>
 {% endfor %}
-<figure>
+<figure class="apart">
 {{ chart(matrices) }}
 <figcaption>How alike every two patches of {{ first }} are, the patches in reading order
 {%- if added %}: what they show, where they lie, and both together, which is what layer 1 reads{% endif %}.</figcaption>
@@ -47,7 +47,7 @@ def content(facts: Facts) -> Content | None:
     examples = []
     for place in sorted({0, len(explored) - 1}):
         tile = facts.tiles[explored[place]]
-        shown = [("image", tile.image)]
+        shown = [("image", picture(boards.marked(samples.images[explored[place]], alike.shape[2:])))]
         shown += [(name, picture(insight.embed_colours[place, view])) for view, name in enumerate(views)]
         shown += [
             (f"likeness, {name}", picture(boards.likeness_map(alike[place, view]))) for view, name in enumerate(views)
