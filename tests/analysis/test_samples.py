@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from small import make_images, small_config, small_splits
 from vits import stirred
 
@@ -14,6 +15,8 @@ from patchlight.analysis.samples import collect_samples, right_by_class
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.explanation.methods import explain
 from patchlight.models.anatomy import dissect
+from patchlight.runs import Insight
+from patchlight.runs.codec import RecordError
 from patchlight.training.setup import build
 
 IMAGES = make_images(n=60, seed=4)
@@ -49,6 +52,9 @@ def test_right_answers_come_from_each_class_in_turn():
     assert 0 not in chosen
     assert len(set(chosen.tolist())) == 8
     assert labels[chosen].tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
+    many = np.arange(400) % 100
+    assert many[right_by_class(np.eye(100)[many], many, 4)].tolist() == [0, 33, 66, 99]
+    assert right_by_class(np.eye(100)[many], many, 0).tolist() == []
 
 
 def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
@@ -61,3 +67,28 @@ def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
         np.testing.assert_allclose(insight.relevance[:, place], maps, rtol=1e-4, atol=1e-6)
     wrong = samples.kind == "wrong"
     assert not np.allclose(insight.relevance[wrong, 0], insight.relevance[wrong, 1])
+
+
+def test_insight_has_the_tokens_before_the_first_block(found):
+    """Of the images that are explored, as `embedded` has them: their likeness, and the norms."""
+    model, card, _, samples = found
+    insight = collect_insight(model, card, samples)
+    inputs = card.to_input(torch.from_numpy(samples.images[insight.explored]).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        patches = model.patch_embed(inputs)
+    table = model.pos_embed[:, -patches.shape[1] :].detach()
+    unit = [F.normalize(view, dim=-1) for view in (patches, patches + table)]
+    matrices = torch.stack([view @ view.transpose(1, 2) for view in unit], dim=1)  # (X, 2, N, N)
+    np.testing.assert_allclose(insight.embed_likeness.reshape(len(inputs), 2, -1), matrices[:, :, 10], atol=1e-5)
+    np.testing.assert_allclose(insight.embed_matrices, matrices[0], atol=1e-3)
+    np.testing.assert_allclose(insight.embed_norms[0].ravel(), patches.norm(dim=2).mean(dim=0), rtol=1e-4)
+    np.testing.assert_allclose(insight.embed_norms[1].ravel(), table[0].norm(dim=1), rtol=1e-4)
+    assert insight.embed_colours.shape == (len(inputs), 2, 4, 4, 3)
+    assert insight.embed_about == "a position embedding is added to each patch"
+    again = Insight.from_arrays(insight.to_arrays())
+    assert again.embed_about == insight.embed_about
+    arrays = {name: value for name, value in insight.to_arrays().items() if not name.startswith("embed_")}
+    assert Insight.from_arrays(arrays).embed_colours is None  # as in folders of older versions
+    for name, value in (("embed_likeness", np.zeros((1, 2))), ("embed_positions", np.zeros((3, 3)))):
+        with pytest.raises(RecordError, match=name):
+            Insight.from_arrays(insight.to_arrays() | {name: value})

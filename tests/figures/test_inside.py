@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchlight.figures import galleries, inside
+from patchlight.figures import boards, classes, galleries, inside
 from patchlight.figures.style import png, svg
 
 THEMES = ["light", "dark"]
@@ -42,3 +42,55 @@ def test_a_board_of_pictures_of_any_size(theme):
     assert len(png(board, theme)) > 1000
     (sheet,) = galleries.board(rows[:1], "", scale=False).axes
     assert len(sheet.images) == 3
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("views", [1, 2])
+def test_tokens_before_the_first_layer(theme, views):
+    images = RNG.integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
+    colours = RNG.integers(0, 256, (3, views, 2, 3, 3), dtype=np.uint8)
+    alike = RNG.uniform(-1, 1, (3, views, 2, 3))
+    board = boards.embeddings_board(images, ["cat"] * 3, colours, alike, "with positions", theme)
+    assert len(board.axes[0].images) == 3 * (1 + 2 * views)
+    positions = RNG.uniform(-1, 1, (6, 6)) if views == 2 else None
+    norms = np.stack([np.full((2, 3), 4.0), np.full((2, 3), 0.5)])
+    text = svg(inside.patch_likeness(RNG.uniform(-1, 1, (views, 6, 6)), positions, norms, theme), theme)
+    assert "mean norm 4.00" in text
+    assert ("12\N{NO-BREAK SPACE}%" in text) == (views == 2)
+
+
+def test_the_middle_patch_is_marked_and_nothing_else_changes():
+    picture = np.full((8, 12, 3), 100, np.uint8)
+    large = boards.marked(picture, (2, 3))  # patches of 4 pixels, enlarged to 16
+    assert large.shape == (32, 48, 3)
+    rows, columns = np.nonzero(large[..., 0] != 100)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 31, 16, 31)
+    assert [large[at, at].tolist() for at in (16, 18, 24)] == [[255] * 3, [0] * 3, [100] * 3]
+    assert picture.max() == 100
+    like = boards.likeness_map(np.array([[1.0, -1.0, 0.0], [0.0, 1.0, 0.0]]))
+    orange, purple, white = like[4, 4].astype(int), like[4, 20].astype(int), like[4, 40].astype(int)
+    assert orange[0] > orange[2]
+    assert purple[2] > purple[1]
+    assert white.min() > 240
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_pictures_of_classes(theme):
+    rows = [
+        classes.ClassRow(
+            name=name,
+            images=RNG.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
+            maps=RNG.random((count, 2, 2)),
+            preds=["a $ class", "other", "other"][:count],
+            probs=[0.91, 0.2, 0.3][:count],
+        )
+        for name, count in (("a $ class", 3), ("cat", 1))
+    ]
+    text = svg(classes.class_gallery(rows, "chefer", theme), theme)
+    assert text.count("✓") == 1
+    assert text.count("✗") == 3
+    maps = RNG.random((2, 4, 4))
+    figure = classes.mean_maps(["cat", "dog"], maps, maps, [64, 7], [0.5, -0.25], maps[0], "chefer", theme)
+    text = svg(figure, theme)
+    for words in ("7 images", "like centre +0.50", "like centre -0.25", "control:"):
+        assert words in text

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from made_run import make_run
 from PIL import Image
@@ -107,3 +108,26 @@ def test_the_table_of_faithfulness_shows_what_is_measured():
     assert faithfulness.CONTROLS == CONTROLS
     for name, _, better in faithfulness.MEASURES:
         assert MEASURES[name].better == better
+
+
+def test_tokens_before_the_first_layer_are_shown_where_a_folder_has_them(tmp_path):
+    run = make_run(tmp_path / "run")
+    title = "<h2>Its patches as tokens, before the first layer</h2>"
+    html = build_report(run).read_text(encoding="utf-8")
+    assert html.index("<h2>What the model sees</h2>") < html.index(title)
+    assert "so a position embedding is added to each; its norm is" in " ".join(html.split())
+    assert html.count("<figcaption>likeness, with positions</figcaption>") == 2
+    assert {"patch_embeddings.png", "patch_likeness.png"} <= {path.name for path in (run / "figures").iterdir()}
+    with np.load(run / "insight.npz") as file:
+        arrays = dict(file)
+    alone = {"embed_colours": arrays["embed_colours"][:, :1], "embed_likeness": arrays["embed_likeness"][:, :1]}
+    alone |= {"embed_matrices": arrays["embed_matrices"][:1], "embed_about": np.array("no position embedding is added")}
+    kept = {name: value for name, value in arrays.items() if name != "embed_positions"}
+    np.savez_compressed(run / "insight.npz", **kept | alone)
+    html = build_report(run).read_text(encoding="utf-8")
+    assert "Of its positions: no position embedding is added." in html
+    assert "with positions" not in html
+    older = {name: value for name, value in arrays.items() if not name.startswith("embed_")}
+    np.savez_compressed(run / "insight.npz", **older)
+    assert title not in build_report(run).read_text(encoding="utf-8")
+    assert not (run / "figures" / "patch_embeddings.png").exists()

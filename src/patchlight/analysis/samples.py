@@ -70,7 +70,9 @@ def most_confident_mistakes(probs: np.ndarray, labels: np.ndarray, count: int) -
 
 
 def right_by_class(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of right predictions: one of each class in turn, drawn by a fixed seed."""
+    """Indices of right predictions: one of each class in turn, drawn by a fixed seed. Of more classes than `count`
+    those at equal distances are taken, the first and the last among them.
+    """
     draw = seeded_generator(0, "samples")
     shuffled = torch.randperm(len(labels), generator=draw).numpy()
     right = shuffled[probs.argmax(axis=1)[shuffled] == labels[shuffled]]
@@ -80,4 +82,7 @@ def right_by_class(probs: np.ndarray, labels: np.ndarray, count: int) -> np.ndar
         label = int(labels[index])
         rank[int(index)] = (seen.get(label, 0), label)
         seen[label] = seen.get(label, 0) + 1
-    return np.array(sorted(rank, key=lambda index: rank[index])[:count], dtype=np.int64)
+    in_turn = np.array(sorted(rank, key=lambda index: rank[index]), dtype=np.int64)
+    if count < len(seen):
+        return in_turn[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+    return in_turn[:count]
