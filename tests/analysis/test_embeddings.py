@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from vits import SHAPE, VITS, images_for, of_hugging_face, of_timm, ours, stirred
 
-from patchlight.analysis.embeddings import added, embedded, in_reading_order, likeness, middle
+from patchlight.analysis import embeddings
+from patchlight.analysis.embeddings import added, embedded, embedding_maps, in_reading_order, likeness, middle
 from patchlight.models.anatomy import dissect
 
 
@@ -50,11 +51,15 @@ def test_a_convolutional_stem_and_a_grid_that_is_not_square():
         torch.testing.assert_close(found.positions, model.pos_embed[0, -count:].detach(), rtol=0, atol=1e-12)
 
 
-def test_one_image_in_single_precision_has_positions():
-    model = ours().float()
-    found = embedded(dissect(model), images_for("", 1).float())
-    torch.testing.assert_close(found.positions, model.pos_embed[0, 1:].detach())
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_one_image_in_a_lower_precision(dtype, close):
+    """Positions are found within the rounding of their addition, and a model without any is not said to have some."""
+    model = ours().to(dtype)
+    found = embedded(dissect(model), images_for("", 1).to(dtype))
+    torch.testing.assert_close(found.positions, model.pos_embed[0, 1:].detach(), rtol=0, atol=close)
     assert found.patches.shape == (1, 16, 24)
+    assert embedded(dissect(ours(pos_embed="none").to(dtype)), images_for("", 1).to(dtype)).positions is None
+    assert embedded(dissect(of_timm(pre_norm=True).to(dtype)), images_for("", 1).to(dtype)).positions is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_rotary_positions_of_timm_are_not_added():
 def test_a_norm_before_the_blocks_is_no_addition():
     found = embedded(dissect(of_timm(pre_norm=True)), images_for(""))
     assert found.positions is None
-    assert found.about.startswith("between the patch embedding and the first block stands more than an addition")
+    assert found.about.startswith("more than an addition stands between the patch embedding and the first block")
 
 
 def test_positions_that_a_model_resamples_are_those_it_adds():
@@ -123,3 +128,16 @@ def test_likeness_is_the_cosine_and_the_middle_is_in_the_middle():
     assert matrix.shape == (2, 6, 6)
     assert matrix[1, 2, 4].item() == pytest.approx(F.cosine_similarity(tokens[1, 2], tokens[1, 4], dim=0).item())
     assert (middle((4, 4)), middle((2, 3)), middle((1, 1))) == (10, 4, 0)
+
+
+def test_of_very_many_patches_the_matrix_has_some(monkeypatch):
+    monkeypatch.setattr(embeddings, "MOST_PATCHES", 4)
+    anatomy, images = dissect(ours()), images_for("")
+    maps, found = embedding_maps(anatomy, images), embedded(anatomy, images)
+    places = [0, 5, 10, 15]
+    for view, tokens in enumerate((found.patches, found.tokens)):
+        expected = likeness(tokens[0])[places][:, places]
+        torch.testing.assert_close(torch.from_numpy(maps.matrices[view]).double(), expected, rtol=0, atol=1e-3)
+        row = torch.from_numpy(maps.likeness[:, view]).double().flatten(1)
+        torch.testing.assert_close(row, likeness(tokens)[:, 10], rtol=0, atol=1e-6)
+    assert maps.positions.shape == (4, 4)

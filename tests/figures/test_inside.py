@@ -57,6 +57,9 @@ def test_tokens_before_the_first_layer(theme, views):
     text = svg(inside.patch_likeness(RNG.uniform(-1, 1, (views, 6, 6)), positions, norms, theme), theme)
     assert "mean norm 4.00" in text
     assert ("12\N{NO-BREAK SPACE}%" in text) == (views == 2)
+    assert "of its" not in text
+    text = svg(inside.patch_likeness(np.ones((1, 4, 4)), None, norms, theme), theme)
+    assert "(4 of its 6, at equal distances)" in text
 
 
 def test_the_middle_patch_is_marked_and_nothing_else_changes():

@@ -17,7 +17,8 @@ from patchlight.analysis.diagnostics import patch_colours
 from patchlight.explanation.capture import record_inputs, record_outputs
 from patchlight.models.anatomy import Anatomy
 
-ROUNDING = 64  # steps of the last binary place by which an addition may differ from one image to another
+ROUNDING = 4  # steps of a number's last binary place by which an addition may differ from one image to another
+MOST_PATCHES = 256  # in a matrix of likeness: it would be of millions of numbers for the largest images
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,16 @@ def in_reading_order(output: Tensor, grid: tuple[int, int]) -> Tensor | None:
 
 def added(patches: Tensor, tokens: Tensor) -> tuple[Tensor | None, str]:
     """What is added to all patches (B, N, D) alike so that they become `tokens`, (N, D), and a sentence about it."""
-    difference = tokens - patches
-    size = torch.maximum(patches.abs().amax(), tokens.abs().amax())
-    rounding = ROUNDING * torch.finfo(tokens.dtype).eps * size
-    if difference.abs().amax() <= rounding:
+    if torch.equal(patches, tokens):
         return None, "no position embedding is added"
+    difference = tokens.cpu().double() - patches.cpu().double()  # Apple GPUs have no float64
+    rounding = ROUNDING * torch.finfo(tokens.dtype).eps * float(tokens.abs().amax())
     # A blank image comes last. Its patches are one value, the bias, so what is added to it is rounded least.
     if (difference - difference[-1]).abs().amax() <= rounding:
-        return difference[-1], "a position embedding is added to each patch"
+        return difference[-1].to(tokens), "a position embedding is added to each patch"
     return (
         None,
-        "between the patch embedding and the first block stands more than an addition, so positions are not apart",
+        "more than an addition stands between the patch embedding and the first block, so positions are not apart",
     )
 
 
@@ -88,9 +88,9 @@ class EmbeddingMaps:
 
     colours: np.ndarray  # (B, V, r, c, 3) uint8: like tokens of a view in like colours, across images
     likeness: np.ndarray  # (B, V, r, c): cosine similarity to the middle patch
-    matrices: np.ndarray  # (V, N, N): of every two patches of the first image
+    matrices: np.ndarray  # (V, M, M): of every two patches of the first image; of MOST_PATCHES at equal distances
     norms: np.ndarray  # (2, r, c): of the patches, mean over images, and of what is added for positions
-    positions: np.ndarray | None  # (N, N): cosine similarity of the positions that are added
+    positions: np.ndarray | None  # (M, M): cosine similarity of the positions that are added
     about: str  # a sentence about the positions
 
 
@@ -100,16 +100,18 @@ def embedding_maps(anatomy: Anatomy, images: Tensor) -> EmbeddingMaps | None:
     if found is None:
         return None
     views = [found.patches] if torch.equal(found.patches, found.tokens) else [found.patches, found.tokens]
-    matrices = torch.stack([likeness(view) for view in views], dim=1)
+    count = grid[0] * grid[1]
+    some = torch.linspace(0, count - 1, min(count, MOST_PATCHES)).round().long()
+    alike = torch.stack([F.cosine_similarity(view, view[:, [middle(grid)]], dim=2) for view in views], dim=1)
     colours = torch.stack([patch_colours(view, grid) for view in views], dim=1)
     added_norms = found.patches.new_zeros(grid) if found.positions is None else found.positions.norm(dim=1).view(grid)
     norms = torch.stack([found.patches.norm(dim=2).mean(dim=0).view(grid), added_norms])
     return EmbeddingMaps(
         colours=(255 * colours).round().to(torch.uint8).cpu().numpy(),
-        likeness=matrices[:, :, middle(grid)].unflatten(-1, grid).float().cpu().numpy(),
-        matrices=matrices[0].half().cpu().numpy(),
+        likeness=alike.unflatten(-1, grid).float().cpu().numpy(),
+        matrices=torch.stack([likeness(view[0, some]) for view in views]).half().cpu().numpy(),
         norms=norms.float().cpu().numpy(),
-        positions=None if found.positions is None else likeness(found.positions).half().cpu().numpy(),
+        positions=None if found.positions is None else likeness(found.positions[some]).half().cpu().numpy(),
         about=found.about,
     )
 

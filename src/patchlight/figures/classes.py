@@ -36,7 +36,7 @@ def class_gallery(rows: Sequence[ClassRow], method: str, theme: Theme = "light")
     """
     columns = min(COLUMNS, max(len(row.images) for row in rows))
     with styled(theme) as s:
-        figure = Figure(figsize=(0.9 + 2.0 * columns, 0.7 + 1.24 * len(rows)))
+        figure = Figure(figsize=(max(7.0, 0.9 + 2.0 * columns), 0.7 + 1.24 * len(rows)))
         heading(figure, f"Evidence for each class in its own images ({method}); % is the class's probability", s)
         places = figure.subplots(len(rows), columns, squeeze=False)
         for row, line in zip(rows, places, strict=True):
@@ -82,9 +82,7 @@ def mean_maps(
     columns = len(names) + 1
     with styled(theme) as s:
         figure = Figure(figsize=(max(7.4, 1.3 + 1.15 * columns), 3.5))
-        heading(
-            figure, f"Where the evidence for a class lies on average ({method}): a mean over images, no one image", s
-        )
+        heading(figure, f"Where the evidence for each class lies on average ({method})", s)
         places = figure.subplots(2, columns, squeeze=False)
         for axes in places.flat:
             axes.set(xticks=[], yticks=[])

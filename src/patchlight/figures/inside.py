@@ -88,33 +88,31 @@ def patch_likeness(
     matrices: ArrayLike, positions: ArrayLike | None, norms: ArrayLike, theme: Theme = "light"
 ) -> Figure:
     """Cosine similarity of every two patches of an image before the first block, row by row in reading order: of the
-    patches and, where it is something else, of what the first block reads, (V, N, N); of the positions that are added,
-    (N, N), beside them. norms (2, r, c): of the patches and of these positions.
+    patches and, where it is something else, of what the first block reads, (V, M, M); of the positions that are added,
+    (M, M), beside them. norms (2, r, c): of the patches and of these positions. Where M is less than r c, these are
+    patches at equal distances.
     """
-    values, lengths = np.asarray(matrices, dtype=float), np.asarray(norms, dtype=float).reshape(2, -1).mean(axis=1)
-    panels = [("the patches", values[0], f"mean norm {lengths[0]:.2f}")]
+    values = np.asarray(matrices, dtype=float)
+    of_patches, of_positions = (f"mean norm {norm:.2f}" for norm in np.asarray(norms, dtype=float).mean(axis=(1, 2)))
+    panels = [("the patches", values[0], of_patches)]
     if positions is not None:
-        share = f"mean norm {lengths[1]:.2f}: {share_of_positions(norms)} of the patches'"
-        panels.append(("their positions", np.asarray(positions, dtype=float), share))
+        of_positions += f": {share_of_positions(norms)} of the patches'"
+        panels.append(("their positions", np.asarray(positions, dtype=float), of_positions))
     if len(values) > 1:
-        panels.append(("patches + positions" if positions is not None else "as block 1 reads", values[1], ""))
+        panels.append(("as layer 1 reads" if positions is None else "patches + positions", values[1], ""))
+    count, most = np.asarray(norms)[0].size, values.shape[1]
+    some = f" ({most} of its {count:,}, at equal distances)" if most < count else ""
     with styled(theme) as s:
-        figure = Figure(figsize=(0.9 + 2.4 * len(panels), 3.1))
-        figure.suptitle(
-            "Likeness (cosine) of every two patches of the first image",
-            fontsize=10,
-            fontweight="bold",
-            color=s.ink,
-            x=0.02,
-            ha="left",
-        )
-        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (title, matrix, below) in zip(all_axes, panels, strict=True):
+        figure = Figure(figsize=(max(4.6, 0.9 + 2.4 * len(panels)), 3.1))
+        words = f"Likeness (cosine) of every two patches of the first image{some}"
+        figure.suptitle(words, fontsize=10, fontweight="bold", color=s.ink, x=0.02, ha="left")
+        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, matrix, below) in zip(places, panels, strict=True):
             shown = axes.imshow(matrix, vmin=-1, vmax=1, cmap=LIKENESS, interpolation="none")
             axes.set_title(title, fontsize=9, fontweight="normal")
             axes.set_xlabel(below, fontsize=8)
             axes.set(xticks=[], yticks=[])
-        bar = figure.colorbar(shown, ax=list(all_axes), shrink=0.7, ticks=[-1, 0, 1])
+        bar = figure.colorbar(shown, ax=list(places), shrink=0.7, ticks=[-1, 0, 1])
         bar.outline.set_visible(False)
     return figure
 

@@ -121,9 +121,9 @@ class Insight(Arrays):
     # block reads where that is something else.
     embed_colours: np.ndarray | None = None  # (X, V, r, c, 3) uint8
     embed_likeness: np.ndarray | None = None  # (X, V, r, c): cosine similarity to the middle patch
-    embed_matrices: np.ndarray | None = None  # (V, N, N): of every two patches of the first of these samples
+    embed_matrices: np.ndarray | None = None  # (V, M, M): of every two of M patches of the first of these samples
     embed_norms: np.ndarray | None = None  # (2, r, c): of the patches, and of the positions that are added
-    embed_positions: np.ndarray | None = None  # (N, N): cosine similarity of these positions, where there are any
+    embed_positions: np.ndarray | None = None  # (M, M): cosine similarity of these positions, where there are any
     embed_about: str | None = None  # a sentence about the positions
 
     def mistake(self) -> str:
@@ -155,7 +155,8 @@ class Insight(Arrays):
         """`mistake` of the arrays about tokens before the first block, which are there together or not at all."""
         if self.embed_colours is None:
             return ""
-        count, patches = len(self.explored), rows * columns
+        count = len(self.explored)
+        patches = 0 if self.embed_matrices is None else self.embed_matrices.shape[-1]
         views = self.embed_colours.shape[1] if self.embed_colours.ndim == 5 else 0
         if self.embed_colours.dtype != np.uint8 or views not in (1, 2):
             return "embed_colours must be pictures of one or two views, of uint8"
