@@ -50,6 +50,14 @@ def test_a_spread_takes_what_there_is():
     assert len(choice.spread(labels[:0], labels[:0], 3)) == 0
 
 
+def test_every_class_is_taken_whatever_is_right():
+    """Five classes that are always wrong and two that are always right: in turn alone, one would be left."""
+    labels = np.arange(70) % 7
+    places = choice.spread(labels, np.where(labels < 5, 6, labels), 8)
+    assert set(labels[places]) == set(range(7))
+    assert len(set(labels[choice.spread(labels, labels, 3)])) == 3
+
+
 def test_classes_are_taken_with_their_right_and_wrong_ones(model):
     network, card = model
     preds = predict_logits(network, card, IMAGES).argmax(axis=1)

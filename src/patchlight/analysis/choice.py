@@ -51,21 +51,22 @@ class Chosen:
 
 
 def spread(labels: np.ndarray, preds: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` indices of images with these labels and predicted classes (P,): as many of each class as of any
-    other and wrong and right ones in turn, as far as there are such. What is equal in this is drawn by a fixed seed.
+    """Up to `count` indices of images with these labels and predicted classes (P,): every class has its share first,
+    and wrong and right ones are taken in turn, as far as there are such. What is equal in this is drawn by a fixed
+    seed.
     """
     order = torch.randperm(len(labels), generator=seeded_generator(0, "samples", 1)).tolist()
     cells: dict[tuple[bool, int], list[int]] = {}  # whether right, and the class
     for index in order:
         cells.setdefault((bool(preds[index] == labels[index]), int(labels[index])), []).append(index)
     drawn = {int(label): place for place, label in enumerate(dict.fromkeys(labels[order].tolist()))}
-    quota = -(-count // max(1, len(drawn)))  # of a class, unless nothing else is left
+    share = max(1, count // max(1, len(drawn)))  # of each class, before any has more
     taken: Counter[object] = Counter()
 
     def least(cell: tuple[bool, int]) -> tuple[int, ...]:
         right, label = cell
         kind = taken["right" if right else "wrong"]
-        return taken[label] >= quota, kind, taken[label], taken[cell], right, drawn[label]
+        return taken[label] >= share, kind, taken[label], taken[cell], right, drawn[label]
 
     chosen = []
     for _ in range(min(count, len(labels))):
