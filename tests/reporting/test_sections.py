@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from made_run import make_run
 from PIL import Image
 
+from patchlight.reporting.embed import encode
 from patchlight.reporting.page import build_report
 from patchlight.reporting.sections import SECTIONS, calibration, faithfulness
 from patchlight.runs import EvalResult
@@ -131,3 +133,13 @@ def test_tokens_before_the_first_layer_are_shown_where_a_folder_has_them(tmp_pat
     np.savez_compressed(run / "insight.npz", **older)
     assert title not in build_report(run).read_text(encoding="utf-8")
     assert not (run / "figures" / "patch_embeddings.png").exists()
+
+
+@pytest.mark.parametrize("colours", [1, 200, 256, 300])
+def test_a_picture_of_few_colours_is_the_same_in_fewer_bytes(colours):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (colours, 3), dtype=np.uint8)[rng.integers(0, colours, (64, 64))]
+    data = encode(image, "png")
+    with Image.open(io.BytesIO(data)) as back:
+        np.testing.assert_array_equal(np.asarray(back.convert("RGB")), image)
+    assert (len(data) < 6000) == (colours <= 256)

@@ -101,8 +101,12 @@ def embeddings_board(
 
 def likeness_map(alike: np.ndarray) -> np.ndarray:
     """Cosines (r, c) to the middle patch as colours, (h, w, 3) uint8, that patch marked."""
-    colours = np.asarray(mpl.colormaps[LIKENESS]((alike.astype(float) + 1) / 2, bytes=True)[..., :3])
-    return marked(colours.repeat(TOKEN, axis=0).repeat(TOKEN, axis=1), alike.shape)
+    return marked(cosine_colours(alike).repeat(TOKEN, axis=0).repeat(TOKEN, axis=1), alike.shape)
+
+
+def cosine_colours(values: np.ndarray) -> np.ndarray:
+    """Cosines as colours, (..., 3) uint8: orange is 1, white 0 and purple -1."""
+    return np.asarray(mpl.colormaps[LIKENESS]((values.astype(float) + 1) / 2, bytes=True)[..., :3])
 
 
 def marked(picture: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:

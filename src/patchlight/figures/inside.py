@@ -92,15 +92,8 @@ def patch_likeness(
     (M, M), beside them. norms (2, r, c): of the patches and of these positions. Where M is less than r c, these are
     patches at equal distances.
     """
-    values = np.asarray(matrices, dtype=float)
-    of_patches, of_positions = (f"mean norm {norm:.2f}" for norm in np.asarray(norms, dtype=float).mean(axis=(1, 2)))
-    panels = [("the patches", values[0], of_patches)]
-    if positions is not None:
-        of_positions += f": {share_of_positions(norms)} of the patches'"
-        panels.append(("their positions", np.asarray(positions, dtype=float), of_positions))
-    if len(values) > 1:
-        panels.append(("as layer 1 reads" if positions is None else "patches + positions", values[1], ""))
-    count, most = np.asarray(norms)[0].size, values.shape[1]
+    panels = likeness_panels(matrices, positions, norms)
+    count, most = np.asarray(norms)[0].size, len(panels[0][1])
     some = f" ({most} of its {count:,}, at equal distances)" if most < count else ""
     with styled(theme) as s:
         figure = Figure(figsize=(max(4.6, 0.9 + 2.4 * len(panels)), 3.1))
@@ -115,6 +108,21 @@ def patch_likeness(
         bar = figure.colorbar(shown, ax=list(places), shrink=0.7, ticks=[-1, 0, 1])
         bar.outline.set_visible(False)
     return figure
+
+
+def likeness_panels(
+    matrices: ArrayLike, positions: ArrayLike | None, norms: ArrayLike
+) -> list[tuple[str, np.ndarray, str]]:
+    """The matrices of `patch_likeness`, each with its name and a word about the norm."""
+    values = np.asarray(matrices, dtype=float)
+    of_patches, of_positions = (f"mean norm {norm:.2f}" for norm in np.asarray(norms, dtype=float).mean(axis=(1, 2)))
+    panels = [("the patches", values[0], of_patches)]
+    if positions is not None:
+        of_positions += f": {share_of_positions(norms)} of the patches'"
+        panels.append(("their positions", np.asarray(positions, dtype=float), of_positions))
+    if len(values) > 1:
+        panels.append(("as layer 1 reads" if positions is None else "patches + positions", values[1], ""))
+    return panels
 
 
 def share_of_positions(norms: ArrayLike) -> str:

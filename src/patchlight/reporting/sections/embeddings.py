@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 
 from patchlight.figures import boards, inside
-from patchlight.reporting.embed import chart, picture
+from patchlight.reporting.embed import picture
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
 
+STYLE = """
+.matrices { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); max-width: 660px; }
+"""
 TEMPLATE = """
 <p>A linear map makes each patch a token{% if stem %}, here after a convolutional stem{% endif %}.
 {% if added %}A token alone does not say where its patch lies, so a position embedding is added to each; its norm is
@@ -23,11 +26,15 @@ likeness orange is like the marked patch, white is unlike it, and purple is its 
 {% endfor %}
 </ul>
 {% endfor %}
-<figure class="apart">
-{{ chart(matrices) }}
-<figcaption>How alike every two patches of {{ first }} are, the patches in reading order
-{%- if added %}: what they show, where they lie, and both together, which is what layer 1 reads{% endif %}.</figcaption>
-</figure>
+<h3 class="apart">How alike every two patches of {{ first }} are</h3>
+<ul class="tiles matrices">
+{% for name, shown in matrices %}
+<li><figure>{{ picture(shown, "Cosine similarity of every two patches: " ~ name) }}<figcaption>{{ name }}</figcaption>
+</figure></li>
+{% endfor %}
+</ul>
+<p class="quiet apart">A row and a column for each patch, in reading order{{ some }}
+{%- if added %}: what patches show, where they lie, and both together, which is what layer 1 reads{% endif %}.</p>
 """
 
 
@@ -57,6 +64,7 @@ def content(facts: Facts) -> Content | None:
     captions = [f"true: {facts.tiles[i].true}" for i in explored]
     board = functools.partial(boards.embeddings_board, images, captions, insight.embed_colours, alike, second)
     draw = functools.partial(inside.patch_likeness, matrices, insight.embed_positions, norms)
+    panels = inside.likeness_panels(matrices, insight.embed_positions, norms)
     values = {
         "examples": examples,
         "stem": facts.has_conv_stem,
@@ -64,7 +72,11 @@ def content(facts: Facts) -> Content | None:
         "about": insight.embed_about or "nothing is known",
         "share": inside.share_of_positions(norms),
         "first": "the mistake" if facts.tiles[explored[0]].kind == "wrong" else "the right answer",
-        "matrices": chart(draw, "Cosine similarity of every two patches, before and after positions are added."),
+        "matrices": [
+            (f"{name}{', ' if below else ''}{below}", picture(boards.cosine_colours(matrix)))
+            for name, matrix, below in panels
+        ],
+        "some": f"; {len(matrices[0])} of them, at equal distances" if len(matrices[0]) < alike[0, 0].size else "",
     }
     return Content(values, {"patch_embeddings": board, "patch_likeness": draw})
 
@@ -73,6 +85,7 @@ SECTION = Section(
     title="Its patches as tokens, before the first layer",
     content=content,
     template=TEMPLATE,
+    style=STYLE,
     slides={
         "patch_embeddings": "patch tokens before the first layer",
         "patch_likeness": "how alike the patch tokens of an image are",
