@@ -281,4 +281,4 @@ def test_an_epoch_may_end_in_the_middle(tmp_path):
     assert [row["step"] for row in rows_of(run)] == [3, 6, 7]
     assert state.epoch == 3
     names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
-    assert names == ["step-00000003", "step-00000006", "step-00000007"]
+    assert names == ["epoch-001", "epoch-002", "epoch-003"]

@@ -5,10 +5,11 @@ import json
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import OptimConfig
 from patchlight.errors import PatchlightError
-from patchlight.models import VisionTransformer
+from patchlight.models import ModelCard, ModelSpec, VisionTransformer
 from patchlight.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
@@ -22,8 +23,18 @@ from patchlight.training.state import LossScale, TrainState
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 3}
 
 
+CARD = ModelCard(
+    "vit-micro", ModelSpec("patchlight", "vit-micro", {}, 8, 3), ("a", "b", "c"), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+)
+
+
 def at(steps: int) -> TrainState:
-    return TrainState(done=steps, total_steps=100)
+    """In the middle of an epoch of ten steps or, after whole tens, at its end."""
+    return TrainState(epoch=steps // 10, step=steps % 10, done=steps, total_steps=100)
+
+
+def write(folder, state, model, optimizers):
+    return save_checkpoint(folder, state, model, None, optimizers, model, CARD)
 
 
 def step(model, optimizers, seed):
@@ -48,7 +59,7 @@ def test_training_goes_on_bit_for_bit(name, tmp_path):
     step(model, optimizers, 2)
     state = TrainState(epoch=1, step=1, done=2, total_steps=3, progress=2 / 3, loss_sum=0.1, kept_steps=(1,))
     state.scaler = LossScale(2.0, 2.0, 0.5, 2000, 7)
-    path = save_checkpoint(tmp_path, state, model, None, optimizers)
+    path = write(tmp_path, state, model, optimizers)
     step(model, optimizers, 3)
 
     again, others = fresh(name)
@@ -60,18 +71,18 @@ def test_training_goes_on_bit_for_bit(name, tmp_path):
 
 def test_a_half_written_checkpoint_is_not_there(tmp_path):
     model, optimizers = fresh("adamw")
-    save_checkpoint(tmp_path, at(5), model, None, optimizers)
-    (tmp_path / ".step-00000010.part").mkdir()
-    (tmp_path / "step-00000005.bak").mkdir()  # a copy that somebody made
-    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000005"]
-    save_checkpoint(tmp_path, at(10), model, None, optimizers)  # what a crash left is no hindrance
-    save_checkpoint(tmp_path, at(10), model, None, optimizers)
-    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000005", "step-00000010"]
+    write(tmp_path, at(5), model, optimizers)
+    (tmp_path / ".epoch-001.part").mkdir()
+    (tmp_path / "epoch-000-step-00000005.bak").mkdir()  # a copy that somebody made
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["epoch-000-step-00000005"]
+    write(tmp_path, at(10), model, optimizers)  # what a crash left is no hindrance
+    write(tmp_path, at(10), model, optimizers)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["epoch-000-step-00000005", "epoch-001"]
 
 
 def test_pruning_keeps_the_last_and_the_asked_for(tmp_path):
     model, optimizers = fresh("adamw")
-    paths = [save_checkpoint(tmp_path, at(n), model, None, optimizers) for n in (10, 20, 30, 35)]
+    paths = [write(tmp_path, at(n), model, optimizers) for n in (10, 20, 30, 35)]
     prune_checkpoints(tmp_path, paths[-1], {20})
     assert list_checkpoints(tmp_path) == [paths[1], paths[3]]
 
@@ -81,13 +92,13 @@ def test_pruning_keeps_the_last_and_the_asked_for(tmp_path):
 def test_damage_is_named(file, damage, tmp_path):
     model, optimizers = fresh("muon")
     step(model, optimizers, 1)
-    path = save_checkpoint(tmp_path, at(1), model, None, optimizers)
+    path = write(tmp_path, at(1), model, optimizers)
     broken = path / file
     if damage == "missing":
         broken.unlink()
     else:
         broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    with pytest.raises(PatchlightError, match="step-00000001 cannot be resumed from") as error:
+    with pytest.raises(PatchlightError, match="epoch-000-step-00000001 cannot be resumed from") as error:
         load_checkpoint(path, model, None, optimizers)
     assert "\n" not in str(error.value)
 
@@ -95,7 +106,7 @@ def test_damage_is_named(file, damage, tmp_path):
 def test_nothing_is_pickled(tmp_path):
     model, optimizers = fresh("adamw")
     step(model, optimizers, 1)
-    path = save_checkpoint(tmp_path, at(1), model, None, optimizers)
+    path = write(tmp_path, at(1), model, optimizers)
     assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
 
 
@@ -115,11 +126,11 @@ def test_nothing_is_pickled(tmp_path):
 )
 def test_a_state_that_is_none_is_told(tmp_path, changes, message):
     """One field is wrong or left out, or there is none."""
-    path = save_checkpoint(tmp_path, at(3), *fresh("adamw")[:1], None, [])
+    path = write(tmp_path, at(3), fresh("adamw")[0], [])
     data = json.loads((path / "state.json").read_text()) | (changes or {})
     data = {key: value for key, value in data.items() if value is not ...}
     (path / "state.json").write_text(json.dumps(data if changes else {} if changes is None else changes))
-    with pytest.raises(PatchlightError, match=f"step-00000003 cannot be resumed from .state.json: {message}"):
+    with pytest.raises(PatchlightError, match=f"epoch-000-step-00000003 cannot be resumed from .state.json: {message}"):
         read_state(path)
 
 
@@ -151,3 +162,52 @@ def test_a_state_without_a_count_for_early_stopping(tmp_path, best, found):
     (path / "state.json").write_text(json.dumps(old))
     again = read_state(path)
     assert (again.stage_best, again.epochs_since_better) == found
+
+
+def test_names_are_in_the_order_of_epochs_and_steps(tmp_path):
+    names = ["step-00000099", "step-00039050", "epoch-000-step-00000007", "epoch-009", "epoch-010"]
+    names += [
+        "epoch-010-step-00000790",
+        "epoch-010-step-12345678",
+        "epoch-011",
+        "epoch-999",
+        "epoch-1000",
+        "epoch-12345",
+    ]
+    for name in [*reversed(names), "epoch-9", "step-7", "epoch-010.bak", "-step-00000001", ".epoch-3.old", "notes"]:
+        (tmp_path / name).mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path)] == names
+
+
+def test_the_end_of_an_epoch_and_the_beginning_of_a_stage_have_two_names(tmp_path):
+    model, optimizers = fresh("adamw")
+    end = TrainState(epoch=2, done=20, total_steps=20, progress=1.0)
+    begin = dataclasses.replace(end.next_stage(), total_steps=30)
+    assert write(tmp_path, end, model, optimizers).name == "epoch-002"
+    assert write(tmp_path, begin, model, optimizers).name == "epoch-002-step-00000020"
+    assert read_state(list_checkpoints(tmp_path)[-1]).stage == 1
+
+
+def test_an_older_versions_checkpoints_are_pruned_too(tmp_path):
+    model, optimizers = fresh("adamw")
+    for steps in (10, 20):
+        write(tmp_path, at(steps), model, optimizers).rename(tmp_path / f"step-{steps:08d}")
+    damaged = write(tmp_path, at(30), model, optimizers)
+    (damaged / "state.json").write_text("{")
+    newest = write(tmp_path, at(40), model, optimizers)
+    prune_checkpoints(tmp_path, newest, {20})
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000020", "epoch-003", "epoch-004"]
+
+
+def test_weights_in_training_are_never_mistaken_for_their_average(tmp_path):
+    model, optimizers = fresh("adamw")
+    average = AveragedModel(model)
+    step(model, optimizers, 1)
+    path = save_checkpoint(tmp_path, at(1), model, average, optimizers, average.module, CARD)
+    again, others = fresh("adamw")
+    load_checkpoint(path, again, AveragedModel(again), others)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    (path / "training.safetensors").unlink()
+    with pytest.raises(PatchlightError, match=r"training\.safetensors is missing"):
+        load_checkpoint(path, again, AveragedModel(again), others)

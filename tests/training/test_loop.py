@@ -112,7 +112,7 @@ def test_a_real_signal_saves_and_stops(tmp_path, monkeypatch):
     with pytest.raises(Interrupted, match="SIGINT after 0 epochs and 1 steps"):
         run_fit(tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
-    assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
+    assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-000-step-00000001"]
 
 
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path):
@@ -407,9 +407,9 @@ def test_the_last_can_be_kept_instead(tmp_path):
 def test_every_nth_checkpoint_stays(tmp_path):
     _, run = run_fit(tmp_path, train={"epochs": 5, "checkpoint_every": 2})
     assert [p.name for p in list_checkpoints(run.path / "checkpoints")] == [
-        "step-00000006",
-        "step-00000012",
-        "step-00000015",
+        "epoch-002",
+        "epoch-004",
+        "epoch-005",
     ]
 
 

@@ -69,6 +69,7 @@ OFFLINE = option("--offline", action="store_true", help="take data and weights o
 NOT_OF_CALL = ("version", "verb", "debug", "json", "offline")  # what the command line keeps to itself
 
 RUN = option("run", type=Path, help="a run folder")
+WEIGHTS = option("run", type=Path, help="a run folder, or a checkpoint in it: RUN/checkpoints/epoch-050, or .../last")
 DEVICE = option(
     "--device",
     choices=["auto", "cpu", "cuda", "mps"],
@@ -131,7 +132,7 @@ VERBS = {
         "measure a finished run on its own data or another source",
         "patchlight eval runs/quickstart --split test --json",
         (
-            RUN,
+            WEIGHTS,
             option(
                 "--data",
                 metavar="SOURCE",
@@ -150,7 +151,7 @@ VERBS = {
         "say what is on image files of any size and mode",
         "patchlight predict runs/quickstart photo.jpg scan.png --top 3",
         (
-            RUN,
+            WEIGHTS,
             option("images", nargs="+", metavar="IMAGE", type=Path, help="image files"),
             option("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)"),
             precision("auto", "auto"),
@@ -167,7 +168,7 @@ VERBS = {
         "  patchlight explain runs/quickstart --class 3 --class 8\n"
         "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
         (
-            RUN,
+            WEIGHTS,
             option(
                 "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: test images of the run)"
             ),
@@ -228,7 +229,7 @@ VERBS = {
         "write a run's model in another format, read it back and compare",
         "patchlight export runs/quickstart --format onnx",
         (
-            RUN,
+            WEIGHTS,
             export_format("safetensors"),
             option("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)"),
             JSON,
@@ -240,7 +241,7 @@ VERBS = {
         "upload a run's model to the Hugging Face hub",
         "hf auth login\n  patchlight push runs/quickstart me/digits --format onnx",
         (
-            RUN,
+            WEIGHTS,
             option("repository", metavar="OWNER/NAME", help="the repository, made if it is not there"),
             export_format("timm"),
             option("--private", action="store_true", help="make it a private one"),

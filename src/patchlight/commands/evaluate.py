@@ -15,6 +15,7 @@ from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run
+from patchlight.runs.checkpoints import open_weights
 from patchlight.training.record import source_path
 
 
@@ -30,15 +31,18 @@ def evaluate(
 
     `split` is "train", "val", "test" or "subset_test"; a source without splits is taken whole. `device` is as
     train.device, `precision` as eval.precision, None for that of the run's recipe. A run that is not finished is
-    measured with its best weights so far. Raises PatchlightError where there are no such images, where the run's own
+    measured with its best weights so far; a checkpoint, RUN/checkpoints/epoch-050 or RUN/checkpoints/last, with its
+    own. Raises PatchlightError where there are no such images, where the run's own
     images have changed since it was trained, and where a class is not one of the model's.
     """
-    opened = Run.open(run)
+    opened, checkpoint = open_weights(run)
     config = opened.config()
     on = resolve_device(device)
     tune_process(on)
-    model, card = load_classifier(opened.path, on)
-    if not opened.has(EvalResult):
+    model, card = load_classifier(checkpoint.path if checkpoint else opened.path, on)
+    if checkpoint is not None:
+        say(checkpoint.line)
+    elif not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
     if data is None or is_own_source(opened, data):
         images = own_split(opened, split)
@@ -54,7 +58,7 @@ def evaluate(
         precision=precision or config.eval.precision,
         mirror=config.eval.mirror,
     )
-    return result
+    return result if checkpoint is None else dataclasses.replace(result, weights=checkpoint.weights)
 
 
 def is_own_source(run: Run, source: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -32,6 +32,7 @@ from patchlight.models import ModelCard, load_classifier
 from patchlight.models.anatomy import Anatomy, dissect
 from patchlight.progress import say
 from patchlight.runs import Faithfulness, Run, Samples
+from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
 
 SPLITS = ("train", "val", "test", "subset_test")
@@ -80,6 +81,8 @@ class RunExplanation(Record):
     figures: dict[str, str]
     arrays: str
     faithfulness: Faithfulness  # on these images, for the predicted class
+    # A checkpoint's: "epoch 50"; None: the kept ones.
+    weights: str | None = field(default=None, metadata={"brief": True})
 
 
 @overload
@@ -122,7 +125,8 @@ def explain(model: Any, images: Any = (), **options: Any) -> Explanation | RunEx
     `classes` (names or indices), or with `indices` in the split, counted from 0; or without any of these, `count` (12)
     of the split. Right and wrong predictions are taken in turn, and what is drawn is drawn by a fixed seed. `method` is
     a row of METHODS or "all"; `target` is "predicted", "true" (of images whose class is known) or a class; `layers` are
-    the indices of the blocks whose heads are drawn, the last one where they are not given.
+    the indices of the blocks whose heads are drawn, the last one where they are not given. The run may be one of its
+    checkpoints, RUN/checkpoints/epoch-050, whose figures go to RUN/explain/epoch-050.
 
     Raises UsageError for an unknown method, target, layer, class, split or index, PatchlightError for a model that is
     no ViT, and where the split's images are not there or have changed.
@@ -147,13 +151,13 @@ def explain_run(
     device: str = "auto",
 ) -> RunExplanation:
     """`explain` of a run."""
-    opened = Run.open(run)
+    opened, checkpoint = open_weights(run)
     names = list(METHODS) if method == "all" else [method]
     for name in names:
         find_method(name)
     wanted = Wanted(tuple(map(str, classes)), tuple(indices), split, count)
     wanted.check(files=bool(images))
-    subject, chosen = load_subject(opened, images, wanted, device)
+    subject, chosen = load_subject(opened, images, wanted, device, checkpoint)
     depth = len(subject.anatomy.blocks)
     if layers is not None and not all(0 <= layer < depth for layer in layers):
         raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in layers)}")
@@ -166,7 +170,7 @@ def explain_run(
     figures = draw(subject, maps, layers, target) | draw_embedding(subject, embedding)
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes)
-    folder = Path(out) if out else opened.path / "explain"
+    folder = Path(out) if out else own_folder(opened, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / "maps.npz", subject, chosen, maps, targets, of_classes)
     right = None if chosen.labels is None else int((subject.preds == chosen.labels).sum())
@@ -184,9 +188,15 @@ def explain_run(
         figures=write_figures(folder, figures),
         arrays=str(folder / "maps.npz"),
         faithfulness=assess(subject.anatomy, subject.inputs, subject.black, methods=names),
+        weights=checkpoint.weights if checkpoint else None,
     )
     (folder / RECORD).write_text(json.dumps(explanation.to_json(), indent=1) + "\n", encoding="utf-8")
     return explanation
+
+
+def own_folder(run: Run, checkpoint: Checkpoint | None) -> Path:
+    """Where figures go: RUN/explain or, of a checkpoint, which training may delete, RUN/explain/epoch-050."""
+    return run.path / "explain" / (checkpoint.path.name if checkpoint else "")
 
 
 def faithfulness(
@@ -199,12 +209,13 @@ def faithfulness(
 ) -> Faithfulness:
     """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed.
 
-    Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again. Raises UsageError
+    Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again; of a checkpoint in
+    RUN/explain/epoch-050. Raises UsageError
     for an unknown method, PatchlightError for a model that is no ViT.
     """
-    opened = Run.open(run)
+    opened, checkpoint = open_weights(run)
     tune_process(resolve_device(device))
-    model, card = load_classifier(opened.path, resolve_device(device))
+    model, card = load_chosen(opened, checkpoint, device)
     dissect(model)  # which says what is missing of a model without maps
     table = measure_faithfulness(
         model,
@@ -216,13 +227,20 @@ def faithfulness(
         label="assessing",
     )
     assert table is not None
-    table = replace(table, run=str(opened.path))
-    folder = Run(Path(out)) if out else opened
+    table = replace(table, run=str(checkpoint.path if checkpoint else opened.path))
+    folder = Run(Path(out) if out else own_folder(opened, checkpoint) if checkpoint else opened.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write(table)
-    if not out:
+    if folder == opened:
         report(opened.path)
     return table
+
+
+def load_chosen(run: Run, checkpoint: Checkpoint | None, device: str) -> tuple[nn.Module, ModelCard]:
+    """The classifier with a checkpoint's weights, which is said, or with those that the run keeps."""
+    if checkpoint is not None:
+        say(checkpoint.line)
+    return load_classifier(checkpoint.path if checkpoint else run.path, resolve_device(device))
 
 
 @dataclass(frozen=True)
@@ -248,10 +266,12 @@ class Wanted:
             raise UsageError(f"--count must be at least 1, not {self.count}")
 
 
-def load_subject(run: Run, files: Sequence[str | Path], wanted: Wanted, device: str) -> tuple[Subject, Chosen]:
+def load_subject(
+    run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
+) -> tuple[Subject, Chosen]:
     """The images with what the model predicts for them, and how they were chosen."""
     tune_process(resolve_device(device))
-    model, card = load_classifier(run.path, resolve_device(device))
+    model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)
     if files:
         pixels = torch.stack([load_image(path, card.fit_size) for path in files])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from patchlight.models import ModelCard, load_model, save_model
 from patchlight.models.convert import as_hugging_face, as_timm
 from patchlight.models.families.huggingface import quiet
 from patchlight.models.reference import public_name
+from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
+from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
 
 if TYPE_CHECKING:
@@ -39,26 +41,33 @@ class ExportResult(Record):
     folder: str | None
     files: tuple[str, ...]
     max_difference: float  # of logits, on a few images
+    weights: str | None = field(
+        default=None, metadata={"brief": True}
+    )  # a checkpoint's: "epoch 50"; None: the kept ones
 
 
 def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Path | None = None) -> ExportResult:
     """Write the run's model as `format`, a row of FORMATS, into the folder `out` (`RUN/export/FORMAT`).
 
+    The run may be one of its checkpoints, RUN/checkpoints/epoch-050, which goes to `RUN/export/epoch-050/FORMAT`.
     Raises UsageError for an unknown format and for a folder with other files, and PatchlightError where the format
     has no such model, or the written model gives other logits than the run's.
     """
     if format not in FORMATS:
         raise UsageError(f"no format '{format}'; {did_you_mean(format, FORMATS)}")
-    opened = Run.open(run)
-    model, card = load_model(opened.path)
-    folder = Path(out) if out else opened.path / "export" / format
+    opened, checkpoint = open_weights(run)
+    if checkpoint is not None:
+        say(checkpoint.line)
+    model, card = load_model(checkpoint.path if checkpoint else opened.path)
+    own = opened.path / "export" / (checkpoint.path.name if checkpoint else "")
+    folder = Path(out) if out else own / format
     check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)
     with torch.no_grad():
         expected = model(card.to_input(pixels))
     answer = FORMATS[format].write(model, card, folder)
-    (folder / "README.md").write_text(model_card(opened, card, format), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(opened, checkpoint, card, format), encoding="utf-8")
     difference = float((answer(pixels) - expected).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise PatchlightError(
@@ -70,6 +79,7 @@ def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Pat
         folder=str(folder),
         files=tuple(sorted(path.name for path in folder.iterdir())),
         max_difference=difference,
+        weights=checkpoint.weights if checkpoint else None,
     )
 
 
@@ -211,14 +221,14 @@ FORMATS = {
 }
 
 
-def model_card(run: Run, card: ModelCard, format: str) -> str:
+def model_card(run: Run, checkpoint: Checkpoint | None, card: ModelCard, format: str) -> str:
     """README.md for the hub: its metadata, what the model is, what it scored and how it is fed."""
     from huggingface_hub import ModelCardData
 
     name = run.config().about.name
     metadata: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"]}
     metadata["pipeline_tag"] = "image-classification" if card.class_names else "image-feature-extraction"
-    result = run.find(EvalResult)
+    result = None if checkpoint else run.find(EvalResult)  # which is of the weights that the run kept
     if result is not None:
         path = run.read(Environment).data.path
         data = (
@@ -232,6 +242,7 @@ def model_card(run: Run, card: ModelCard, format: str) -> str:
         )
     elif card.class_names:
         score = "It was not measured on test images."
+        score = f"These are the run's weights of {checkpoint.weights}. {score}" if checkpoint else score
     else:
         score = "It was trained without labels, so its head is untrained; give it a new one."
     origins = origins_of_weights(card)

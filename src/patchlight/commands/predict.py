@@ -14,7 +14,9 @@ from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import autocast, resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import load_classifier
+from patchlight.progress import say
 from patchlight.runs import Run
+from patchlight.runs.checkpoints import find_checkpoint
 from patchlight.runs.codec import Record
 
 PREDICT_BATCH = 256  # image files decoded and classified together
@@ -34,6 +36,7 @@ class Prediction(Record):
 
     image: str
     classes: tuple[ClassProbability, ...]
+    weights: str | None = field(default=None, metadata={"brief": True})  # a checkpoint's: "epoch 50"
 
 
 def predict(
@@ -46,6 +49,7 @@ def predict(
 ) -> list[Prediction]:
     """The `top` most probable classes of each image file, of any size and mode, in the order of `images`.
 
+    `run` is a run's folder, or a checkpoint of one: RUN/checkpoints/epoch-050, or RUN/checkpoints/last for the newest.
     `device` is as train.device and `precision` as eval.precision; the fastest here is exact enough for an answer
     (docs/results.md). Raises UsageError where `top` is less than 1, and PatchlightError where the run has no
     classifier, or a file is no image.
@@ -54,7 +58,10 @@ def predict(
         raise UsageError(f"--top must be at least 1, not {top}")
     on = resolve_device(device)
     tune_process(on)
-    model, card = load_classifier(run.path if isinstance(run, Run) else run, on)
+    place = run.path if isinstance(run, Run) else run
+    if (checkpoint := find_checkpoint(place)) is not None:
+        say(checkpoint.line)
+    model, card = load_classifier(place, on)
     precision = evaluation.choose_speed(model, precision, PREDICT_BATCH)
     predictions = []
     for start in range(0, len(images), PREDICT_BATCH):
@@ -68,5 +75,6 @@ def predict(
                 ClassProbability(name=card.class_names[i], probability=value)
                 for value, i in zip(values, indices, strict=True)
             )
-            predictions.append(Prediction(image=str(path), classes=classes))
+            weights = checkpoint.weights if checkpoint else None
+            predictions.append(Prediction(image=str(path), classes=classes, weights=weights))
     return predictions

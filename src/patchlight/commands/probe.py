@@ -20,7 +20,7 @@ from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model
+from patchlight.models import check_model, pin_checkpoints
 from patchlight.progress import say
 from patchlight.runs import Weights
 from patchlight.runs.codec import Record
@@ -76,7 +76,7 @@ def probe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Pr
 
     Raises UsageError for a recipe that is wrong or has no classifier, and PatchlightError without validation images.
     """
-    config = load_recipe(recipe, settings)
+    config = pin_checkpoints(load_recipe(recipe, settings))
     if config.train.task != "classify":
         raise UsageError(
             "train.task 'reconstruct' trains no features to probe; train it, then probe a recipe with --model.name RUN"

@@ -16,7 +16,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model, load_model
+from patchlight.models import check_model, load_model, pin_checkpoints
 from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
@@ -49,7 +49,7 @@ def train(
     PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted after a signal, when a
     checkpoint has been saved.
     """
-    config = load_recipe(recipe, settings)
+    config = pin_checkpoints(load_recipe(recipe, settings))
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     run = Run(Path(out) if out else Path("runs") / config.about.name)

@@ -317,7 +317,7 @@ class TrainConfig(Section):
         NOT_NEGATIVE,
     ] = 0
     checkpoint_every: Annotated[
-        int, "epochs between checkpoints that are kept; 0 keeps the best and the last alone", NOT_NEGATIVE
+        int, "epochs between checkpoints that stay, beside the best and the last; 0 keeps these two alone", NOT_NEGATIVE
     ] = 0
     debug: Annotated[bool, "try out: two steps an epoch, and two epochs unless train.epochs is given with it"] = False
 

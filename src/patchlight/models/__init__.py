@@ -6,7 +6,7 @@ from patchlight.models.backbone import Backbone
 from patchlight.models.card import ModelCard, ModelSpec, pixels_to_input
 from patchlight.models.families import build_model, structure_of
 from patchlight.models.families.patchlight import new_spec
-from patchlight.models.loading import check_model, create_model, load_backbone, resize_model
+from patchlight.models.loading import check_model, create_model, load_backbone, pin_checkpoints, resize_model
 from patchlight.models.reference import understand
 from patchlight.models.registry import MODELS
 from patchlight.models.resnet import ResNet
@@ -27,6 +27,7 @@ __all__ = [
     "load_classifier",
     "load_model",
     "new_spec",
+    "pin_checkpoints",
     "pixels_to_input",
     "resize_model",
     "save_model",

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from patchlight.config import ModelConfig
+from patchlight.config import Config, ModelConfig
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import Backbone, no_revision
 from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
-from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, understand
+from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, pinned, understand
 from patchlight.models.saved import load_model
 from patchlight.runs import Weights
+from patchlight.runs.checkpoints import find_checkpoint
 
 
 def check_model(config: ModelConfig) -> None:
@@ -48,6 +49,16 @@ def load_backbone(
     return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
 
 
+def pin_checkpoints(config: Config) -> Config:
+    """The recipe with the newest checkpoint of now where its model or its teacher is a run's `checkpoints/last`.
+
+    Raises UsageError where a run has no such checkpoint.
+    """
+    model = dataclasses.replace(config.model, name=pinned(config.model.name))
+    teacher = config.train.teacher and pinned(config.train.teacher)
+    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, teacher=teacher))
+
+
 def _check(reference: Reference, config: ModelConfig) -> None:
     match reference:
         case NewModel():
@@ -72,14 +83,16 @@ def _load_saved(
 ) -> Backbone:
     """The weights of another run's model, for another size or other classes if need be."""
     trained, card = load_model(reference.folder)
+    checkpoint = find_checkpoint(reference.folder)
     spec = FAMILIES[card.spec.family].reshape(card.spec, img_size, num_classes, config)
     model = build_model(spec)
     new_head = card.class_names != class_names
     model.load_state_dict(adapt_weights(trained.state_dict(), structure_of(model), new_head))
-    note = f"{card.name} with the weights of {config.name}, {'a new head' if new_head else 'its head kept'}"
+    average = " (their moving average)" if checkpoint is not None and checkpoint.is_averaged else ""
+    note = f"{card.name} with the weights of {config.name}{average}, {'a new head' if new_head else 'its head kept'}"
     if card.img_size != img_size:
         note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
-    source = Weights(library="patchlight", id=config.name, began_with=card.source)
+    source = Weights(library="patchlight", id=pinned(config.name), began_with=card.source)
     return Backbone(model, spec, card.mean, card.std, note, source, card.name)
 
 

@@ -6,6 +6,7 @@ hf-hub:OWNER/NAME            a model on the hub in timm's format
 local-dir:FOLDER             a folder in that format
 OWNER/NAME                   a model on the hub in Hugging Face's format
 FOLDER                       a run, or a saved model of Patchlight, timm or Hugging Face, told apart by its config.json
+RUN/checkpoints/epoch-050    a checkpoint of a run; RUN/checkpoints/last is the newest
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models.card import FORMAT
 from patchlight.models.registry import MODELS
+from patchlight.runs.checkpoints import FOLDER, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,14 @@ Reference = NewModel | SavedModel | TimmModel | HuggingFaceModel
 
 
 def understand(name: str) -> Reference:
-    """What `name` refers to. Raises UsageError where it is no model's, PatchlightError for a damaged config.json."""
+    """What `name` refers to.
+
+    Raises UsageError where it is no model's or no checkpoint's, PatchlightError for a damaged config.json.
+    """
     if name in MODELS:
         return NewModel(name)
+    if (checkpoint := find_checkpoint(name)) is not None:
+        return SavedModel(name, checkpoint.path)
     if (saved := saved_model(name)) is not None:
         return saved
     for prefix, place in PREFIXES.items():
@@ -102,8 +109,22 @@ def saved_model(name: str | Path) -> SavedModel | None:
 
 
 def model_folder(folder: Path) -> Path:
-    """Of a run its `model/`, else the folder itself."""
+    """Of a run its `model/`, else the folder itself; of `last` the newest checkpoint.
+
+    Raises UsageError where a run has no such checkpoint.
+    """
+    if (checkpoint := find_checkpoint(folder)) is not None:
+        return checkpoint.path
     return folder / "model" if (folder / "model").is_dir() or (folder / "config.toml").is_file() else folder
+
+
+def pinned(name: str) -> str:
+    """A model's name with the newest checkpoint of now in place of the word `last`, so that it stays the same model.
+
+    Raises UsageError where a run has no such checkpoint.
+    """
+    checkpoint = None if name in MODELS else find_checkpoint(name)
+    return name if checkpoint is None else str(checkpoint.path)
 
 
 def folder_of(name: str) -> Path | None:
@@ -115,6 +136,8 @@ def folder_of(name: str) -> Path | None:
 def public_name(name: str) -> str:
     """A model's name without the path of a folder, which says more of this machine than of the model."""
     folder = folder_of(name)
+    if folder is not None and folder.parent.name == FOLDER:
+        return f"{folder.parent.parent.name}/{folder.name}"
     return name if folder is None else folder.name
 
 

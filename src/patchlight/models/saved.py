@@ -15,6 +15,7 @@ from patchlight.models.card import ModelCard
 from patchlight.models.families import build_model, patchlight
 from patchlight.models.lora import merged
 from patchlight.models.reference import model_folder
+from patchlight.runs.checkpoints import Checkpoint, find_checkpoint
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
@@ -30,11 +31,14 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
 
 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
-    """The model of a run folder or of its `model/` folder, in evaluation mode, and its card.
+    """The model of a run folder, of its `model/` folder or of one of its checkpoints, in evaluation mode, and its card.
 
     Raises PatchlightError, naming the file, where one is missing, damaged or does not fit the architecture.
     """
+    checkpoint = find_checkpoint(folder)
     folder = model_folder(Path(folder))
+    if checkpoint is not None and not (folder / "config.json").is_file():
+        return _load_old_checkpoint(checkpoint, device)
     card = read_card(folder / "config.json")
     model = build_model(card.spec)
     weights = folder / "model.safetensors"
@@ -45,6 +49,33 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise PatchlightError(f"{weights} is damaged or not of {card.name}: {reason}") from None
+    return model.to(device).eval(), card
+
+
+def _load_old_checkpoint(checkpoint: Checkpoint, device: str | torch.device) -> tuple[nn.Module, ModelCard]:
+    """The model of a checkpoint that an earlier version saved without a card, by the card of the run's kept weights.
+
+    Raises PatchlightError where that is not surely its card: with stages of several image sizes, adapters, or masked
+    autoencoding.
+    """
+    run, path = checkpoint.run, checkpoint.path
+    sizes = {stage.model.img_size for stage in run.config().of_stages()}
+    card = read_card(run.path / "model" / "config.json")
+    model = build_model(card.spec)
+    weights = path / ("ema.safetensors" if checkpoint.is_averaged else "model.safetensors")
+    try:
+        state = load_file(weights)
+        state.pop("n_averaged", None)
+        fits = len(sizes) == 1 and {key.removeprefix("module.") for key in state} == model.state_dict().keys()
+        if fits:
+            model.load_state_dict({key.removeprefix("module."): tensor for key, tensor in state.items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise PatchlightError(f"{weights} is damaged or missing: {str(error).splitlines()[-1].strip()}") from None
+    if not fits:
+        raise PatchlightError(
+            f"{path} is of an earlier version, which did not record what its weights are a model of, and the run's "
+            f"model/config.json does not tell it; take {run.path} itself, or resume the run and take a new checkpoint"
+        )
     return model.to(device).eval(), card
 
 

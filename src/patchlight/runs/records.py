@@ -296,6 +296,8 @@ class EvalResult(RunFile, Metrics):
     precision: str = "fp32"
     mirrored: Score | None = field(default=None, metadata={"brief": True})  # averaged with mirror images
     subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
+    # Of a checkpoint: "epoch 50"; None: those that the run keeps.
+    weights: str | None = field(default=None, metadata={"brief": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

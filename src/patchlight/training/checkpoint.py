@@ -1,16 +1,21 @@
-"""Checkpoints: `checkpoints/step-NNNNNNNN/`, complete or absent, without pickle.
+"""Checkpoints: `checkpoints/epoch-NNN/`, complete or absent, without pickle. A checkpoint is itself a saved model.
 
-model.safetensors      the weights in training
-ema.safetensors        their moving average, where one is kept
+config.json            the card of the stage's model
+model.safetensors      what the checkpoint means as a model, and what validation measured: the moving average where one
+                       is kept, adapters merged, of a masked autoencoder the encoder
+training.safetensors   the weights in training, where they are others than those
+ema.safetensors        the moving average as training goes on with it, where one is kept
 optimizer.safetensors  every tensor of every optimizer's state, as "optimizer.parameter.name"
 state.json             a TrainState: epoch, step, progress, best result, clocks, loss scale
+
+Those of version 0.2.0 and before (`step-NNNNNNNN`) have no card; their model.safetensors is the weights in training.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -21,20 +26,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchlight.errors import PatchlightError
+from patchlight.models import ModelCard, save_model
+from patchlight.models.lora import has_lora
+from patchlight.models.mae import MaskedAutoencoder
 from patchlight.runs import Run
+from patchlight.runs.checkpoints import FOLDER, checkpoint_name, checkpoints_in
 from patchlight.runs.codec import RecordError, from_json, to_json
 from patchlight.training.stage import Stage
 from patchlight.training.state import LossScale, TrainState
 
-NAME = re.compile(r"step-\d{8,}")  # of a whole checkpoint; a copy that somebody made has another
+CARD, MODEL, TRAINING = "config.json", "model.safetensors", "training.safetensors"
 
 
 def save(run: Run, stage: Stage, state: TrainState) -> None:
     """Write the checkpoint from which training can go on; of the older ones the best and every n-th stay."""
     if stage.scaler.is_enabled():
         state.scaler = from_json(LossScale, stage.scaler.state_dict())
-    folder = run.path / "checkpoints"
-    path = save_checkpoint(folder, state, stage.model, stage.average, stage.optimizers)
+    folder = run.path / FOLDER
+    path = save_checkpoint(folder, state, stage.model, stage.average, stage.optimizers, stage.kept_model, stage.card)
     prune_checkpoints(folder, path, {*state.kept_steps, state.best_step})
 
 
@@ -47,14 +56,26 @@ def restore(path: Path, stage: Stage) -> TrainState:
 
 
 def save_checkpoint(
-    folder: Path, state: TrainState, model: nn.Module, average: nn.Module | None, optimizers: list[Optimizer]
+    folder: Path,
+    state: TrainState,
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizers: list[Optimizer],
+    kept: nn.Module,
+    card: ModelCard,
 ) -> Path:
-    """Write `folder/step-NNNNNNNN`, of the steps done: under a temporary name, which is changed when it is whole."""
-    final = folder / f"step-{state.steps_done:08d}"
+    """Write a checkpoint into `folder`: under a temporary name, which is changed when it is whole.
+
+    `kept` is what it means as a model, with its `card`: `model` itself or what validation measures in its place.
+    """
+    at_end = state.step == 0 and state.epoch > 0
+    final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=at_end)
     part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file(_plain(model.state_dict()), part / "model.safetensors")
+    save_model(part, kept, card)
+    if kept is not model or has_lora(model):
+        save_file(_plain(model.state_dict()), part / TRAINING)
     if average is not None:
         save_file(_plain(average.state_dict()), part / "ema.safetensors")
     save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
@@ -70,14 +91,14 @@ def save_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The whole ones, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
+    return [checkpoint.path for checkpoint in checkpoints_in(folder)]
 
 
 def read_state(path: Path) -> TrainState:
     """Where training stood at a checkpoint. Raises PatchlightError where that cannot be read."""
     try:
         data = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return TrainState.from_json(data, steps=_steps_of(path))
+        return TrainState.from_json(data, steps=_steps_in_name(path))
     except RecordError as error:
         raise PatchlightError(_unreadable(path, f"state.json: {error}")) from None
     except (OSError, ValueError) as error:
@@ -91,7 +112,7 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, opt
     """
     state = read_state(path)
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"))
+        model.load_state_dict(load_file(path / _training_file(path, model, average)))
         if average is not None:
             average.load_state_dict(load_file(path / "ema.safetensors"))
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
@@ -109,15 +130,30 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
 
 
-def _steps_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def _training_file(path: Path, model: nn.Module, average: nn.Module | None) -> str:
+    """Which file has the weights in training. Raises LookupError where the checkpoint lacks it."""
+    if not (path / CARD).is_file():  # of an earlier version
+        return MODEL
+    apart = average is not None or has_lora(model) or isinstance(model, MaskedAutoencoder)
+    if apart and not (path / TRAINING).is_file():
+        raise LookupError(f"{TRAINING} is missing")
+    return TRAINING if apart else MODEL
+
+
+def _steps_in_name(path: Path) -> int | None:
+    """Of all stages, where the name says it."""
+    _, _, steps = path.name.rpartition("step-")
+    return int(steps) if steps.isdecimal() else None
 
 
 def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:
-    """Delete all but `keep` and those after as many steps as one of `steps_to_keep`."""
+    """Delete all but `keep` and those after as many steps as one of `steps_to_keep`; one that cannot be read stays."""
     for path in list_checkpoints(folder):
-        if path != keep and _steps_of(path) not in steps_to_keep:
-            _hide(path)
+        if path == keep:
+            continue
+        with contextlib.suppress(PatchlightError):
+            if read_state(path).steps_done not in steps_to_keep:
+                _hide(path)
     _sweep(folder)
 
 
@@ -129,7 +165,7 @@ def _hide(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for hidden in folder.glob(".step-*.old"):
+    for hidden in folder.glob(".*.old"):
         shutil.rmtree(hidden)
 
 

@@ -58,6 +58,11 @@ class Stage:
         """The weights that are validated and kept: the moving average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def kept_model(self) -> nn.Module:
+        """Of those what is saved as the result: of a masked autoencoder the encoder."""
+        return self.task.kept_part(self.selected_model)
+
     def images_in(self, steps: int) -> int:
         """How many images the first `steps` steps of the stage have; the last step of an epoch may have fewer."""
         epochs, step = divmod(steps, self.steps_per_epoch)

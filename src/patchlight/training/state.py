@@ -58,8 +58,8 @@ class TrainState:
     scaler: LossScale | None = field(default=None, metadata={"read": lambda value: value or None})
 
     @classmethod
-    def from_json(cls, data: object, steps: int) -> TrainState:
-        """What `state.json` holds after `steps` steps of all stages together.
+    def from_json(cls, data: object, steps: int | None) -> TrainState:
+        """What `state.json` holds. Before version 0.2.0 it did not say how many `steps` of all stages were done.
 
         Raises RecordError, naming the field, where one is missing or of another type.
         """
@@ -71,6 +71,8 @@ class TrainState:
         if state.total_steps < 1:
             raise RecordError(f"total_steps must be at least 1, not {state.total_steps}")
         if "progress" not in data:
+            if steps is None:
+                raise RecordError("progress is missing")
             state.done = steps - state.steps_before
             state.progress = min(1.0, state.done / state.total_steps)
             state.epoch_start = state.done - state.step

@@ -77,6 +77,10 @@ class Classification:
         smoothed = cross_entropy(logits, labels, smoothing) if smoothing else None
         return Validation(cross_entropy(logits, labels), topk_accuracy(logits, labels, 1), smoothed)
 
+    def kept_part(self, model: nn.Module) -> nn.Module:
+        """What of the model the run is for: all of it."""
+        return model
+
     def keep(self, model: nn.Module, run: Run, images: ImageSet) -> None:
         """Save the weights in the run's `model/`."""
         save_model(run.path / "model", model, self.card)
@@ -116,10 +120,15 @@ class Reconstruction:
             raise PatchlightError(diverged("the loss of the reconstructions is no longer finite"))
         return Validation(total / len(images))
 
+    def kept_part(self, model: nn.Module) -> nn.Module:
+        """What of the model the run is for: the encoder."""
+        assert isinstance(model, MaskedAutoencoder)
+        return model.encoder
+
     def keep(self, model: nn.Module, run: Run, images: ImageSet) -> None:
         """Save the encoder's weights in the run's `model/`, and reconstructions of a few `images`."""
         assert isinstance(model, MaskedAutoencoder)
-        save_model(run.path / "model", model.encoder, self.card)
+        save_model(run.path / "model", self.kept_part(model), self.card)
         run.write(reconstruct(model, self.card, images))
 
 
