@@ -125,7 +125,8 @@ def test_timm_weights_are_timms(folders, prefix):
     assert found.model.head.out_features == 5
     model = found.model.eval()
     torch.testing.assert_close(model.forward_features(IMAGES), original.forward_features(IMAGES))
-    assert (found.mean, found.std, found.note) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "")
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert found.note == "its own preprocessing keeps the middle 90.0% of an image; here images are kept whole"
     assert found.source.library == f"timm {timm.__version__}"
 
 
@@ -157,7 +158,10 @@ def test_an_encoder_gets_a_head(folders, kind):
 @pytest.mark.parametrize("kind", ["timm", "huggingface"])
 def test_another_size_and_patch(folders, kind):
     found = load(folders[kind], size=48, patch_size=8)
-    assert found.note == "positions resampled from 8x8 to 6x6 patches, patch kernels from 4 to 8 pixels a side"
+    assert found.note.startswith(
+        "positions resampled from 8x8 to 6x6 patches, patch kernels from 4 to 8 pixels a side; "
+    )
+    assert "made for 32 pixels a side; of 48 an image costs" in found.note
     assert found.model.eval()(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
     state = found.model.state_dict()
     position, kernel = (

@@ -121,6 +121,7 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
         "std": card.std,
         "input_size": (3, card.img_size, card.img_size),
         "crop_pct": 1.0,
+        "interpolation": card.interpolation,
         "tag": None,
         "license": None,  # timm's tag and license are of its own weights, not of these
     }
@@ -147,7 +148,7 @@ def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Answe
         size=size,
         image_mean=list(card.mean),
         image_std=list(card.std),
-        resample=3,  # bicubic
+        resample={"bilinear": 2, "bicubic": 3}[card.interpolation],  # Pillow's numbers
     ).save_pretrained(folder)
     with quiet(transformers):
         again = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
@@ -193,6 +194,7 @@ def write_onnx(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
         {
             "labels": json.dumps(list(card.class_names)),
             "img_size": str(card.img_size),
+            "interpolation": card.interpolation,
             "producer": "patchlight",
         },
     )
@@ -277,6 +279,7 @@ def input_of(card: ModelCard) -> str:
     size = f"{card.img_size} x {card.img_size}"
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (card.mean, card.std))
     text = f"Input: RGB images of {size} pixels, in 0..1, minus ({mean}), divided by ({std})."
+    text += f" Images of another size are resized by {card.interpolation} interpolation with antialiasing."
     if card.fit_size != card.img_size:
         text += (
             f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: resize yours to that "

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from patchlight.config import ModelConfig
-from patchlight.errors import UsageError
-from patchlight.models.card import ModelSpec
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models.card import Interpolation, ModelSpec
 from patchlight.runs import Weights
 
 # Fields that say which weights, and those that every model of a library has.
@@ -30,6 +30,42 @@ class Backbone:
     note: str = ""  # what was changed of it, in a line
     source: Weights | None = None  # None where the weights were drawn
     name: str | None = None  # the model's own, where it is not the recipe's
+    interpolation: Interpolation | None = None  # by which its images were resized, where the weights say it
+    made_for: int | None = None  # pixels a side of the images that the weights were made for
+
+
+@dataclass(frozen=True)
+class OwnInput:
+    """How pretrained weights want their images, as far as their files say it."""
+
+    mean: tuple[float, ...] | None  # of pixels in 0..1
+    std: tuple[float, ...] | None
+    interpolation: Interpolation | None
+    note: str  # what is guessed or done otherwise here
+
+
+# What is done on the device for each interpolation that weights may name: itself, or what is nearest to it.
+NEAREST_TO: dict[str, Interpolation] = {
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "nearest": "bilinear",
+    "box": "bilinear",
+    "hamming": "bilinear",
+    "lanczos": "bicubic",
+    "random": "bilinear",  # timm's, in training: bilinear or bicubic, drawn for each image
+}
+
+
+def nearest_interpolation(theirs: str) -> tuple[Interpolation, str]:
+    """An interpolation that is done here for one that weights name, and what is different, if anything.
+
+    Raises PatchlightError for a word that is none.
+    """
+    if theirs not in NEAREST_TO:
+        raise PatchlightError(f"the weights name an interpolation '{theirs}' that is not known")
+    ours = NEAREST_TO[theirs]
+    note = f"its own images were resized by '{theirs}', which is not done here: {ours} is taken"
+    return ours, "" if ours == theirs else note
 
 
 def given_fields(config: ModelConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchlight.runs import Weights
 
+Interpolation = Literal["bilinear", "bicubic"]
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
 
 
@@ -64,6 +65,7 @@ class ModelCard:
     std: tuple[float, ...]
     source: Weights | None = None  # of its first weights; None where they were drawn
     data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
+    interpolation: Interpolation = "bicubic"  # by which they were
 
     @property
     def img_size(self) -> int:
@@ -90,11 +92,11 @@ class ModelCard:
         return (255 * (inputs * std + mean)).round().clamp(0, 255).to(torch.uint8)
 
     def resized(self, images: Tensor) -> Tensor:
-        """Pixels (B, C, h, w) of 0..255 at the model's size, bicubic with antialiasing."""
+        """Pixels (B, C, h, w) of 0..255 at the model's size, by its interpolation with antialiasing."""
         size = (self.img_size, self.img_size)
         if images.shape[-2:] == size:
             return images
-        return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 255)
+        return F.interpolate(images.float(), size=size, mode=self.interpolation, antialias=True).clamp(0, 255)
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -107,12 +109,15 @@ class ModelCard:
             "std": list(self.std),
             "source": self.source.to_json() if self.source else None,
             "data_size": self.data_size,
+            "interpolation": self.interpolation,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
         """The way back. Raises KeyError, TypeError or ValueError where something is missing or of another type."""
-        source = data.get("source")
+        source, interpolation = data.get("source"), data.get("interpolation", "bicubic")
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"its interpolation is '{interpolation}', not bilinear or bicubic")
         return cls(
             name=data["name"],
             spec=ModelSpec.from_json(data["name"], data["args"]),
@@ -121,6 +126,7 @@ class ModelCard:
             std=tuple(data["std"]),
             source=Weights.from_json(source, "source") if source else None,
             data_size=data.get("data_size"),
+            interpolation=interpolation,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -16,6 +17,7 @@ from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
 from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, pinned, understand
 from patchlight.models.saved import load_model
+from patchlight.models.summary import count
 from patchlight.runs import Weights
 from patchlight.runs.checkpoints import find_checkpoint
 
@@ -46,7 +48,28 @@ def load_backbone(
             backbone = huggingface.load(reference, config, img_size, num_classes)
     if config.grad_checkpointing:
         structure_of(backbone.model).checkpoint_gradients()
+    if backbone.made_for and backbone.made_for != img_size:
+        note = "; ".join(filter(None, (backbone.note, _size_note(backbone, backbone.made_for))))
+        backbone = dataclasses.replace(backbone, note=note)
     return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
+
+
+def _size_note(backbone: Backbone, made_for: int) -> str:
+    """What images of another size than that of the weights cost, in a line. Nothing is computed but shapes."""
+    spec = backbone.spec
+    native = FAMILIES[spec.family].reshape(spec, made_for, spec.num_classes)
+    with torch.random.fork_rng():
+        theirs = count(build_model(native).to("meta"), made_for).flops_per_image
+    ours = count(copy.deepcopy(backbone.model).to("meta"), spec.img_size).flops_per_image
+    times = f"{max(theirs, ours) / min(theirs, ours):.3g} times {'less' if ours < theirs else 'more'}"
+    return (
+        f"made for {made_for} pixels a side; of {spec.img_size} an image costs {_flops(ours)}, {times} than of "
+        f"{made_for} ({_flops(theirs)})"
+    )
+
+
+def _flops(count: int) -> str:
+    return f"{count / 1e9:.3g} GFLOPs" if count >= 1e9 else f"{count / 1e6:.3g} MFLOPs"
 
 
 def pin_checkpoints(config: Config) -> Config:
@@ -91,9 +114,9 @@ def _load_saved(
     average = " (their moving average)" if checkpoint is not None and checkpoint.is_averaged else ""
     note = f"{card.name} with the weights of {config.name}{average}, {'a new head' if new_head else 'its head kept'}"
     if card.img_size != img_size:
-        note += f", made for {card.img_size} pixels a side and resampled for {img_size}"
+        note += f", resampled for {img_size} pixels a side"
     source = Weights(library="patchlight", id=pinned(config.name), began_with=card.source)
-    return Backbone(model, spec, card.mean, card.std, note, source, card.name)
+    return Backbone(model, spec, card.mean, card.std, note, source, card.name, card.interpolation, card.img_size)
 
 
 def resize_model(model: nn.Module, card: ModelCard, img_size: int) -> tuple[nn.Module, ModelCard]:

@@ -50,6 +50,7 @@ class ModelFacts(Record):
     stem_params: int | None = None
     tokens: int | None = None  # with those that are no patches
     weights: Weights | None = None
+    interpolation: str | None = field(default=None, metadata={"brief": True})  # by which images are resized to img_size
 
 
 @dataclass(frozen=True, kw_only=True)

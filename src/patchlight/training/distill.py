@@ -46,7 +46,7 @@ class Teacher:
         images = inputs * self.scale + self.shift
         size = (self.card.img_size, self.card.img_size)
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
+            images = F.interpolate(images, size=size, mode=self.card.interpolation, antialias=True)
         with autocast(self.config.precision, self.device):
             return self.model(images).float()
 

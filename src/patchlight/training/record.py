@@ -58,7 +58,15 @@ def describe_model(setup: Setup) -> ModelFacts:
     params = dict(setup.model.named_parameters())
     trainable = tuple(sum(params[name].numel() for name in stage.trainable) for stage in setup.stages)
     card = setup.card
-    return ModelFacts(**{**size.to_json(), "name": card.name, "trainable": trainable, "weights": card.source})
+    return ModelFacts(
+        **{
+            **size.to_json(),
+            "name": card.name,
+            "trainable": trainable,
+            "weights": card.source,
+            "interpolation": card.interpolation,
+        }
+    )
 
 
 def describe_data(source: str, data: Splits) -> DataFacts:

@@ -199,7 +199,12 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     name = backbone.name or config.model.name
     # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
     classes = names if config.train.task == "classify" else ()
-    card = ModelCard(name, backbone.spec, classes, mean, std, backbone.source, height)
+    resize = backbone.interpolation or "bicubic"
+    card = ModelCard(name, backbone.spec, classes, mean, std, backbone.source, height, resize)
+    if card.img_size != height:
+        how = "enlarged" if card.img_size > height else "made smaller"
+        own = ", as the weights' own images were" if backbone.interpolation else ""
+        say(f"images are {how} from {height} to {card.img_size} pixels a side by {resize} interpolation{own}")
     if config.train.task == "reconstruct":
         return autoencoder(backbone.model, config), card
     if backbone.source is None:

@@ -19,7 +19,9 @@ from patchlight.machine.process import import_library
 from patchlight.models.backbone import (
     COMMON,
     Backbone,
+    OwnInput,
     check_fields,
+    nearest_interpolation,
     no_revision,
     resampling_note,
     their_fields,
@@ -118,7 +120,21 @@ def load(reference: TimmModel, config: ModelConfig, img_size: int, num_classes: 
     )
     spec = ModelSpec("timm", origin.architecture, options, img_size, num_classes)
     note = _resampled(model, origin, saved, "patch_size" in options) if config.pretrained else ""
-    return Backbone(model, spec, mean, std, note, source)
+    own, made_for = OwnInput(mean, std, None, note), None
+    if config.pretrained:
+        own, made_for = _own_input(origin.weights, own), origin.weights.get("input_size", (3, None, None))[-1]
+    return Backbone(model, spec, mean, std, own.note, source, interpolation=own.interpolation, made_for=made_for)
+
+
+def _own_input(weights: dict[str, Any], own: OwnInput) -> OwnInput:
+    """With the interpolation that the weights' configuration names (timm's default is bicubic), and what of their
+    preprocessing is done otherwise here.
+    """
+    interpolation, other = nearest_interpolation(weights.get("interpolation") or "bicubic")
+    crop = weights.get("crop_pct") or 1.0
+    cut = f"its own preprocessing keeps the middle {crop:.1%} of an image; here images are kept whole"
+    notes = (own.note, other, cut if crop < 1 else "")
+    return dataclasses.replace(own, interpolation=interpolation, note="; ".join(filter(None, notes)))
 
 
 def _of_colours(values: Sequence[float]) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import (
     COMMON,
     Backbone,
+    OwnInput,
     check_fields,
     does_not_apply,
     given_fields,
@@ -26,6 +27,7 @@ from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
+from patchlight.models.families.huggingface.processor import own_input
 from patchlight.models.reference import HuggingFaceModel
 from patchlight.runs import Weights
 
@@ -36,12 +38,8 @@ FIELDS = {  # our words for theirs
     "drop_path_rate": "drop_path_rate",
 }
 
-PREPROCESSOR = "preprocessor_config.json"
-
 # Of these types the encoder's weights are those of another type's classifier.
 SAME_WEIGHTS = {"vit_mae": "vit"}
-
-Channels = tuple[float, ...]
 
 
 def check(reference: HuggingFaceModel, config: ModelConfig) -> None:
@@ -65,18 +63,17 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         wanted = transformers.AutoConfig.for_model(**settings)
         # In float32, whatever the file is in: autocast does the rest.
         model = transformers.AutoModelForImageClassification.from_config(wanted, dtype=torch.float32)
-    note, mean, std = "", None, None
+    own, made_for = OwnInput(None, None, None, ""), None
     if config.pretrained:
         trained = _trained(type(model), config, native, where)
         table = structure(trained).position_tables
         grids = [_grid(shape) if table else None for shape in (native, wanted)]
-        note = resampling_note(*grids, *(getattr(shape, "patch_size", None) for shape in (native, wanted)))
+        resampled = resampling_note(*grids, *(getattr(shape, "patch_size", None) for shape in (native, wanted)))
         model.load_state_dict(adapt_weights(trained.state_dict(), structure(model), new_head=True))
-        mean, std = _input_of(config, where)
-    if config.pretrained and mean is None:
-        note += "; " if note else ""
-        note += f"{config.name} does not say how its pixels were normalised: the training images' mean and deviation "
-        note += "are taken (set data.mean and data.std if you know its own)"
+        own = own_input(config, native, where)
+        own = dataclasses.replace(own, note="; ".join(filter(None, (resampled, own.note))))
+        size = getattr(native, "image_size", None)
+        made_for = size if isinstance(size, int) else None
     source = Weights(
         library=f"transformers {transformers.__version__}",
         id=config.name,
@@ -85,7 +82,16 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         commit=commit_of(config.name, config.revision),
     )
     spec = ModelSpec("huggingface", wanted.model_type, wanted.to_dict(), img_size, num_classes)
-    return Backbone(HuggingFaceClassifier(model), spec, mean, std, note, source)
+    return Backbone(
+        HuggingFaceClassifier(model),
+        spec,
+        own.mean,
+        own.std,
+        own.note,
+        source,
+        interpolation=own.interpolation,
+        made_for=made_for,
+    )
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:
@@ -169,31 +175,3 @@ def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfi
 def _grid(config: Any) -> tuple[int, int] | None:
     size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
     return (size // patch, size // patch) if isinstance(size, int) and isinstance(patch, int) else None
-
-
-def _input_of(config: ModelConfig, where: dict[str, Any]) -> tuple[Channels | None, Channels | None]:
-    """Mean and deviation by the preprocessor's own file; None where there is none or it does not tell them."""
-    mixin = import_library("transformers").ImageProcessingMixin
-    try:
-        about, _ = mixin.get_image_processor_dict(config.name, **where)
-    except OSError:
-        if not _lacks(config, PREPROCESSOR):
-            raise PatchlightError(
-                f"the {PREPROCESSOR} of {config.name} cannot be read, so it is not known how its pixels were "
-                "normalised; mend the file, or go online once"
-            ) from None
-        return None, None
-    if not about.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean, std = about.get("image_mean"), about.get("image_std")
-    return (tuple(mean), tuple(std)) if mean and std else (None, None)
-
-
-def _lacks(config: ModelConfig, file: str) -> bool:
-    """Whether it is known that the folder or the hub's repository has no such file."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(config.name).is_dir():
-        return not (Path(config.name) / file).exists()
-    cached = try_to_load_from_cache(config.name, file, revision=config.revision or "main")
-    return cached is not None and not isinstance(cached, str)  # None: not asked for yet; a path: there it is
