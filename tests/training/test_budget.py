@@ -246,11 +246,14 @@ def test_a_checkpoint_of_an_older_budget_goes_on(tmp_path, monkeypatch):
     settings = {"train": {"budget": "10s"}}
     with stopped_at_save(3):
         run_fit(tmp_path, **settings)
-    path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json"
+    folder = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    path = folder / "state.json"
     kept = json.loads(path.read_text())
     for key in ("done", "progress", "epoch_start"):
         del kept[key]
     path.write_text(json.dumps(kept))
+    (folder / "config.json").unlink()  # they had no card, and another name
+    folder.rename(folder.with_name("step-00000009"))
     state, run = run_fit(tmp_path, resume=True, **settings)
     assert 9.8 <= state.wall_s <= 10.1
     assert run.epochs()[-1].step == state.done

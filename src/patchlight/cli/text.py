@@ -76,8 +76,8 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
         more += f"; {rate(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
     of = f" of the weights of {result.weights}" if result.weights else ""
     return (
-        f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} (95 % interval {interval(result.top1_ci95)}, "
-        f"{result.n:,} images){more}"
+        f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} "
+        f"(95 % interval {interval(result.top1_ci95)}, {result.n:,} images){more}"
     )
 
 
