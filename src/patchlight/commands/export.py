@@ -67,7 +67,7 @@ def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Pat
     with torch.no_grad():
         expected = model(card.to_input(pixels))
     answer = FORMATS[format].write(model, card, folder)
-    (folder / "README.md").write_text(model_card(opened, checkpoint, card, format), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(opened, card, format, checkpoint), encoding="utf-8")
     difference = float((answer(pixels) - expected).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise PatchlightError(
@@ -223,7 +223,7 @@ FORMATS = {
 }
 
 
-def model_card(run: Run, checkpoint: Checkpoint | None, card: ModelCard, format: str) -> str:
+def model_card(run: Run, card: ModelCard, format: str, checkpoint: Checkpoint | None = None) -> str:
     """README.md for the hub: its metadata, what the model is, what it scored and how it is fed."""
     from huggingface_hub import ModelCardData
 
