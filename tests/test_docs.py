@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from tools import code_links
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +37,41 @@ def test_links_lead_somewhere(page):
             assert page.name != "README.md" or not target, f"{link} leads nowhere outside the repository"
             place = (page.parent / target).resolve() if target else page
             assert place.exists(), link
-            assert not anchor or anchor in anchors(place), link
+            assert not anchor or place.suffix == ".py" or anchor in anchors(place), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_to_code_shows_the_code_of_its_line(page):
+    lines = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if ".py#" in link]
+    assert len(code_links.links(page)) == len(lines), "a link to a line shows its code: [`code`](file.py#L1)"
+    assert code_links.wrong(page) == []
+
+
+def test_every_formula_of_the_learning_path_has_its_code():
+    assert len(code_links.links(ROOT / "docs" / "learn.md")) >= 40
+
+
+def test_a_link_to_code_that_moved_is_found_and_mended(tmp_path, monkeypatch):
+    monkeypatch.setattr(code_links, "ROOT", tmp_path)
+    (tmp_path / "vit.py").write_text("import torch\nx = norm(x)\ny = head(x)\nx = norm(x) + 1\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("[`head(x)`](vit.py#L1), [`tail(x)`](vit.py#L2), [`norm(x)`](vit.py#L2)", encoding="utf-8")
+    moved, gone, twice = code_links.wrong(page)
+    assert "`head(x)` stands on line 3 of vit.py, not on 1; run python tools/code_links.py --write" in moved
+    assert "`tail(x)` stands nowhere in vit.py" in gone
+    assert "`norm(x)` stands on the lines 2, 4 of vit.py" in twice
+    assert code_links.mended(page) == "[`head(x)`](vit.py#L3), [`tail(x)`](vit.py#L2), [`norm(x)`](vit.py#L2)"
+
+
+def test_the_learning_path_counts_right():
+    """Its blocks one after the other: formulas by hand beside the network's own numbers."""
+    blocks = CHECKED.findall((ROOT / "docs" / "learn.md").read_text(encoding="utf-8"))
+    assert len(blocks) >= 8
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    for block in blocks:
+        assert "assert" in block
+        exec(compile(block, "learn.md", "exec"), names)
 
 
 def test_the_python_page_runs(tmp_path, monkeypatch):
