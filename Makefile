@@ -1,5 +1,6 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
-# make test          set-up and all tests; make check: format, lint, types, architecture
+# make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
+# make test-examples all notebooks of examples/ from top to bottom; `make test` runs two of them
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   all tests with the lowest versions that pyproject.toml allows; make test-newest: with the newest
 # make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30
@@ -9,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench gpu-results lock test-oldest test-newest wheel clean
+.PHONY: demo test test-examples check bench gpu-results lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -20,6 +21,9 @@ PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: .venv/.installed-dev
 	$(BIN)/python tools/install.py --versions dev
 	$(BIN)/$(PYTEST)
+
+test-examples: .venv/.installed-dev
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow" tests/test_examples.py
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
