@@ -34,7 +34,7 @@ def test_a_run_folder_holds_what_is_promised(run):
     }
     assert promised <= names
     assert any(name.startswith("figures/") and name.endswith(".png") for name in names)
-    assert any(re.match(r"checkpoints/step-\d{8}/model\.safetensors", name) for name in names)
+    assert any(re.match(r"checkpoints/epoch-\d{3}/model\.safetensors", name) for name in names)
     assert not [name for name in names if ".part" in name]
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     environment = json.loads((run / "environment.json").read_text())
