@@ -22,8 +22,8 @@ for module in ("ipykernel", "IPython", "zmq", "tornado"):
 """
 
 
-# Two of the five run with the other tests; `make test-examples` runs all of them.
-BY_DEFAULT = ("4-deit-style", "5-two-stages")
+# One of the five runs with the other tests; `make test-examples` runs all of them.
+BY_DEFAULT = ("4-deit-style",)
 RUN = [pytest.param(p, id=p.stem, marks=() if p.stem in BY_DEFAULT else pytest.mark.slow) for p in NOTEBOOKS]
 
 
