@@ -1,4 +1,4 @@
-"""A recipe as typed data, and the way from TOML to it and back; `sections.py` says what every setting is.
+"""A recipe as typed data, and the way from TOML to it and back; `sections/` says what every setting is.
 
 Defaults < recipe < command line. Nothing here imports torch, so that the command line can check a recipe at once.
 """
