@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from source_files import chw, picture, write_folder
 
-from patchlight.data.cache import cache_folder
-from patchlight.data.sources import load_source
+from patchlight.data.cache import FORMAT, cache_folder
+from patchlight.data.listing import hash_of
+from patchlight.data.sources import list_source, load_source
 from patchlight.errors import PatchlightError
 
 
@@ -99,3 +102,27 @@ def test_images_deeper_down_are_told_of(tmp_path: Path) -> None:
     assert len(train) == 4
     (note,) = train.notes
     assert note == f"left out of {tmp_path / 'pets'}: 7 images in folders inside class folders, such as cat/2023/0.png"
+
+
+def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:
+    """And that of bicubic has the key that it had when there was no choice."""
+    for index, size in enumerate([(20, 20), (31, 24), (20, 20), (18, 40)]):
+        (tmp_path / "set" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        picture(index, size).save(tmp_path / "set" / "ab"[index % 2] / f"{index}.png")
+    source = str(tmp_path / "set")
+    loaded = {}
+    for _ in range(2):  # made, then read
+        for kind in ("bicubic", "bilinear"):
+            for limit in (0, 64):
+                images = load_source(source, image_size=16, memory_limit_mb=limit, interpolation=kind)["train"]
+                pixels = images.gather(range(4))[0]
+                assert torch.equal(loaded.setdefault(kind, pixels), pixels)
+        assert len(list(cache_folder().glob("*.pixels"))) == 2
+    assert (loaded["bicubic"].int() - loaded["bilinear"].int()).abs().max() > 20
+
+    listing = list_source(source)
+    parts = [(name, hash_of(split.labels.tolist())) for name, split in listing.splits.items()]
+    key = hash_of([listing.fingerprint(), listing.class_names, parts, 16, False])
+    name = hashlib.blake2b(f"{FORMAT} {key}".encode(), digest_size=16).hexdigest()
+    cached = np.fromfile(cache_folder() / f"{name}.pixels", dtype=np.uint8)
+    assert np.array_equal(cached, loaded["bicubic"].numpy().ravel())

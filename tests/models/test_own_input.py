@@ -18,6 +18,7 @@ from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError
 from patchlight.models import ModelCard, load_backbone
 from patchlight.models.backbone import nearest_interpolation
+from patchlight.models.loading import own_interpolation
 from patchlight.models.summary import count
 
 SALIENCY = Path(__file__).parents[3] / "shared" / "models" / "vit-s14-saliency"
@@ -118,11 +119,34 @@ def test_a_processor_that_cannot_be_followed_is_refused(tmp_path):
         nearest_interpolation("sinc")
 
 
+def test_the_interpolation_is_known_without_the_weights(tmp_path):
+    """As it is when they are loaded; random weights have none."""
+    folders = [str(hugging_face(tmp_path / f"vit{resample}", resample=resample)) for resample in (1, 2, 3)]
+    folders += [str(save_hugging_face(tmp_path / "dino", "Dinov2", mlp_ratio=2))]
+    (tmp_path / "dino" / "preprocessor_config.json").unlink()
+    for kind in ("bilinear", "bicubic", ""):
+        folder = save_timm(tmp_path / f"timm-{kind}")
+        config = json.loads((folder / "config.json").read_text())
+        config["pretrained_cfg"]["interpolation"] = kind
+        (folder / "config.json").write_text(json.dumps(config))
+        folders.append(f"local-dir:{folder}")
+    loaded = [load_backbone(ModelConfig(name=name), img_size=32, num_classes=3).interpolation for name in folders]
+    for name in folders:
+        (Path(name.removeprefix("local-dir:")) / "model.safetensors").unlink()
+    assert [own_interpolation(ModelConfig(name=name)) for name in folders] == loaded
+    assert loaded == ["bicubic", "bilinear", "bicubic", "bicubic", "bilinear", "bicubic", "bicubic"]
+    assert {own_interpolation(ModelConfig(name=name, pretrained=False)) for name in folders} == {None}
+    assert own_interpolation(ModelConfig(name="vit-tiny")) is None
+
+
 def test_an_old_card_is_bicubic():
     card = ModelCard(
         "vit-micro", load_backbone(ModelConfig(name="vit-micro"), img_size=8, num_classes=2).spec, (), (), ()
     )
-    assert ModelCard.from_json({key: value for key, value in card.to_json().items() if key != "interpolation"}) == card
+    old = {key: value for key, value in card.to_json().items() if "interpolation" not in key}
+    assert ModelCard.from_json(old) == card
+    with pytest.raises(ValueError, match="its fit_interpolation is 'box'"):
+        ModelCard.from_json({**old, "fit_interpolation": "box"})
     with pytest.raises(ValueError, match="its interpolation is 'box'"):
         ModelCard.from_json({**card.to_json(), "interpolation": "box"})
 

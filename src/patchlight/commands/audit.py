@@ -14,9 +14,9 @@ from patchlight.analysis.previews import preview
 from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.data.audit import Audit, audit_source
 from patchlight.data.splits import Splits, load_splits
-from patchlight.errors import UsageError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
-from patchlight.models import ModelCard
+from patchlight.models import ModelCard, understand, with_own_interpolation
 from patchlight.runs import BatchFacts, FirstBatch
 from patchlight.training.first_batch import first_batch, input_card
 
@@ -56,20 +56,36 @@ def audit(
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
+    config, unknown = interpolation_of(config)
     found = audit_source(source, config.data, config.model.img_size)
     if found.trained_on is None:
-        return DataReport(**vars(found))
+        return DataReport(**{**vars(found), "notes": (*found.notes, *unknown)})
     data = load_splits(config.data, config.model.img_size)
     card, note = input_card(config, data.train)
     facts, shown = first_batch(data.train, config.of_stages()[0], card)
     paths = write_pictures(folder, draw_pictures(data, config, card, shown))
     changes = {
-        "notes": (*found.notes, note) if note else found.notes,
+        "notes": (*found.notes, *unknown, *filter(None, [note])),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
         "first_batch": facts,
         "figures": tuple(str(path) for path in paths),
     }
     return DataReport(**{**vars(found), **changes})
+
+
+def interpolation_of(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """The recipe with data.interpolation as training decides it, and a note where the weights cannot be asked now.
+
+    Raises UsageError for a name that is no model's.
+    """
+    understand(config.model.name)
+    try:
+        return with_own_interpolation(config), ()
+    except PatchlightError as error:
+        return config, (
+            f"how images of {config.model.name} were resized is not known here ({error}); training asks again, and "
+            "here images are resized by bicubic interpolation",
+        )
 
 
 def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBatch) -> dict[str, Figure]:

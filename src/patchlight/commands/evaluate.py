@@ -96,7 +96,7 @@ def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str
 
     A source without splits is taken whole, and the name is then "all". Raises PatchlightError for an unknown split.
     """
-    sets = load_source(source, image_size=card.fit_size)
+    sets = load_source(source, image_size=card.fit_size, interpolation=card.fit_interpolation)
     if split not in sets and len(sets) == 1:
         split = "all"
         sets = {split: next(iter(sets.values()))}

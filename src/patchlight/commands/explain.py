@@ -274,7 +274,7 @@ def load_subject(
     model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)
     if files:
-        pixels = torch.stack([load_image(path, card.fit_size) for path in files])
+        pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in files])
         chosen = Chosen(pixels, tuple(str(path) for path in files), "the image files that were given")
     else:
         chosen = own_images(run, model, card, wanted)

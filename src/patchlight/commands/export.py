@@ -281,9 +281,10 @@ def input_of(card: ModelCard) -> str:
     text = f"Input: RGB images of {size} pixels, in 0..1, minus ({mean}), divided by ({std})."
     text += f" Images of another size are resized by {card.interpolation} interpolation with antialiasing."
     if card.fit_size != card.img_size:
+        how = "" if card.fit_interpolation == card.interpolation else f", by {card.fit_interpolation} interpolation"
         text += (
             f" It was trained on images of {card.fit_size} x {card.fit_size} pixels, enlarged: resize yours to that "
-            "first."
+            f"first{how}."
         )
     if card.class_names:
         more = ", ..." if len(card.class_names) > 20 else ""

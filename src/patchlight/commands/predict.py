@@ -66,7 +66,7 @@ def predict(
     predictions = []
     for start in range(0, len(images), PREDICT_BATCH):
         paths = images[start : start + PREDICT_BATCH]
-        pixels = torch.stack([load_image(path, card.fit_size) for path in paths]).to(on)
+        pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in paths]).to(on)
         with torch.inference_mode(), autocast(precision, on):
             probs = model(card.to_input(pixels)).float().softmax(dim=1)
         best = probs.topk(min(top, len(card.class_names)))

@@ -20,7 +20,7 @@ from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model, pin_checkpoints
+from patchlight.models import check_model, pin_checkpoints, with_own_interpolation
 from patchlight.progress import say
 from patchlight.runs import Weights
 from patchlight.runs.codec import Record
@@ -82,6 +82,7 @@ def probe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Pr
             "train.task 'reconstruct' trains no features to probe; train it, then probe a recipe with --model.name RUN"
         )
     check_model(config.model)
+    config = with_own_interpolation(config)
     device = resolve_device(config.train.device)
     tune_process(device)
     with cpu_threads(config.train.threads):

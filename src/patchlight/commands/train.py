@@ -16,7 +16,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model, load_model, pin_checkpoints
+from patchlight.models import check_model, load_model, pin_checkpoints, with_own_interpolation
 from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
@@ -64,6 +64,8 @@ def train(
         report(run.path)
         return run
 
+    started = run.config() if resume else with_own_interpolation(config)
+    config = dataclasses.replace(config, data=started.data)
     tune_process(resolve_device(config.train.device))
     with cpu_threads(config.train.threads):
         data = load_splits(config.data, config.model.img_size)

@@ -157,7 +157,10 @@ def audit_source(source: str, config: DataConfig | None = None, fallback_size: i
     trained_on, notes = None, listing.notes
     if not scan.bad:
         try:
-            sets = decode_listing(listing, source, config.image_size, config.memory_limit_mb, fallback_size)
+            interpolation = config.interpolation or "bicubic"
+            sets = decode_listing(
+                listing, source, config.image_size, config.memory_limit_mb, fallback_size, interpolation
+            )
             splits = make_splits(sets, config)
             trained_on, notes = _trained_on(splits), splits.notes
         except PatchlightError as error:

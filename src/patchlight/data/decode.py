@@ -9,7 +9,7 @@ The rules, the same for training sets and for a single file given to `predict`:
   greatest 255; a flat image becomes black, and one with values that are no finite numbers is refused.
 - Every other mode (1, L, P, CMYK, YCbCr, HSV, LAB) goes through Pillow's own conversion.
 - Of an animation or a document with pages, the first is taken.
-- To fit a square, the shorter side is resized (bicubic, antialiased) and the middle is cut out.
+- To fit a square, the shorter side is resized (bicubic or bilinear, antialiased) and the middle is cut out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError
 
 # Below Pillow's own limit, where it begins to warn of decompression bombs.
@@ -48,6 +49,8 @@ DAMAGE = (
     ImageCms.PyCMSError,
     UserWarning,  # where warnings are errors
 )
+
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 # What a source hands out for an image: a file's bytes, its path, or pixels (3, H, W) uint8.
 Encoded = bytes | Path | np.ndarray
@@ -104,15 +107,18 @@ def _pillow(problem: str) -> Iterator[None]:
         raise PatchlightError(f"{problem}: {_first_line(error)}") from error
 
 
-def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """The middle of the image, `size` x `size` pixels: the shorter side is resized to `size` and the rest cut off."""
+def fit_square(image: Image.Image, size: int, interpolation: Interpolation = "bicubic") -> Image.Image:
+    """The middle of the image, `size` x `size` pixels: the shorter side is resized to `size` and the rest cut off.
+
+    An image of that size stays as it is.
+    """
     if image.size == (size, size):
         return image
     image = _without_far_ends(image)
     width, height = image.size
     short = min(width, height)
     width, height = max(size, width * size // short), max(size, height * size // short)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    image = image.resize((width, height), FILTERS[interpolation])
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
@@ -138,31 +144,33 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
         raise PatchlightError(f"{name}: {error}") from error.__cause__
 
 
-def decode_image(encoded: Encoded, size: int | None = None, name: str | None = None) -> np.ndarray:
-    """The RGB pixels of an image, (H, W, 3) uint8; fitted to (size, size, 3) unless `size` is None.
+def decode_image(
+    encoded: Encoded, size: int | None = None, name: str | None = None, interpolation: Interpolation = "bicubic"
+) -> np.ndarray:
+    """The RGB pixels of an image, (H, W, 3) uint8; fitted to (size, size, 3) by `interpolation` unless `size` is None.
 
     `name` is what an error calls it; a path names itself. Raises as `open_image` and `to_rgb` do.
     """
     if name is None:
         name = str(encoded) if isinstance(encoded, Path) else "image"
-    return rgb_pixels(open_image(encoded, name), size, name)
+    return rgb_pixels(open_image(encoded, name), size, name, interpolation)
 
 
-def rgb_pixels(image: Image.Image, size: int | None, name: str) -> np.ndarray:
+def rgb_pixels(image: Image.Image, size: int | None, name: str, interpolation: Interpolation = "bicubic") -> np.ndarray:
     """What `decode_image` gives, of an image that is open already."""
     try:
         image = to_rgb(image)
     except PatchlightError as error:
         raise PatchlightError(f"{name}: {error}") from error.__cause__
-    return np.asarray(image if size is None else fit_square(image, size))
+    return np.asarray(image if size is None else fit_square(image, size, interpolation))
 
 
-def load_image(path: str | Path, size: int) -> Tensor:
-    """An image file as a model's input before normalisation: (3, size, size) uint8.
+def load_image(path: str | Path, size: int, interpolation: Interpolation = "bicubic") -> Tensor:
+    """An image file as a model's input before normalisation: (3, size, size) uint8. A card says size and interpolation.
 
     Raises PatchlightError, beginning with the path, where the file is missing or no image.
     """
-    pixels = decode_image(Path(path).expanduser(), size)
+    pixels = decode_image(Path(path).expanduser(), size, interpolation=interpolation)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchlight.config.sections import Interpolation
 from patchlight.data.cache import cached_pixels
 from patchlight.data.decode import Encoded, decode_image, header_dimensions, image_dimensions
 from patchlight.data.images import ImageSet
@@ -139,31 +140,51 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:
 
 
 def decode_listing(
-    listing: Listing, source: str, image_size: int | None, memory_limit_mb: int, fallback_size: int | None = None
+    listing: Listing,
+    source: str,
+    image_size: int | None,
+    memory_limit_mb: int,
+    fallback_size: int | None = None,
+    interpolation: Interpolation = "bicubic",
 ) -> dict[str, ImageSet]:
     """The listing's splits as image sets: in memory up to `memory_limit_mb` (2^20 bytes each), else in the cache.
 
     The size is `image_size`, else the listing's own, else the square size that all images share, else `fallback_size`
-    (None is FALLBACK_SIZE), which a note on the sets reports. Raises PatchlightError for images that cannot be decoded,
-    naming the first and counting them.
+    (None is FALLBACK_SIZE), which a note on the sets reports, as it does an `interpolation` other than bicubic. Raises
+    PatchlightError for images that cannot be decoded, naming the first and counting them.
     """
     wanted, fallback = image_size or listing.size, fallback_size or FALLBACK_SIZE
     if wanted is not None:
-        return _decoded(listing, source, wanted, False, memory_limit_mb)
+        return _fitted(listing, source, wanted, interpolation, memory_limit_mb)
     height, width, name = first_dimensions(listing)
     if not name:  # no image can be read, and decoding says why
-        return _decoded(listing, source, fallback, False, memory_limit_mb)
+        return _decoded(listing, source, fallback, interpolation, memory_limit_mb)
     if height != width:
         why = f"the images are not square ({name} is {width} x {height})"
     else:
         try:
             _check_headers(listing, height)
-            return _decoded(listing, source, height, True, memory_limit_mb)
+            return _decoded(listing, source, height, None, memory_limit_mb)
         except _MixedSizesError as error:
             why = f"the images have different sizes ({name} is {width} x {height}, {error})"
     note = f"{why}: all are fitted to {fallback} x {fallback}; data.image_size chooses another size"
-    sets = _decoded(listing, source, fallback, False, memory_limit_mb)
+    sets = _fitted(listing, source, fallback, interpolation, memory_limit_mb)
     return {key: _with_note(images, note) for key, images in sets.items()}
+
+
+def _fitted(
+    listing: Listing, source: str, size: int, interpolation: Interpolation, memory_limit_mb: int
+) -> dict[str, ImageSet]:
+    """The sets, with a note where images are resized in another way than the usual one."""
+    sets = _decoded(listing, source, size, interpolation, memory_limit_mb)
+    if interpolation == "bicubic":
+        return sets
+    try:
+        _check_headers(listing, size)
+        return sets
+    except _MixedSizesError:
+        note = f"images are resized to {size} x {size} by {interpolation} interpolation (data.interpolation)"
+        return {key: _with_note(images, note) for key, images in sets.items()}
 
 
 def first_dimensions(listing: Listing) -> tuple[int, int, str]:
@@ -184,11 +205,11 @@ def _check_headers(listing: Listing, size: int) -> None:
                 raise _MixedSizesError(f"{name} is {dimensions[1]} x {dimensions[0]}")
 
 
-def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iterator[np.ndarray]:
+def pixel_chunks(listing: Listing, source: str, size: int, interpolation: Interpolation | None) -> Iterator[np.ndarray]:
     """The pixels of all splits, one after the other: (up to CHUNK_IMAGES, 3, size, size) uint8 at a time.
 
-    With `strict`, images are taken as they are and one of another size stops the walk with _MixedSizesError. Bad files
-    raise PatchlightError at the end of the walk.
+    Without an `interpolation`, images are taken as they are and one of another size stops the walk with
+    _MixedSizesError. Bad files raise PatchlightError at the end of the walk.
     """
     total = sum(len(split.labels) for split in listing.splits.values())
     step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (3 * size * size)))
@@ -198,7 +219,7 @@ def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iter
     items = chain.from_iterable(split.items() for split in listing.splits.values())
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(islice(items, step)):
-            results = _decode_each(pool if threads > 1 else None, chunk, None if strict else size)
+            results = _decode_each(pool if threads > 1 else None, chunk, size, interpolation)
             out = np.empty((len(chunk), 3, size, size), dtype=np.uint8)
             for index, pixels in enumerate(results):
                 if isinstance(pixels, PatchlightError):
@@ -212,34 +233,44 @@ def pixel_chunks(listing: Listing, source: str, size: int, strict: bool) -> Iter
 
 
 def _decode_each(
-    pool: ThreadPoolExecutor | None, chunk: list[tuple[str, Encoded]], size: int | None
+    pool: ThreadPoolExecutor | None,
+    chunk: list[tuple[str, Encoded]],
+    size: int,
+    interpolation: Interpolation | None,
 ) -> Iterable[np.ndarray | PatchlightError]:
     def work(item: tuple[str, Encoded]) -> np.ndarray | PatchlightError:
         name, encoded = item
         if (
             isinstance(encoded, np.ndarray)
-            and size in (None, encoded.shape[1])
+            and (interpolation is None or size == encoded.shape[1])
             and encoded.shape[1] == encoded.shape[2]
         ):
             return encoded
         try:
-            return decode_image(encoded, size, name).transpose(2, 0, 1)
+            if interpolation is None:
+                return decode_image(encoded, None, name).transpose(2, 0, 1)
+            return decode_image(encoded, size, name, interpolation).transpose(2, 0, 1)
         except PatchlightError as error:
             return error
 
     return pool.map(work, chunk) if pool is not None else map(work, chunk)
 
 
-def _decoded(listing: Listing, source: str, size: int, strict: bool, memory_limit_mb: int) -> dict[str, ImageSet]:
+def _decoded(
+    listing: Listing, source: str, size: int, interpolation: Interpolation | None, memory_limit_mb: int
+) -> dict[str, ImageSet]:
     count = sum(len(split.labels) for split in listing.splits.values())
     shape = (count, 3, size, size)
 
     def chunks() -> Iterator[np.ndarray]:
-        return pixel_chunks(listing, source, size, strict)
+        return pixel_chunks(listing, source, size, interpolation)
 
     if count * 3 * size * size > memory_limit_mb * 2**20:
         parts = [(name, hash_of(split.labels.tolist())) for name, split in listing.splits.items()]
-        key = hash_of([listing.fingerprint(), listing.class_names, parts, size, strict])
+        facts = [listing.fingerprint(), listing.class_names, parts, size, interpolation is None]
+        if interpolation == "bilinear":  # the keys of the others are those of versions that had no choice
+            facts.append(interpolation)
+        key = hash_of(facts)
         pixels = cached_pixels(key, shape, chunks)
     else:
         pixels = torch.empty(shape, dtype=torch.uint8)

@@ -53,13 +53,15 @@ class Splits:
 def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
     """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do.
 
-    Images of no common size are fitted to `fallback_size`: what the model takes, where a recipe says it.
+    Images of no common size are fitted to `fallback_size`: what the model takes, where a recipe says it. Where
+    data.interpolation is unset, they are resized by bicubic interpolation; training has decided it before.
     """
     sets = load_source(
         config.source,
         image_size=config.image_size,
         memory_limit_mb=config.memory_limit_mb,
         fallback_size=fallback_size,
+        interpolation=config.interpolation or "bicubic",
     )
     return make_splits(sets, config)
 

@@ -6,7 +6,14 @@ from patchlight.models.backbone import Backbone
 from patchlight.models.card import ModelCard, ModelSpec, pixels_to_input
 from patchlight.models.families import build_model, structure_of
 from patchlight.models.families.patchlight import new_spec
-from patchlight.models.loading import check_model, create_model, load_backbone, pin_checkpoints, resize_model
+from patchlight.models.loading import (
+    check_model,
+    create_model,
+    load_backbone,
+    pin_checkpoints,
+    resize_model,
+    with_own_interpolation,
+)
 from patchlight.models.reference import understand
 from patchlight.models.registry import MODELS
 from patchlight.models.resnet import ResNet
@@ -33,4 +40,5 @@ __all__ = [
     "save_model",
     "structure_of",
     "understand",
+    "with_own_interpolation",
 ]

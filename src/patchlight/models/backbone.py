@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from patchlight.config import ModelConfig
+from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models.card import Interpolation, ModelSpec
+from patchlight.models.card import ModelSpec
 from patchlight.runs import Weights
 
 # Fields that say which weights, and those that every model of a library has.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchlight.config.sections import Interpolation
 from patchlight.runs import Weights
 
-Interpolation = Literal["bilinear", "bicubic"]
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
 
 
@@ -66,6 +66,7 @@ class ModelCard:
     source: Weights | None = None  # of its first weights; None where they were drawn
     data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
     interpolation: Interpolation = "bicubic"  # by which they were
+    fit_interpolation: Interpolation = "bicubic"  # by which they were fitted to data_size (else img_size) before
 
     @property
     def img_size(self) -> int:
@@ -110,14 +111,17 @@ class ModelCard:
             "source": self.source.to_json() if self.source else None,
             "data_size": self.data_size,
             "interpolation": self.interpolation,
+            "fit_interpolation": self.fit_interpolation,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
         """The way back. Raises KeyError, TypeError or ValueError where something is missing or of another type."""
-        source, interpolation = data.get("source"), data.get("interpolation", "bicubic")
-        if interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"its interpolation is '{interpolation}', not bilinear or bicubic")
+        source, resizing = data.get("source"), {}
+        for key in ("interpolation", "fit_interpolation"):
+            resizing[key] = data.get(key, "bicubic")
+            if resizing[key] not in get_args(Interpolation):
+                raise ValueError(f"its {key} is '{resizing[key]}', not bilinear or bicubic")
         return cls(
             name=data["name"],
             spec=ModelSpec.from_json(data["name"], data["args"]),
@@ -126,7 +130,7 @@ class ModelCard:
             std=tuple(data["std"]),
             source=Weights.from_json(source, "source") if source else None,
             data_size=data.get("data_size"),
-            interpolation=interpolation,
+            **resizing,
         )
 
 

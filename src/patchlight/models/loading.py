@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from patchlight.config import Config, ModelConfig
+from patchlight.config.sections import Interpolation
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import Backbone, no_revision
 from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
 from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, pinned, understand
-from patchlight.models.saved import load_model
+from patchlight.models.saved import card_of, load_model
 from patchlight.models.summary import count
 from patchlight.runs import Weights
 from patchlight.runs.checkpoints import find_checkpoint
@@ -80,6 +81,31 @@ def pin_checkpoints(config: Config) -> Config:
     model = dataclasses.replace(config.model, name=pinned(config.model.name))
     teacher = config.train.teacher and pinned(config.train.teacher)
     return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, teacher=teacher))
+
+
+def with_own_interpolation(config: Config) -> Config:
+    """The recipe with data.interpolation, where it is unset, as the images of its pretrained weights were resized.
+
+    Small files beside the weights say it, and no weights are read. It stays unset where nothing says it. Raises as
+    `load_backbone` does where these files cannot be read.
+    """
+    if config.data.interpolation is not None:
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, interpolation=own_interpolation(config.model))
+    )
+
+
+def own_interpolation(config: ModelConfig) -> Interpolation | None:
+    """By which the images of a recipe's pretrained weights were resized; None where it has none, or none is named."""
+    match understand(config.name):
+        case SavedModel() as saved:
+            return card_of(saved.folder).interpolation
+        case TimmModel() as reference if config.pretrained:
+            return timm.own_interpolation(reference, config)
+        case HuggingFaceModel() as reference if config.pretrained:
+            return huggingface.own_interpolation(reference, config)
+    return None
 
 
 def _check(reference: Reference, config: ModelConfig) -> None:

@@ -90,6 +90,14 @@ def load_classifier(folder: Path | str, device: str | torch.device = "cpu") -> t
     return model, card
 
 
+def card_of(folder: Path | str) -> ModelCard:
+    """The card alone of what `load_model` loads. Raises PatchlightError where it is missing, damaged or unknown."""
+    checkpoint, place = find_checkpoint(folder), model_folder(Path(folder))
+    if checkpoint is not None and not (place / "config.json").is_file():  # of an earlier version
+        place = checkpoint.run.path / "model"
+    return read_card(place / "config.json")
+
+
 def read_card(path: Path) -> ModelCard:
     """The card of a saved model. Raises PatchlightError, naming the file, where it is missing, damaged or unknown."""
     try:

@@ -126,6 +126,8 @@ class Run:
 
     def _check_same(self, config: Config) -> None:
         changed = config_differences(self.config(), config)
+        if config.data.interpolation is None:  # the run goes on with what was decided when it was started
+            changed.pop("data.interpolation", None)
         if changed:
             key, (old, new) = next(iter(changed.items()))
             raise UsageError(f"{self.path} was started with {key} = {old}, not {new}; resume it with the same settings")

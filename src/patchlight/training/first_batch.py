@@ -18,7 +18,7 @@ from patchlight.data.batches import Batch
 from patchlight.data.images import ImageSet
 from patchlight.models import ModelCard, ModelSpec, understand
 from patchlight.models.reference import NewModel, SavedModel
-from patchlight.models.saved import read_card
+from patchlight.models.saved import card_of
 from patchlight.runs import BatchFacts, FirstBatch
 from patchlight.training.checks import check_normalisation
 from patchlight.training.inputs import make_batches, model_input
@@ -143,7 +143,7 @@ def input_card(config: Config, images: ImageSet) -> tuple[ModelCard, str]:
         case NewModel():
             pass
         case SavedModel() as saved:
-            card = read_card(saved.folder / "config.json")
+            card = card_of(saved.folder)
             mean, std = card.mean, card.std
         case _ if config.model.pretrained and config.data.mean is None:
             note = (
@@ -153,7 +153,9 @@ def input_card(config: Config, images: ImageSet) -> tuple[ModelCard, str]:
     mean, std = normalisation(config.data, images, mean, std)
     names = images.class_names
     spec = ModelSpec("patchlight", config.model.name, {}, size, len(names))
-    return ModelCard(config.model.name, spec, names, mean, std, data_size=images.image_size[0]), note
+    resize = config.data.interpolation or "bicubic"
+    card = ModelCard(config.model.name, spec, names, mean, std, None, images.image_size[0], resize, resize)
+    return card, note
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -199,12 +199,17 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     name = backbone.name or config.model.name
     # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
     classes = names if config.train.task == "classify" else ()
-    resize = backbone.interpolation or "bicubic"
-    card = ModelCard(name, backbone.spec, classes, mean, std, backbone.source, height, resize)
+    asked, own = config.data.interpolation, backbone.interpolation
+    if asked and own and asked != own:
+        say(f"images are resized by {asked} interpolation, as data.interpolation says; the weights' own were by {own}")
+    resize = asked or own or "bicubic"
+    card = ModelCard(
+        name, backbone.spec, classes, mean, std, backbone.source, height, resize, fit_interpolation=asked or "bicubic"
+    )
     if card.img_size != height:
         how = "enlarged" if card.img_size > height else "made smaller"
-        own = ", as the weights' own images were" if backbone.interpolation else ""
-        say(f"images are {how} from {height} to {card.img_size} pixels a side by {resize} interpolation{own}")
+        like = ", as the weights' own images were" if resize == own else ""
+        say(f"images are {how} from {height} to {card.img_size} pixels a side by {resize} interpolation{like}")
     if config.train.task == "reconstruct":
         return autoencoder(backbone.model, config), card
     if backbone.source is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from patchlight.config.fields import RATE, Section
-from patchlight.config.sections.data import AugmentConfig, CropMode, DataConfig, Flip
+from patchlight.config.sections.data import AugmentConfig, CropMode, DataConfig, Flip, Interpolation
 from patchlight.config.sections.model import LoraConfig, MaeConfig, ModelConfig
 from patchlight.config.sections.results import EvalConfig, ExplainConfig
 from patchlight.config.sections.training import OptimConfig, Precision, ScheduleConfig, TrainConfig
@@ -24,6 +24,7 @@ __all__ = [
     "EvalConfig",
     "ExplainConfig",
     "Flip",
+    "Interpolation",
     "LoraConfig",
     "MaeConfig",
     "ModelConfig",

@@ -10,6 +10,7 @@ from patchlight.config.names import POLICY_NAMES
 
 CropMode = Literal["zero", "reflect"]
 Flip = Literal["none", "random", "alternating"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class DataConfig(Section):
         int | None,
         "pixels a side of the decoded images; unset keeps a square size that all have, else is model.img_size, else 32",
         COUNT,
+    ] = None
+    interpolation: Annotated[
+        Interpolation | None,
+        "how images are resized, antialiased; unset is as those of the pretrained weights were, else bicubic",
     ] = None
     train_per_class: Annotated[int | None, "training images of each class; unset takes all", COUNT] = None
     val_per_class: Annotated[

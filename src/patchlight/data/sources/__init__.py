@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from patchlight.config.sections import Interpolation
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, decode_listing
 from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
@@ -89,16 +90,22 @@ def list_source(source: str) -> Listing:
 
 
 def load_source(
-    source: str, *, image_size: int | None = None, memory_limit_mb: int = 64, fallback_size: int | None = None
+    source: str,
+    *,
+    image_size: int | None = None,
+    memory_limit_mb: int = 64,
+    fallback_size: int | None = None,
+    interpolation: Interpolation = "bicubic",
 ) -> dict[str, ImageSet]:
     """The splits that a source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
 
     `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to
-    `fallback_size` otherwise (None is 32), which the sets' notes report. Sets that take more than `memory_limit_mb`
+    `fallback_size` otherwise (None is 32), which the sets' notes report. `interpolation` is how images of another size
+    are resized. Sets that take more than `memory_limit_mb`
     decoded are memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images
     cannot be decoded, naming the first and counting them.
     """
-    return decode_listing(list_source(source), source, image_size, memory_limit_mb, fallback_size)
+    return decode_listing(list_source(source), source, image_size, memory_limit_mb, fallback_size, interpolation)
 
 
 def _unknown(source: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
+from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models.backbone import (
@@ -90,6 +91,11 @@ class Origin:
     pinned: dict[str, Any] | None = None  # what makes it take a revision of registered weights
     revision: str | None = None
 
+    @property
+    def interpolation(self) -> str:
+        """That the weights name, else timm's default."""
+        return str(self.weights.get("interpolation") or "bicubic")
+
 
 def load(reference: TimmModel, config: ModelConfig, img_size: int, num_classes: int) -> Backbone:
     """timm resamples positions and patch kernels itself; the head is made anew.
@@ -122,16 +128,19 @@ def load(reference: TimmModel, config: ModelConfig, img_size: int, num_classes: 
     note = _resampled(model, origin, saved, "patch_size" in options) if config.pretrained else ""
     own, made_for = OwnInput(mean, std, None, note), None
     if config.pretrained:
-        own, made_for = _own_input(origin.weights, own), origin.weights.get("input_size", (3, None, None))[-1]
+        own, made_for = _own_input(origin, own), origin.weights.get("input_size", (3, None, None))[-1]
     return Backbone(model, spec, mean, std, own.note, source, interpolation=own.interpolation, made_for=made_for)
 
 
-def _own_input(weights: dict[str, Any], own: OwnInput) -> OwnInput:
-    """With the interpolation that the weights' configuration names (timm's default is bicubic), and what of their
-    preprocessing is done otherwise here.
-    """
-    interpolation, other = nearest_interpolation(weights.get("interpolation") or "bicubic")
-    crop = weights.get("crop_pct") or 1.0
+def own_interpolation(reference: TimmModel, config: ModelConfig) -> Interpolation:
+    """By which the images of the pretrained weights were resized, by what timm says of them. Raises as `load` does."""
+    return nearest_interpolation(ORIGINS[reference.place](reference, config).interpolation)[0]
+
+
+def _own_input(origin: Origin, own: OwnInput) -> OwnInput:
+    """With the weights' interpolation, and what of their preprocessing is done otherwise here."""
+    interpolation, other = nearest_interpolation(origin.interpolation)
+    crop = origin.weights.get("crop_pct") or 1.0
     cut = f"its own preprocessing keeps the middle {crop:.1%} of an image; here images are kept whole"
     notes = (own.note, other, cut if crop < 1 else "")
     return dataclasses.replace(own, interpolation=interpolation, note="; ".join(filter(None, notes)))

@@ -10,9 +10,19 @@ from torch import nn
 
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.pretrained import build, check, load, reshape
+from patchlight.models.families.huggingface.pretrained import build, check, load, own_interpolation, reshape
 
-__all__ = ["HuggingFaceClassifier", "build", "check", "load", "owns", "quiet", "reshape", "structure"]
+__all__ = [
+    "HuggingFaceClassifier",
+    "build",
+    "check",
+    "load",
+    "own_interpolation",
+    "owns",
+    "quiet",
+    "reshape",
+    "structure",
+]
 
 
 def owns(model: nn.Module) -> bool:

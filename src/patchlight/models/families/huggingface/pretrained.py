@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from patchlight.config import ModelConfig
+from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.process import import_library
 from patchlight.models.adapt import adapt_weights
@@ -27,7 +28,7 @@ from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.processor import own_input
+from patchlight.models.families.huggingface.processor import interpolation_of, own_input
 from patchlight.models.reference import HuggingFaceModel
 from patchlight.runs import Weights
 
@@ -92,6 +93,15 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         interpolation=own.interpolation,
         made_for=made_for,
     )
+
+
+def own_interpolation(reference: HuggingFaceModel, config: ModelConfig) -> Interpolation | None:
+    """By which the images of the pretrained weights were resized, as the small files beside them say it, if they do.
+
+    Raises as `load` does where these cannot be read.
+    """
+    where = _where(config)
+    return interpolation_of(config, _native_config(config, where), where)
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:

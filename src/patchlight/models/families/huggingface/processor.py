@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.config import ModelConfig
+from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import import_library
 from patchlight.models.backbone import OwnInput, nearest_interpolation
@@ -24,8 +25,7 @@ def own_input(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInp
     is there and cannot be read, or asks for what cannot be done.
     """
     about = _read(config, where)
-    resample = _own(about, "resample", native)
-    interpolation, note = (None, "") if resample is None else nearest_interpolation(RESAMPLE[int(resample)])
+    interpolation, note = _interpolation(about, native)
     if about is None:
         source = "bicubic, our own" if interpolation is None else f"{interpolation}, its type's default"
         lines = [
@@ -35,7 +35,7 @@ def own_input(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInp
         ]
         return OwnInput(None, None, interpolation, "; ".join(lines))
     notes = [note]
-    if resample is not None and "resample" not in about:
+    if interpolation is not None and "resample" not in about:
         notes.append(f"its {PREPROCESSOR} does not name an interpolation: {interpolation}, its processor's default")
     mean, std = _normalisation(about, config.name)
     if mean is None:
@@ -45,6 +45,17 @@ def own_input(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInp
         )
     notes.append(_left_out(about))
     return OwnInput(mean, std, interpolation, "; ".join(filter(None, notes)))
+
+
+def interpolation_of(config: ModelConfig, native: Any, where: dict[str, Any]) -> Interpolation | None:
+    """What `own_input` says of the interpolation; None where nothing names one. Raises as that where it is not read."""
+    return _interpolation(_read(config, where), native)[0]
+
+
+def _interpolation(about: dict[str, Any] | None, native: Any) -> tuple[Interpolation | None, str]:
+    """What is done here for the processor's own interpolation, and a line where that is another."""
+    resample = _own(about, "resample", native)
+    return (None, "") if resample is None else nearest_interpolation(RESAMPLE[int(resample)])
 
 
 def _read(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any] | None:
