@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from patchlight.machine import fastest
-from patchlight.machine.process import cache_folder
+from patchlight.machine.process import cache_folder, core_wait_s
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path, monkeypatch):
+def alone_with_a_fresh_cache(tmp_path, monkeypatch):
+    """Other tests run at the same time, so the threads of this one wait for cores."""
     monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fastest, "core_wait_s", lambda: 0.0)
 
 
 def counted(seconds: float = 0.001) -> tuple[list[int], object]:
@@ -49,6 +55,32 @@ def test_a_disturbed_clock_is_not_believed_for_ever():
     for _ in range(2):
         assert not fastest.measure("question", {"a": disturbed}, CPU).steady
     assert not cache_folder().exists()
+
+
+def test_a_timing_without_a_core_is_not_believed(monkeypatch):
+    """Every round takes the same time, but the threads waited for a core during a fifth of it."""
+    waited = iter(0.2 * i for i in range(10))
+    monkeypatch.setattr(fastest, "core_wait_s", lambda: next(waited))
+    assert not fastest.measure("question", {"a": lambda: time.sleep(0.001)}, CPU).steady
+    assert not cache_folder().exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="this system does not tell waits for a core")
+def test_waits_for_a_core_are_counted():
+    """Two busy processes on one core: each waits for about half of the time."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.2)  # until it runs
+        before, began = core_wait_s(), time.monotonic()
+        while time.monotonic() < began + 0.4:
+            pass
+        assert core_wait_s() - before > 0.05
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, cores)
 
 
 def test_another_thread_count_is_another_machine():

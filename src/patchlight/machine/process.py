@@ -102,6 +102,17 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
+def core_wait_s() -> float:
+    """Seconds that the threads of this process were ready to run so far and had no core, added up; 0 where that is not
+    known, as it is on Linux alone. Where it grows by much, other processes use the cores, too.
+    """
+    waited_ns = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, LookupError, ValueError):  # a thread that has just ended
+            waited_ns += int(path.read_text().split()[1])  # after its own time: Documentation/scheduler/sched-stats.rst
+    return waited_ns / 1e9
+
+
 def forget_peak_memory() -> None:
     """Begin to count `peak_memory_gb` anew, after unused memory is given back; for CPUs this works on Linux alone."""
     if torch.cuda.is_available():
