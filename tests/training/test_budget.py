@@ -240,6 +240,26 @@ def test_a_training_and_its_resumption_keep_to_the_budget(tmp_path, monkeypatch,
     assert [row.epoch for row in resumed.epochs()] == list(range(1, again.epoch + 1))
 
 
+def test_a_budget_of_a_stage_begins_with_it(tmp_path, monkeypatch):
+    """One epoch of 2.4 s without a budget, then ten seconds, also where the second stage is cut in two."""
+    clock = Clock(monkeypatch, lambda now: 0.1)
+    stages = [{"train": {"epochs": 1}}, {"train": {"budget": "10s"}}]
+    settings = {"train": {"batch_size": 2}, "stages": stages}
+    state, run = run_fit(tmp_path, "whole", **settings)
+    first, second = ([row for row in run.epochs() if row.stage == stage] for stage in (1, 2))
+    assert len(first) == 1
+    assert state.wall_before == pytest.approx(first[-1].wall_s, abs=0.03)
+    assert 9.4 <= state.stage_s <= 10.1
+    assert len(second) == 4
+
+    clock.now = 0.0
+    with stopped_at_save(3):
+        run_fit(tmp_path, "cut", **settings)
+    again, resumed = run_fit(tmp_path, "cut", resume=True, **settings)
+    assert 9.4 <= again.stage_s <= 10.1
+    assert [row.stage for row in resumed.epochs()] == [row.stage for row in run.epochs()]
+
+
 def test_a_checkpoint_of_an_older_budget_goes_on(tmp_path, monkeypatch):
     """In which progress was the steps done of those planned."""
     Clock(monkeypatch, lambda now: 0.1)

@@ -73,7 +73,7 @@ def test_settings_of_a_stage_on_the_command_line():
         ("stages.x.train.epochs", "this recipe has 3 stages"),
         ("stages.1.train.epoch", "unknown field 'train.epoch'"),
         ("stages.1.data.source", "data.source is the same in all stages"),
-        ("train.budget", "train.budget cannot be divided between stages"),
+        ("train.budget", "train.budget cannot be divided between stages; set stages.1.train.budget"),
     ],
 )
 def test_wrong_settings_are_told(key, message):

@@ -157,7 +157,9 @@ def check_stages(stages: Any, data: dict[str, Any], origin: str) -> None:
                     )
         config_from_dict(laid_over(data, stage), where)
     if stages and data.get("train", {}).get("budget") is not None:
-        raise UsageError(f"{origin}: train.budget cannot be divided between stages; set each one's train.epochs")
+        raise UsageError(
+            f"{origin}: train.budget cannot be divided between stages; set stages.1.train.budget and so on"
+        )
 
 
 def laid_over(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -91,9 +91,10 @@ def _validation(facts: Facts) -> str | None:
     if kept is None:
         return None
     ended = {row.early_stop.stage or 1: row.early_stop.epoch for row in facts.epochs if row.early_stop is not None}
-    stages = enumerate(facts.config.of_stages(), 1)
-    planned = sum(ended.get(number, math.ceil(stage.train.epochs)) for number, stage in stages)
-    words = f"epoch {kept.epoch} of {len(facts.epochs) if train.budget or train.debug else planned}"
+    stages = facts.config.of_stages()
+    planned = sum(ended.get(number, math.ceil(stage.train.epochs)) for number, stage in enumerate(stages, 1))
+    timed = train.debug or any(stage.train.budget for stage in stages)
+    words = f"epoch {kept.epoch} of {len(facts.epochs) if timed else planned}"
     return f"{percent(kept.val_top1, 1)} at {words}, the one kept" if kept.val_top1 is not None else f"{words} was kept"
 
 

@@ -83,7 +83,10 @@ def check_engine(config: Config, device: torch.device) -> None:
     precision = resolve_precision(train.precision, device) if device.type == "cuda" else train.precision
     for asked, what in (
         (any(stage.optim.name == "muon" for stage in stages), "optim.name 'muon', which is two optimizers"),
-        (train.budget, "train.budget, under which the number of steps is not known before"),
+        (
+            any(stage.train.budget for stage in stages),
+            "train.budget, under which the number of steps is not known before",
+        ),
         (any(stage.train.micro_batch_size for stage in stages), "train.micro_batch_size"),
         (train.compile, "train.compile"),
         (precision == "fp16", "train.precision 'fp16', as auto is on older GPUs"),

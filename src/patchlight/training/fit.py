@@ -80,7 +80,7 @@ def fit_stage(
         say(f"resuming from {checkpoint}: {state.epochs_done} epochs and {state.step} steps are done")
     expected = stage.total_steps
     if pace is not None:
-        left_s = stage.budget_s - state.wall_s - watch.passed()
+        left_s = stage.budget_s - state.stage_s - watch.passed()
         expected = plan_steps(left_s, state.done, pace, stage.steps_per_epoch)
     state.total_steps = state.total_steps or expected
     for line in plan_lines(stage, state, expected, pace):

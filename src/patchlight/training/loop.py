@@ -72,7 +72,7 @@ class Trainer:
         self._budget = Budget(stage.budget_s, pace, stage.steps_per_epoch) if pace else None
         self._watch = watch or Stopwatch()
         self._watch.lap(state)
-        self._step_began_s = state.wall_s  # of all training; for the budget
+        self._step_began_s = state.stage_s  # for the budget
 
     def run(self, stop: StopSignal) -> None:
         """Epoch after epoch until the stage is over. Raises Interrupted, a checkpoint being saved, at a `stop`."""
@@ -147,7 +147,7 @@ class Trainer:
         if self._budget is None:
             state.progress = (state.done + 1) / state.total_steps
         else:
-            now_s = state.wall_s + self._watch.passed()
+            now_s = state.stage_s + self._watch.passed()
             step_s, self._step_began_s = now_s - self._step_began_s, now_s
             state.progress = self._budget.after_step(state.progress, state.done, now_s - step_s, step_s)
         state.step += 1
@@ -206,7 +206,7 @@ class Trainer:
                 say(row.early_stop.in_words)
         save(self._folder, self.stage, state)
         self._watch.lap(state)
-        self._step_began_s = state.wall_s
+        self._step_began_s = state.stage_s
         if self._budget is not None:
             self._budget.after_epoch(state.wall_s - began_s)
         if stop.requested:
@@ -313,7 +313,7 @@ class Trainer:
             return state.total_steps
         if state.is_over:
             return state.done
-        return self._budget.expected_steps(state.done, state.wall_s + self._watch.passed())
+        return self._budget.expected_steps(state.done, state.stage_s + self._watch.passed())
 
     def _epoch_label(self, epoch: int) -> str:
         epochs = self.state.epochs_before + self._expected_steps() / self.stage.steps_per_epoch
@@ -324,7 +324,7 @@ class Trainer:
         if self.state.is_over:
             return 0.0
         if self._budget is not None:
-            return max(0.0, self._budget.seconds - self.state.wall_s)
+            return max(0.0, self._budget.seconds - self.state.stage_s)
         images_in = self.stage.images_in
         return (images_in(self.state.total_steps) - images_in(self.state.done)) / row.images_per_s
 

@@ -15,7 +15,7 @@ from typing import Any
 from patchlight.runs.codec import RecordError, from_json, to_json
 
 # What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
-LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better"}
+LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class TrainState:
     correct: float = 0.0  # right answers among them; of a mixed image, a share of one
     epoch_s: float = 0.0  # training seconds of that epoch
     wall_s: float = 0.0  # of all training and validation so far
+    wall_before: float = 0.0  # in earlier stages
     cpu_s: float = 0.0  # processor seconds of the same
     best_top1: float = -1.0
     best_loss: float = 0.0  # of the epoch with best_top1
@@ -96,6 +97,11 @@ class TrainState:
         return self.steps_before + self.done
 
     @property
+    def stage_s(self) -> float:
+        """Seconds of this stage so far, which its budget is for."""
+        return self.wall_s - self.wall_before
+
+    @property
     def is_over(self) -> bool:
         """Whether the stage is."""
         return self.progress >= 1 or self.stopped_early
@@ -107,6 +113,7 @@ class TrainState:
             stage=self.stage + 1,
             epochs_before=self.epochs_done,
             steps_before=self.steps_done,
+            wall_before=self.wall_s,
             epoch=0,
             step=0,
             done=0,

@@ -69,6 +69,7 @@ STAGE_FIELDS = (
     "schedule.",
     "model.img_size",
     "train.epochs",
+    "train.budget",
     "train.trainable",
     "train.batch_size",
     "train.micro_batch_size",
