@@ -87,3 +87,9 @@ def test_what_the_terminal_cannot_write_is_no_traceback(here):
     done = subprocess.run(command, capture_output=True, cwd=here, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.returncode == 0, done.stderr
     assert rb"caf\udce9" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["planted"], ["--recipe", "planted"]])
+def test_a_source_with_the_name_of_a_recipe(here, capsys, words):
+    assert main(["data", *words, "--out", "seen"]) == 0
+    assert "mark 0" in capsys.readouterr().out

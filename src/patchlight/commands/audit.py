@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from patchlight.analysis.previews import preview
 from patchlight.config import Config, load_recipe, recipe_names
 from patchlight.data.audit import Audit, audit_source
+from patchlight.data.sources import SOURCES
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
 from patchlight.models import ModelCard, understand, with_own_interpolation
 from patchlight.runs import BatchFacts, FirstBatch
 from patchlight.training.first_batch import first_batch, input_card
+from patchlight.training.inputs import fill_colour
 
 DEFAULT_RECIPE = "cifar10-cpu"
 
@@ -51,7 +53,7 @@ def audit(
     given = {} if source is None else {"data.source": source}
     config = load_recipe(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
-    if source in recipe_names() and not Path(source).exists():
+    if given and source in recipe_names() and source not in SOURCES and not Path(source).exists():
         raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
@@ -92,8 +94,7 @@ def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBat
     """The pictures by the names of their files."""
     counts = {name.replace("_", " "): images.class_counts().tolist() for name, images in data.sets.items()}
     names = data.train.class_names
-    fill = [round(255 * mean) for mean in card.mean]
-    shown = preview(data.train, config.of_stages()[0].augment, config.train.seed, fill)
+    shown = preview(data.train, config.of_stages()[0].augment, config.train.seed, fill_colour(card))
     return {
         "class_balance": charts.class_balance(counts, names),
         "samples": galleries.sample_grid(shown.images, shown.labels, names),

@@ -21,7 +21,7 @@ from patchlight.models.reference import NewModel, SavedModel
 from patchlight.models.saved import card_of
 from patchlight.runs import BatchFacts, FirstBatch
 from patchlight.training.checks import check_normalisation
-from patchlight.training.inputs import make_batches, model_input
+from patchlight.training.inputs import make_batches, mixes, model_input
 from patchlight.training.setup import normalisation
 
 SHOWN, SHOWN_LARGE = 32, 16  # images that are kept to be shown, and those of more than 64 pixels a side
@@ -39,7 +39,7 @@ def first_batch(images: ImageSet, config: Config, card: ModelCard) -> tuple[Batc
     """
     augment = config.augment
     strong = augment.strong_until > 0
-    mixing = strong and bool(augment.mixup_alpha or augment.cutmix_alpha)
+    mixing = strong and mixes(augment)
     batch = make_batches(images, config, card, torch.device("cpu")).batch(0, 0, strong=strong)
     inputs, targets = model_input(batch, card, augment, mixing)
     changed = inputs != card.to_input(batch.images) if mixing else torch.zeros_like(inputs, dtype=torch.bool)

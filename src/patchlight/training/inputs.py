@@ -15,9 +15,19 @@ from patchlight.data.mix import mix
 from patchlight.models import ModelCard
 
 
+def mixes(config: AugmentConfig) -> bool:
+    """Whether images are mixed, as long as the strong augmentation is on."""
+    return bool(config.mixup_alpha or config.cutmix_alpha)
+
+
+def fill_colour(card: ModelCard) -> list[int]:
+    """What random erasing paints, (C,) of 0..255: the mean that pixels are normalised by."""
+    return [round(255 * mean) for mean in card.mean]
+
+
 def make_batches(images: ImageSet, config: Config, card: ModelCard, device: torch.device) -> TrainBatches:
     """The batches of a stage, of which `config` is the recipe. Random erasing paints the card's mean."""
-    fill = torch.tensor([round(255 * mean) for mean in card.mean], dtype=torch.uint8)
+    fill = torch.tensor(fill_colour(card), dtype=torch.uint8)
     train = config.train
     return TrainBatches(
         images,

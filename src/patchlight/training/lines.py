@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from patchlight.machine.process import peak_memory_gb
 from patchlight.runs import BatchFacts, Epoch
 from patchlight.training.budget import Pace, finish_s
+from patchlight.training.inputs import mixes
 from patchlight.training.schedule import warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import TrainState
@@ -55,7 +56,7 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
     augment = stage.config.augment
-    if augment.mixup_alpha or augment.cutmix_alpha:
+    if mixes(augment):
         yield (
             "training images are mixed, and acc counts of each the share that the predicted class has in its label; it "
             "may well be below val acc"

@@ -23,7 +23,7 @@ from patchlight.runs import EarlyStop, Epoch, Run
 from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
-from patchlight.training.inputs import make_batches, model_input
+from patchlight.training.inputs import make_batches, mixes, model_input
 from patchlight.training.lines import epoch_label, epoch_line, step_line
 from patchlight.training.optim import clip_gradients, set_momentum, update_average
 from patchlight.training.schedule import learning_rate, momentum, warmup_steps
@@ -178,8 +178,7 @@ class Trainer:
         return position < self.stage.config.augment.strong_until * self.state.total_steps
 
     def _is_mixed(self, position: float) -> bool:
-        augment = self.stage.config.augment
-        return self._is_strong(position) and bool(augment.mixup_alpha or augment.cutmix_alpha)
+        return self._is_strong(position) and mixes(self.stage.config.augment)
 
     @property
     def _epoch_is_mixed(self) -> bool:
