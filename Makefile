@@ -2,7 +2,7 @@
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
 # make test-examples all notebooks of examples/ from top to bottom; `make test` runs one of them
 # make lock          constraints.txt anew: the versions that the set-up takes
-# make test-oldest   all tests with the lowest versions that pyproject.toml allows; make test-newest: with the newest
+# make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
 # make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30
 # make wheel         the package as a wheel in dist/, installed into an empty environment elsewhere and tried there
 # make clean         away with all that these have made, runs excepted

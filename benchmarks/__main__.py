@@ -39,11 +39,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         metavar="NAME",
         help="of `accuracy`, `ablation`, `breakdown` and `full`: ours; may be given several times",
     )
+    parser.add_argument("--model", default="", help="of `transfer`: pretrained weights, as model.name of a recipe")
     parser.add_argument(
         "--keep",
         type=Path,
         metavar="DIR",
-        help="of `pretraining` and `full`: leave the runs there; the same command goes on with them",
+        help="of `pretraining`, `transfer` and `full`: leave the runs there; the same command goes on with them",
     )
     args = parser.parse_args(words)
     for name in args.names:
@@ -58,6 +59,7 @@ def each_alone(names: list[str], args: argparse.Namespace) -> int:
     settings = ["--device", args.device, "--out", str(args.out), "--minutes", f"{args.minutes:g}"]
     settings += ["--source", args.source, *(word for recipe in args.recipe for word in ("--recipe", recipe))]
     settings += ["--keep", str(args.keep)] if args.keep else []
+    settings += ["--model", args.model] if args.model else []
     settings += ["--quick"] if args.quick else []
     settings += ["--rounds", str(args.rounds)] if args.rounds else []
     failed = []
@@ -80,6 +82,7 @@ def main(words: list[str]) -> int:
         rounds=args.rounds,
         minutes=args.minutes,
         source=args.source,
+        model=args.model,
         recipes=tuple(args.recipe),
         keep=args.keep.resolve() if args.keep else None,
     )

@@ -20,6 +20,7 @@ from benchmarks import (
     scaling,
     startup,
     step,
+    transfer,
 )
 from benchmarks.options import Options
 
@@ -45,6 +46,7 @@ CATALOGUE = {
     "pretraining": Benchmark(
         "what pre-training and a teacher are worth in equal time", pretraining.run, pretraining.table
     ),
+    "transfer": Benchmark("what pretrained weights are worth, plan by plan", transfer.run, transfer.table),
     "agreement": Benchmark("conversions and engines: how far they agree", agreement.run, agreement.table),
     "ablation": Benchmark("the same without each ingredient of a recipe", ablation.run, ablation.table),
 }

@@ -22,9 +22,10 @@ class Options:
     rounds: int | None = None  # of the interleaved timer, or seeds of what trains; None is the benchmark's own choice
     minutes: float = 5.0  # the budget of what trains
     source: str = "digits"  # the images of what trains
+    model: str = ""  # the weights that `transfer` begins with
     recipes: tuple[str, ...] = ()  # ours; empty is the benchmark's own choice
     keep: Path | None = (
-        None  # where the runs of `pretraining` and `full` stay, to go on from; None: the benchmark's own
+        None  # where the runs of `pretraining`, `transfer` and `full` stay, to go on from; None: the benchmark's own
     )
 
     def pick(self, full: T, quick: T) -> T:

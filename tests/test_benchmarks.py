@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablation, accuracy, breakdown, full, pretraining, step
+from benchmarks import ablation, accuracy, breakdown, full, pretraining, step, transfer
 from benchmarks.ablation import INGREDIENTS, WHOLE, applies
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.contenders import CONTENDERS, DEFAULTS, Contender, Shape, build, choose_attention, parameters
@@ -295,24 +295,42 @@ def test_the_kept_results_name_no_place_of_a_machine():
         assert without_own_paths(record) == record, path.name
 
 
+@pytest.mark.parametrize("name", transfer.PLANS)
+def test_a_plan_of_transfer_has_all_of_the_time(name):
+    plan = transfer.PLANS[name]
+    config = load_recipe(plan.recipe, plan.all_settings(300.0, "some/weights"))
+    stages = config.of_stages()
+    assert sum(stage.train.budget.seconds for stage in stages) == pytest.approx(300)
+    assert {stage.model.img_size for stage in stages} == {plan.img_size}
+    assert config.model.name == "some/weights"
+
+
 def test_recipes_at_full_length_shortest_first_and_never_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "expected_seconds", lambda recipes, options: {"vit-tiny": 30.0, "quickstart": 10.0})
-    options = Options(quick=True, recipes=("vit-base", "vit-tiny", "quickstart"), minutes=5, keep=tmp_path)
+    recipes = ("vit-base", "finetune", "vit-tiny", "quickstart")
+    options = Options(quick=True, recipes=recipes, minutes=5, keep=tmp_path)
     settings = {"model.depth": "1", "eval.gallery": "2", "explain.faithfulness": "0"}
     asked, train_for = [], full.train_for
 
     def train(seconds, path, recipe, words):
         asked.append(recipe)
-        if recipe == "quickstart":  # for the others no time is left
-            train_for(seconds, path, recipe, words | settings)
+        if recipe == "vit-tiny":
+            return None  # the time was over before its first checkpoint
+        return train_for(
+            seconds, path, recipe, words | (settings if recipe == "quickstart" else {"model.name": "x/y/z"})
+        )
 
     monkeypatch.setattr(full, "train_for", train)
     rows = full.run(options)["rows"]
-    assert list(rows) == asked == ["quickstart", "vit-tiny", "vit-base"]
+    assert list(rows) == ["quickstart", "vit-tiny", "vit-base", "finetune"]
+    assert asked == ["quickstart", "vit-tiny", "finetune"]
     assert rows["quickstart"]["top1"] == Run.open(tmp_path / "quickstart").read(EvalResult).top1
     text = full.table(full.run(options))
-    assert asked == ["quickstart", "vit-tiny", "vit-base", "vit-tiny", "vit-base"]
-    assert "| `vit-base` | 0 of 100 | not begun |" in text
+    assert asked == ["quickstart", "vit-tiny", "finetune", "vit-tiny", "finetune"]
+    assert "| `vit-tiny` | 0 of 100 | not begun |" in text
+    assert "| `vit-base` | 0 of 100 | does not fit into the memory |" in text
+    assert "no model 'x/y/z'" in rows["finetune"]["problem"]
+    assert "| `finetune` | 0 of 10 | " in text
     assert f"| `quickstart` | 2 of 2 | {rows['quickstart']['top1']:.2%} (" in text
 
 
