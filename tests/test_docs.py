@@ -47,8 +47,29 @@ def test_a_link_to_code_shows_the_code_of_its_line(page):
     assert code_links.wrong(page) == []
 
 
+def without_code(text: str) -> tuple[int, list[str]]:
+    """How many formulas a page has, and those with no link to code between them and the next heading."""
+    text = re.sub(r"^```python\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)  # a comment there is no heading
+    count, bare = 0, []
+    for section in re.split(r"^#+ .*$", text, flags=re.MULTILINE):
+        formulas = list(re.finditer(r"^```math\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+        count += len(formulas)
+        bare += [found[1].strip() for found in formulas if not code_links.LINK.search(section, found.end())]
+    return count, bare
+
+
 def test_every_formula_of_the_learning_path_has_its_code():
-    assert len(code_links.links(ROOT / "docs" / "learn.md")) >= 40
+    page = ROOT / "docs" / "learn.md"
+    count, bare = without_code(page.read_text(encoding="utf-8"))
+    assert bare == []
+    assert count >= 19
+    assert len(code_links.links(page)) >= 40
+
+
+def test_a_formula_without_code_is_found():
+    formula, link, python = "```math\n%s\n```\n", "[`head(x)`](vit.py#L1)\n", "```python\n# a comment\n```\n"
+    page = "# One\n" + link + formula % "a" + "## Two\n" + formula % "b" + formula % "c" + python + link + formula % "d"
+    assert without_code(page) == (4, ["a", "d"])
 
 
 def test_a_link_to_code_that_moved_is_found_and_mended(tmp_path, monkeypatch):
