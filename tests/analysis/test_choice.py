@@ -70,7 +70,7 @@ def test_classes_are_taken_with_their_right_and_wrong_ones(model):
     assert len(found.pool.indices) == 40
     np.testing.assert_array_equal(found.pool.preds, preds[found.pool.indices])
     right = (preds == IMAGES.labels.numpy())[np.isin(IMAGES.labels, [0, 2])].sum()
-    assert f"drawn by a fixed seed from 40 'test' images, of which the model has {right} right" in found.how
+    assert f"drawn by a fixed seed from 40 'test' images, of which the model predicts {right} rightly" in found.how
     again = choice.choose_by_class(network, card, IMAGES, "test", [2, 0], None)
     assert again.indices.tolist() == found.indices.tolist()
     assert len(choice.choose_by_class(network, card, IMAGES, "test", [], 5).indices) == 5
@@ -82,7 +82,7 @@ def test_a_large_split_is_looked_at_in_part(model, monkeypatch):
     monkeypatch.setattr(choice, "POOLED", 2)
     found = choice.choose_by_class(network, card, IMAGES, "test", [], None)
     assert Counter(found.pool.labels.tolist()) == {0: 5, 1: 5, 2: 5}
-    assert "from 15 drawn 'test' images" in found.how
+    assert "from 15 'test' images that were drawn" in found.how
 
 
 def test_indices_are_taken_as_given(model):
@@ -105,3 +105,23 @@ def test_wrong_words_are_told(model):
     ones = IMAGES.select(np.flatnonzero(IMAGES.labels == 1))
     with pytest.raises(PatchlightError, match="no 'test' image is of the class 'class0'"):
         choice.choose_by_class(network, card, ones, "test", [0], None)
+
+
+def test_more_images_than_can_be_shown_are_refused(model):
+    with pytest.raises(UsageError, match="--count asks for 201 images; take 200 at most"):
+        choice.choose_by_class(*model, IMAGES, "test", [], 201)
+    many = make_images(n=300)
+    with pytest.raises(UsageError, match="--index names 250 images; take 200 at most"):
+        choice.choose_by_index(many, "test", range(250))
+
+
+def test_few_images_of_many_classes_are_not_all_classes(model):
+    assert "a spread over 2 of the 3 classes" in choice.choose_by_class(*model, IMAGES, "test", [], 2).how
+    assert "a spread over all classes" in choice.choose_by_class(*model, IMAGES, "test", [], 3).how
+
+
+def test_no_more_is_predicted_than_can_be_looked_at_quickly(model, monkeypatch):
+    monkeypatch.setattr(choice, "POOL", 30)
+    assert len(choice.choose_by_class(*model, IMAGES, "test", [], 3).pool.indices) == 30
+    monkeypatch.setattr(choice, "POOLED", 15)  # a mean map needs so many of a class that is named
+    assert len(choice.choose_by_class(*model, IMAGES, "test", [0, 1, 2], 3).pool.indices) == 45

@@ -22,7 +22,7 @@ def test_a_mean_map_is_the_mean_of_each_images_own_map(monkeypatch):
     model, card = build(small_config(), small_splits())
     model = stirred(model).float()
     anatomy = dissect(model)
-    pool = predicted(model, card, IMAGES, (2, 0))
+    pool = predicted(model, card, IMAGES, (2, 0), 20)
     found = classes.class_maps(anatomy, card, pool, (2, 0), "chefer")
     assert found.counts.tolist() == [9, 9]
     for place, label in enumerate((2, 0)):

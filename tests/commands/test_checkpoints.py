@@ -26,6 +26,11 @@ from patchlight.training.fit import fit
 from patchlight.training.record import describe_run
 from patchlight.training.setup import prepare
 
+SMALL_DATA = [
+    *("--data.image_size=16", "--data.train_per_class=12", "--data.val_per_class=4", "--data.test_per_class=6"),
+    *("--train.batch_size=32", "--train.device=cpu", "--train.precision=fp32", "--eval.gallery=2"),
+    *("--explain.faithfulness=0", "--explain.snapshots_every=0"),
+]
 TRAIN = {"epochs": 3, "checkpoint_every": 1}
 STAGES = [{"train": {"epochs": 1}}, {"train": {"epochs": 2}, "model": {"img_size": 24}}]
 VARIANTS = {
@@ -265,3 +270,39 @@ def test_damage_is_named(plain, tmp_path):
     (path / "model.safetensors").unlink()
     with pytest.raises(PatchlightError, match=r"no .*epoch-002/model\.safetensors"):
         patchlight.evaluate(path)
+
+
+def test_a_run_goes_on_with_the_checkpoint_that_last_was(tmp_path, monkeypatch, capsys):
+    """The other run has gone on meanwhile, and deleted it; a finished run needs it no more."""
+    monkeypatch.chdir(tmp_path)
+    other = fitted(tmp_path / "other", small_config(train={"epochs": 2}))
+    words = [f"--model.name={other}/checkpoints/last", "--model.embed_dim=none", "--model.depth=none"]
+    words = [
+        "train",
+        "quickstart",
+        *SMALL_DATA,
+        *words,
+        "--model.num_heads=none",
+        "--model.global_pool=none",
+        "--train.epochs=1",
+        "--out=child",
+    ]
+    assert main(words) == 0
+    assert "is not finished, and its training may delete epoch-002" in capsys.readouterr().err
+    assert (
+        f"--model.name {other}/checkpoints/epoch-002"
+        in json.loads(Path("child/environment.json").read_text())["command"]
+    )
+    newest = other / "checkpoints" / "epoch-002"
+    newest.rename(other / "checkpoints" / "epoch-005")
+    assert main([*words, "--resume"]) == 0
+    assert "child is finished" in capsys.readouterr().err
+    started = Run.open("child").config()
+    asked = small_config(model={"name": f"{other}/checkpoints/last"})
+    assert pin_checkpoints(asked).model.name.endswith("epoch-005")
+    assert pin_checkpoints(asked, started).model.name.endswith("epoch-002")
+
+
+def test_a_wrong_name_inside_a_run_is_told(plain):
+    with pytest.raises(UsageError, match="modle"):
+        load_backbone(small_config(model={"name": str(plain / "modle")}).model, img_size=16, num_classes=10)

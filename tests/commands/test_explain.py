@@ -163,7 +163,7 @@ def test_the_table_says_that_it_is_for_another_class_than_the_maps(run, target, 
     assert main([*call, "--target", target]) == 0
     assert f"1 image, for the predicted class (not {words}, which the maps are of)" in capsys.readouterr().out
     assert main(call) == 0
-    assert "1 image, for the predicted class\n" in capsys.readouterr().out
+    assert "1 image, for the predicted class, chosen to be looked at" in capsys.readouterr().out
 
 
 def test_the_table_on_test_images(run, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from patchlight.machine import fastest
-from patchlight.machine.process import cache_folder, core_wait_s
+from patchlight.machine.process import cache_folder, core_waits
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def alone_with_a_fresh_cache(tmp_path, monkeypatch):
     """Other tests run at the same time, so the threads of this one wait for cores."""
     monkeypatch.setenv("PATCHLIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fastest, "core_wait_s", lambda: 0.0)
+    monkeypatch.setattr(fastest, "core_waits", dict)
 
 
 def counted(seconds: float = 0.001) -> tuple[list[int], object]:
@@ -58,9 +58,9 @@ def test_a_disturbed_clock_is_not_believed_for_ever():
 
 
 def test_a_timing_without_a_core_is_not_believed(monkeypatch):
-    """Every round takes the same time, but the threads waited for a core during a fifth of it."""
-    waited = iter(0.2 * i for i in range(10))
-    monkeypatch.setattr(fastest, "core_wait_s", lambda: next(waited))
+    """Every round takes the same time, but one of the threads waited for a core all the while."""
+    waits = iter([{"1": 5.0, "2": 7.0}, {"1": 5.0, "2": 7.2}])
+    monkeypatch.setattr(fastest, "core_waits", lambda: next(waits))
     assert not fastest.measure("question", {"a": lambda: time.sleep(0.001)}, CPU).steady
     assert not cache_folder().exists()
 
@@ -73,10 +73,10 @@ def test_waits_for_a_core_are_counted():
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.2)  # until it runs
-        before, began = core_wait_s(), time.monotonic()
+        before, began = max(core_waits().values()), time.monotonic()
         while time.monotonic() < began + 0.4:
             pass
-        assert core_wait_s() - before > 0.05
+        assert max(core_waits().values()) - before > 0.05
     finally:
         other.kill()
         other.wait()

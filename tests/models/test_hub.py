@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import shutil
 
 import pytest
@@ -161,7 +162,7 @@ def test_another_size_and_patch(folders, kind):
     assert found.note.startswith(
         "positions resampled from 8x8 to 6x6 patches, patch kernels from 4 to 8 pixels a side; "
     )
-    assert "made for 32 pixels a side; of 48 an image costs" in found.note
+    assert re.search(r"made for 32 pixels a side; of 48 an image costs [\d.]+ MFLOPs$", found.note)  # of another patch
     assert found.model.eval()(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
     state = found.model.state_dict()
     position, kernel = (

@@ -96,6 +96,7 @@ def test_a_folder_without_a_processor(kind, interpolation, tmp_path):
     ("settings", "said"),
     [
         ({}, "does not name an interpolation: bilinear, its processor's default"),
+        ({"resample": None}, "does not name an interpolation: bilinear, its processor's default"),
         ({"resample": 1}, "resized by 'lanczos', which is not done here: bicubic is taken"),
         ({"resample": 0}, "resized by 'nearest', which is not done here: bilinear is taken"),
         (
@@ -111,10 +112,23 @@ def test_what_is_done_otherwise_is_said(settings, said, tmp_path):
     assert said in load_backbone(ModelConfig(name=str(folder)), img_size=32, num_classes=3).note
 
 
-def test_a_processor_that_cannot_be_followed_is_refused(tmp_path):
-    folder = hugging_face(tmp_path / "vit", offset=True)
-    with pytest.raises(PatchlightError, match=r"moves pixels to -1\.\.1"):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"offset": True}, r"moves pixels to -1\.\.1"),
+        ({"rescale_offset": True, "rescale_factor": 1 / 127.5}, r"moves pixels to -1\.\.1"),  # EfficientNet's word
+        ({"resample": 9}, "interpolation '9' that is not known"),
+        ({"resample": "best"}, "interpolation 'best' that is not known"),
+    ],
+    ids=str,
+)
+def test_a_processor_that_cannot_be_followed_is_refused(settings, said, tmp_path):
+    folder = hugging_face(tmp_path / "vit", **settings)
+    with pytest.raises(PatchlightError, match=said):
         load_backbone(ModelConfig(name=str(folder)), img_size=32, num_classes=3)
+
+
+def test_an_interpolation_that_is_none():
     with pytest.raises(PatchlightError, match="interpolation 'sinc' that is not known"):
         nearest_interpolation("sinc")
 

@@ -132,7 +132,8 @@ def test_the_subsets_test_stands_beside_the_full_one(run, page, tmp_path, no_sli
         "200 images)",
         "Beside the 400 test images stand the 200 test images that were cut off the training set",
         "Most frequent mistakes on all test images",
-        f"From the subset's own test images, {100 * subset['top1']:.1f} % of which it knows",
+        f"From the subset's own test images, {100 * subset['top1']:.1f} % of which it knows: first its most confident "
+        "mistakes, then right answers, class by class in turn.",
     ):
         assert words in page.text, words
     assert [alt for alt in page.alts if alt.startswith("Confusion matrix of")] == [
@@ -154,6 +155,16 @@ def test_the_subsets_test_stands_beside_the_full_one(run, page, tmp_path, no_sli
     assert "Answers on the subset's own test images" not in before.text
     assert "Most frequent mistakes on all" not in before.text
     assert not (old / "figures" / "confusion_subset.png").exists()
+
+
+def test_of_the_subsets_answers_only_those_are_told_that_are_there(tmp_path, no_slides):
+    run = add_subset(make_run(tmp_path / "run", epochs=1))
+    with np.load(run / "subset_samples.npz") as file:
+        arrays = dict(file)
+    for kind, told in (("right", "right answers, class by class in turn"), ("wrong", "its most confident mistakes")):
+        kept = {name: values[arrays["kind"] == kind] for name, values in arrays.items()}
+        np.savez_compressed(run / "subset_samples.npz", **kept)
+        assert f"of which it knows: {told}." in report(run).text
 
 
 def test_the_first_batch_is_told_and_shown(page, tmp_path, no_slides):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from small import small_config
 
+from patchlight.config import config_from_dict, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.runs import Run, config_differences
 
@@ -70,3 +71,17 @@ def test_differences_leave_out_descriptions():
     a = small_config(about={"title": "a"})
     b = small_config(about={"title": "b"}, optim={"lr": 0.5}, data={"mean": [0.5, 0.5, 0.5]})
     assert config_differences(a, b) == {"optim.lr": (3e-3, 0.5), "data.mean": (None, [0.5, 0.5, 0.5])}
+
+
+def test_restarts_of_an_older_run_are_as_they_were(tmp_path):
+    """Before `restart_warmup` the warm-up was in the first cycle alone; going on with another schedule is refused."""
+    config = config_from_dict({"schedule": {"name": "cosine_restarts", "cycles": 2, "warmup_epochs": 1.0}})
+    run = Run.create(tmp_path / "run", config)
+    assert run.config().schedule.restart_warmup
+    path = run.path / "config.toml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if "restart_warmup" not in line))
+    assert not run.config().schedule.restart_warmup
+    with pytest.raises(UsageError, match=r"was started with schedule\.restart_warmup = False, not True"):
+        run.check_free(config, resume=True)
+    run.check_free(load_recipe(config, {"schedule.restart_warmup": False}), resume=True)

@@ -81,6 +81,8 @@ def test_the_subsets_own_test_is_of_the_same_classes():
     other = {**METRICS, "per_class": {"a": 0.5, "c": 1.0}}
     with pytest.raises(RecordError, match="subset_test must be of the classes of the test images"):
         EvalResult.from_json({**RESULT, "subset_test": other})
+    with pytest.raises(RecordError, match=r"subset_test\.confusion is missing"):  # and not taken for older four numbers
+        EvalResult.from_json({**RESULT, "subset_test": {k: v for k, v in METRICS.items() if k != "confusion"}})
     wrong = {**METRICS, "ece": "small"}
     with pytest.raises(RecordError, match=r"subset_test\.ece must be a number, not 'small'"):
         EvalResult.from_json({**RESULT, "subset_test": wrong})

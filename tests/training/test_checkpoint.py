@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,6 +86,16 @@ def test_pruning_keeps_the_last_and_the_asked_for(tmp_path):
     paths = [write(tmp_path, at(n), model, optimizers) for n in (10, 20, 30, 35)]
     prune_checkpoints(tmp_path, paths[-1], {20})
     assert list_checkpoints(tmp_path) == [paths[1], paths[3]]
+
+
+def test_a_stop_at_the_start_of_a_stage_is_not_kept_for_good(tmp_path):
+    """It has as many steps as the end of the stage before, which is one of those that stay."""
+    model, optimizers = fresh("adamw")
+    stopped = replace(at(20).next_stage(), total_steps=10)
+    paths = [write(tmp_path, state, model, optimizers) for state in (at(20), stopped, at(30))]
+    assert [path.name for path in paths] == ["epoch-002", "epoch-002-step-00000020", "epoch-003"]
+    prune_checkpoints(tmp_path, paths[-1], {20})
+    assert list_checkpoints(tmp_path) == [paths[0], paths[2]]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])

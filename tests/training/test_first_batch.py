@@ -126,6 +126,8 @@ def test_what_is_odd_is_said():
     flat = images.images.clone()
     flat[::2] = 77
     assert "images of the first batch are of one flat colour" in warned(replace(images, images=flat))
+    flat[::2] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    assert "images of the first batch are of one flat colour" in warned(replace(images, images=flat))
     assert warned(images) == ""
 
 

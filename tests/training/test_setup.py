@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -128,3 +129,16 @@ def test_a_warmup_that_is_too_long_is_said(tmp_path, capsys, cycles, length):
     schedule = {"name": "cosine_restarts", "cycles": cycles, "warmup_steps": 8 // cycles}
     run_fit(tmp_path, schedule=schedule, train={"epochs": 2, "batch_size": 12})
     assert f"the warm-up of {8 // cycles} steps is not over after {length}" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_keeps_the_interpolation_that_it_began_with(tmp_path):
+    """A record without one is of a version that resized by bicubic alone, whatever the weights say."""
+    _, run = run_fit(tmp_path)
+    card = json.loads((run.path / "model" / "config.json").read_text())
+    (run.path / "model" / "config.json").write_text(json.dumps({**card, "interpolation": "bilinear"}))
+    config = replace(small_config(), model=ModelConfig(name=str(run.path), img_size=24))
+    assert prepare(config, small_splits()).card.interpolation == "bilinear"
+    record = describe_run(prepare(config, small_splits()), "patchlight train x")
+    assert prepare(config, small_splits(), record).card.interpolation == "bilinear"
+    before = replace(record, model=replace(record.model, interpolation=None))
+    assert prepare(config, small_splits(), before).card.interpolation == "bicubic"

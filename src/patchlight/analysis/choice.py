@@ -22,8 +22,9 @@ from patchlight.runs import Samples
 
 COUNT = 12  # images, where nobody says how many
 EACH = 4  # of each class, where classes are named and nobody says how many
+MOST = 200  # images that fit side by side into pictures and memory
 POOL = 2000  # images that are predicted to choose from, of all classes together
-POOLED = 100  # of each class at least, as far as there are so many
+POOLED = 100  # of each class that is named, at least, as far as there are so many: a mean map is made of them
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,18 @@ def class_index(name: str, names: Sequence[str]) -> int:
     raise UsageError(f"no class '{name}'; {did_you_mean(name, names)}")
 
 
+def check_count(words: str, count: int) -> None:
+    """Raises UsageError where more images are asked for than are shown at once."""
+    if count > MOST:
+        raise UsageError(f"{words} {count:,} images; take {MOST} at most, and more in further calls with another --out")
+
+
 def choose_by_index(images: ImageSet, split: str, indices: Sequence[int]) -> Chosen:
     """The images with these indices, as they are given. Raises UsageError for one that the split does not have."""
     places = list(dict.fromkeys(int(index) for index in indices))
     if wrong := [index for index in places if not 0 <= index < len(images)]:
         raise UsageError(f"the '{split}' images have the indices 0 to {len(images) - 1}, so there is no {wrong[0]}")
+    check_count("--index names", len(places))
     return taken_from(images, split, np.array(places), f"the '{split}' images with the indices that were given")
 
 
@@ -98,32 +106,37 @@ def choose_by_class(
 ) -> Chosen:
     """A `spread` over `classes`, or over all where there are none, of as many images as can be looked at quickly.
 
-    Raises UsageError where `count` is less than the classes, PatchlightError for a class that has no images there.
+    Raises UsageError where `count` is less than the classes or more than MOST, PatchlightError for a class that has no
+    images there.
     """
     wanted = list(dict.fromkeys(classes))
+    check_count("--count asks for", count or 0)
     if count is not None and count < len(wanted):
         raise UsageError(f"--count {count} is less than the {len(wanted)} classes; take one image of each at least")
     counts = images.class_counts().tolist()
     if empty := [card.class_names[label] for label in wanted if not counts[label]]:
         raise PatchlightError(f"no '{split}' image is of the class '{empty[0]}'; choose another class or --split")
-    pool = predicted(model, card, images, wanted or range(len(counts)))
+    there = [label for label, images_of in enumerate(counts) if images_of]
+    each = max(POOLED, POOL // len(wanted)) if wanted else -(-POOL // len(there))
+    pool = predicted(model, card, images, wanted or there, each)
     most = max(COUNT, EACH * len(wanted)) if count is None else count
     places = spread(pool.labels, pool.preds, most)
-    named = ", ".join(f"'{card.class_names[label]}'" for label in wanted) or "all classes"
+    shown = len(set(pool.labels[places].tolist()))
+    every = "all classes" if shown == len(there) else f"{shown} of the {len(there)} classes"
+    named = ", ".join(f"'{card.class_names[label]}'" for label in wanted) or every
     whole = len(pool.indices) == sum(counts[label] for label in wanted or range(len(counts)))
     right = int((pool.labels == pool.preds).sum())
     how = (
         f"a spread over {named} and over right and wrong answers, drawn by a fixed seed from {len(pool.indices):,} "
-        f"{'' if whole else 'drawn '}'{split}' images, of which the model has {right:,} right"
+        f"'{split}' images{'' if whole else ' that were drawn'}, of which the model predicts {right:,} rightly"
     )
     return replace(taken_from(images, split, pool.indices[places], how), pool=pool, classes=tuple(wanted))
 
 
-def predicted(model: nn.Module, card: ModelCard, images: ImageSet, classes: Sequence[int]) -> Pool:
-    """Images of the classes in a drawn order, so many of each that POOL are predicted in all, POOLED at least."""
+def predicted(model: nn.Module, card: ModelCard, images: ImageSet, classes: Sequence[int], each: int) -> Pool:
+    """Up to `each` images of each of the classes, in a drawn order, with the model's answers."""
     order = torch.randperm(len(images), generator=seeded_generator(0, "samples", 2))
     labels = images.labels[order]
-    each = max(POOLED, POOL // len(classes))
     rows = torch.cat([torch.nonzero(labels == label).flatten()[:each] for label in classes]).sort().values
     indices = order[rows]
     logits = predict_logits(model, card, images.select(indices), label="predicting")

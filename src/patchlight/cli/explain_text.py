@@ -35,7 +35,7 @@ LEGEND = (
 )
 
 
-def faithfulness_table(result: Faithfulness, instead: str = "") -> str:
+def faithfulness_table(result: Faithfulness, instead: str = "", *, chosen: bool = False) -> str:
     """A method in each row, the controls last; `instead` is the class whose maps stand beside the table, if another."""
     measures = [key for key in SHOWN_MEASURES if key in result.measures]
     rows = [
@@ -51,6 +51,8 @@ def faithfulness_table(result: Faithfulness, instead: str = "") -> str:
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
     images = f"{result.n:,} image{'' if result.n == 1 else 's'}"
     predicted = f"{images}, for the predicted class{f' (not {instead})' if instead else ''}"
+    if chosen:
+        predicted += ", chosen to be looked at: explain --faithfulness measures the methods on images drawn at random"
     return f"{predicted}\n\n{table(rows, header)}\n\n{legend}"
 
 
@@ -74,7 +76,7 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
     ]
     images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
     counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
-    chosen = "\n".join(textwrap.wrap(f"{len(rows)} images{counts}: {result.chosen}", 120))
+    chosen = "\n".join(textwrap.wrap(f"{len(rows)} image{'' if len(rows) == 1 else 's'}{counts}: {result.chosen}", 120))
     files = [
         *result.figures.items(),
         ("arrays", result.arrays),
@@ -85,7 +87,10 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
     )
     blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
     blocks += [f"tokens before the first layer: {result.positions}"]
-    blocks += [faithfulness_table(result.faithfulness, instead), table(files, left=2)]
+    blocks += [
+        faithfulness_table(result.faithfulness, instead, chosen=result.split is not None),
+        table(files, left=2),
+    ]
     return "\n\n".join(blocks)
 
 
@@ -94,8 +99,8 @@ def classes_text(result: RunExplanation) -> str:
     rows = [(c.name, f"{c.n}", f"{c.right}", f"{c.centre:+.2f}", f"{c.random:+.2f}") for c in result.classes]
     about = (
         f"mean maps by {result.class_method}, each of the class's own images, right and wrong. like centre and random: "
-        "rank correlation with these controls, which do not see the image; near 1 with centre, a mean map says that "
-        "evidence lies in the middle and nothing about the class"
+        "rank correlation with these controls, which do not see the image (1: the same order of patches). Near 1 with "
+        "centre, a mean map says that evidence lies in the middle and nothing about the class"
     )
     header = ("class", "images", "right", "like centre", "like random")
     return table(rows, header) + "\n\n" + "\n".join(textwrap.wrap(about, 120))

@@ -80,9 +80,9 @@ DEVICE = option(
 
 SPLITS = ["train", "val", "test", "subset_test"]
 SUBSET = "subset_test are those of data.subset_test_per_class"
-OF_CLASS = "images of this class, by its name or index, and their mean map; again for more classes, or all"
+OF_CLASS = "images of this class, by name or index, and their mean map; repeat it for more, all takes every class"
 AT_INDEX = "the images with these indices in the split, counted from 0"
-HOW_MANY = "how many images of the run (default: 12, or 4 of each --class where that is more; with --faithfulness 500)"
+HOW_MANY = "how many images of the run, 200 at most (default: 12, or 4 of each --class; with --faithfulness 500)"
 OF_A_SPLIT = (  # which images of a run are explained
     option("--class", dest="classes", action="append", metavar="CLASS", help=OF_CLASS),
     option("--index", dest="indices", action="extend", nargs="+", type=int, metavar="N", help=AT_INDEX),

@@ -61,7 +61,7 @@ def predict(
     place = run.path if isinstance(run, Run) else run
     if (checkpoint := find_checkpoint(place)) is not None:
         say(checkpoint.line)
-    model, card = load_classifier(place, on)
+    model, card = load_classifier(checkpoint.path if checkpoint else place, on)
     precision = evaluation.choose_speed(model, precision, PREDICT_BATCH)
     predictions = []
     for start in range(0, len(images), PREDICT_BATCH):

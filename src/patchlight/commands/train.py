@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model, load_model, pin_checkpoints, with_own_interpolation
+from patchlight.models import MODELS, check_model, load_model, pin_checkpoints, with_own_interpolation
 from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
@@ -26,6 +26,7 @@ from patchlight.runs import (
     SubsetSamples,
     kept_epoch,
 )
+from patchlight.runs.checkpoints import find_checkpoint
 from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
@@ -49,23 +50,26 @@ def train(
     PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted after a signal, when a
     checkpoint has been saved.
     """
-    config = pin_checkpoints(load_recipe(recipe, settings))
+    config = load_recipe(recipe, settings)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     run = Run(Path(out) if out else Path("runs") / config.about.name)
     # What cannot work is found before data are loaded, as far as it can be.
+    started = run.config() if resume and run.is_run else None
+    config = pin_checkpoints(config, started)
     run.check_free(config, resume=resume, overwrite=overwrite)
-    if overwrite:
-        check_not_needed(run.path, config)
-    check_model(config.model)
-    check_recipe(config)
     if resume and run.finished:
         say(f"{run.path} is finished; its report is built again")
         report(run.path)
         return run
+    if overwrite:
+        check_not_needed(run.path, config)
+    check_model(config.model)
+    check_recipe(config)
+    for line in not_to_stay(config):
+        say(line)
 
-    started = run.config() if resume else with_own_interpolation(config)
-    config = dataclasses.replace(config, data=started.data)
+    config = dataclasses.replace(config, data=(started or with_own_interpolation(config)).data)
     tune_process(resolve_device(config.train.device))
     with cpu_threads(config.train.threads):
         data = load_splits(config.data, config.model.img_size)
@@ -73,7 +77,7 @@ def train(
             say(note)
         before = run.find(Environment) if resume else None
         setup = prepare(config, data, before)
-        environment = describe_run(setup, command_line(recipe, settings or {}, out), before)
+        environment = describe_run(setup, command_line(recipe, settings or {}, config, out), before)
         batch, shown = first_batch(data.train, setup.stages[0].config, setup.stages[0].card)
         if batch.errors:
             raise PatchlightError(batch.errors[0])
@@ -92,10 +96,26 @@ def train(
     return run
 
 
-def command_line(recipe: str | Config, settings: Mapping[str, Any], out: str | Path | None) -> str:
-    """What to type to get this run again, whatever --resume or --overwrite it took this time."""
+def not_to_stay(config: Config) -> Iterator[str]:
+    """A line for each checkpoint of another run that is still in training, which may delete it."""
+    for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
+        checkpoint = find_checkpoint(name) if name and name not in MODELS else None
+        if checkpoint is not None and not checkpoint.run.finished:
+            yield (
+                f"{field}: {checkpoint.run.path} is not finished, and its training may delete {checkpoint.path.name}, "
+                "which this run needs where it is resumed; copy the folder to be sure"
+            )
+
+
+def command_line(recipe: str | Config, settings: Mapping[str, Any], config: Config, out: str | Path | None) -> str:
+    """What to type to get this run again, whatever --resume or --overwrite it took this time.
+
+    Where a setting is the word `last`, it has the checkpoint of `config` that it stood for.
+    """
     words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
-    for key, value in settings.items():
+    names = {"model.name": config.model.name, "train.teacher": config.train.teacher}
+    pinned = {key: name for key, name in names.items() if name and key in settings}
+    for key, value in {**settings, **pinned}.items():
         words += [f"--{key}", str(value)]
     return shlex.join([*words, "--out", str(out)] if out else words)
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from patchlight.machine.compat import has_bf16_instructions
 from patchlight.machine.device import DTYPES, autocast, synchronize
 from patchlight.machine.hardware import hardware_name
-from patchlight.machine.process import cache_folder, core_wait_s
+from patchlight.machine.process import cache_folder, core_waits
 
 ROUNDS, WARM_ROUNDS = 9, 2
 # Other processes have disturbed the timing where the median round takes so many times as long as the shortest, or where
-# our threads waited for a core for so large a part of the time; alone on a machine they wait for a hundredth.
+# a thread waited for a core for so large a part of the time; alone on a machine it waits for a hundredth.
 MOST_SPREAD, MOST_WAIT = 1.5, 0.1
 LEAST_GAIN = 1.1  # bf16 is chosen where it is at least so many times as fast as fp32
 
@@ -134,7 +134,7 @@ def measure(question: str, ways: Mapping[str, Callable[[], object]], device: tor
     if before is not None and list(before) == list(ways):
         return Choice(before)
     times: dict[str, list[float]] = {way: [] for way in ways}
-    began, waited = time.perf_counter(), core_wait_s()
+    began, before_s = time.perf_counter(), core_waits()
     with torch.random.fork_rng():
         for _ in range(WARM_ROUNDS + ROUNDS):
             for way, run in ways.items():
@@ -142,7 +142,8 @@ def measure(question: str, ways: Mapping[str, Callable[[], object]], device: tor
                 run()
                 synchronize(device)
                 times[way].append(time.perf_counter() - start)
-    kept_waiting = core_wait_s() - waited > MOST_WAIT * (time.perf_counter() - began)
+    took_s = time.perf_counter() - began
+    kept_waiting = any(wait - before_s.get(thread, 0.0) > MOST_WAIT * took_s for thread, wait in core_waits().items())
     shortest = {way: min(seconds[WARM_ROUNDS:]) for way, seconds in times.items()}
     uneven = any(statistics.median(times[way][WARM_ROUNDS:]) > MOST_SPREAD * least for way, least in shortest.items())
     if kept_waiting or uneven:

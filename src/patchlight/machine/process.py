@@ -102,15 +102,17 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
-def core_wait_s() -> float:
-    """Seconds that the threads of this process were ready to run so far and had no core, added up; 0 where that is not
-    known, as it is on Linux alone. Where it grows by much, other processes use the cores, too.
+def core_waits() -> dict[str, float]:
+    """Seconds that each thread of this process was ready to run so far and had no core; on Linux alone, else empty.
+
+    Where they grow by much, other processes use the cores, too.
     """
-    waited_ns = 0
+    waits = {}
     for path in Path("/proc/self/task").glob("*/schedstat"):
         with contextlib.suppress(OSError, LookupError, ValueError):  # a thread that has just ended
-            waited_ns += int(path.read_text().split()[1])  # after its own time: Documentation/scheduler/sched-stats.rst
-    return waited_ns / 1e9
+            # The second number, after the thread's own time: Linux, Documentation/scheduler/sched-stats.rst.
+            waits[path.parent.name] = int(path.read_text().split()[1]) / 1e9
+    return waits
 
 
 def forget_peak_memory() -> None:

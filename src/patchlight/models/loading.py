@@ -16,7 +16,16 @@ from patchlight.models.adapt import adapt_weights
 from patchlight.models.backbone import Backbone, no_revision
 from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
-from patchlight.models.reference import HuggingFaceModel, NewModel, Reference, SavedModel, TimmModel, pinned, understand
+from patchlight.models.reference import (
+    HuggingFaceModel,
+    NewModel,
+    Reference,
+    SavedModel,
+    TimmModel,
+    is_same_or_last,
+    pinned,
+    understand,
+)
 from patchlight.models.saved import card_of, load_model
 from patchlight.models.summary import count
 from patchlight.runs import Weights
@@ -50,37 +59,51 @@ def load_backbone(
     if config.grad_checkpointing:
         structure_of(backbone.model).checkpoint_gradients()
     if backbone.made_for and backbone.made_for != img_size:
-        note = "; ".join(filter(None, (backbone.note, _size_note(backbone, backbone.made_for))))
+        size_note = _size_note(backbone, backbone.made_for, other_patch=config.patch_size is not None)
+        note = "; ".join(filter(None, (backbone.note, size_note)))
         backbone = dataclasses.replace(backbone, note=note)
     return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
 
 
-def _size_note(backbone: Backbone, made_for: int) -> str:
-    """What images of another size than that of the weights cost, in a line. Nothing is computed but shapes."""
+def _size_note(backbone: Backbone, made_for: int, *, other_patch: bool) -> str:
+    """What images of another size than that of the weights cost, in a line. Nothing is computed but shapes.
+
+    It is compared with the weights' own size where the patch is the weights' own, too.
+    """
     spec = backbone.spec
+    ours = count(copy.deepcopy(backbone.model).to("meta"), spec.img_size).flops_per_image
+    line = f"made for {made_for} pixels a side; of {spec.img_size} an image costs {_flops(ours)}"
+    if other_patch:
+        return line
     native = FAMILIES[spec.family].reshape(spec, made_for, spec.num_classes)
     with torch.random.fork_rng():
         theirs = count(build_model(native).to("meta"), made_for).flops_per_image
-    ours = count(copy.deepcopy(backbone.model).to("meta"), spec.img_size).flops_per_image
     times = f"{max(theirs, ours) / min(theirs, ours):.3g} times {'less' if ours < theirs else 'more'}"
-    return (
-        f"made for {made_for} pixels a side; of {spec.img_size} an image costs {_flops(ours)}, {times} than of "
-        f"{made_for} ({_flops(theirs)})"
-    )
+    return f"{line}, {times} than of {made_for} ({_flops(theirs)})"
 
 
 def _flops(count: int) -> str:
     return f"{count / 1e9:.3g} GFLOPs" if count >= 1e9 else f"{count / 1e6:.3g} MFLOPs"
 
 
-def pin_checkpoints(config: Config) -> Config:
+def pin_checkpoints(config: Config, started: Config | None = None) -> Config:
     """The recipe with the newest checkpoint of now where its model or its teacher is a run's `checkpoints/last`.
 
-    Raises UsageError where a run has no such checkpoint.
+    A run that goes on keeps those that it `started` with, which may be gone by now. Raises UsageError where a run has
+    no such checkpoint.
     """
-    model = dataclasses.replace(config.model, name=pinned(config.model.name))
-    teacher = config.train.teacher and pinned(config.train.teacher)
-    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, teacher=teacher))
+
+    def pin(name: str, before: str | None) -> str:
+        return before if before is not None and is_same_or_last(name, before) else pinned(name)
+
+    model, teacher = (None, None) if started is None else (started.model.name, started.train.teacher)
+    name = pin(config.model.name, model)
+    teacher = config.train.teacher and pin(config.train.teacher, teacher)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=name),
+        train=dataclasses.replace(config.train, teacher=teacher),
+    )
 
 
 def with_own_interpolation(config: Config) -> Config:

@@ -21,7 +21,7 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models.card import FORMAT
 from patchlight.models.registry import MODELS
-from patchlight.runs.checkpoints import FOLDER, find_checkpoint
+from patchlight.runs.checkpoints import FOLDER, LAST, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,11 @@ def pinned(name: str) -> str:
     return name if checkpoint is None else str(checkpoint.path)
 
 
+def is_same_or_last(name: str, before: str) -> bool:
+    """Whether `name` is the word `last` for a run of which `before` names a checkpoint, or simply the same."""
+    return name == before or (Path(name).name == LAST and Path(name).parent == Path(before).parent)
+
+
 def folder_of(name: str) -> Path | None:
     """The folder that a model's name refers to, if it is one."""
     place = Path(name.removeprefix("local-dir:"))
@@ -160,7 +165,11 @@ def _check_beside(name: str) -> None:
     path = Path(name)
     if path.exists() or not path.parent.is_dir() or path.parent == Path():
         return
-    beside = [str(path.parent / folder.name) for folder in path.parent.iterdir() if saved_model(folder)]
+    beside = [
+        str(path.parent / folder.name)
+        for folder in path.parent.iterdir()
+        if folder.name != FOLDER and saved_model(folder)
+    ]
     if beside:
         raise UsageError(f"there is no run or model at {name}; {did_you_mean(name, beside)}")
 

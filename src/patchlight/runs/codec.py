@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON and back: checked by their annotations, nothing lost that this version does not know.
 
 A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, and other records. Of
-`New | Old`, two records, the first is meant whose fields are all in the file.
+`New | Old`, two records, the new one is meant where the file has a field that the old one does not have.
 `field(metadata={"key": "train/loss"})` names the key in the file, `{"brief": True}` leaves a None out of it, and
 `{"read": function}` turns an older form of a value into today's before it is checked.
 """
@@ -96,10 +96,13 @@ def checked(value: object, hint: Any, name: str) -> Any:
 
 
 def _fitting(kinds: list[Any], value: object) -> Any:
-    """Of several records the first whose fields that have no default are all in `value`; the last where none is so."""
-    for kind in kinds[:-1]:
-        needed = {_key(f) for f in dataclasses.fields(kind) if _is_needed(f)}
-        if isinstance(value, Mapping) and needed <= value.keys():
+    """Of several records, newest first, the first of which `value` has a field that later ones do not have; else the
+    last. So a newer one that lacks a field is an error, and not taken for an older one.
+    """
+    for place, kind in enumerate(kinds[:-1]):
+        older = {_key(f) for other in kinds[place + 1 :] for f in dataclasses.fields(other)}
+        own = {_key(f) for f in dataclasses.fields(kind)} - older
+        if isinstance(value, Mapping) and own & value.keys():
             return kind
     return kinds[-1]
 

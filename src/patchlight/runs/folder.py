@@ -86,7 +86,7 @@ class Run:
         """Raises what `create` raises, and touches nothing."""
         path = self.path
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if not self._is_run():
+            if not self.is_run:
                 raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
             if resume:
                 self._check_same(config)
@@ -95,7 +95,8 @@ class Run:
         elif resume:
             raise UsageError(f"there is no run at {path} to resume; leave out --resume to start it")
 
-    def _is_run(self) -> bool:
+    @property
+    def is_run(self) -> bool:
         """Its config.toml is one of ours, not any other tool's."""
         try:
             self.config()
@@ -133,7 +134,12 @@ class Run:
             raise UsageError(f"{self.path} was started with {key} = {old}, not {new}; resume it with the same settings")
 
     def config(self) -> Config:
-        return load_recipe(str(self.path / "config.toml"))
+        """The recipe of the run. Raises PatchlightError where it cannot be read."""
+        path = self.path / "config.toml"
+        config = load_recipe(str(path))
+        if config.schedule.name == "cosine_restarts" and "restart_warmup" not in path.read_text(encoding="utf-8"):
+            return load_recipe(config, {"schedule.restart_warmup": False})  # as it was before there was this setting
+        return config
 
     @property
     def finished(self) -> bool:

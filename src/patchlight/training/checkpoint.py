@@ -44,7 +44,7 @@ def save(run: Run, stage: Stage, state: TrainState) -> None:
         state.scaler = from_json(LossScale, stage.scaler.state_dict())
     folder = run.path / FOLDER
     path = save_checkpoint(folder, state, stage.model, stage.average, stage.optimizers, stage.kept_model, stage.card)
-    prune_checkpoints(folder, path, {*state.kept_steps, state.best_step})
+    prune_checkpoints(folder, path, {*state.kept_steps, state.best_step} - {0})
 
 
 def restore(path: Path, stage: Stage) -> TrainState:
@@ -68,8 +68,7 @@ def save_checkpoint(
 
     `kept` is what it means as a model, with its `card`: `model` itself or what validation measures in its place.
     """
-    at_end = state.step == 0 and state.epoch > 0
-    final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=at_end)
+    final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=state.at_end)
     part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -147,12 +146,15 @@ def _steps_in_name(path: Path) -> int | None:
 
 
 def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:
-    """Delete all but `keep` and those after as many steps as one of `steps_to_keep`; one that cannot be read stays."""
+    """Delete all but `keep` and those of an epoch's end after as many steps as one of `steps_to_keep`; one that cannot
+    be read stays.
+    """
     for path in list_checkpoints(folder):
         if path == keep:
             continue
         with contextlib.suppress(PatchlightError):
-            if read_state(path).steps_done not in steps_to_keep:
+            state = read_state(path)
+            if not state.at_end or state.steps_done not in steps_to_keep:
                 _hide(path)
     _sweep(folder)
 

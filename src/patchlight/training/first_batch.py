@@ -63,8 +63,8 @@ def describe(
 ) -> BatchFacts:
     """The numbers of a batch: inputs (B, C, H, W), shares of each class (B, K), and which images are `mixed` (B,)."""
     finite = inputs.isfinite()
-    channels = [inputs[:, c][finite[:, c]].double() for c in range(inputs.shape[1])]
-    values = torch.cat(channels)
+    channels = [moments(inputs[:, c][finite[:, c]]) for c in range(inputs.shape[1])]
+    known = [channel for channel in channels if channel is not None]
     own = shares.gather(1, batch.targets[:, None]).squeeze(1)
     own = own[mixed & (own < 1 - 1e-4)]  # of an image that is mixed with one of its class, the label does not tell
     sums = shares.double().sum(dim=1)
@@ -75,16 +75,25 @@ def describe(
         pixels=(int(batch.images.min()), int(batch.images.max())),
         channel_mean=card.mean,
         channel_std=card.std,
-        min=float(values.min()) if len(values) else None,
-        max=float(values.max()) if len(values) else None,
-        mean=tuple(float(channel.mean()) if len(channel) else None for channel in channels),
-        std=tuple(float(channel.std(correction=0)) if len(channel) else None for channel in channels),
+        min=min((channel[0] for channel in known), default=None),
+        max=max((channel[1] for channel in known), default=None),
+        mean=tuple(channel and channel[2] for channel in channels),
+        std=tuple(channel and channel[3] for channel in channels),
         not_finite=int((~finite).sum()),
         per_class=dict(zip(class_names, counts, strict=True)),
         mixed=int(mixed.sum()),
         lam=(float(own.min()), float(own.mean()), float(own.max())) if len(own) else None,
         target_sums=(float(sums.min()), float(sums.max())),
     )
+
+
+def moments(values: Tensor) -> tuple[float, float, float, float] | None:
+    """Least, greatest, mean and deviation of values (n,); None where there are none."""
+    if not len(values):
+        return None
+    precise = values.double()
+    low, high = precise.aminmax()
+    return float(low), float(high), float(precise.mean()), float(precise.std(correction=0))
 
 
 def what_is_wrong(facts: BatchFacts) -> Iterator[str]:
@@ -105,7 +114,8 @@ def odd_things(facts: BatchFacts, batch: Batch, *, is_given: bool) -> Iterator[s
     images, there = len(batch.images), [name for name, count in facts.per_class.items() if count]
     if len(there) == 1 and len(facts.per_class) > 1 and images >= FEW:
         yield f"all {images} images of the first batch are of one class, {there[0]}"
-    flat = int((batch.images.flatten(1).amax(dim=1) == batch.images.flatten(1).amin(dim=1)).sum())
+    pixels = batch.images.flatten(2)
+    flat = int((pixels.amax(dim=2) == pixels.amin(dim=2)).all(dim=1).sum())
     if flat:
         yield (
             f"{flat} of the {images} images of the first batch are of one flat colour after augmentation; look at the "

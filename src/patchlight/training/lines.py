@@ -34,7 +34,7 @@ def left_out_line(images: int, batch_size: int) -> str | None:
 
 
 def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace | None) -> Iterator[str]:
-    """What a stage trains and for how long; with `pace` what the budget holds; a warm-up that is too long."""
+    """What a stage trains and for how long; with `pace` what the budget holds; mixing; a warm-up that is too long."""
     train, schedule, per_epoch = stage.config.train, stage.config.schedule, stage.steps_per_epoch
     epochs = expected_steps / per_epoch
     if stage.count > 1 or train.trainable != "all":
@@ -56,7 +56,7 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
     augment = stage.config.augment
-    if mixes(augment):
+    if mixes(augment) and augment.mix_prob and augment.strong_until:
         yield (
             "training images are mixed, and acc counts of each the share that the predicted class has in its label; it "
             "may well be below val acc"

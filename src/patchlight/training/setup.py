@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import Config, DataConfig
+from patchlight.config.sections import Interpolation
 from patchlight.data.batches import steps_per_epoch
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.data.splits import Splits
@@ -58,7 +59,7 @@ def prepare(config: Config, data: Splits, before: Environment | None = None) -> 
     if before is not None:
         config = choices_of(before, config, device)
     precision = resolve_precision(config.train.precision, device)
-    model, card = build(config, data)
+    model, card = build(config, data, resize=None if before is None else resized_by(before))
     model.to(device)
     fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
     config = with_choices(config, precision, fused)
@@ -79,6 +80,11 @@ def choices_of(before: Environment, config: Config, device: torch.device) -> Con
         return config
     fused = config.model.fused_attn if before.fused_attn is None else before.fused_attn
     return with_choices(config, before.precision, fused)
+
+
+def resized_by(before: Environment) -> Interpolation:
+    """By which a run that goes on resizes images on the device; a record without a word is of when it was bicubic."""
+    return "bilinear" if before.model.interpolation == "bilinear" else "bicubic"
 
 
 def with_choices(config: Config, precision: str, fused_attn: bool | None) -> Config:
@@ -161,7 +167,9 @@ def scale_rates(config: Config, batch_size: int) -> Config:
     optim = scaled_rates(config.optim, batch_size)
     if optim is not config.optim:
         base = config.optim
-        say(f"optim.lr {base.lr:g} for batches of {base.lr_base_size} is {optim.lr:g} for batches of {batch_size}")
+        others = " (muon_lr and muon_conv_lr likewise)" if base.name == "muon" else ""
+        sizes = f"for batches of {base.lr_base_size} is {optim.lr:g} for batches of {batch_size}"
+        say(f"optim.lr {base.lr:g} {sizes}{others}")
     return dataclasses.replace(config, optim=optim)
 
 
@@ -176,10 +184,11 @@ def check_batch_norm(model: nn.Module) -> None:
         )
 
 
-def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
+def build(config: Config, data: Splits, resize: Interpolation | None = None) -> tuple[nn.Module, ModelCard]:
     """The model for the data, as training takes it up, and its card. What is drawn is drawn from the recipe's seed.
 
-    Pixels are normalised as the recipe says, else as pretrained weights were, else by the training images.
+    Pixels are normalised as the recipe says, else as pretrained weights were, else by the training images. Images are
+    resized on the device by `resize` (a run that goes on), else as the recipe or the weights say, else by bicubic.
     Raises UsageError where the recipe's fields and the model do not go together.
     """
     names, (height, width) = data.train.class_names, data.train.image_size
@@ -202,7 +211,7 @@ def build(config: Config, data: Splits) -> tuple[nn.Module, ModelCard]:
     asked, own = config.data.interpolation, backbone.interpolation
     if asked and own and asked != own:
         say(f"images are resized by {asked} interpolation, as data.interpolation says; the weights' own were by {own}")
-    resize = asked or own or "bicubic"
+    resize = resize or asked or own or "bicubic"
     card = ModelCard(
         name, backbone.spec, classes, mean, std, backbone.source, height, resize, fit_interpolation=asked or "bicubic"
     )

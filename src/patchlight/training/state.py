@@ -46,8 +46,8 @@ class TrainState:
     correct: float = 0.0  # right answers among them; of a mixed image, a share of one
     epoch_s: float = 0.0  # training seconds of that epoch
     wall_s: float = 0.0  # of all training and validation so far
-    wall_before: float = 0.0  # in earlier stages
     cpu_s: float = 0.0  # processor seconds of the same
+    wall_before: float = 0.0  # wall_s when this stage began
     best_top1: float = -1.0
     best_loss: float = 0.0  # of the epoch with best_top1
     best_epoch: int = 0  # of all stages
@@ -95,6 +95,11 @@ class TrainState:
     def steps_done(self) -> int:
         """Of all stages."""
         return self.steps_before + self.done
+
+    @property
+    def at_end(self) -> bool:
+        """Whether an epoch has just ended, of this stage."""
+        return self.step == 0 and self.epoch > 0
 
     @property
     def stage_s(self) -> float:

@@ -30,11 +30,11 @@ too.</p>
 {TILES}
 """
 SUBSET_TEMPLATE = f"""
-<p>From the subset's own test images, {{{{ accuracy }}}} of which it knows: first its most confident mistakes, then
-right answers, class by class in turn.</p>
-{LIST.replace("TILES", "wrong")}
-{LIST.replace("TILES", "right")}
+<p>From the subset's own test images, {{{{ accuracy }}}} of which it knows: {{{{ told }}}}.</p>
+{{% if wrong %}}{LIST.replace("TILES", "wrong")}{{% endif %}}
+{{% if right %}}{LIST.replace("TILES", "right")}{{% endif %}}
 """
+SUBSET_KINDS = {"wrong": "its most confident mistakes", "right": "right answers, class by class in turn"}
 
 
 def of_kind(kind: str, facts: Facts) -> Content | None:
@@ -50,8 +50,10 @@ def of_subset(facts: Facts) -> Content | None:
     samples, subset = facts.subset_samples, facts.subset
     if samples is None or subset is None or not facts.subset_tiles:
         return None
-    kinds = {kind: [tile for tile in facts.subset_tiles if tile.kind == kind] for kind in ("wrong", "right")}
-    values = {**kinds, "accuracy": percent(subset.top1, 1)}
+    kinds = {kind: [tile for tile in facts.subset_tiles if tile.kind == kind] for kind in SUBSET_KINDS}
+    told = [SUBSET_KINDS[kind] for kind, tiles in kinds.items() if tiles]
+    words = f"first {told[0]}, then {told[1]}" if len(told) == 2 else told[0]
+    values = {**kinds, "accuracy": percent(subset.top1, 1), "told": words}
     slides = {
         f"gallery_subset_{kind}": draw(samples, tiles, facts.class_names) for kind, tiles in kinds.items() if tiles
     }

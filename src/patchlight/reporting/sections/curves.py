@@ -44,7 +44,7 @@ heights.
 An upright line is where a stage begins.
 {% endif %}
 {% for stop in stops %}
-{{ stop }}.{% if loop.last %} The triangle marks it.{% endif %}
+{{ stop }}.{% if loop.last %} {{ "Triangles mark" if stops|length > 1 else "The triangle marks" }} it.{% endif %}
 
 {% endfor %}</figcaption>
 </figure>

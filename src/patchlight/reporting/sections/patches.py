@@ -34,7 +34,8 @@ def content(facts: Facts) -> Content | None:
     image = samples.images[next((tile.index for tile in facts.tiles if tile.kind == "right"), 0)]
     if model is not None and model.img_size and image.shape[:2] != (model.img_size, model.img_size):
         # The model takes it at another size.
-        image = np.asarray(Image.fromarray(image).resize((model.img_size, model.img_size), Image.Resampling.BICUBIC))
+        resampling = Image.Resampling[(model.interpolation or "bicubic").upper()]
+        image = np.asarray(Image.fromarray(image).resize((model.img_size, model.img_size), resampling))
     height, width = image.shape[:2]
     if not side or height % side or width % side:
         return None

@@ -144,11 +144,13 @@ def _momentum(schedule: ScheduleConfig) -> str:
 
 
 def _warmup(schedule: ScheduleConfig) -> str:
+    cycles = schedule.cycles if schedule.name == "cosine_restarts" and schedule.restart_warmup else 1
+    each = f" in each of {cycles} cycles" if cycles > 1 else ""
     if schedule.warmup_share is not None:
-        return f", {percent(schedule.warmup_share)} of it warm-up" if schedule.warmup_share else ""
+        return f", {percent(schedule.warmup_share)} of it warm-up{each}" if schedule.warmup_share else ""
     steps, epochs = schedule.warmup_steps, schedule.warmup_epochs
     length, unit = (epochs, "epoch") if steps is None else (steps, "step")
-    return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up" if length else ""
+    return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up{each}" if length else ""
 
 
 SECTION = Section(title="What was trained", content=content, template=TEMPLATE)

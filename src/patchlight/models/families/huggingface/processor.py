@@ -35,8 +35,9 @@ def own_input(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInp
         ]
         return OwnInput(None, None, interpolation, "; ".join(lines))
     notes = [note]
-    if interpolation is not None and "resample" not in about:
-        notes.append(f"its {PREPROCESSOR} does not name an interpolation: {interpolation}, its processor's default")
+    if about.get("resample") is None:
+        source = "bicubic, our own" if interpolation is None else f"{interpolation}, its processor's default"
+        notes.append(f"its {PREPROCESSOR} does not name an interpolation: {source}, is taken")
     mean, std = _normalisation(about, config.name)
     if mean is None:
         notes.append(
@@ -55,7 +56,10 @@ def interpolation_of(config: ModelConfig, native: Any, where: dict[str, Any]) ->
 def _interpolation(about: dict[str, Any] | None, native: Any) -> tuple[Interpolation | None, str]:
     """What is done here for the processor's own interpolation, and a line where that is another."""
     resample = _own(about, "resample", native)
-    return (None, "") if resample is None else nearest_interpolation(RESAMPLE[int(resample)])
+    if resample is None:
+        return None, ""
+    word = resample if isinstance(resample, str) else RESAMPLE.get(resample, str(resample))
+    return nearest_interpolation(word)
 
 
 def _read(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,7 +95,7 @@ def _own(about: dict[str, Any] | None, key: str, native: Any) -> Any:
 
 def _normalisation(about: dict[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
     """Mean and deviation of pixels in 0..1: (255 f x - m) / s is (x - m / 255 f) / (s / 255 f), f being its factor."""
-    if about.get("offset"):
+    if about.get("offset") or about.get("rescale_offset"):
         raise PatchlightError(f"the processor of {name} moves pixels to -1..1 before its mean, which is not done here")
     factor = about.get("rescale_factor", USUAL_FACTOR) if about.get("do_rescale", True) else 1.0
     times = 255 * factor
