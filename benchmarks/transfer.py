@@ -1,7 +1,8 @@
 """What pretrained weights are worth, and which way of training them is: plans in equal time on the same images.
 
 The weights are `--model`, a folder or a name of a hub. Every plan trains for the same time, validation included; its
-test images are read once. Images are of SIZES[0] pixels unless the plan is about sizes.
+test images are read once. Images are of SIZES[0] pixels unless the plan is about sizes. There are few validation images,
+because their time is part of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from patchlight.runs import Environment, EvalResult, Run
 
 RECIPE = str(ROOT / "benchmarks" / "transfer.toml")
 SIZES = (56, 84, 112, 224)  # multiples of 14, the patch of DINOv2
+VAL_PER_CLASS = 100
 HEAD_SHARE = 0.2  # of the time, where the head is trained first
 
 
@@ -34,7 +36,8 @@ class Plan:
         budgets = {"train.budget": f"{seconds:g}s"}
         if self.shares:
             budgets = {f"stages.{i}.train.budget": f"{share * seconds:g}s" for i, share in enumerate(self.shares, 1)}
-        return {"model.name": model, "model.img_size": str(self.img_size), **budgets, **self.settings}
+        common = {"model.name": model, "model.img_size": str(self.img_size), "data.val_per_class": str(VAL_PER_CLASS)}
+        return {**common, **budgets, **self.settings}
 
 
 WHOLE = "all of it, lower rates for lower blocks"
