@@ -14,6 +14,10 @@ class UsageError(PatchlightError):
     """A wrong name, setting or argument. The command line exits with 2."""
 
 
+class LibraryMissing(UsageError):
+    """A library that comes with an extra of the package is not installed."""
+
+
 class Interrupted(PatchlightError):
     """Training was stopped by a signal, after a checkpoint was saved. The command line exits with 130."""
 

@@ -11,14 +11,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from patchlight.analysis.previews import preview
-from patchlight.config import Config, load_recipe, recipe_names
+from patchlight.config import Config, recipe_names
 from patchlight.data.audit import Audit, audit_source
 from patchlight.data.sources import SOURCES
 from patchlight.data.splits import Splits, load_splits
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import LibraryMissing, PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
-from patchlight.models import ModelCard, understand, with_own_interpolation
-from patchlight.runs import BatchFacts, FirstBatch
+from patchlight.models import ModelCard, check_model, own_input, with_own_input
+from patchlight.models.backbone import OwnInput
+from patchlight.runs import BatchFacts, FirstBatch, recipe_of
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.inputs import fill_colour
 
@@ -51,23 +52,23 @@ def audit(
     if source is None and recipe is None:
         raise UsageError("give a data source, or a recipe with --recipe, whose source is looked at")
     given = {} if source is None else {"data.source": source}
-    config = load_recipe(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
+    config = recipe_of(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
     if given and source in recipe_names() and source not in SOURCES and not Path(source).exists():
         raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
     folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
-    config, unknown = interpolation_of(config)
+    config, own, unknown = with_own(config)
     found = audit_source(source, config.data, config.model.img_size)
     if found.trained_on is None:
         return DataReport(**{**vars(found), "notes": (*found.notes, *unknown)})
     data = load_splits(config.data, config.model.img_size)
-    card, note = input_card(config, data.train)
+    card = input_card(config, data.train, own)
     facts, shown = first_batch(data.train, config.of_stages()[0], card)
     paths = write_pictures(folder, draw_pictures(data, config, card, shown))
     changes = {
-        "notes": (*found.notes, *unknown, *filter(None, [note])),
+        "notes": (*found.notes, *unknown),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
         "first_batch": facts,
         "figures": tuple(str(path) for path in paths),
@@ -75,19 +76,25 @@ def audit(
     return DataReport(**{**vars(found), **changes})
 
 
-def interpolation_of(config: Config) -> tuple[Config, tuple[str, ...]]:
-    """The recipe with data.interpolation as training decides it, and a note where the weights cannot be asked now.
+def with_own(config: Config) -> tuple[Config, OwnInput, tuple[str, ...]]:
+    """The recipe as training completes it by what its weights say of their images, that, and a note where they cannot
+    be asked now.
 
-    Raises UsageError for a name that is no model's.
+    Raises UsageError for a model that training would refuse.
     """
-    understand(config.model.name)
     try:
-        return with_own_interpolation(config), ()
+        check_model(config.model)
+        own = own_input(config.model)
+        return with_own_input(config, own), own, ()
     except PatchlightError as error:
-        return config, (
-            f"how images of {config.model.name} were resized is not known here ({error}); training asks again, and "
-            "here images are resized by bicubic interpolation",
+        if isinstance(error, UsageError) and not isinstance(error, LibraryMissing):
+            raise
+        note = (
+            f"the images that {config.model.name} was made for are not known here ({error}); training asks again. Here "
+            "images keep the data's size, are resized by bicubic interpolation and normalised by their own mean and "
+            "deviation, where the recipe says nothing else"
         )
+        return config, OwnInput(), (note,)
 
 
 def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBatch) -> dict[str, Figure]:

@@ -20,6 +20,7 @@ from patchlight.models import ModelCard, load_model, save_model
 from patchlight.models.convert import as_hugging_face, as_timm
 from patchlight.models.families.huggingface import quiet
 from patchlight.models.reference import public_name
+from patchlight.models.saved import system_errors
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
 from patchlight.runs.checkpoints import Checkpoint, open_weights
@@ -66,7 +67,8 @@ def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Pat
     pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)
     with torch.no_grad():
         expected = model(card.to_input(pixels))
-    answer = FORMATS[format].write(model, card, folder)
+    with system_errors(folder):
+        answer = FORMATS[format].write(model, card, folder)
     (folder / "README.md").write_text(model_card(opened, card, format, checkpoint), encoding="utf-8")
     difference = float((answer(pixels) - expected).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
@@ -116,11 +118,14 @@ def write_timm(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     timm = import_library("timm")
     theirs: Any
     theirs, arguments = as_timm(model, card)
-    theirs.pretrained_cfg |= {
+    # Without what the first weights wanted in tests: another size, another cut-out.
+    kept = {key: value for key, value in theirs.pretrained_cfg.items() if not key.startswith("test_")}
+    theirs.pretrained_cfg = kept | {
         "mean": card.mean,
         "std": card.std,
         "input_size": (3, card.img_size, card.img_size),
         "crop_pct": 1.0,
+        "crop_mode": "center",
         "interpolation": card.interpolation,
         "tag": None,
         "license": None,  # timm's tag and license are of its own weights, not of these
@@ -143,9 +148,10 @@ def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Answe
     theirs: Any = as_hugging_face(model, card)
     with quiet(transformers):
         theirs.save_pretrained(folder)
-    size = {"height": card.img_size, "width": card.img_size}
-    transformers.ViTImageProcessor(
-        size=size,
+    transformers.BitImageProcessor(  # a ViT's own would stretch
+        size={"shortest_edge": card.img_size},
+        do_center_crop=True,  # of the middle of an image that is not square, as `predict` does it
+        crop_size={"height": card.img_size, "width": card.img_size},
         image_mean=list(card.mean),
         image_std=list(card.std),
         resample={"bilinear": 2, "bicubic": 3}[card.interpolation],  # Pillow's numbers
@@ -279,7 +285,10 @@ def input_of(card: ModelCard) -> str:
     size = f"{card.img_size} x {card.img_size}"
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (card.mean, card.std))
     text = f"Input: RGB images of {size} pixels, in 0..1, minus ({mean}), divided by ({std})."
-    text += f" Images of another size are resized by {card.interpolation} interpolation with antialiasing."
+    text += (
+        f" Images of another size are resized by {card.interpolation} interpolation with antialiasing; of one that is "
+        "not square the middle is taken."
+    )
     if card.fit_size != card.img_size:
         how = "" if card.fit_interpolation == card.interpolation else f", by {card.fit_interpolation} interpolation"
         text += (

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from patchlight.config import Config, load_recipe
+from patchlight.config import Config
 from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.features import pooled_features
@@ -20,9 +20,9 @@ from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import check_model, pin_checkpoints, with_own_interpolation
+from patchlight.models import check_model, own_input, pin_checkpoints, with_own_input
 from patchlight.progress import say
-from patchlight.runs import Weights
+from patchlight.runs import Weights, recipe_of
 from patchlight.runs.codec import Record
 from patchlight.training.setup import build
 
@@ -76,13 +76,13 @@ def probe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Pr
 
     Raises UsageError for a recipe that is wrong or has no classifier, and PatchlightError without validation images.
     """
-    config = pin_checkpoints(load_recipe(recipe, settings))
+    config = pin_checkpoints(recipe_of(recipe, settings))
     if config.train.task != "classify":
         raise UsageError(
             "train.task 'reconstruct' trains no features to probe; train it, then probe a recipe with --model.name RUN"
         )
     check_model(config.model)
-    config = with_own_interpolation(config)
+    config = with_own_input(config, own_input(config.model))
     device = resolve_device(config.train.device)
     tune_process(device)
     with cpu_threads(config.train.threads):

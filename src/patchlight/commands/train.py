@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.commands.report import report
-from patchlight.config import Config, load_recipe
+from patchlight.config import Config
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
-from patchlight.models import MODELS, check_model, load_model, pin_checkpoints, with_own_interpolation
+from patchlight.models import MODELS, check_model, load_model, own_input, pin_checkpoints, with_own_input
 from patchlight.models.reference import folder_of
 from patchlight.progress import say
 from patchlight.runs import (
@@ -25,8 +25,10 @@ from patchlight.runs import (
     Run,
     SubsetSamples,
     kept_epoch,
+    recipe_of,
 )
 from patchlight.runs.checkpoints import find_checkpoint
+from patchlight.training.checkpoint import card_so_far
 from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
@@ -50,7 +52,7 @@ def train(
     PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted after a signal, when a
     checkpoint has been saved.
     """
-    config = load_recipe(recipe, settings)
+    config = recipe_of(recipe, settings)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     run = Run(Path(out) if out else Path("runs") / config.about.name)
@@ -69,14 +71,16 @@ def train(
     for line in not_to_stay(config):
         say(line)
 
-    config = dataclasses.replace(config, data=(started or with_own_interpolation(config)).data)
+    # A run that goes on keeps what was decided when it was started.
+    decided = started or with_own_input(config, own_input(config.model))
+    config = dataclasses.replace(config, data=decided.data, model=decided.model)
     tune_process(resolve_device(config.train.device))
     with cpu_threads(config.train.threads):
         data = load_splits(config.data, config.model.img_size)
         for note in data.notes:
             say(note)
         before = run.find(Environment) if resume else None
-        setup = prepare(config, data, before)
+        setup = prepare(config, data, before, card_so_far(run) if resume else None)
         environment = describe_run(setup, command_line(recipe, settings or {}, config, out), before)
         batch, shown = first_batch(data.train, setup.stages[0].config, setup.stages[0].card)
         if batch.errors:
@@ -96,10 +100,16 @@ def train(
     return run
 
 
+def models_named(config: Config) -> dict[str, str]:
+    """The fields of a recipe that name a model, with its name."""
+    named = {"model.name": config.model.name, "train.teacher": config.train.teacher}
+    return {field: name for field, name in named.items() if name}
+
+
 def not_to_stay(config: Config) -> Iterator[str]:
     """A line for each checkpoint of another run that is still in training, which may delete it."""
-    for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
-        checkpoint = find_checkpoint(name) if name and name not in MODELS else None
+    for field, name in models_named(config).items():
+        checkpoint = find_checkpoint(name) if name not in MODELS else None
         if checkpoint is not None and not checkpoint.run.finished:
             yield (
                 f"{field}: {checkpoint.run.path} is not finished, and its training may delete {checkpoint.path.name}, "
@@ -113,8 +123,7 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], config: Conf
     Where a setting is the word `last`, it has the checkpoint of `config` that it stood for.
     """
     words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
-    names = {"model.name": config.model.name, "train.teacher": config.train.teacher}
-    pinned = {key: name for key, name in names.items() if name and key in settings}
+    pinned = {key: name for key, name in models_named(config).items() if key in settings}
     for key, value in {**settings, **pinned}.items():
         words += [f"--{key}", str(value)]
     return shlex.join([*words, "--out", str(out)] if out else words)
@@ -122,8 +131,8 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], config: Conf
 
 def check_not_needed(path: Path, config: Config) -> None:
     """Raises UsageError where the run would begin with what it is to replace."""
-    for field, name in (("train.teacher", config.train.teacher), ("model.name", config.model.name)):
-        place = folder_of(name) if name else None
+    for field, name in models_named(config).items():
+        place = folder_of(name)
         if place is not None and place.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{field} is {name}, which --overwrite would delete; choose another folder with --out")
 

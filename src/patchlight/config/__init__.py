@@ -1,6 +1,6 @@
 """Recipes: every setting as typed data, TOML in and out. Nothing here imports torch."""
 
-from patchlight.config.names import DEFAULT_METHOD, METHOD_NAMES
+from patchlight.config.names import DEFAULT_METHOD, METHOD_NAMES, SPLIT_NAMES
 from patchlight.config.recipe import (
     RECIPES,
     Config,
@@ -33,6 +33,7 @@ __all__ = [
     "METHOD_NAMES",
     "RECIPES",
     "SECTIONS",
+    "SPLIT_NAMES",
     "STAGE_FIELDS",
     "About",
     "AugmentConfig",

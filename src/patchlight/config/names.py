@@ -30,3 +30,4 @@ METHOD_NAMES = Names(  # explanation/methods.py, METHODS
     ]
 )
 DEFAULT_METHOD = "grad-rollout"  # by the faithfulness tables of docs/results.md
+SPLIT_NAMES = ("train", "val", "test", "subset_test")  # the fields of data/splits.py, Splits

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from patchlight.errors import UsageError
+from patchlight.errors import LibraryMissing
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -21,12 +21,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def import_library(name: str, extra: str = "hub") -> Any:
     """A library that comes with an extra of the package, imported where it is needed.
 
-    Raises UsageError, which says what to install, where it is missing.
+    Raises LibraryMissing, which says what to install.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise UsageError(f"{name} is not installed; pip install 'patchlight[{extra}]'") from None
+        raise LibraryMissing(f"{name} is not installed; pip install 'patchlight[{extra}]'") from None
 
 
 def cache_folder() -> Path:

@@ -10,9 +10,10 @@ from patchlight.models.loading import (
     check_model,
     create_model,
     load_backbone,
+    own_input,
     pin_checkpoints,
     resize_model,
-    with_own_interpolation,
+    with_own_input,
 )
 from patchlight.models.reference import understand
 from patchlight.models.registry import MODELS
@@ -34,11 +35,12 @@ __all__ = [
     "load_classifier",
     "load_model",
     "new_spec",
+    "own_input",
     "pin_checkpoints",
     "pixels_to_input",
     "resize_model",
     "save_model",
     "structure_of",
     "understand",
-    "with_own_interpolation",
+    "with_own_input",
 ]

@@ -21,29 +21,35 @@ COMMON = ("fused_attn", "grad_checkpointing")
 
 
 @dataclass(frozen=True)
+class OwnInput:
+    """The images that pretrained weights were made for, as far as their files say it; nothing of random weights."""
+
+    size: int | None = None  # pixels a side
+    mean: tuple[float, ...] | None = None  # of pixels in 0..1
+    std: tuple[float, ...] | None = None
+    interpolation: Interpolation | None = None  # by which they were resized, or what is nearest to it here
+    note: str = ""  # what is guessed or done otherwise here
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A model for the task with the weights that it starts from."""
 
     model: nn.Module
     spec: ModelSpec
-    mean: tuple[float, ...] | None = None  # of the pixels that the weights were made for, where they say it
-    std: tuple[float, ...] | None = None
+    own: OwnInput = OwnInput()
     note: str = ""  # what was changed of it, in a line
     source: Weights | None = None  # None where the weights were drawn
     name: str | None = None  # the model's own, where it is not the recipe's
-    interpolation: Interpolation | None = None  # by which its images were resized, where the weights say it
-    made_for: int | None = None  # pixels a side of the images that the weights were made for
 
 
-@dataclass(frozen=True)
-class OwnInput:
-    """How pretrained weights want their images, as far as their files say it."""
-
-    mean: tuple[float, ...] | None  # of pixels in 0..1
-    std: tuple[float, ...] | None
-    interpolation: Interpolation | None
-    note: str  # what is guessed or done otherwise here
-
+# What is done here with images of unknown mean, of other shapes, or with edges to be cut off.
+UNKNOWN_PIXELS = (
+    "the weights do not say how their pixels were normalised: the training images' mean and deviation are taken (set "
+    "data.mean and data.std if you know their own)"
+)
+MIDDLE = "here its middle is taken"
+WHOLE = "here images are kept whole, or the middle of one that is not square"
 
 # What is done on the device for each interpolation that weights may name: itself, or what is nearest to it.
 NEAREST_TO: dict[str, Interpolation] = {

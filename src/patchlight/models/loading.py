@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from patchlight.config import Config, ModelConfig
-from patchlight.config.sections import Interpolation
 from patchlight.errors import UsageError, did_you_mean
 from patchlight.models.adapt import adapt_weights
-from patchlight.models.backbone import Backbone, no_revision
+from patchlight.models.backbone import Backbone, OwnInput, no_revision
 from patchlight.models.card import ModelCard
 from patchlight.models.families import FAMILIES, build_model, huggingface, patchlight, structure_of, timm
 from patchlight.models.reference import (
@@ -58,8 +57,8 @@ def load_backbone(
             backbone = huggingface.load(reference, config, img_size, num_classes)
     if config.grad_checkpointing:
         structure_of(backbone.model).checkpoint_gradients()
-    if backbone.made_for and backbone.made_for != img_size:
-        size_note = _size_note(backbone, backbone.made_for, other_patch=config.patch_size is not None)
+    if backbone.own.size and backbone.own.size != img_size:
+        size_note = _size_note(backbone, backbone.own.size, other_patch=config.patch_size is not None)
         note = "; ".join(filter(None, (backbone.note, size_note)))
         backbone = dataclasses.replace(backbone, note=note)
     return dataclasses.replace(backbone, model=backbone.model.to(memory_format=torch.channels_last))
@@ -106,29 +105,33 @@ def pin_checkpoints(config: Config, started: Config | None = None) -> Config:
     )
 
 
-def with_own_interpolation(config: Config) -> Config:
-    """The recipe with data.interpolation, where it is unset, as the images of its pretrained weights were resized.
-
-    Small files beside the weights say it, and no weights are read. It stays unset where nothing says it. Raises as
-    `load_backbone` does where these files cannot be read.
-    """
-    if config.data.interpolation is not None:
-        return config
+def with_own_input(config: Config, own: OwnInput) -> Config:
+    """The recipe with model.img_size and data.interpolation, where they are unset, as its weights want their `own`."""
     return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, interpolation=own_interpolation(config.model))
+        config,
+        data=dataclasses.replace(config.data, interpolation=config.data.interpolation or own.interpolation),
+        model=dataclasses.replace(config.model, img_size=config.model.img_size or own.size),
     )
 
 
-def own_interpolation(config: ModelConfig) -> Interpolation | None:
-    """By which the images of a recipe's pretrained weights were resized; None where it has none, or none is named."""
+def own_input(config: ModelConfig) -> OwnInput:
+    """The images that a recipe's pretrained weights were made for; nothing of random weights.
+
+    Small files beside the weights say it, and no weights are read. Raises as `load_backbone` does where they cannot be
+    read.
+    """
     match understand(config.name):
         case SavedModel() as saved:
-            return card_of(saved.folder).interpolation
+            return _input_of(card_of(saved.folder))
         case TimmModel() as reference if config.pretrained:
-            return timm.own_interpolation(reference, config)
+            return timm.own_input(reference, config)
         case HuggingFaceModel() as reference if config.pretrained:
-            return huggingface.own_interpolation(reference, config)
-    return None
+            return huggingface.own_input(reference, config)
+    return OwnInput()
+
+
+def _input_of(card: ModelCard) -> OwnInput:
+    return OwnInput(card.img_size, card.mean, card.std, card.interpolation)
 
 
 def _check(reference: Reference, config: ModelConfig) -> None:
@@ -165,7 +168,7 @@ def _load_saved(
     if card.img_size != img_size:
         note += f", resampled for {img_size} pixels a side"
     source = Weights(library="patchlight", id=pinned(config.name), began_with=card.source)
-    return Backbone(model, spec, card.mean, card.std, note, source, card.name, card.interpolation, card.img_size)
+    return Backbone(model, spec, _input_of(card), note, source, card.name)
 
 
 def resize_model(model: nn.Module, card: ModelCard, img_size: int) -> tuple[nn.Module, ModelCard]:

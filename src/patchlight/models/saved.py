@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
 from patchlight.models.card import ModelCard
@@ -26,8 +31,35 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     part.write_text(json.dumps(card.to_json(), indent=1), encoding="utf-8")
     part.replace(folder / "config.json")
     part = folder / ".model.safetensors.part"
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part)
+    save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part)
     part.replace(folder / "model.safetensors")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file. Raises OSError where it cannot be written, on a full disk for example."""
+    with system_errors(path):
+        save_file(tensors, path)
+
+
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """What a call of safetensors raises in place of an OSError, as that, of `path`."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """What `save_model` wrote into `source`, in the same steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        part = folder / f".{name}.part"
+        shutil.copyfile(source / name, part)
+        part.replace(folder / name)
 
 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
@@ -85,7 +117,7 @@ def load_classifier(folder: Path | str, device: str | torch.device = "cpu") -> t
     if not card.class_names:
         raise PatchlightError(
             f"{folder} learned without labels and knows no classes; train on from it with "
-            f"`patchlight train finetune --model.name {folder} --model.img_size {card.img_size}`"
+            f"`patchlight train finetune --model.name {folder}`"
         )
     return model, card
 

@@ -1,7 +1,7 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
 from patchlight.runs.arrays import FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
-from patchlight.runs.folder import Run, config_differences, kept_epoch
+from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
 from patchlight.runs.records import (
     BatchFacts,
     DataFacts,
@@ -50,5 +50,8 @@ __all__ = [
     "TimeFacts",
     "Weights",
     "config_differences",
+    "images_per_s",
+    "images_seen",
     "kept_epoch",
+    "recipe_of",
 ]

@@ -127,8 +127,9 @@ class Run:
 
     def _check_same(self, config: Config) -> None:
         changed = config_differences(self.config(), config)
-        if config.data.interpolation is None:  # the run goes on with what was decided when it was started
-            changed.pop("data.interpolation", None)
+        for section, name in (("data", "interpolation"), ("model", "img_size")):
+            if getattr(getattr(config, section), name) is None:  # the run goes on with what was decided at its start
+                changed.pop(f"{section}.{name}", None)
         if changed:
             key, (old, new) = next(iter(changed.items()))
             raise UsageError(f"{self.path} was started with {key} = {old}, not {new}; resume it with the same settings")
@@ -137,9 +138,7 @@ class Run:
         """The recipe of the run. Raises PatchlightError where it cannot be read."""
         path = self.path / "config.toml"
         config = load_recipe(str(path))
-        if config.schedule.name == "cosine_restarts" and "restart_warmup" not in path.read_text(encoding="utf-8"):
-            return load_recipe(config, {"schedule.restart_warmup": False})  # as it was before there was this setting
-        return config
+        return config if "restart_warmup" in path.read_text(encoding="utf-8") else _of_version_0_2(config)
 
     @property
     def finished(self) -> bool:
@@ -264,10 +263,40 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise RecordError("it is no .npz of plain arrays") from None
 
 
+def images_seen(rows: Sequence[Epoch]) -> float:
+    """Training images of all epochs."""
+    return sum(row.images_per_s * row.epoch_s for row in rows)
+
+
+def images_per_s(rows: Sequence[Epoch]) -> float | None:
+    """Training images per second over all epochs, without validation; None where there are no epochs."""
+    seconds = sum(row.epoch_s for row in rows)
+    return images_seen(rows) / seconds if seconds else None
+
+
 def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
     """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
     best = [row for row in rows if row.best] if config.train.select == "best" else []
     return next(reversed(best or rows), None)
+
+
+def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:
+    """As `load_recipe`, but the config.toml of a run is read as `Run.config` reads it."""
+    path = None if isinstance(recipe, Config) else Path(recipe)
+    if path is not None and path.name == "config.toml" and Run(path.parent).has(Environment):
+        recipe = Run(path.parent).config()
+    return load_recipe(recipe, settings)
+
+
+def _of_version_0_2(config: Config) -> Config:
+    """What the recipe of a run of version 0.2.0 or before meant: with restarts a warm-up in the first cycle alone, and
+    with train.debug two epochs, whatever their number.
+    """
+    if any(stage.schedule.name == "cosine_restarts" for stage in config.of_stages()):
+        config = load_recipe(config, {"schedule.restart_warmup": False})
+    if config.train.debug:
+        config = load_recipe(load_recipe(config, {"train.debug": False}), {"train.debug": True})
+    return config
 
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,6 +29,7 @@ from patchlight.errors import PatchlightError
 from patchlight.models import ModelCard, save_model
 from patchlight.models.lora import has_lora
 from patchlight.models.mae import MaskedAutoencoder
+from patchlight.models.saved import copy_model, read_card, save_tensors
 from patchlight.runs import Run
 from patchlight.runs.checkpoints import FOLDER, checkpoint_name, checkpoints_in
 from patchlight.runs.codec import RecordError, from_json, to_json
@@ -47,12 +48,28 @@ def save(run: Run, stage: Stage, state: TrainState) -> None:
     prune_checkpoints(folder, path, {*state.kept_steps, state.best_step} - {0})
 
 
-def restore(path: Path, stage: Stage) -> TrainState:
-    """Put the stage back as it was when the checkpoint was saved. Raises as `load_checkpoint` does."""
+def restore(path: Path, stage: Stage, run: Run) -> TrainState:
+    """Put the stage, and the weights that the run keeps, back as they were when the checkpoint was saved.
+
+    Raises as `load_checkpoint` does.
+    """
     state = load_checkpoint(path, stage.model, stage.average, stage.optimizers)
     if state.scaler is not None:
         stage.scaler.load_state_dict(to_json(state.scaler))
+    if stage.config.train.select == "best":
+        _restore_kept(run, state.best_step)
     return state
+
+
+def _restore_kept(run: Run, best_step: int) -> None:
+    """The best epoch's weights as those that the run keeps: a training that was killed between keeping weights and
+    saving its checkpoint left those of an epoch that is done again.
+    """
+    for path in list_checkpoints(run.path / FOLDER):
+        with contextlib.suppress(PatchlightError):  # of one that cannot be read
+            state = read_state(path)
+            if best_step and state.at_end and state.steps_done == best_step and (path / CARD).is_file():
+                copy_model(path, run.path / "model")
 
 
 def save_checkpoint(
@@ -70,14 +87,14 @@ def save_checkpoint(
     """
     final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=state.at_end)
     part = folder / f".{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    _sweep(folder)  # before, for a disk that was full
     part.mkdir(parents=True)
     save_model(part, kept, card)
     if kept is not model or has_lora(model):
-        save_file(_plain(model.state_dict()), part / TRAINING)
+        save_tensors(_plain(model.state_dict()), part / TRAINING)
     if average is not None:
-        save_file(_plain(average.state_dict()), part / "ema.safetensors")
-    save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
+        save_tensors(_plain(average.state_dict()), part / "ema.safetensors")
+    save_tensors(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
     (part / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
     for path in part.iterdir():
         _flush(path)
@@ -86,6 +103,12 @@ def save_checkpoint(
     part.replace(final)
     _sweep(folder)
     return final
+
+
+def card_so_far(run: Run) -> ModelCard | None:
+    """Of the newest weights of a run that was started; None where there are none."""
+    places = [*reversed(list_checkpoints(run.path / FOLDER)), run.path / "model"]
+    return next((read_card(place / CARD) for place in places if (place / CARD).is_file()), None)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -167,8 +190,10 @@ def _hide(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for hidden in folder.glob(".*.old"):
-        shutil.rmtree(hidden)
+    """Delete what is out of sight, and what a training that was killed left half written."""
+    for pattern in (".*.old", ".*.part"):
+        for hidden in folder.glob(pattern):
+            shutil.rmtree(hidden)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

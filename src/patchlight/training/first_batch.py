@@ -16,13 +16,12 @@ from torch import Tensor
 from patchlight.config import Config
 from patchlight.data.batches import Batch
 from patchlight.data.images import ImageSet
-from patchlight.models import ModelCard, ModelSpec, understand
-from patchlight.models.reference import NewModel, SavedModel
-from patchlight.models.saved import card_of
+from patchlight.models import ModelCard, ModelSpec
+from patchlight.models.backbone import OwnInput
 from patchlight.runs import BatchFacts, FirstBatch
 from patchlight.training.checks import check_normalisation
 from patchlight.training.inputs import make_batches, mixes, model_input
-from patchlight.training.setup import normalisation
+from patchlight.training.setup import make_card
 
 SHOWN, SHOWN_LARGE = 32, 16  # images that are kept to be shown, and those of more than 64 pixels a side
 FEW = 8  # images of so small a batch may be of one class by chance
@@ -138,34 +137,14 @@ def odd_things(facts: BatchFacts, batch: Batch, *, is_given: bool) -> Iterator[s
         )
 
 
-def input_card(config: Config, images: ImageSet) -> tuple[ModelCard, str]:
-    """The input of a recipe's model in its first stage, without the model, and a sentence where it is not exact.
+def input_card(config: Config, images: ImageSet, own: OwnInput) -> ModelCard:
+    """The input of a recipe's model in its first stage, without the model, whose pretrained weights want their `own`.
 
-    Weights of a library say their mean and deviation only once they are loaded; in their place stand those of the
-    training images. Raises UsageError for a model or for numbers that training would refuse.
+    Raises UsageError for numbers that training would refuse.
     """
     check_normalisation(config.data)
-    stage = config.of_stages()[0]
-    size = stage.model.img_size or images.image_size[0]
-    mean = std = None
-    note = ""
-    match understand(config.model.name):
-        case NewModel():
-            pass
-        case SavedModel() as saved:
-            card = card_of(saved.folder)
-            mean, std = card.mean, card.std
-        case _ if config.model.pretrained and config.data.mean is None:
-            note = (
-                f"the mean and deviation of {config.model.name} are known when its weights are loaded, which training "
-                "does; the batch shown here is normalised by those of the training images"
-            )
-    mean, std = normalisation(config.data, images, mean, std)
-    names = images.class_names
-    spec = ModelSpec("patchlight", config.model.name, {}, size, len(names))
-    resize = config.data.interpolation or "bicubic"
-    card = ModelCard(config.model.name, spec, names, mean, std, None, images.image_size[0], resize, resize)
-    return card, note
+    size = config.of_stages()[0].model.img_size or images.image_size[0]
+    return make_card(config, images, own, ModelSpec("patchlight", config.model.name, {}, size, len(images.class_names)))
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -76,7 +76,7 @@ def fit_stage(
         trial = TrainState(total_steps=stage.total_steps)
         pace = rehearse(Trainer(stage, data, run, trial), rehearsal_s(stage.budget_s))
     if checkpoint is not None:
-        state = restore(checkpoint, stage)
+        state = restore(checkpoint, stage, run)
         say(f"resuming from {checkpoint}: {state.epochs_done} epochs and {state.step} steps are done")
     expected = stage.total_steps
     if pace is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +19,13 @@ from patchlight.errors import UsageError
 from patchlight.machine.device import resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.seeds import derive_seed, seeded_generator
-from patchlight.models import ModelCard, VisionTransformer, load_backbone, resize_model
+from patchlight.models import ModelCard, ModelSpec, VisionTransformer, load_backbone, resize_model
+from patchlight.models.backbone import OwnInput
 from patchlight.models.fused import resolve_fused, set_fused_attn
 from patchlight.models.lora import add_lora
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.progress import say
-from patchlight.runs import Environment
+from patchlight.runs import Environment, Weights
 from patchlight.training.checks import check_data, check_normalisation, check_recipe
 from patchlight.training.distill import Teacher
 from patchlight.training.optim import build_optimizers, scaled_rates
@@ -47,11 +49,14 @@ class Setup:
     stages: tuple[Stage, ...]
 
 
-def prepare(config: Config, data: Splits, before: Environment | None = None) -> Setup:
+def prepare(
+    config: Config, data: Splits, before: Environment | None = None, card_before: ModelCard | None = None
+) -> Setup:
     """Check the recipe and the data, decide what the recipe leaves to the machine, and build every stage.
 
-    `before` is the record of a run that goes on: what was chosen when it was started is chosen again. Raises UsageError
-    or PatchlightError, in a sentence, where training could not begin, or could not end as asked for.
+    `before` is the record of a run that goes on, and `card_before` the card of its weights so far, if there are any:
+    what was chosen when it was started is chosen again. Raises UsageError or PatchlightError, in a sentence, where
+    training could not begin, or could not end as asked for.
     """
     check_recipe(config)
     check_data(config, data)
@@ -59,7 +64,7 @@ def prepare(config: Config, data: Splits, before: Environment | None = None) -> 
     if before is not None:
         config = choices_of(before, config, device)
     precision = resolve_precision(config.train.precision, device)
-    model, card = build(config, data, resize=None if before is None else resized_by(before))
+    model, card = build(config, data, None if before is None else input_before(before, card_before))
     model.to(device)
     fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
     config = with_choices(config, precision, fused)
@@ -82,9 +87,12 @@ def choices_of(before: Environment, config: Config, device: torch.device) -> Con
     return with_choices(config, before.precision, fused)
 
 
-def resized_by(before: Environment) -> Interpolation:
-    """By which a run that goes on resizes images on the device; a record without a word is of when it was bicubic."""
-    return "bilinear" if before.model.interpolation == "bilinear" else "bicubic"
+def input_before(before: Environment, card: ModelCard | None) -> OwnInput:
+    """What a run that goes on did with images; a record without an interpolation is of when it was bicubic."""
+    interpolation: Interpolation = "bilinear" if before.model.interpolation == "bilinear" else "bicubic"
+    if card is None:
+        return OwnInput(interpolation=interpolation)
+    return OwnInput(mean=card.mean, std=card.std, interpolation=interpolation)
 
 
 def with_choices(config: Config, precision: str, fused_attn: bool | None) -> Config:
@@ -137,7 +145,9 @@ def build_stage(
     steps = steps_per_epoch(len(data.train), batch_size, train.drop_last)
     steps = min(DEBUG_STEPS, steps) if train.debug else steps
     images = min(steps * batch_size, len(data.train))
-    if images == (steps - 1) * batch_size + 1 < steps * batch_size:
+    last = images - (steps - 1) * batch_size
+    micro = train.micro_batch_size or train.batch_size
+    if micro > 1 and any(size % micro == 1 for size in (last, *([batch_size] if steps > 1 else []))):
         check_batch_norm(model)
     mode = "reduce-overhead" if train.cuda_graphs else None
     return Stage(
@@ -174,22 +184,22 @@ def scale_rates(config: Config, batch_size: int) -> Config:
 
 
 def check_batch_norm(model: nn.Module) -> None:
-    """Raises UsageError where a batch of one image would give the model's batch norm its mean and deviation."""
+    """Raises UsageError where the rest of a batch, one image, would give the model's batch norm mean and deviation."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     norms = [module for module in model.modules() if isinstance(module, kinds)]
     if any(p.requires_grad for norm in norms for p in norm.parameters()):
         raise UsageError(
-            "the last batch of an epoch is a single image, too few for the model's batch norm; change "
-            "train.batch_size, or set train.drop_last = true"
+            "a batch, or the last micro-batch of one, is a single image, too few for the model's batch norm; change "
+            "train.batch_size or train.micro_batch_size, or set train.drop_last = true"
         )
 
 
-def build(config: Config, data: Splits, resize: Interpolation | None = None) -> tuple[nn.Module, ModelCard]:
+def build(config: Config, data: Splits, before: OwnInput | None = None) -> tuple[nn.Module, ModelCard]:
     """The model for the data, as training takes it up, and its card. What is drawn is drawn from the recipe's seed.
 
-    Pixels are normalised as the recipe says, else as pretrained weights were, else by the training images. Images are
-    resized on the device by `resize` (a run that goes on), else as the recipe or the weights say, else by bicubic.
-    Raises UsageError where the recipe's fields and the model do not go together.
+    Pixels are normalised and images resized on the device as they were `before` (of a run that goes on), else as the
+    recipe says, else as pretrained weights want it, else by the training images and bicubic interpolation. Raises
+    UsageError where the recipe's fields and the model do not go together.
     """
     names, (height, width) = data.train.class_names, data.train.image_size
     assert height == width, "sources give square images"
@@ -204,26 +214,63 @@ def build(config: Config, data: Splits, resize: Interpolation | None = None) -> 
             say(f"LoRA adapters of rank {config.lora.rank} beside {layers} linear layers")
     if backbone.note:
         say(backbone.note)
-    mean, std = normalisation(config.data, data.train, backbone.mean, backbone.std)
-    name = backbone.name or config.model.name
-    # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
-    classes = names if config.train.task == "classify" else ()
-    asked, own = config.data.interpolation, backbone.interpolation
-    if asked and own and asked != own:
-        say(f"images are resized by {asked} interpolation, as data.interpolation says; the weights' own were by {own}")
-    resize = resize or asked or own or "bicubic"
-    card = ModelCard(
-        name, backbone.spec, classes, mean, std, backbone.source, height, resize, fit_interpolation=asked or "bicubic"
+    card = make_card(
+        config, data.train, backbone.own, backbone.spec, name=backbone.name, source=backbone.source, before=before
     )
-    if card.img_size != height:
-        how = "enlarged" if card.img_size > height else "made smaller"
-        like = ", as the weights' own images were" if resize == own else ""
-        say(f"images are {how} from {height} to {card.img_size} pixels a side by {resize} interpolation{like}")
+    for line in resizing_lines(config, card, backbone.own):
+        say(line)
     if config.train.task == "reconstruct":
         return autoencoder(backbone.model, config), card
     if backbone.source is None:
         fit_input(backbone.model, card, data.train, config.train.seed)
     return backbone.model, card
+
+
+def make_card(
+    config: Config,
+    images: ImageSet,
+    own: OwnInput,
+    spec: ModelSpec,
+    *,
+    name: str | None = None,
+    source: Weights | None = None,
+    before: OwnInput | None = None,
+) -> ModelCard:
+    """What the recipe's model takes: classes, mean and deviation, size and interpolation. `build` says of what."""
+    before = before or OwnInput()
+    mean, std = before.mean, before.std
+    if mean is None or std is None:
+        mean, std = normalisation(config.data, images, own.mean, own.std)
+    # An encoder that learned without labels has no classes, so that training on from it begins with a new head.
+    classes = images.class_names if config.train.task == "classify" else ()
+    asked = config.data.interpolation
+    return ModelCard(
+        name or config.model.name,
+        spec,
+        classes,
+        mean,
+        std,
+        source,
+        data_size=images.image_size[0],
+        interpolation=before.interpolation or asked or own.interpolation or "bicubic",
+        fit_interpolation=asked or "bicubic",
+    )
+
+
+def resizing_lines(config: Config, card: ModelCard, own: OwnInput) -> Iterator[str]:
+    """Sentences on images that are resized on the device, and on what the weights' own were."""
+    asked = config.data.interpolation
+    if asked and own.interpolation and asked != own.interpolation:
+        yield (
+            f"images are resized by {asked} interpolation, as data.interpolation says; the weights' own were by "
+            f"{own.interpolation}"
+        )
+    if card.img_size != card.fit_size:
+        how = "enlarged" if card.img_size > card.fit_size else "made smaller"
+        size = f"{card.img_size} pixels a side"
+        size += " (the weights' own size)" if card.img_size == own.size else ""
+        like = ", as the weights' own images were" if card.interpolation == own.interpolation else ""
+        yield f"images are {how} from {card.fit_size} to {size} by {card.interpolation} interpolation{like}"
 
 
 def normalisation(config: DataConfig, images: ImageSet, mean: Stats | None, std: Stats | None) -> tuple[Stats, Stats]:

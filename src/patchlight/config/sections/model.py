@@ -19,7 +19,8 @@ class ModelConfig(Section):
     revision: Annotated[str | None, "branch, tag or commit of the hub's repository; unset is its newest"] = None
     img_size: Annotated[
         int | None,
-        "pixels a side that the model takes; images are resized to it on the device; unset is the data's",
+        "pixels a side that the model takes, to which images are resized on the device; unset is the size that "
+        "pretrained weights were made for, else the data's",
         COUNT,
     ] = None
     patch_size: Annotated[int | None, "pixels a side of a patch", COUNT] = None

@@ -10,14 +10,14 @@ from torch import nn
 
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.pretrained import build, check, load, own_interpolation, reshape
+from patchlight.models.families.huggingface.pretrained import build, check, load, own_input, reshape
 
 __all__ = [
     "HuggingFaceClassifier",
     "build",
     "check",
     "load",
-    "own_interpolation",
+    "own_input",
     "owns",
     "quiet",
     "reshape",

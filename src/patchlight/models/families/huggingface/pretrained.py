@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from patchlight.config import ModelConfig
-from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.process import import_library
 from patchlight.models.adapt import adapt_weights
@@ -28,7 +27,7 @@ from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.processor import interpolation_of, own_input
+from patchlight.models.families.huggingface.processor import input_of
 from patchlight.models.reference import HuggingFaceModel
 from patchlight.runs import Weights
 
@@ -64,17 +63,15 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         wanted = transformers.AutoConfig.for_model(**settings)
         # In float32, whatever the file is in: autocast does the rest.
         model = transformers.AutoModelForImageClassification.from_config(wanted, dtype=torch.float32)
-    own, made_for = OwnInput(None, None, None, ""), None
+    own, note = OwnInput(), ""
     if config.pretrained:
         trained = _trained(type(model), config, native, where)
         table = structure(trained).position_tables
         grids = [_grid(shape) if table else None for shape in (native, wanted)]
         resampled = resampling_note(*grids, *(getattr(shape, "patch_size", None) for shape in (native, wanted)))
         model.load_state_dict(adapt_weights(trained.state_dict(), structure(model), new_head=True))
-        own = own_input(config, native, where)
-        own = dataclasses.replace(own, note="; ".join(filter(None, (resampled, own.note))))
-        size = getattr(native, "image_size", None)
-        made_for = size if isinstance(size, int) else None
+        own = input_of(config, native, where)
+        note = "; ".join(filter(None, (resampled, own.note)))
     source = Weights(
         library=f"transformers {transformers.__version__}",
         id=config.name,
@@ -83,25 +80,15 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         commit=commit_of(config.name, config.revision),
     )
     spec = ModelSpec("huggingface", wanted.model_type, wanted.to_dict(), img_size, num_classes)
-    return Backbone(
-        HuggingFaceClassifier(model),
-        spec,
-        own.mean,
-        own.std,
-        own.note,
-        source,
-        interpolation=own.interpolation,
-        made_for=made_for,
-    )
+    return Backbone(HuggingFaceClassifier(model), spec, own, note, source)
 
 
-def own_interpolation(reference: HuggingFaceModel, config: ModelConfig) -> Interpolation | None:
-    """By which the images of the pretrained weights were resized, as the small files beside them say it, if they do.
-
-    Raises as `load` does where these cannot be read.
+def own_input(reference: HuggingFaceModel, config: ModelConfig) -> OwnInput:
+    """The images of the pretrained weights, by the small files beside them. Raises as `load` does where these cannot be
+    read.
     """
     where = _where(config)
-    return interpolation_of(config, _native_config(config, where), where)
+    return input_of(config, _native_config(config, where), where)
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +12,69 @@ from patchlight.config import ModelConfig
 from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import import_library
-from patchlight.models.backbone import OwnInput, nearest_interpolation
+from patchlight.models.backbone import MIDDLE, UNKNOWN_PIXELS, WHOLE, OwnInput, nearest_interpolation
 
 PREPROCESSOR = "preprocessor_config.json"
 # Pillow's numbers, which the files have.
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+WARPED = 384  # pixels a side from which ConvNeXT's processor, in place of its crop_pct, stretches images
 USUAL_FACTOR = 1 / 255  # from 0..255 to 0..1
 
 
-def own_input(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInput:
-    """How the weights' own processor prepares images; `native` is the model's configuration.
+def input_of(config: ModelConfig, native: Any, where: dict[str, Any]) -> OwnInput:
+    """The images that the weights' own processor makes; `native` is the model's configuration.
 
-    Mean and deviation are of pixels in 0..1 whatever the processor's own factor. Raises PatchlightError where the file
-    is there and cannot be read, or asks for what cannot be done.
+    What the file leaves out is the default of the processor that it names, or of that of the model's type. Mean and
+    deviation are of pixels in 0..1 whatever the processor's own factor. Raises PatchlightError where the file is there
+    and cannot be read, or asks for what cannot be done.
     """
     about = _read(config, where)
-    interpolation, note = _interpolation(about, native)
+    own = functools.partial(_own, about, native)
+    interpolation, note = _interpolation(own)
+    size = _square(getattr(native, "image_size", None))  # of the model; what its processor makes may be another
     if about is None:
         source = "bicubic, our own" if interpolation is None else f"{interpolation}, its type's default"
-        lines = [
-            f"{config.name} does not say how its pixels were normalised: the training images' mean and deviation are "
-            "taken (set data.mean and data.std if you know its own)",
-            f"nor how they were resized: {source}, is taken",
-        ]
-        return OwnInput(None, None, interpolation, "; ".join(lines))
+        return OwnInput(
+            size, None, None, interpolation, f"{UNKNOWN_PIXELS}; nor how they were resized: {source}, is taken"
+        )
     notes = [note]
     if about.get("resample") is None:
         source = "bicubic, our own" if interpolation is None else f"{interpolation}, its processor's default"
         notes.append(f"its {PREPROCESSOR} does not name an interpolation: {source}, is taken")
-    mean, std = _normalisation(about, config.name)
+    mean, std = _normalisation(own, config.name)
     if mean is None:
-        notes.append(
-            f"{config.name} does not say how its pixels were normalised: the training images' mean and deviation are "
-            "taken (set data.mean and data.std if you know its own)"
-        )
-    notes.append(_left_out(about))
-    return OwnInput(mean, std, interpolation, "; ".join(filter(None, notes)))
+        notes.append(UNKNOWN_PIXELS)
+    elif not about.get("image_mean") and own("do_normalize", True):
+        notes.append(f"its {PREPROCESSOR} does not name a mean: {mean[0]:g}, ..., its processor's default, is taken")
+    notes.append(_left_out(own))
+    return OwnInput(_size(own) or size, mean, std, interpolation, "; ".join(filter(None, notes)))
 
 
-def interpolation_of(config: ModelConfig, native: Any, where: dict[str, Any]) -> Interpolation | None:
-    """What `own_input` says of the interpolation; None where nothing names one. Raises as that where it is not read."""
-    return _interpolation(_read(config, where), native)[0]
+Own = Callable[..., Any]  # a setting of a processor by its name; where it is not known None, or a second argument
 
 
-def _interpolation(about: dict[str, Any] | None, native: Any) -> tuple[Interpolation | None, str]:
+def _size(own: Own) -> int | None:
+    """Pixels a side of what the processor makes of a square image; None where that is no square, or not known."""
+    return _square(own("crop_size") if own("do_center_crop") else own("size"))
+
+
+def _square(size: Any) -> int | None:
+    """A side of 224, [224, 224], {"height": 224, "width": 224} or {"shortest_edge": 224}; None of anything else."""
+    if isinstance(size, int):
+        return size
+    if isinstance(size, (list, tuple)):
+        return size[0] if len(set(size)) == 1 else None
+    if not size:
+        return None
+    sides = dict(size)
+    height = sides.get("height")
+    width = sides.get("width", height)
+    return sides.get("shortest_edge") if height is None else height if height == width else None
+
+
+def _interpolation(own: Own) -> tuple[Interpolation | None, str]:
     """What is done here for the processor's own interpolation, and a line where that is another."""
-    resample = _own(about, "resample", native)
+    resample = own("resample")
     if resample is None:
         return None, ""
     word = resample if isinstance(resample, str) else RESAMPLE.get(resample, str(resample))
@@ -77,46 +96,59 @@ def _read(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any] | None:
     return about
 
 
-def _own(about: dict[str, Any] | None, key: str, native: Any) -> Any:
-    """A setting of the file, else the default of the processor that it names, else of the model type's; or None."""
+def _own(about: dict[str, Any] | None, native: Any, key: str, unknown: Any = None) -> Any:
+    """A setting of the file, else the default of the processor that it names, else of the model type's; `unknown` where
+    there is no such processor.
+    """
     if about is not None and about.get(key) is not None:
         return about[key]
     transformers = import_library("transformers")
     kind = str((about or {}).get("image_processor_type") or "").removesuffix("Fast")
     with contextlib.suppress(ImportError):  # of a processor that needs a library that is not here
         if (named := getattr(transformers, kind, None) if kind else None) is not None:
-            return getattr(named, key, None)
+            return getattr(named, key, unknown)
         mapping = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING
         if type(native) in mapping:
             kinds = mapping[type(native)]
-            return next((getattr(cls, key, None) for cls in kinds.values() if cls is not None), None)
-    return None
+            return next((getattr(cls, key, unknown) for cls in kinds.values() if cls is not None), unknown)
+    return unknown
 
 
-def _normalisation(about: dict[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+def _normalisation(own: Own, name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
     """Mean and deviation of pixels in 0..1: (255 f x - m) / s is (x - m / 255 f) / (s / 255 f), f being its factor."""
-    if about.get("offset") or about.get("rescale_offset"):
+    if own("offset") or own("rescale_offset"):
         raise PatchlightError(f"the processor of {name} moves pixels to -1..1 before its mean, which is not done here")
-    factor = about.get("rescale_factor", USUAL_FACTOR) if about.get("do_rescale", True) else 1.0
+    factor = (own("rescale_factor") or USUAL_FACTOR) if own("do_rescale", True) else 1.0
     times = 255 * factor
     times = 1.0 if abs(times - 1) < 1e-6 else times
-    if not about.get("do_normalize", True):
+    if not own("do_normalize", True):
         return (0.0, 0.0, 0.0), (1 / times,) * 3
-    mean, std = about.get("image_mean"), about.get("image_std")
+    mean, std = own("image_mean"), own("image_std")
     if not mean or not std:
         return None, None
     return tuple(value / times for value in mean), tuple(value / times for value in std)
 
 
-def _left_out(about: dict[str, Any]) -> str:
+def _keeps_shape(own: Own) -> bool:
+    """Whether the processor resizes the shorter side, and the longer one with it."""
+    size = own("size")
+    if isinstance(size, int):
+        return own("default_to_square") is False
+    return not isinstance(size, (list, tuple)) and "shortest_edge" in (size or {})
+
+
+def _left_out(own: Own) -> str:
     """What the processor does and is not done here, in a line."""
     lines = []
-    size, crop = about.get("size"), about.get("crop_size")
-    short = size.get("shortest_edge") if isinstance(size, dict) else None
-    inner = crop.get("height") if isinstance(crop, dict) else crop
-    if about.get("do_center_crop") and short and inner and inner < short:
-        lines.append(f"its processor resizes to {short} and cuts out the middle {inner}; here images are kept whole")
-    if about.get("do_flip_channel_order"):
+    size, pct = own("size"), own("crop_pct")
+    resized, inner = _square(size), _square(own("crop_size"))
+    if own("do_center_crop") and resized and inner and inner < resized:
+        lines.append(f"its processor resizes to {resized} and cuts out the middle {inner}; {WHOLE}")
+    elif pct and pct < 1 and resized and resized < WARPED:
+        lines.append(f"its processor cuts out the middle {pct:.1%} of an image; {WHOLE}")
+    if size and (not _keeps_shape(own) or (pct and resized and resized >= WARPED)):
+        lines.append(f"its processor stretches an image that is not square; {MIDDLE}")
+    if own("do_flip_channel_order"):
         lines.append("its processor turns RGB into BGR, which is not done here")
     return "; ".join(lines)
 

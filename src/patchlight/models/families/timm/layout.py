@@ -1,0 +1,143 @@
+"""What timm's names say of a network: its head, blocks, tables of positions, attention; of a ViT its anatomy."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models.families.names import Names
+from patchlight.models.families.switched import attention_layer, fuse_all, unfused
+from patchlight.models.structure import Anatomy, AttentionShape, Structure
+
+HEADS = ("head", "fc", "classifier", "head_dist", "aux_head")
+BEFORE_HEAD = ("norm", "pre_logits")  # inside a head, before its last linear map
+EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
+NO_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token", "mask_token", "relative_position_bias_table")
+LEVELS = ("blocks", "layers", "stages")
+DROPOUT = ("pos_drop", "patch_drop")  # on embeddings
+RELATIVE = ("rope", "rel_pos", "rel_pos_bias", "shared_rel_pos", "relative_position_bias_table")
+
+
+def structure(model: nn.Module) -> Structure:
+    network: Any = model
+    names = Names(model)
+    try:
+        anatomy, no_maps = _anatomy(network, names), ""
+    except PatchlightError as error:
+        anatomy, no_maps = None, str(error)
+    attention = _attention_shape(network)
+    tokens_first = hasattr(network, "num_prefix_tokens")
+    return Structure(
+        model=model,
+        network=model,
+        heads=names.keys_inside(HEADS, BEFORE_HEAD),
+        checkpoints_gradients=any(getattr(part, "grad_checkpointing", False) for part in model.modules()),
+        checkpoint_gradients=lambda: _checkpoint_gradients(network),
+        no_maps=no_maps,
+        anatomy=anatomy,
+        levels=_levels(network, anatomy),
+        stem="patch_embed" if isinstance(getattr(network, "patch_embed", None), nn.Module) else None,
+        embedding_dropout=tuple(part for name, part in model.named_children() if name in DROPOUT),
+        patch_size=_patch_size(network) if tokens_first else None,
+        num_prefix_tokens=network.num_prefix_tokens if tokens_first else 0,
+        attention=attention,
+        training_attention=attention,
+        set_fused_attn=fuse_all(model),
+        embeddings=names.keys_with(EMBEDDINGS),
+        last_norm=names.keys_with(("norm",)),
+        no_decay=names.keys_with(NO_DECAY),
+        hidden_matrices=frozenset(
+            name
+            for name, p in model.named_parameters()
+            if p.ndim == 2 and re.search(r"(^|\.)(blocks|layers?)\.\d", name)
+        ),
+        position_tables=names.keys_ending("pos_embed"),
+        position_prefix=_position_prefix(network),
+        patch_kernels=names.keys_ending("patch_embed.proj.weight"),
+    )
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    if not hasattr(model, "set_grad_checkpointing"):
+        raise UsageError(f"model.grad_checkpointing does not apply to {type(model).__name__}; leave it out")
+    model.set_grad_checkpointing()
+
+
+def _levels(model: Any, anatomy: Anatomy | None) -> tuple[nn.Module, ...]:
+    if anatomy is not None and anatomy.blocks:
+        return anatomy.blocks
+    levels = next((part for name in LEVELS if (part := getattr(model, name, None))), None)
+    return tuple(levels) if isinstance(levels, (nn.Sequential, nn.ModuleList)) else ()
+
+
+def _patch_size(model: Any) -> int | None:
+    """Pixels a side; None of patches that are not square. Of a hybrid timm counts `patch_size` in cells of the network
+    before it, the ratio in pixels.
+    """
+    ratio = getattr(getattr(model, "patch_embed", None), "feat_ratio", None)
+    size = getattr(model, "patch_size", None) or (ratio() if ratio is not None else None)
+    return size if isinstance(size, int) else None
+
+
+def _position_prefix(model: Any) -> int:
+    """Rows of the table of positions before the patches'; some models have none for their tokens."""
+    table, grid = getattr(model, "pos_embed", None), getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid and isinstance(table, Tensor) and table.ndim == 3:
+        return int(table.shape[1] - math.prod(grid))
+    return int(getattr(model, "num_prefix_tokens", 0))
+
+
+def _attention_shape(model: Any) -> AttentionShape | None:
+    """Of a ViT whose attention can be fused or not, and looks at all patches."""
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Sequential) or not len(blocks) or not hasattr(model, "num_prefix_tokens"):
+        return None
+    attention: Any = getattr(blocks[0], "attn", None)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    width = getattr(attention, "head_dim", None)
+    if not hasattr(attention, "fused_attn") or grid is None or width is None:
+        return None
+    return AttentionShape(attention.num_heads, model.num_prefix_tokens + grid[0] * grid[1], width)
+
+
+def _anatomy(model: Any, names: Names) -> Anatomy:
+    """Of timm's VisionTransformer and its like. Raises PatchlightError, naming what is missing, of another network."""
+    if not isinstance(getattr(model, "blocks", None), nn.Module) or not hasattr(model, "forward_head"):
+        raise PatchlightError(
+            f"{type(model).__name__} is no Vision Transformer that can be explained; give one of Patchlight, timm's "
+            "VisionTransformer, or a ...ForImageClassification of Hugging Face"
+        )
+    blocks = tuple(model.blocks)
+    plain = all(hasattr(block, "attn") and hasattr(block, "norm1") for block in blocks)
+    if not plain or not hasattr(model, "num_prefix_tokens"):
+        raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
+    attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
+    if (pool := getattr(model, "attn_pool", None)) is not None:
+        raise PatchlightError(f"{type(model).__name__} pools by {type(pool).__name__}, which maps cannot see through")
+    pooling = "token+dist" if getattr(model, "head_dist", None) is not None else str(model.global_pool)
+    if pooling not in ("token", "avg", "token+dist"):
+        raise PatchlightError(f"{type(model).__name__} pools by '{pooling}'; maps know token and avg")
+    embed: Any = getattr(model, "patch_embed", None)
+    patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
+    if patch is None:
+        raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
+    return Anatomy(
+        model=model,
+        logits=model,
+        blocks=blocks,
+        attentions=attentions,
+        first_norms=tuple(block.norm1 for block in blocks),
+        explicit_attention=unfused(attentions),
+        patch_embed=embed,
+        patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
+        num_prefix_tokens=model.num_prefix_tokens,
+        pooling=pooling,
+        pool_weights=None,
+        decode=lambda tokens: model.forward_head(model.norm(tokens)),
+        positions=getattr(model, "pos_embed", None),
+        can_drop_patches=not names.has_part(RELATIVE),
+    )
