@@ -57,13 +57,14 @@ class Progress:
         """True when it is time to `show`."""
         return time.monotonic() - self.shown >= (BAR_EVERY_S if self.terminal else LINE_EVERY_S)
 
-    def show(self, text: str) -> None:
-        """Show `text` behind the bar, or in a line with the steps done and the time left."""
+    def show(self, text: str, left_s: float | None = None) -> None:
+        """Show `text` behind the bar, or in a line with the steps done and the seconds left, where these are known."""
         self.shown = time.monotonic()
         if self.terminal:
             self.bar.set_postfix_str(text, refresh=False)
         else:
-            say(f"{self.label} {self.done}/{self.total}  {text}  {clock(self.left_s())} left")
+            left_s = self.left_s() if left_s is None else left_s
+            say(f"{self.label} {self.done}/{self.total}  {text}  {clock(left_s)} left")
 
     def left_s(self) -> float:
         """Seconds until `total` at the pace so far; infinite before the first step."""

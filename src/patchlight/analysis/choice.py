@@ -77,13 +77,24 @@ def spread(labels: np.ndarray, preds: np.ndarray, count: int) -> np.ndarray:
     return np.array(chosen, dtype=np.int64)
 
 
-def class_index(name: str, names: Sequence[str]) -> int:
-    """The class with this name, or with this index. Raises UsageError where there is none."""
-    if name in names:
-        return list(names).index(name)
-    if name.isdigit() and int(name) < len(names):
-        return int(name)
-    raise UsageError(f"no class '{name}'; {did_you_mean(name, names)}")
+def class_index(wanted: str | int, names: Sequence[str]) -> int:
+    """The class with this name or, where no class's name is a number, with this index; an int is an index.
+
+    Raises UsageError where there is none.
+    """
+    if isinstance(wanted, int | np.integer):
+        if 0 <= wanted < len(names):
+            return int(wanted)
+        raise UsageError(f"the classes have the indices 0 to {len(names) - 1}, so there is no {wanted}")
+    if wanted in names:
+        return list(names).index(wanted)
+    if is_number(wanted) and int(wanted) < len(names) and not any(map(is_number, names)):
+        return int(wanted)
+    raise UsageError(f"no class '{wanted}'; {did_you_mean(wanted, names)}")
+
+
+def is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal()
 
 
 def check_count(words: str, count: int) -> None:

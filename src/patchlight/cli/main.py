@@ -5,6 +5,7 @@ The commands are the table VERBS in `parser.py`; what a result looks like is in 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
@@ -100,6 +101,8 @@ def sentence_and_code(error: BaseException) -> tuple[str, int]:
         return "interrupted", INTERRUPTED
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
         reason = error.strerror or str(error) or type(error).__name__
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += "; free space on that disk and repeat the command, `train` with --resume"
         return (f"{error.filename}: {reason}" if error.filename else reason), FAILED
     return str(error), USAGE if isinstance(error, UsageError) else FAILED
 
@@ -131,8 +134,6 @@ def explain_or_measure(
     device: str,
 ) -> RunExplanation | Faithfulness:
     """`patchlight explain`, which with --faithfulness measures the methods instead."""
-    if count is not None and count < 1:
-        raise UsageError(f"--count must be at least 1, not {count}")
     if faithfulness:
         left_out = {"the image files": images, "--target": target, "--layers": layers}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():

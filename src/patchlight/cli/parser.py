@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, describe_fields
+from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, SPLIT_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
 
 EXAMPLES = """examples:
@@ -78,7 +78,6 @@ DEVICE = option(
 )
 
 
-SPLITS = ["train", "val", "test", "subset_test"]
 SUBSET = "subset_test are those of data.subset_test_per_class"
 OF_CLASS = "images of this class, by name or index, and their mean map; repeat it for more, all takes every class"
 AT_INDEX = "the images with these indices in the split, counted from 0"
@@ -86,7 +85,7 @@ HOW_MANY = "how many images of the run, 200 at most (default: 12, or 4 of each -
 OF_A_SPLIT = (  # which images of a run are explained
     option("--class", dest="classes", action="append", metavar="CLASS", help=OF_CLASS),
     option("--index", dest="indices", action="extend", nargs="+", type=int, metavar="N", help=AT_INDEX),
-    option("--split", choices=SPLITS, help=f"whose images are taken; {SUBSET} (default: test)"),
+    option("--split", choices=SPLIT_NAMES, help=f"whose images are taken; {SUBSET} (default: test)"),
     option("--count", type=int, metavar="N", help=HOW_MANY),
 )
 
@@ -138,7 +137,7 @@ VERBS = {
                 metavar="SOURCE",
                 help="another source with the same classes (one without splits is taken whole)",
             ),
-            option("--split", choices=SPLITS, default="test", help=f"which images; {SUBSET} (default: test)"),
+            option("--split", choices=SPLIT_NAMES, default="test", help=f"which images; {SUBSET} (default: test)"),
             precision(None, "that of the recipe"),
             DEVICE,
             OFFLINE,

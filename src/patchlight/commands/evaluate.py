@@ -32,8 +32,8 @@ def evaluate(
     `split` is "train", "val", "test" or "subset_test"; a source without splits is taken whole. `device` is as
     train.device, `precision` as eval.precision, None for that of the run's recipe. A run that is not finished is
     measured with its best weights so far; a checkpoint, RUN/checkpoints/epoch-050 or RUN/checkpoints/last, with its
-    own. Raises PatchlightError where there are no such images, where the run's own
-    images have changed since it was trained, and where a class is not one of the model's.
+    own. Raises PatchlightError where there are no such images, where the run's own images have changed since it was
+    trained, and where a class is not one of the model's.
     """
     opened, checkpoint = open_weights(run)
     config = opened.config()

@@ -14,28 +14,26 @@ from torch import Tensor, nn
 
 from patchlight.analysis import choice
 from patchlight.analysis.choice import Chosen
-from patchlight.analysis.classes import MOST_CLASSES, ClassMaps, class_maps
+from patchlight.analysis.classes import ClassMaps, class_maps
 from patchlight.analysis.embeddings import embedding_maps
 from patchlight.analysis.faithfulness import assess, measure_faithfulness
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, write_figures
+from patchlight.commands.explain_images import Wanted, check_positive, load_chosen, load_subject
 from patchlight.commands.report import report
 from patchlight.config import DEFAULT_METHOD
-from patchlight.data.decode import load_image
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import UsageError, did_you_mean
 from patchlight.explanation import methods
 from patchlight.explanation.methods import METHODS, Explanation, find_method
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
-from patchlight.models import ModelCard, load_classifier
+from patchlight.models import ModelCard
 from patchlight.models.anatomy import Anatomy, dissect
-from patchlight.progress import say
-from patchlight.runs import Faithfulness, Run, Samples
+from patchlight.runs import Faithfulness, Run
 from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
 
-SPLITS = ("train", "val", "test", "subset_test")
 RECORD = "explanation.json"
 
 
@@ -101,12 +99,12 @@ def explain(
     model: str | Path | Run,
     images: Sequence[str | Path] = (),
     *,
-    classes: Sequence[str | int] = (),
-    indices: Sequence[int] = (),
+    classes: str | int | Sequence[str | int] = (),
+    indices: int | Sequence[int] = (),
     split: str | None = None,
     count: int | None = None,
     method: str = DEFAULT_METHOD,
-    target: str = "predicted",
+    target: str | int = "predicted",
     layers: Sequence[int] | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -140,12 +138,12 @@ def explain_run(
     run: str | Path | Run,
     images: Sequence[str | Path] = (),
     *,
-    classes: Sequence[str | int] = (),
-    indices: Sequence[int] = (),
+    classes: str | int | Sequence[str | int] = (),
+    indices: int | Sequence[int] = (),
     split: str | None = None,
     count: int | None = None,
     method: str = DEFAULT_METHOD,
-    target: str = "predicted",
+    target: str | int = "predicted",
     layers: Sequence[int] | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -155,19 +153,19 @@ def explain_run(
     names = list(METHODS) if method == "all" else [method]
     for name in names:
         find_method(name)
-    wanted = Wanted(tuple(map(str, classes)), tuple(indices), split, count)
+    wanted = Wanted(listed(classes), listed(indices), split, count)
     wanted.check(files=bool(images))
     subject, chosen = load_subject(opened, images, wanted, device, checkpoint)
     depth = len(subject.anatomy.blocks)
     if layers is not None and not all(0 <= layer < depth for layer in layers):
         raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in layers)}")
-    targets = targets_of(subject, target)
+    targets, of_class = targets_of(subject, target)
     explanations = {
         name: methods.explain(subject.anatomy, subject.inputs, method=name, target=targets) for name in names
     }
     maps = {name: explanation.maps.cpu().numpy() for name, explanation in explanations.items()}
     of_classes, embedding = maps_of_classes(subject, chosen, names[0]), embedding_maps(subject.anatomy, subject.inputs)
-    figures = draw(subject, maps, layers, target) | draw_embedding(subject, embedding)
+    figures = draw(subject, maps, layers, of_class) | draw_embedding(subject, embedding)
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes)
     folder = Path(out) if out else own_folder(opened, checkpoint)
@@ -176,7 +174,7 @@ def explain_run(
     right = None if chosen.labels is None else int((subject.preds == chosen.labels).sum())
     explanation = RunExplanation(
         run=str(opened.path),
-        target=target,
+        target=of_class or "predicted",
         split=chosen.split,
         chosen=chosen.how,
         right=right,
@@ -192,6 +190,11 @@ def explain_run(
     )
     (folder / RECORD).write_text(json.dumps(explanation.to_json(), indent=1) + "\n", encoding="utf-8")
     return explanation
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """One class or index, or several."""
+    return (given,) if isinstance(given, str | int | np.integer) else tuple(given)
 
 
 def own_folder(run: Run, checkpoint: Checkpoint | None) -> Path:
@@ -210,9 +213,10 @@ def faithfulness(
     """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed.
 
     Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again; of a checkpoint in
-    RUN/explain/epoch-050. Raises UsageError
-    for an unknown method, PatchlightError for a model that is no ViT.
+    RUN/explain/epoch-050. Raises UsageError for an unknown method or no images, PatchlightError for a model that is no
+    ViT.
     """
+    check_positive(count)
     opened, checkpoint = open_weights(run)
     tune_process(resolve_device(device))
     model, card = load_chosen(opened, checkpoint, device)
@@ -236,87 +240,23 @@ def faithfulness(
     return table
 
 
-def load_chosen(run: Run, checkpoint: Checkpoint | None, device: str) -> tuple[nn.Module, ModelCard]:
-    """The classifier with a checkpoint's weights, which is said, or with those that the run keeps."""
-    if checkpoint is not None:
-        say(checkpoint.line)
-    return load_classifier(checkpoint.path if checkpoint else run.path, resolve_device(device))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which images of the run's own were asked for, as the command line gives them."""
-
-    classes: tuple[str, ...] = ()
-    indices: tuple[int, ...] = ()
-    split: str | None = None
-    count: int | None = None
-
-    def check(self, files: bool) -> None:
-        """Raises UsageError for what cannot go together."""
-        given = {"--class": self.classes, "--index": self.indices, "--split": self.split, "--count": self.count}
-        words = [word for word, value in given.items() if value not in ((), None)]
-        if files and words:
-            raise UsageError(f"{words[0]} is for images of the run's own; leave it out, or the image files")
-        if self.indices and (self.classes or self.count is not None):
-            raise UsageError(f"--index says which images; leave out {'--class' if self.classes else '--count'}")
-        if self.split is not None and self.split not in SPLITS:
-            raise UsageError(f"no split '{self.split}'; {did_you_mean(self.split, SPLITS)}")
-        if self.count is not None and self.count < 1:
-            raise UsageError(f"--count must be at least 1, not {self.count}")
-
-
-def load_subject(
-    run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
-) -> tuple[Subject, Chosen]:
-    """The images with what the model predicts for them, and how they were chosen."""
-    tune_process(resolve_device(device))
-    model, card = load_chosen(run, checkpoint, device)
-    anatomy = dissect(model)
-    if files:
-        pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in files])
-        chosen = Chosen(pixels, tuple(str(path) for path in files), "the image files that were given")
-    else:
-        chosen = own_images(run, model, card, wanted)
-    return Subject.of(anatomy, card, chosen.pixels, chosen.labels), chosen
-
-
-def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> Chosen:
-    """Images of the run's own split. Where nothing was named and the test images are not there any more, those of the
-    report are taken, and it is said.
-    """
-    every = wanted.classes == ("all",) and "all" not in card.class_names
-    words = [str(label) for label in range(len(card.class_names))] if every else wanted.classes
-    classes = [choice.class_index(word, card.class_names) for word in words]
-    if len(classes) > MOST_CLASSES:
-        raise UsageError(f"{len(classes)} classes are too many to be shown side by side; name {MOST_CLASSES} at most")
-    split = wanted.split or "test"
-    try:
-        images = own_split(run, split)
-    except PatchlightError as error:
-        samples = run.find(Samples)
-        if wanted.classes or wanted.indices or split != "test" or samples is None:
-            raise
-        say(f"the run's test images cannot be used, so samples of its report are: {error}")
-        return choice.choose_samples(samples, wanted.count, f"the test images cannot be used ({error})")
-    if wanted.indices:
-        return choice.choose_by_index(images, split, wanted.indices)
-    return choice.choose_by_class(model, card, images, split, classes, wanted.count)
-
-
-def targets_of(subject: Subject, target: str) -> Tensor:
-    """Class indices (S,) for "predicted", "true", a class's name or its index."""
-    preds = subject.probs.argmax(dim=1)
-    names = subject.card.class_names
+def targets_of(subject: Subject, target: str | int) -> tuple[Tensor, str]:
+    """Class indices (S,) for "predicted", "true", a class's name or its index; and "", "true" or the class's name."""
+    preds, names = subject.probs.argmax(dim=1), subject.card.class_names
     if target == "predicted":
-        return preds
+        return preds, ""
     if target == "true":
         if subject.labels is None:
             raise UsageError("the true classes of image files are not known; give --target predicted or a class")
-        return torch.from_numpy(subject.labels).to(preds)
-    if target in names or (target.isdigit() and int(target) < len(names)):
-        return torch.full_like(preds, choice.class_index(target, names))
-    raise UsageError(f"no class '{target}'; {did_you_mean(target, [*names, 'predicted', 'true'])}")
+        return torch.from_numpy(subject.labels).to(preds), "true"
+    try:
+        index = choice.class_index(target, names)
+    except UsageError:
+        if isinstance(target, str):
+            known = [*names, "predicted", "true"]
+            raise UsageError(f"no class '{target}'; {did_you_mean(target, known)}") from None
+        raise
+    return torch.full_like(preds, index), names[index]
 
 
 def describe_images(subject: Subject, chosen: Chosen, targets: Tensor) -> list[ExplainedImage]:

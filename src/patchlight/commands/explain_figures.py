@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,24 +19,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ABREAST = 12  # images in a picture; those after them are in further pictures: maps-2.png, ...
-NOT_ALWAYS = (  # figures that not every call draws
-    *("maps-*.png", "patches-*.png"),
-    *("layer_likeness.png", "heads-layer*.png", "patch_embeddings.png", "patch_likeness.png"),
-    *("class_gallery.png", "class_means.png"),
+# The names of figures that not every call draws.
+NOT_ALWAYS = re.compile(
+    r"(maps|patches)-\d+|heads-layer\d+|layer_likeness|patch_embeddings|patch_likeness|class_gallery|class_means"
 )
 
 
 def draw(
-    subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None, target: str
+    subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None, of_class: str
 ) -> dict[str, Figure]:
-    """The figures about single images by name; `maps` (S, r, c) by method, `layers` and `target` as in `explain`."""
+    """The figures about single images by name; `maps` (S, r, c) by method, `layers` as in `explain`; `of_class` is ""
+    for the predicted class, "true" or a class's name.
+    """
     from patchlight.figures import boards, inside  # not for a bare model, which needs no matplotlib
 
     names, first = subject.card.class_names, next(iter(maps))
     pictures, captions = subject.pictures, captions_of(subject)
     title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
-    if target != "predicted":
-        title += ", for the true class" if target == "true" else f", for the class '{target}'"
+    if of_class:
+        title += ", for the true class" if of_class == "true" else f", for the class '{of_class}'"
     rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
     tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
     depth = tokens.lens.shape[1]
@@ -120,8 +122,9 @@ def write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, str]
     """Write each figure as NAME.png and return the paths by name."""
     from patchlight.figures import style
 
-    for old in (path for pattern in NOT_ALWAYS for path in folder.glob(pattern)):
-        old.unlink()  # of other images, or of other layers
+    for old in folder.glob("*.png"):
+        if NOT_ALWAYS.fullmatch(old.stem):
+            old.unlink()  # of other images, or of other layers
     paths = {name: folder / f"{name}.png" for name in figures}
     for name, figure in figures.items():
         paths[name].write_bytes(style.png(figure, "light"))

@@ -195,11 +195,12 @@ class ClassRates:
 def per_class(sets: Sequence[ClassRates], theme: Theme = "light", most: int = 30) -> Figure:
     """Accuracy of each class, the best at the top, with whiskers and a dashed line at the overall accuracy.
 
-    `sets` is one or two, of the same classes; of two, each class has a bar of each. The order is that of the first. Of
-    more than `most` classes the lowest and the highest are shown, half and half.
+    `sets` is one or two, of the same classes; of two, each class has a bar of each, as far as it has images. The order
+    is that of the first. Of more than `most` classes the lowest and the highest are shown, half and half.
     """
-    names = [name for name, rate in sets[0].rates.items() if rate is not None]
-    names.sort(key=lambda name: sets[0].rates[name] or 0.0)
+    rates = {name: [own.rates[name] for own in sets] for name in sets[0].rates}
+    order = {name: next((rate for rate in of_sets if rate is not None), None) for name, of_sets in rates.items()}
+    names = sorted((name for name, rate in order.items() if rate is not None), key=lambda name: order[name] or 0.0)
     cut = most // 2 if len(names) > most else len(names)
     shown: list[str | None] = [*names[:cut], *([None, *names[-cut:]] if cut < len(names) else [])]
     two = len(sets) > 1

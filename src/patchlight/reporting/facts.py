@@ -84,8 +84,7 @@ class Facts:
     @property
     def finetune_command(self) -> str:
         """What trains a classifier from the encoder of this run, at the encoder's own image size."""
-        size = self.environment.model.img_size if self.environment else self.config.model.img_size
-        return f"patchlight train finetune --model.name {self.folder} --model.img_size {size}"
+        return f"patchlight train finetune --model.name {self.folder}"
 
     @property
     def kept(self) -> Epoch | None:

@@ -17,7 +17,7 @@ from patchlight.models import ModelCard
 
 def mixes(config: AugmentConfig) -> bool:
     """Whether images are mixed, as long as the strong augmentation is on."""
-    return bool(config.mixup_alpha or config.cutmix_alpha)
+    return bool(config.mix_prob and (config.mixup_alpha or config.cutmix_alpha))
 
 
 def fill_colour(card: ModelCard) -> list[int]:

@@ -56,7 +56,7 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
     augment = stage.config.augment
-    if mixes(augment) and augment.mix_prob and augment.strong_until:
+    if mixes(augment) and augment.strong_until:
         yield (
             "training images are mixed, and acc counts of each the share that the predicted class has in its label; it "
             "may well be below val acc"

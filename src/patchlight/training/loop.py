@@ -92,7 +92,7 @@ class Trainer:
                 if progress.due():  # reading the sums waits for the device, so not at every step
                     self._read_sums()
                     progress.extend(self._expected_steps())
-                    progress.show(self._describe_step(progress))
+                    progress.show(self._describe_step(progress), self._budget_left_s())
 
     def train_step(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Forward, loss, backward, clip, step, average. The batch's mean loss and right answers, on the device."""
@@ -147,7 +147,7 @@ class Trainer:
         if self._budget is None:
             state.progress = (state.done + 1) / state.total_steps
         else:
-            now_s = state.stage_s + self._watch.passed()
+            now_s = self._stage_s()
             step_s, self._step_began_s = now_s - self._step_began_s, now_s
             state.progress = self._budget.after_step(state.progress, state.done, now_s - step_s, step_s)
         state.step += 1
@@ -312,7 +312,15 @@ class Trainer:
             return state.total_steps
         if state.is_over:
             return state.done
-        return self._budget.expected_steps(state.done, state.stage_s + self._watch.passed())
+        return self._budget.expected_steps(state.done, self._stage_s())
+
+    def _stage_s(self) -> float:
+        """Seconds of the stage until now."""
+        return self.state.stage_s + self._watch.passed()
+
+    def _budget_left_s(self) -> float | None:
+        """Seconds of the budget, if there is one."""
+        return None if self._budget is None else max(0.0, self._budget.seconds - self._stage_s())
 
     def _epoch_label(self, epoch: int) -> str:
         epochs = self.state.epochs_before + self._expected_steps() / self.stage.steps_per_epoch
@@ -322,8 +330,8 @@ class Trainer:
         """Seconds until the stage is over: of the budget, else of steps as fast as in the epoch of `row`."""
         if self.state.is_over:
             return 0.0
-        if self._budget is not None:
-            return max(0.0, self._budget.seconds - self.state.stage_s)
+        if (left_s := self._budget_left_s()) is not None:
+            return left_s
         images_in = self.stage.images_in
         return (images_in(self.state.total_steps) - images_in(self.state.done)) / row.images_per_s
 

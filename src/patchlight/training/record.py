@@ -14,7 +14,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError
 from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
-from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts
+from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts, images_per_s
 from patchlight.training.setup import Setup
 from patchlight.training.state import TrainState
 from patchlight.units import percent
@@ -92,9 +92,7 @@ def source_path(source: str) -> str | None:
 
 def time_of(rows: list[Epoch], state: TrainState) -> TimeFacts:
     """What training took; images/s are those of all epochs together, without validation."""
-    seconds = sum(row.epoch_s for row in rows)
-    images = sum(row.images_per_s * row.epoch_s for row in rows)
-    return TimeFacts(train_wall_s=state.wall_s, train_cpu_s=state.cpu_s, images_per_s=images / seconds)
+    return TimeFacts(train_wall_s=state.wall_s, train_cpu_s=state.cpu_s, images_per_s=images_per_s(rows) or 0.0)
 
 
 def summary_line(record: Environment) -> str:

@@ -36,8 +36,8 @@ TEMPLATE = """
 It knows <b>{{ best[0] }}</b> best ({{ best[1] }}) and <b>{{ worst[0] }}</b> least ({{ worst[1] }}).
 {% endif %}
 {% if empty %}
-{{ empty }} {{ "class has" if empty == 1 else "classes have" }} no test images
-and {{ "is" if empty == 1 else "are" }} left out.
+{{ empty }} {{ "class has" if empty == 1 else "classes have" }} no test images{% if subset %} (the subset may have
+some){% else %} and {{ "is" if empty == 1 else "are" }} left out{% endif %}.
 {% endif %}
 </p>
 {% endif %}

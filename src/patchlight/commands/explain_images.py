@@ -1,0 +1,108 @@
+"""The images that `patchlight explain` takes: files, or those of the run's own that were asked for; and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from patchlight.analysis import choice
+from patchlight.analysis.choice import Chosen
+from patchlight.analysis.classes import MOST_CLASSES
+from patchlight.analysis.subject import Subject
+from patchlight.commands.evaluate import own_split
+from patchlight.config import SPLIT_NAMES
+from patchlight.data.decode import load_image
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.machine.device import resolve_device
+from patchlight.machine.process import tune_process
+from patchlight.models import ModelCard, load_classifier
+from patchlight.models.anatomy import dissect
+from patchlight.progress import say
+from patchlight.runs import Run, Samples
+from patchlight.runs.checkpoints import Checkpoint
+
+
+def load_chosen(run: Run, checkpoint: Checkpoint | None, device: str) -> tuple[nn.Module, ModelCard]:
+    """The classifier with a checkpoint's weights, which is said, or with those that the run keeps."""
+    if checkpoint is not None:
+        say(checkpoint.line)
+    return load_classifier(checkpoint.path if checkpoint else run.path, resolve_device(device))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which images of the run's own were asked for, as the command line gives them."""
+
+    classes: tuple[str | int, ...] = ()
+    indices: tuple[int, ...] = ()
+    split: str | None = None
+    count: int | None = None
+
+    def check(self, files: bool) -> None:
+        """Raises UsageError for what cannot go together."""
+        given = {"--class": self.classes, "--index": self.indices, "--split": self.split, "--count": self.count}
+        words = [word for word, value in given.items() if value not in ((), None)]
+        if files and words:
+            raise UsageError(f"{words[0]} is for images of the run's own; leave it out, or the image files")
+        if self.indices and (self.classes or self.count is not None):
+            raise UsageError(f"--index says which images; leave out {'--class' if self.classes else '--count'}")
+        if self.split is not None and self.split not in SPLIT_NAMES:
+            raise UsageError(f"no split '{self.split}'; {did_you_mean(self.split, SPLIT_NAMES)}")
+        if self.count is not None:
+            check_positive(self.count)
+
+
+def check_positive(count: int) -> None:
+    """Raises UsageError where it is not."""
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, not {count}")
+
+
+def load_subject(
+    run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
+) -> tuple[Subject, Chosen]:
+    """The images with what the model predicts for them, and how they were chosen."""
+    tune_process(resolve_device(device))
+    model, card = load_chosen(run, checkpoint, device)
+    anatomy = dissect(model)
+    if files:
+        choice.check_count("the call names", len(files))
+        pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in files])
+        chosen = Chosen(pixels, tuple(str(path) for path in files), "the image files that were given")
+    else:
+        chosen = own_images(run, model, card, wanted)
+    return Subject.of(anatomy, card, chosen.pixels, chosen.labels), chosen
+
+
+def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> Chosen:
+    """Images of the run's own split. Where nothing was named and the test images are not there any more, those of the
+    report are taken, and it is said.
+    """
+    every = wanted.classes == ("all",) and "all" not in card.class_names
+    words = range(len(card.class_names)) if every else wanted.classes
+    classes = [choice.class_index(word, card.class_names) for word in words]
+    if len(classes) > MOST_CLASSES:
+        raise UsageError(f"{len(classes)} classes are too many to be shown side by side; name {MOST_CLASSES} at most")
+    split = wanted.split or "test"
+    try:
+        images = own_split(run, split)
+    except PatchlightError as error:
+        samples = run.find(Samples)
+        if wanted.classes or wanted.indices or split != "test" or samples is None:
+            raise
+        say(f"the run's test images cannot be used, so samples of its report are: {error}")
+        choice.check_count("--count asks for", wanted.count or 0)
+        return choice.choose_samples(samples, wanted.count, f"the test images cannot be used ({error})")
+    if wanted.indices:
+        return choice.choose_by_index(images, split, wanted.indices)
+    if not every:
+        return choice.choose_by_class(model, card, images, split, classes, wanted.count)
+    counts = images.class_counts().tolist()
+    there = [label for label in classes if counts[label]]
+    chosen = choice.choose_by_class(model, card, images, split, there, wanted.count)
+    missing = ", ".join(f"'{name}'" for label, name in enumerate(card.class_names) if not counts[label])
+    return replace(chosen, how=f"{chosen.how}; no '{split}' image is of {missing}") if missing else chosen
