@@ -28,5 +28,5 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def no_slides(monkeypatch):
-    """For a test of the page alone: the PNG files, half of the time, are empty."""
+    """For a test of something other than a report's PNG files, which are half of its time: they are empty."""
     monkeypatch.setattr("patchlight.reporting.page.png", lambda figure, theme, description: b"")

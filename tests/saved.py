@@ -41,7 +41,8 @@ def save_hugging_face(folder: Path, kind: str = "ViT", classifier: bool = True, 
     model = getattr(transformers, f"{kind}{suffix}")(config)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         model.save_pretrained(folder)
-    processor = transformers.ViTImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    size = {"height": options["image_size"], "width": options["image_size"]}
+    processor = transformers.ViTImageProcessor(size=size, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
     processor.save_pretrained(folder)
     return folder
 

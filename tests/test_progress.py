@@ -13,9 +13,10 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
         bar.advance(3)
         assert bar.due()
         bar.show("loss 1.234")
+        bar.show("loss 1.234", 75.0)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.fullmatch(r"epoch 1/2 8/20  loss 1\.234  0:0\d left\n", captured.err)
+    assert re.fullmatch(r"epoch 1/2 8/20  loss 1\.234  0:0\d left\n.*  1:15 left\n", captured.err)
 
 
 def test_not_every_step_is_worth_a_line():

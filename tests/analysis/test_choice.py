@@ -100,6 +100,16 @@ def test_wrong_words_are_told(model):
     assert [choice.class_index(word, card.class_names) for word in ("class1", "2")] == [1, 2]
     with pytest.raises(UsageError, match="no class 'clas1'; did you mean 'class1'"):
         choice.class_index("clas1", card.class_names)
+    assert choice.class_index(2, card.class_names) == choice.class_index(np.int64(2), card.class_names) == 2
+    for wrong in (3, -1):
+        with pytest.raises(UsageError, match=f"the classes have the indices 0 to 2, so there is no {wrong}"):
+            choice.class_index(wrong, card.class_names)
+    with pytest.raises(UsageError, match="no class '²'"):
+        choice.class_index("²", card.class_names)
+    numbers = ("1", "10", "2")  # in the order of names; a number is one of them, and never an index
+    assert [choice.class_index(word, numbers) for word in ("10", "2", 2)] == [1, 2, 2]
+    with pytest.raises(UsageError, match="no class '0'; did you mean '10'"):
+        choice.class_index("0", numbers)
     with pytest.raises(UsageError, match="--count 1 is less than the 2 classes"):
         choice.choose_by_class(network, card, IMAGES, "test", [0, 1], 1)
     ones = IMAGES.select(np.flatnonzero(IMAGES.labels == 1))

@@ -123,7 +123,10 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch):
 def test_errors_of_the_system_are_one_sentence(monkeypatch, capsys):
     for error, message in (
         (PermissionError(13, "Permission denied", "runs/a"), "runs/a: Permission denied"),
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            OSError(28, "Device full"),
+            "Device full; free space on that disk and repeat the command, `train` with --resume",
+        ),
         (ConnectionError("the other side hung up"), "the other side hung up"),
         (PatchlightError("wrong"), "wrong"),
     ):

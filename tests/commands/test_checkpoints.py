@@ -26,6 +26,8 @@ from patchlight.training.fit import fit
 from patchlight.training.record import describe_run
 from patchlight.training.setup import prepare
 
+pytestmark = pytest.mark.usefixtures("no_slides")
+
 SMALL_DATA = [
     *("--data.image_size=16", "--data.train_per_class=12", "--data.val_per_class=4", "--data.test_per_class=6"),
     *("--train.batch_size=32", "--train.device=cpu", "--train.precision=fp32", "--eval.gallery=2"),

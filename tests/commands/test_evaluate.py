@@ -11,6 +11,8 @@ from PIL import Image
 
 from patchlight.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("no_slides")
+
 
 def test_eval_prints_one_json_object_that_agrees_with_training(run, capsys):
     assert main(["eval", str(run), "--json"]) == 0

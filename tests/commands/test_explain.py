@@ -14,6 +14,7 @@ from small import SMALL
 
 import patchlight
 from patchlight.cli.main import main
+from patchlight.commands import explain_figures
 from patchlight.commands.evaluate import own_split
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
@@ -119,7 +120,31 @@ def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     assert not list(tmp_path.glob("class_*.png"))
 
 
-def test_images_by_index_and_by_count(run, tmp_path, capsys):
+def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys):
+    mine = [tmp_path / name for name in ("maps-of-paris.png", "patches-raw.png", "heads-layer-old.png", "notes.png")]
+    for path in [*mine, tmp_path / "maps-3.png", tmp_path / "heads-layer7.png"]:
+        path.write_bytes(b"x")
+    assert main(["explain", str(run), "--index", "1", "--method", "rollout", "--out", str(tmp_path)]) == 0
+    assert [path.read_bytes() for path in mine] == [b"x"] * 4
+    assert not (tmp_path / "maps-3.png").exists()
+    assert not (tmp_path / "heads-layer7.png").exists()
+
+
+def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, capsys):
+    without = own_split(Run(run), "test")
+    without = without.select(np.flatnonzero((without.labels != 4) & (without.labels != 6)))
+    monkeypatch.setattr("patchlight.commands.explain_images.own_split", lambda *_: without)
+    words = ["explain", str(run), "--method", "rollout", "--out", str(tmp_path), "--json"]
+    assert main([*words, "--class", "all"]) == 0
+    result = said(capsys)
+    assert [found["name"] for found in result["classes"]] == list("01235789")
+    assert result["chosen"].endswith("; no 'test' image is of '4', '6'")
+    assert main([*words, "--class", "4"]) == 1
+    assert "no 'test' image is of the class '4'" in capsys.readouterr().err
+
+
+def test_images_by_index_and_by_count(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(explain_figures, "ABREAST", 2)
     words = ["explain", str(run), "--out", str(tmp_path), "--json"]
     assert main([*words, "--index", "17", "5", "--index", "0"]) == 0
     result = said(capsys)
@@ -127,11 +152,11 @@ def test_images_by_index_and_by_count(run, tmp_path, capsys):
     assert result["chosen"] == "the 'test' images with the indices that were given"
     labels = own_split(Run(run), "test").labels[[17, 5, 0]].tolist()
     assert [image["true"] for image in result["images"]] == [str(label) for label in labels]
-    assert main([*words, "--count", "26", "--method", "rollout", "--split", "val"]) == 0
+    assert main([*words, "--count", "5", "--method", "rollout", "--split", "val"]) == 0
     result = said(capsys)
-    assert len(result["images"]) == 26
+    assert len(result["images"]) == 5
     assert {"maps", "maps-2", "maps-3", "patches-3"} <= set(result["figures"])
-    again = patchlight.explain(run, count=26, method="rollout", split="val", out=tmp_path)
+    again = patchlight.explain(run, count=5, method="rollout", split="val", out=tmp_path)
     assert [image.index for image in again.images] == [image["index"] for image in result["images"]]
 
 
@@ -180,7 +205,7 @@ def test_the_table_on_test_images(run, tmp_path, capsys):
     assert "pointing" not in text
 
 
-def test_planted_evidence_is_pointed_at(tmp_path, capsys):
+def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_slides):
     path = tmp_path / "planted"
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.epochs", "1"]
     settings += ["--model.depth", "2", "--eval.gallery", "2"]
@@ -193,7 +218,7 @@ def test_planted_evidence_is_pointed_at(tmp_path, capsys):
     assert (path / "faithfulness.json").is_file()
 
 
-def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
+def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_slides):
     """Where images are enlarged for the model, no one patch holds it."""
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.debug", "--model.depth", "1"]
     settings += ["--eval.gallery", "2"]
@@ -217,6 +242,7 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys):
         (["--class", "cat"], "no class 'cat'"),
         (["--class", "3", "--index", "1"], "--index says which images; leave out --class"),
         (["--index", "1", "--count", "1"], "--index says which images; leave out --count"),
+        (["x.png"] * 201, "the call names 201 images; take 200 at most"),
         (["--index", "60"], "the 'test' images have the indices 0 to 59, so there is no 60"),
         (["--class", "3", "--class", "4", "--count", "1"], "--count 1 is less than the 2 classes"),
         (["x.png", "--class", "3"], "--class is for images of the run's own; leave it out, or the image files"),
@@ -233,7 +259,7 @@ def test_wrong_words_are_told(run, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys):
+def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys, no_slides):
     assert main(["explain", str(run), str(tmp_path / "none.png")]) == 1
     assert "none.png" in capsys.readouterr().err
     picture = tmp_path / "a.png"
@@ -257,9 +283,11 @@ def test_the_library_call_of_a_run(run, tmp_path):
     assert found.to_json()["images"][0].keys() == {"image", "index", "predicted", "probability", "true", "target"}
     again = patchlight.explain(str(run), method="rollout", target="true", layers=[0], out=tmp_path)
     assert again.images == found.images
-    by_class = patchlight.explain(run, classes=[3, "8"], count=4, method="rollout", out=tmp_path)
+    by_class = patchlight.explain(run, classes=[np.int64(3), "8"], count=4, method="rollout", out=tmp_path)
     assert sorted(image.true for image in by_class.images) == ["3", "3", "8", "8"]
     assert by_class.class_method == "grad-rollout"  # as rollout is blind to classes
+    one = patchlight.explain(run, classes=3, count=1, target=8, method="rollout", out=tmp_path)
+    assert [(image.true, image.target) for image in one.images] == [("3", "8")]
     with pytest.raises(UsageError, match="no split 'tset'; did you mean 'test'"):
         patchlight.explain(run, split="tset")
     with pytest.raises(UsageError, match="--count must be at least 1"):

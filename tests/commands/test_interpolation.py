@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ from patchlight.config import ModelConfig, load_recipe
 from patchlight.data.decode import load_image
 from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError
-from patchlight.models import load_model, with_own_interpolation
-from patchlight.models.loading import own_interpolation
+from patchlight.models import load_model, own_input, with_own_input
 from patchlight.models.saved import read_card
 from patchlight.runs import Environment, Run
 from patchlight.training.setup import build
+
+pytestmark = pytest.mark.usefixtures("no_slides")
 
 SIZE = 32  # pixels a side that the model takes
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -110,7 +112,7 @@ def test_files_are_resized_as_the_processor_says(resample, interpolation, here, 
         probs = model(card.to_input(ours)).softmax(1)
     for answer, row in zip(predict(run, files, precision="fp32", device="cpu"), probs, strict=True):
         assert answer.classes[0].probability == pytest.approx(row.max().item(), abs=1e-6)
-    assert own_interpolation(ModelConfig(name="run")) == interpolation  # for training on from it
+    assert own_input(ModelConfig(name="run")).interpolation == interpolation  # for training on from it
     again, _ = other_split(str(root), "test", card)
     assert torch.equal(again.gather(range(len(again)))[0], ours)
 
@@ -121,16 +123,40 @@ def test_both_steps_are_the_same_and_the_setting_overrules(asked, here, capsys):
     root, folder = photos(here / "photos"), vit(here / "vit", 2)
     settings = {"data.source": "photos", "data.image_size": 16, "model.name": str(folder), "model.img_size": SIZE}
     config = load_recipe("vit-base-frozen", {**settings, **({"data.interpolation": asked} if asked else {})})
-    config = with_own_interpolation(config)
+    config = with_own_input(config, own_input(config.model))
     data = load_splits(config.data)
     _, card = build(config, data)
     expected = asked or "bilinear"
     assert torch.equal(data.test.gather(range(6))[0], all_fitted(root / "test", expected, 16))
     assert (card.interpolation, card.fit_interpolation, card.fit_size) == (expected, expected, 16)
     said, like = capsys.readouterr().err, ", as the weights' own images were"
+    size = "32 pixels a side (the weights' own size)"
     overruled = "resized by bicubic interpolation, as data.interpolation says; the weights' own were by bilinear"
     assert (overruled in said) == (expected == "bicubic")
-    assert f"from 16 to 32 pixels a side by {expected} interpolation{'' if expected == 'bicubic' else like}\n" in said
+    assert f"from 16 to {size} by {expected} interpolation{'' if expected == 'bicubic' else like}\n" in said
+
+
+def test_images_have_the_size_that_the_weights_were_made_for(here, capsys):
+    """Files too, where nothing else says their size; it is recorded, and another run takes it over."""
+    root, folder = photos(here / "photos"), vit(here / "vit", 2)
+    words = ["train", "finetune", "--data.source", "photos", "--train.device", "cpu", "--train.batch_size", "4"]
+    words += ["--train.debug", "true"]
+    assert main([*words, "--model.name", str(folder), "--out", "run"]) == 0
+    run = Run.open(here / "run")
+    assert run.config().model.img_size == run.read(Environment).model.img_size == SIZE
+    assert torch.equal(pixels_of(run), all_fitted(root / "test", "bilinear"))
+    capsys.readouterr()
+    assert main([*words, "--model.name", "run", "--data.image_size", "24", "--out", "next"]) == 0
+    said = capsys.readouterr().err
+    assert "from 24 to 32 pixels a side (the weights' own size) by bilinear interpolation" in said
+    assert Run.open(here / "next").config().model.img_size == SIZE
+    (folder / "preprocessor_config.json").write_text("{}")  # whose defaults are 224 pixels and a mean of 0.5
+    before = read_card(run.path / "model" / "config.json")
+    (run.path / "eval.json").unlink()
+    shutil.rmtree(run.path / "model")
+    assert main([*words, "--model.name", str(folder), "--out", "run", "--resume"]) == 0
+    assert read_card(run.path / "model" / "config.json") == before
+    assert before.mean == pytest.approx((0.1, 0.2, 0.3))
 
 
 def test_a_run_goes_on_with_what_was_decided(here, capsys):
@@ -145,7 +171,8 @@ def test_a_run_goes_on_with_what_was_decided(here, capsys):
     assert main(words_of(folder, "--resume")) == 0, capsys.readouterr().err
     run = Run.open(here / "run")
     assert torch.equal(pixels_of(run), all_fitted(root / "test", "bilinear"))
-    assert with_own_interpolation(run.config()) == run.config()  # so that its recipe gives the same again
+    config = run.config()
+    assert with_own_input(config, own_input(config.model)) == config  # so that its recipe gives the same again
 
 
 def test_a_run_of_an_earlier_version_keeps_its_pixels(here, capsys):
@@ -181,7 +208,7 @@ def test_data_shows_what_training_would_see(here):
 
     (folder / "preprocessor_config.json").write_text("{")
     unknown = audit(str(root), settings, recipe="vit-base-frozen", out=here / "b")
-    assert any("resized is not known here" in note and "bicubic" in note for note in unknown.notes)
+    assert any("are not known here" in note and "bicubic" in note for note in unknown.notes)
     theirs = all_fitted(root / "train", "bicubic").double().div(255)
     assert unknown.trained_on.std == pytest.approx(theirs.std((0, 2, 3), correction=0).tolist(), abs=1e-9)
     assert main(words_of(folder)) != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -16,12 +17,14 @@ from patchlight.config.names import (
     OPTIMIZER_NAMES,
     POLICY_NAMES,
     SCHEDULE_NAMES,
+    SPLIT_NAMES,
     TASK_NAMES,
     Names,
 )
 from patchlight.config.sections import Precision
 from patchlight.data.augment import augment
 from patchlight.data.policies import POLICIES
+from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import METHODS
 from patchlight.machine.device import DTYPES
@@ -51,6 +54,7 @@ def test_every_list_of_names_is_held_against_its_table():
     kinds = {"|".join(names) for _, names, _, _ in TABLES}
     assert {setting for setting, _, _, _ in TABLES} <= {key for key, kind in listed.items() if kind in kinds}
     assert DEFAULT_METHOD in METHODS
+    assert (*SPLIT_NAMES, "notes") == tuple(field.name for field in dataclasses.fields(Splits))
     assert get_args(Precision) == ("auto", *DTYPES)
     assert kind_of(Precision).choices == get_args(Precision)
 

@@ -175,6 +175,14 @@ def test_per_class_of_two_sets_side_by_side(theme, k):
     assert figure.get_size_inches()[1] < 10
 
 
+def test_a_class_that_only_the_second_set_has_keeps_its_place():
+    first, second = {"a": 0.9, "b": None, "c": None}, {"a": 0.8, "b": 0.5, "c": None}
+    sets = [charts.ClassRates(words, rates, [(0, 1)] * 3) for words, rates in (("all", first), ("part", second))]
+    axes = charts.per_class(sets).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]
+    assert len(axes.patches) == 3
+
+
 def test_per_class_is_sorted_and_may_lack_the_overall_line():
     rates = {"low": 0.2, "high": 0.9, "middle": 0.5}
     axes = charts.per_class([charts.ClassRates("", rates, [(0, 1)] * 3)]).axes[0]

@@ -126,8 +126,9 @@ def test_timm_weights_are_timms(folders, prefix):
     assert found.model.head.out_features == 5
     model = found.model.eval()
     torch.testing.assert_close(model.forward_features(IMAGES), original.forward_features(IMAGES))
-    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert found.note == "its own preprocessing keeps the middle 90.0% of an image; here images are kept whole"
+    assert (found.own.mean, found.own.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    kept = "here images are kept whole, or the middle of one that is not square"
+    assert found.note == f"its own preprocessing keeps the middle 90.0% of an image; {kept}"
     assert found.source.library == f"timm {timm.__version__}"
 
 
@@ -140,7 +141,7 @@ def test_hugging_face_weights_are_theirs(folders, kind):
         if "classifier" not in key:
             torch.testing.assert_close(inner.state_dict()[key], value)
     assert found.model.eval()(IMAGES).shape == (2, 5)
-    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (found.own.mean, found.own.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert find_anatomy(found.model) is not None
 
 
@@ -220,7 +221,7 @@ def test_a_run_of_ours_is_a_backbone(tmp_path):
     card = ModelCard("vit-micro", load_spec("vit-micro", 3), ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
     save_model(tmp_path / "model", model, card)
     other = load(tmp_path, classes=5)
-    assert other.mean == (0.5,) * 3
+    assert other.own.mean == (0.5,) * 3
     assert "a new head" in other.note
     torch.testing.assert_close(other.model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
     same = load_backbone(ModelConfig(name=str(tmp_path)), img_size=32, num_classes=3, class_names=("a", "b", "c"))
@@ -239,7 +240,7 @@ def load_spec(name: str, classes: int):
 def test_without_weights(folders):
     torch.manual_seed(1)
     found = load(folders["huggingface"], pretrained=False)
-    assert found.mean is None
+    assert found.own.mean is None
     assert not torch.equal(
         found.model.state_dict()["hf.vit.layers.0.mlp.fc1.weight"],
         load(folders["huggingface"]).model.state_dict()["hf.vit.layers.0.mlp.fc1.weight"],
@@ -353,9 +354,7 @@ def test_our_own_bugs_keep_their_traceback(folders, monkeypatch, kind, error):
     def bug(*args, **options):
         raise error("a bug")
 
-    monkeypatch.setattr(
-        f"patchlight.models.families.{'timm' if kind == 'timm' else 'huggingface.pretrained'}.commit_of", bug
-    )
+    monkeypatch.setattr(f"patchlight.models.families.{kind.replace(' ', '')}.pretrained.commit_of", bug)
     with pytest.raises(error, match="a bug"):
         load(folders[kind])
 
@@ -508,7 +507,7 @@ def test_weights_for_one_channel_see_colours(tmp_path):
     about["pretrained_cfg"] |= {"mean": [0.3], "std": [0.4], "input_size": [1, 32, 32]}
     (folder / "config.json").write_text(json.dumps(about))
     found = load(f"local-dir:{folder}")
-    assert (found.mean, found.std) == ((0.3,) * 3, (0.4,) * 3)
+    assert (found.own.mean, found.own.std) == ((0.3,) * 3, (0.4,) * 3)
     grey = IMAGES[:, :1].expand(-1, 3, -1, -1)
     own = timm.create_model(f"local-dir:{folder}", pretrained=True).patch_embed
     torch.testing.assert_close(found.model.patch_embed(grey), own(grey[:, :1]), atol=1e-5, rtol=1e-5)
@@ -703,7 +702,7 @@ def test_the_commit_is_known_by_whatever_was_read(tmp_path, monkeypatch, file):
     ("about", "mean", "std"),
     [
         (None, None, None),
-        ({"do_normalize": True}, None, None),
+        ({"do_normalize": True}, (0.5,) * 3, (0.5,) * 3),  # that processor's default, which is said
         ({"do_normalize": False}, (0.0,) * 3, (1.0,) * 3),
         ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, (0.5,) * 3, (0.25,) * 3),
     ],
@@ -711,12 +710,14 @@ def test_the_commit_is_known_by_whatever_was_read(tmp_path, monkeypatch, file):
 def test_weights_that_do_not_say_their_normalisation(folders, tmp_path, about, mean, std):
     shutil.copytree(folders["huggingface"], tmp_path / "weights")
     (tmp_path / "weights" / "preprocessor_config.json").unlink()
+    default = {"image_processor_type": "ViTImageProcessor", "do_normalize": True}
     if about is not None:
         about = {"image_processor_type": "ViTImageProcessor", **about}
         (tmp_path / "weights" / "preprocessor_config.json").write_text(json.dumps(about))
     found = load(tmp_path / "weights")
-    assert (found.mean, found.std) == (mean, std)
-    assert ("does not say how its pixels were normalised" in found.note) == (mean is None)
+    assert (found.own.mean, found.own.std) == (mean, std)
+    assert ("the weights do not say how their pixels were normalised" in found.note) == (mean is None)
+    assert ("does not name a mean: 0.5, ..., its processor's default" in found.note) == (about == default)
 
 
 def test_a_damaged_preprocessor_is_not_a_missing_one(folders, tmp_path):

@@ -42,7 +42,7 @@ found = {}
 for what, fields in json.loads(sys.argv[1]).items():
     try:
         backbone = load_backbone(ModelConfig(**fields), img_size=32, num_classes=3)
-        found[what] = {"mean": backbone.mean, **backbone.source.to_json()}
+        found[what] = {"mean": backbone.own.mean, **backbone.source.to_json()}
     except PatchlightError as error:
         found[what] = {"error": str(error)}
 print(json.dumps(found))

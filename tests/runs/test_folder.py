@@ -5,7 +5,7 @@ from small import small_config
 
 from patchlight.config import config_from_dict, load_recipe
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.runs import Run, config_differences
+from patchlight.runs import Run, config_differences, recipe_of
 
 
 def test_a_run_is_never_overwritten_silently(tmp_path):
@@ -85,3 +85,15 @@ def test_restarts_of_an_older_run_are_as_they_were(tmp_path):
     with pytest.raises(UsageError, match=r"was started with schedule\.restart_warmup = False, not True"):
         run.check_free(config, resume=True)
     run.check_free(load_recipe(config, {"schedule.restart_warmup": False}), resume=True)
+    assert recipe_of(str(path)).schedule.restart_warmup  # a file that is no run's is read as it stands
+    (run.path / "environment.json").write_text("{}")
+    run.check_free(recipe_of(str(path)), resume=True)
+
+
+def test_debugging_of_an_older_run_was_two_epochs(tmp_path):
+    """Whatever its recipe said; now the recipe of such a run says so itself."""
+    run = Run.create(tmp_path / "run", config_from_dict({"train": {"debug": True, "epochs": 100.0}}))
+    assert run.config().train.epochs == 100
+    path = run.path / "config.toml"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "restart_warmup" not in line))
+    assert (run.config().train.epochs, run.config().train.debug) == (2, True)

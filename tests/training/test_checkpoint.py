@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small import small_config, small_splits
 from torch.optim.swa_utils import AveragedModel
 
 from patchlight.config import OptimConfig
 from patchlight.errors import PatchlightError
-from patchlight.models import ModelCard, ModelSpec, VisionTransformer
+from patchlight.models import ModelCard, ModelSpec, VisionTransformer, create_model, save_model
+from patchlight.models.saved import save_tensors
+from patchlight.runs import Run
 from patchlight.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
@@ -18,7 +21,9 @@ from patchlight.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from patchlight.training.fit import fit
 from patchlight.training.optim import OPTIMIZERS, build_optimizers
+from patchlight.training.setup import prepare
 from patchlight.training.state import LossScale, TrainState
 
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 3}
@@ -76,9 +81,33 @@ def test_a_half_written_checkpoint_is_not_there(tmp_path):
     (tmp_path / ".epoch-001.part").mkdir()
     (tmp_path / "epoch-000-step-00000005.bak").mkdir()  # a copy that somebody made
     assert [p.name for p in list_checkpoints(tmp_path)] == ["epoch-000-step-00000005"]
+    (tmp_path / ".epoch-000-step-00000003.part").mkdir()
     write(tmp_path, at(10), model, optimizers)  # what a crash left is no hindrance
     write(tmp_path, at(10), model, optimizers)
+    assert not list(tmp_path.glob(".*"))  # and does not stay
     assert [p.name for p in list_checkpoints(tmp_path)] == ["epoch-000-step-00000005", "epoch-001"]
+
+
+def test_the_best_epochs_weights_are_put_back(tmp_path):
+    """A training that was killed after it kept an epoch's weights, and before its checkpoint, does that epoch again."""
+    run = Run.create(tmp_path / "run", small_config(train={"epochs": 3}))
+    setup = prepare(run.config(), small_splits())
+    fit(setup, run)
+    states = {path.name: read_state(path) for path in list_checkpoints(run.path / "checkpoints")}
+    (best,) = [name for name, state in states.items() if state.steps_done == state.best_step]
+    kept = run.path / "model" / "model.safetensors"
+    own = kept.read_bytes()
+    assert own == (run.path / "checkpoints" / best / "model.safetensors").read_bytes()
+    save_model(kept.parent, create_model("vit-micro", embed_dim=24, depth=2, num_heads=2), setup.card)
+    assert kept.read_bytes() != own
+    fit(prepare(run.config(), small_splits()), run, resume=True)
+    assert kept.read_bytes() == own
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:  # and not safetensors' own error, which is no OSError
+        save_tensors({"a": torch.zeros(2)}, tmp_path / "none" / "model.safetensors")
+    assert error.value.filename == str(tmp_path / "none" / "model.safetensors")
 
 
 def test_pruning_keeps_the_last_and_the_asked_for(tmp_path):

@@ -12,6 +12,8 @@ from small import make_images, small_config, small_splits
 from patchlight.config import load_recipe, recipe_names
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.errors import UsageError
+from patchlight.models import own_input, with_own_input
+from patchlight.models.backbone import OwnInput
 from patchlight.runs import Run
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.loop import Trainer
@@ -25,7 +27,7 @@ MIXED = {"crop_padding": 2, "flip": "random", "mixup_alpha": 1.0, "cutmix_alpha"
 def look(config, images: ImageSet | None = None):
     """The first batch as `patchlight data` makes it, without the model."""
     images = make_images(n=48) if images is None else images
-    card, _ = input_card(config, images)
+    card = input_card(config, images, OwnInput())
     return first_batch(images, config.of_stages()[0], card)
 
 
@@ -96,7 +98,7 @@ def test_which_images_are_mixed_and_by_which_lambda():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_has_a_first_batch_without_its_model(name):
     recipe, images = load_recipe(name), make_images(n=40, size=32)
-    card, _ = input_card(recipe, images)
+    card = input_card(recipe, images, OwnInput())
     stage = recipe.of_stages()[0]
     facts, shown = first_batch(images, stage, card)
     side = stage.model.img_size or 32
@@ -150,14 +152,17 @@ def test_labels_out_of_range_are_no_image_set():
 
 def test_the_input_of_weights_that_are_not_loaded(tmp_path):
     images = make_images()
-    card, note = input_card(small_config(model={"name": "timm/vit_tiny_patch16_224", "img_size": 224}), images)
-    assert "the mean and deviation of timm/vit_tiny_patch16_224 are known when its weights are loaded" in note
-    assert (card.mean, card.std, card.img_size) == (*channel_stats(images), 224)
-    own = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
-    card, note = input_card(small_config(model={"name": "timm/vit_tiny_patch16_224"}, data=own), images)
-    assert (note, card.mean, card.std) == ("", own["mean"], own["std"])
+    timms = small_config(model={"name": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"})
+    own = own_input(timms.model)
+    card = input_card(with_own_input(timms, own), images, own)
+    assert (card.mean, card.std, card.img_size, card.interpolation) == ((0.5,) * 3, (0.5,) * 3, 224, "bicubic")
+    card = input_card(timms, images, OwnInput())
+    assert (card.mean, card.std, card.img_size) == (*channel_stats(images), 16)
+    given = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+    card = input_card(small_config(model={"name": "timm/vit_tiny_patch16_224"}, data=given), images, own)
+    assert (card.mean, card.std) == (given["mean"], given["std"])
     with pytest.raises(UsageError, match=r"data\.mean and data\.std belong together"):
-        input_card(small_config(data={"mean": (0.5, 0.5, 0.5)}), images)
+        input_card(small_config(data={"mean": (0.5, 0.5, 0.5)}), images, own)
 
 
 def test_the_input_of_a_saved_model_is_its_own(tmp_path):
@@ -167,5 +172,5 @@ def test_the_input_of_a_saved_model_is_its_own(tmp_path):
     save_model(tmp_path / "saved", setup.model, replace(setup.card, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
     config = small_config(model={"name": str(tmp_path / "saved")})
     plain = replace(config, model=replace(config.model, embed_dim=None, depth=None, num_heads=None))
-    card, note = input_card(plain, make_images())
-    assert (card.mean, card.std, note) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "")
+    card = input_card(plain, make_images(), own_input(plain.model))
+    assert (card.mean, card.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -318,6 +318,10 @@ def test_a_last_batch_of_one_image(tmp_path):
     prepare(
         dataclasses.replace(small_config(train={**train, "trainable": "head"}), model=resnet), data
     )  # in evaluation
+    with pytest.raises(UsageError, match=r"the last micro-batch of one, is a single image"):
+        prepare(dataclasses.replace(small_config(train={"batch_size": 33, "micro_batch_size": 16}), model=resnet), data)
+    for asked in ({"batch_size": 34, "micro_batch_size": 16}, {"batch_size": 1}):  # of one image each: it was asked for
+        prepare(dataclasses.replace(small_config(train=asked), model=resnet), data)
 
 
 def test_validation_loss_is_shown_with_the_smoothing_of_training(tmp_path, capsys):
