@@ -18,7 +18,7 @@ from benchmarks import markdown
 from benchmarks.options import ROOT, Options
 from patchlight.commands.doctor import can_be_forecast, forecast
 from patchlight.config import load_recipe
-from patchlight.runs import EvalResult, Run
+from patchlight.runs import EvalResult, Run, images_per_s
 
 # The five systems' recipes, and Patchlight's own for a GPU, which have budgets.
 RECIPES = (
@@ -123,15 +123,8 @@ def outcome(path: Path, recipe: str) -> dict[str, Any]:
         "best_val": max((row.val_top1 for row in epochs if row.val_top1 is not None), default=None),
         "curve": {str(row.epoch): row.val_top1 for row in epochs if row.epoch in MARKS},
         "wall_s": epochs[-1].wall_s if epochs else 0.0,
-        "images_per_s": speed(run),
+        "images_per_s": images_per_s(epochs),
     }
-
-
-def speed(run: Run) -> float | None:
-    """Training images per second over all epochs, validation left out."""
-    epochs = run.epochs()
-    seconds = sum(row.epoch_s for row in epochs)
-    return sum(row.images_per_s * row.epoch_s for row in epochs) / seconds if seconds else None
 
 
 def table(result: dict[str, Any]) -> str:

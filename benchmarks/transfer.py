@@ -1,8 +1,8 @@
 """What pretrained weights are worth, and which way of training them is: plans in equal time on the same images.
 
 The weights are `--model`, a folder or a name of a hub. Every plan trains for the same time, validation included; its
-test images are read once. Images are of SIZES[0] pixels unless the plan is about sizes. There are few validation images,
-because their time is part of it.
+test images are read once. Images are of SIZES[0] pixels unless the plan is about sizes. Validation images are few, for
+their time is part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import markdown
 from benchmarks.accuracy import train_into
 from benchmarks.options import ROOT, Options
-from patchlight.runs import Environment, EvalResult, Run
+from patchlight.runs import Environment, EvalResult, Run, images_seen
 
 RECIPE = str(ROOT / "benchmarks" / "transfer.toml")
 SIZES = (56, 84, 112, 224)  # multiples of 14, the patch of DINOv2
@@ -41,6 +41,7 @@ class Plan:
 
 
 WHOLE = "all of it, lower rates for lower blocks"
+SHORT_FINETUNE = {"augment.policy": "none", "stages.2.optim.lr": "3e-4"}
 PLANS = {
     WHOLE: Plan(),
     "the same network from random weights": Plan(
@@ -50,8 +51,9 @@ PLANS = {
     "the last four blocks and the head": Plan(settings={"train.trainable": "last 4"}),
     "LoRA adapters of rank 8 and the head": Plan(settings={"train.trainable": "lora", "optim.lr": "1e-3"}),
     "the head alone": Plan(settings={"train.trainable": "head", "optim.lr": "1e-3"}),
-    "`finetune`: the head, then all of it": Plan(
-        "finetune", {"augment.policy": "none", "stages.2.optim.lr": "3e-4"}, (HEAD_SHARE, 1 - HEAD_SHARE)
+    "`finetune`: the head, then all of it": Plan("finetune", {}, (HEAD_SHARE, 1 - HEAD_SHARE)),
+    "the head, then all of it, without TrivialAugment, at 3e-4": Plan(
+        "finetune", SHORT_FINETUNE, (HEAD_SHARE, 1 - HEAD_SHARE)
     ),
     "`vit-small8-two-stage` on 20,000 images": Plan(
         "vit-small8-two-stage", {"eval.precision": "auto"}, (HEAD_SHARE, 1 - HEAD_SHARE)
@@ -82,7 +84,7 @@ def outcome(path: Path) -> dict[str, Any]:
     """What a finished run folder says."""
     run = Run.open(path)
     epochs, result, environment = run.epochs(), run.read(EvalResult), run.read(Environment)
-    images = sum(row.images_per_s * row.epoch_s for row in epochs)
+    images = images_seen(epochs)
     return {
         "img_size": environment.model.img_size,
         "flops_per_image": environment.model.flops_per_image,
@@ -111,5 +113,8 @@ def table(result: dict[str, Any]) -> str:
         for name, row in result["rows"].items()
     ]
     header = ["plan", "pixels", "MFLOPs an image", "parameters trained", "epochs", "validation", "test (95 % interval)"]
-    intro = f"`{result['model']}` on `{result['source']}`, {result['budget_s']:,.0f} s for each row, one seed."
+    intro = (
+        f"`{result['model']}` on `{result['source']}`, {result['budget_s']:,.0f} s for each row, one seed, "
+        f"{VAL_PER_CLASS} validation images of each class; of a plan with two parts the first has a fifth of the time."
+    )
     return f"{intro}\n\n{markdown.table(header, rows)}"
