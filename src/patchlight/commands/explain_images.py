@@ -66,11 +66,11 @@ def load_subject(
     run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
 ) -> tuple[Subject, Chosen]:
     """The images with what the model predicts for them, and how they were chosen."""
+    choice.check_count("the call names", len(files))
     tune_process(resolve_device(device))
     model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)
     if files:
-        choice.check_count("the call names", len(files))
         pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in files])
         chosen = Chosen(pixels, tuple(str(path) for path in files), "the image files that were given")
     else:

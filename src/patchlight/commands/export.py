@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from patchlight.data.decode import FILTERS
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models import ModelCard, load_model, save_model
@@ -154,7 +155,7 @@ def write_hugging_face(model: nn.Module, card: ModelCard, folder: Path) -> Answe
         crop_size={"height": card.img_size, "width": card.img_size},
         image_mean=list(card.mean),
         image_std=list(card.std),
-        resample={"bilinear": 2, "bicubic": 3}[card.interpolation],  # Pillow's numbers
+        resample=int(FILTERS[card.interpolation]),
     ).save_pretrained(folder)
     with quiet(transformers):
         again = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from patchlight.config import ModelConfig
 from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError
@@ -15,8 +17,7 @@ from patchlight.machine.process import import_library
 from patchlight.models.backbone import MIDDLE, UNKNOWN_PIXELS, WHOLE, OwnInput, nearest_interpolation
 
 PREPROCESSOR = "preprocessor_config.json"
-# Pillow's numbers, which the files have.
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+RESAMPLE = {int(known): known.name.lower() for known in Image.Resampling}  # by Pillow's numbers, which the files have
 WARPED = 384  # pixels a side from which ConvNeXT's processor, in place of its crop_pct, stretches images
 USUAL_FACTOR = 1 / 255  # from 0..255 to 0..1
 
