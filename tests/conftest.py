@@ -28,5 +28,6 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def no_slides(monkeypatch):
-    """For a test of something other than a report's PNG files, which are half of its time: they are empty."""
-    monkeypatch.setattr("patchlight.reporting.page.png", lambda figure, theme, description: b"")
+    """For a test of something other than PNG files, of a report or of `explain`, which are half of its time: empty."""
+    for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
+        monkeypatch.setattr(where, lambda figure, theme, description=None: b"")

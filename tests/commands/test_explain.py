@@ -120,7 +120,7 @@ def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     assert not list(tmp_path.glob("class_*.png"))
 
 
-def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys):
+def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys, no_slides):
     mine = [tmp_path / name for name in ("maps-of-paris.png", "patches-raw.png", "heads-layer-old.png", "notes.png")]
     for path in [*mine, tmp_path / "maps-3.png", tmp_path / "heads-layer7.png"]:
         path.write_bytes(b"x")
@@ -130,7 +130,7 @@ def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys):
     assert not (tmp_path / "heads-layer7.png").exists()
 
 
-def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, capsys):
+def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, capsys, no_slides):
     without = own_split(Run(run), "test")
     without = without.select(np.flatnonzero((without.labels != 4) & (without.labels != 6)))
     monkeypatch.setattr("patchlight.commands.explain_images.own_split", lambda *_: without)
@@ -143,7 +143,7 @@ def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, caps
     assert "no 'test' image is of the class '4'" in capsys.readouterr().err
 
 
-def test_images_by_index_and_by_count(run, tmp_path, monkeypatch, capsys):
+def test_images_by_index_and_by_count(run, tmp_path, monkeypatch, capsys, no_slides):
     monkeypatch.setattr(explain_figures, "ABREAST", 2)
     words = ["explain", str(run), "--out", str(tmp_path), "--json"]
     assert main([*words, "--index", "17", "5", "--index", "0"]) == 0
@@ -160,7 +160,7 @@ def test_images_by_index_and_by_count(run, tmp_path, monkeypatch, capsys):
     assert [image.index for image in again.images] == [image["index"] for image in result["images"]]
 
 
-def test_without_its_data_a_run_shows_its_samples_and_says_so(run, tmp_path, capsys):
+def test_without_its_data_a_run_shows_its_samples_and_says_so(run, tmp_path, capsys, no_slides):
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     config = (moved / "config.toml").read_text().replace("split_seed = 0", "split_seed = 1")
@@ -183,7 +183,7 @@ def test_without_its_data_a_run_shows_its_samples_and_says_so(run, tmp_path, cap
 
 
 @pytest.mark.parametrize(("target", "words"), [("3", "for '3'"), ("true", "for the true one")])
-def test_the_table_says_that_it_is_for_another_class_than_the_maps(run, target, words, tmp_path, capsys):
+def test_the_table_says_that_it_is_for_another_class_than_the_maps(run, target, words, tmp_path, capsys, no_slides):
     call = ["explain", str(run), "--index", "1", "--method", "chefer", "--out", str(tmp_path)]
     assert main([*call, "--target", target]) == 0
     assert f"1 image, for the predicted class (not {words}, which the maps are of)" in capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_the_table_says_that_it_is_for_another_class_than_the_maps(run, target, 
     assert "1 image, for the predicted class, chosen to be looked at" in capsys.readouterr().out
 
 
-def test_the_table_on_test_images(run, tmp_path, capsys):
+def test_the_table_on_test_images(run, tmp_path, capsys, no_slides):
     assert main(["explain", str(run), "--faithfulness", "--count", "8", "--out", str(tmp_path), "--json"]) == 0
     result = said(capsys)
     assert result["n"] == 8
@@ -273,7 +273,7 @@ def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys, no_slide
     assert "ResNet is no Vision Transformer that can be explained" in capsys.readouterr().err
 
 
-def test_the_library_call_of_a_run(run, tmp_path):
+def test_the_library_call_of_a_run(run, tmp_path, no_slides):
     """The same call takes a bare model or a run, by its path or as an object."""
     found = patchlight.explain(Run(run), method="rollout", target="true", layers=[0], out=tmp_path)
     assert found.figures.keys() >= {"maps", "heads-layer1", "rollout"}

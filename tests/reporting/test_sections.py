@@ -112,7 +112,7 @@ def test_the_table_of_faithfulness_shows_what_is_measured():
         assert MEASURES[name].better == better
 
 
-def test_tokens_before_the_first_layer_are_shown_where_a_folder_has_them(tmp_path):
+def test_tokens_before_the_first_layer_are_shown_where_a_folder_has_them(tmp_path, no_slides):
     run = make_run(tmp_path / "run")
     title = "<h2>Its patches as tokens, before the first layer</h2>"
     html = build_report(run).read_text(encoding="utf-8")
