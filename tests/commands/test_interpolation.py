@@ -130,7 +130,7 @@ def test_both_steps_are_the_same_and_the_setting_overrules(asked, here, capsys):
     assert torch.equal(data.test.gather(range(6))[0], all_fitted(root / "test", expected, 16))
     assert (card.interpolation, card.fit_interpolation, card.fit_size) == (expected, expected, 16)
     said, like = capsys.readouterr().err, ", as the weights' own images were"
-    size = "32 pixels a side (the weights' own size)"
+    size = "32 pixels a side (the weights' own size; a smaller model.img_size costs less)"
     overruled = "resized by bicubic interpolation, as data.interpolation says; the weights' own were by bilinear"
     assert (overruled in said) == (expected == "bicubic")
     assert f"from 16 to {size} by {expected} interpolation{'' if expected == 'bicubic' else like}\n" in said
@@ -148,7 +148,7 @@ def test_images_have_the_size_that_the_weights_were_made_for(here, capsys):
     capsys.readouterr()
     assert main([*words, "--model.name", "run", "--data.image_size", "24", "--out", "next"]) == 0
     said = capsys.readouterr().err
-    assert "from 24 to 32 pixels a side (the weights' own size) by bilinear interpolation" in said
+    assert "24 to 32 pixels a side (the weights' own size; a smaller model.img_size costs less) by bilinear" in said
     assert Run.open(here / "next").config().model.img_size == SIZE
     (folder / "preprocessor_config.json").write_text("{}")  # whose defaults are 224 pixels and a mean of 0.5
     before = read_card(run.path / "model" / "config.json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from saved import save_hugging_face
+
 from patchlight.cli.main import main
 from patchlight.config import recipe_names
 from patchlight.models import MODELS
@@ -32,3 +34,11 @@ def test_models_as_json(capsys):
     model = json.loads(capsys.readouterr().out)
     assert {key: model[key] for key in models[0]} in models
     assert model["layers"][-1] == {"layer": "head", "kind": "Linear", "shape": "B x 10", "params": 1930}
+
+
+def test_pretrained_weights_are_described_at_their_own_size(tmp_path, capsys):
+    folder = str(save_hugging_face(tmp_path / "vit", image_size=48))
+    for words, size in (([], 48), (["--img-size", "24"], 24), (["--model.pretrained", "false"], 32)):
+        assert main(["models", folder, *words, "--json"]) == 0
+        model = json.loads(capsys.readouterr().out)
+        assert (model["img_size"], model["tokens"]) == (size, (size // 4) ** 2 + 1)

@@ -273,7 +273,12 @@ VERBS = {
             option(
                 "name", nargs="?", help="describe this one: a row of the list, timm/NAME, OWNER/NAME or a run folder"
             ),
-            option("--img-size", type=int, default=32, metavar="PIXELS", help="pixels a side (default: 32)"),
+            option(
+                "--img-size",
+                type=int,
+                metavar="PIXELS",
+                help="pixels a side (default: the size that pretrained weights were made for, else 32)",
+            ),
             option("--classes", type=int, default=10, metavar="N", help="number of classes (default: 10)"),
             JSON,
         ),

@@ -9,9 +9,11 @@ from typing import Any
 
 from patchlight.config import Config, ModelConfig, apply_overrides
 from patchlight.errors import UsageError
-from patchlight.models import MODELS, create_model, understand
+from patchlight.models import MODELS, create_model, own_input, understand
 from patchlight.models.reference import SavedModel
 from patchlight.models.summary import Layer, ModelSize, count, describe
+
+SIZE = 32  # pixels a side, where no weights were made for another
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,20 @@ class ModelDescription:
 
 
 def list_models(
-    name: str | None = None, *, settings: Mapping[str, Any] | None = None, img_size: int = 32, classes: int = 10
+    name: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    img_size: int | None = None,
+    classes: int = 10,
 ) -> list[ModelDescription] | ModelDescription:
     """The size of every row of MODELS, or with a `name`, as in model.name, what that model is made of.
 
-    `settings` are of the section `model`, as {"model.patch_size": 8}; `img_size` is in pixels a side.
+    `settings` are of the section `model`, as {"model.patch_size": 8}; `img_size` is in pixels a side, and unset it is
+    the size that the model's pretrained weights were made for, else 32.
     Raises UsageError for a name or a setting that is wrong, and for settings without a name.
     """
     for option, value in (("--img-size", img_size), ("--classes", classes)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{option} must be at least 1, not {value}")
     for key in settings or {}:
         if key == "model.img_size":
@@ -46,13 +53,15 @@ def list_models(
                 f"`patchlight models` does not take --{key}; name a model, and change its model.field alone"
             )
     if name is None:
-        models = {row: create_model(row, img_size=img_size, num_classes=classes) for row in MODELS}
-        return [ModelDescription(row, count(model, img_size)) for row, model in models.items()]
+        size = img_size or SIZE
+        models = {row: create_model(row, img_size=size, num_classes=classes) for row in MODELS}
+        return [ModelDescription(row, count(model, size)) for row, model in models.items()]
     config = apply_overrides(Config(model=ModelConfig(name=name)), settings or {}).model
     return describe_model(config, img_size, classes)
 
 
-def describe_model(config: ModelConfig, img_size: int, classes: int) -> ModelDescription:
+def describe_model(config: ModelConfig, img_size: int | None, classes: int) -> ModelDescription:
+    img_size = img_size or own_input(config).size or SIZE
     if not isinstance(understand(config.name), SavedModel):
         config = dataclasses.replace(config, pretrained=False)  # only its shape is needed, so no weights are loaded
     model = create_model(config, img_size=img_size, num_classes=classes)

@@ -268,7 +268,9 @@ def resizing_lines(config: Config, card: ModelCard, own: OwnInput) -> Iterator[s
     if card.img_size != card.fit_size:
         how = "enlarged" if card.img_size > card.fit_size else "made smaller"
         size = f"{card.img_size} pixels a side"
-        size += " (the weights' own size)" if card.img_size == own.size else ""
+        if card.img_size == own.size:
+            cheaper = "; a smaller model.img_size costs less" if card.img_size > card.fit_size else ""
+            size += f" (the weights' own size{cheaper})"
         like = ", as the weights' own images were" if card.interpolation == own.interpolation else ""
         yield f"images are {how} from {card.fit_size} to {size} by {card.interpolation} interpolation{like}"
 

@@ -15,6 +15,10 @@ from patchlight.reporting.section import Content, Section
 
 LAYERS_SHOWN, HEADS_SHOWN = 6, 8
 
+STYLE = f"""\
+@media print, (min-width: 1000px) {{ .tiles.layers {{ grid-template-columns: repeat({LAYERS_SHOWN + 1}, 1fr); }} }}
+"""
+
 TEMPLATE = """
 <p>Where the token that the head reads attends to, in each layer and by each head of attention. Attention shows what was
 read, not what decided: it is the same for every class.</p>
@@ -22,7 +26,7 @@ read, not what decided: it is the same for every class.</p>
 {% set t = e.tile %}
 <h3 class="apart">{{ "A mistake" if t.kind == "wrong" else "A right answer" }}: {{ t.pred }} ({{ t.confidence }})
 {%- if t.kind == "wrong" %}, true: {{ t.true }}{% endif %}</h3>
-<ul class="tiles">
+<ul class="tiles layers">
 <li><figure>{{ picture(t.image, "Test image of class " ~ t.true) }}<figcaption>image</figcaption></figure></li>
 {% for name, map in e.layers %}
 <li><figure>{{ picture(map, "Attention in " ~ name ~ ", mean of the heads") }}
@@ -30,7 +34,7 @@ read, not what decided: it is the same for every class.</p>
 {% endfor %}
 </ul>
 {% if e.heads %}
-<ul class="tiles">
+<ul class="tiles layers">
 {% for name, map in e.heads %}
 <li><figure>{{ picture(map, "Attention of " ~ name ~ " in the last layer") }}
 <figcaption>last layer, {{ name }}</figcaption></figure></li>
@@ -38,7 +42,7 @@ read, not what decided: it is the same for every class.</p>
 </ul>
 {% endif %}
 {% endfor %}
-<p class="quiet">Layers: the mean of their heads. <code>figures/layers_*.png</code> have {{ drawn }}.</p>
+<p class="quiet apart">Layers: the mean of their heads. <code>figures/layers_*.png</code> have {{ drawn }}.</p>
 """
 
 
@@ -98,4 +102,5 @@ SECTION = Section(
         "layers_wrong": "what a mistake read, layer by layer",
         "layers_right": "what a right answer read, layer by layer",
     },
+    style=STYLE,
 )
