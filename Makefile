@@ -1,6 +1,6 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
-# make test-examples all notebooks of examples/ from top to bottom; `make test` runs one of them
+# make test-examples all notebooks of examples/ from top to bottom, which `make test` leaves out
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
 # make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30

@@ -22,11 +22,6 @@ for module in ("ipykernel", "IPython", "zmq", "tornado"):
 """
 
 
-# One of the five runs with the other tests; `make test-examples` runs all of them.
-BY_DEFAULT = ("4-deit-style",)
-RUN = [pytest.param(p, id=p.stem, marks=() if p.stem in BY_DEFAULT else pytest.mark.slow) for p in NOTEBOOKS]
-
-
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request) -> Path:
     return request.param
@@ -36,7 +31,7 @@ def test_there_is_one_for_each_of_the_five_systems():
     assert [path.name[:2] for path in NOTEBOOKS] == ["1-", "2-", "3-", "4-", "5-"]
 
 
-@pytest.mark.parametrize("path", RUN)
+@pytest.mark.slow
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     """With the small settings, in an empty folder, without a network; a warning is an error there, too.
 
