@@ -10,6 +10,7 @@ from pictures import picture
 from PIL import Image
 
 from patchlight.cli.main import main
+from patchlight.machine import device
 
 pytestmark = pytest.mark.usefixtures("no_slides")
 
@@ -103,6 +104,15 @@ def test_eval_refuses_classes_that_the_model_does_not_know(run, here, capsys):
     picture(here / "mine" / "cat" / "a.png")
     assert main(["eval", str(run), "--data", "mine"]) == 1
     assert "the model does not know the classes cat; it was trained for the classes 0, 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_them", [True, False])
+def test_a_precision_without_instructions_is_said(run, here, capsys, monkeypatch, has_them):
+    monkeypatch.setattr(device, "processor_multiplies", lambda precision: has_them)
+    path = picture(here / "a.png")
+    for words in (["eval", str(run)], ["predict", str(run), str(path)]):
+        assert main([*words, "--device", "cpu", "--precision", "bf16"]) == 0
+        assert capsys.readouterr().err.count("no bf16 instructions") == (not has_them)
 
 
 def test_eval_and_predict_in_another_precision(run, here, capsys):

@@ -45,16 +45,17 @@ def test_nothing_else_reads_private_names(folder):
     assert not {path: names for path, names in found.items() if names}
 
 
-def test_bf16_instructions_are_those_that_torch_reports(monkeypatch):
-    known = compat.has_bf16_instructions()
-    assert known in (True, False)
+def test_instructions_are_those_that_torch_reports(monkeypatch):
+    assert {compat.processor_multiplies(precision) for precision in ("bf16", "fp16")} <= {True, False}
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert compat.has_bf16_instructions()
+    monkeypatch.setattr(torch.cpu, "_is_amx_fp16_supported", lambda: False, raising=False)
+    assert compat.processor_multiplies("bf16")
+    assert not compat.processor_multiplies("fp16")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name)
-    assert not compat.has_bf16_instructions()
+    assert not compat.processor_multiplies("bf16")
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchlight.machine import fastest
+from patchlight.machine import device, fastest
 from patchlight.machine.process import cache_folder, core_waits
 
 CPU = torch.device("cpu")
@@ -129,10 +129,23 @@ def test_precision_is_what_is_asked_for_or_what_is_faster(monkeypatch, choice, e
 
 
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):
-    monkeypatch.setattr(fastest, "has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(device, "processor_multiplies", lambda precision: False)
     assert fastest.probe_precision(CPU) is None
     assert fastest.resolve_precision("auto", CPU) == "fp32"
     assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("has_them", [True, False])
+def test_a_precision_that_is_emulated_is_told(monkeypatch, precision, has_them):
+    monkeypatch.setattr(device, "processor_multiplies", lambda precision: has_them)
+    assert fastest.resolve_precision(precision, CPU) == precision
+    told = (
+        []
+        if has_them or precision == "fp32"
+        else [f"this cpu has no {precision} instructions, as far as torch tells; "]
+    )
+    assert [line[: len(text)] for line, text in zip(fastest.emulation_lines(precision, CPU), told, strict=True)] == told
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -12,6 +12,7 @@ from small import make_images, run_fit, small_config, small_splits
 from patchlight.config import Config, ModelConfig
 from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.machine import device
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.runs import Environment, Weights
 from patchlight.training import setup as setting_up
@@ -117,6 +118,17 @@ def test_a_rate_for_another_batch_size_is_scaled_and_said(capsys):
     assert stage.config.optim.lr == pytest.approx(1e-3 / 8)
     assert {group["peak_lr"] for group in stage.optimizers[0].param_groups} == {stage.config.optim.lr}
     assert "optim.lr 0.001 for batches of 96 is 0.000125 for batches of 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_precision_without_instructions_is_said(monkeypatch, capsys, goes_on):
+    """Also where a run goes on that was started on a processor that has them."""
+    config = small_config(train={"precision": "bf16", "device": "cpu"})
+    before = describe_run(prepare(config, small_splits()), "patchlight train x") if goes_on else None
+    monkeypatch.setattr(device, "processor_multiplies", lambda precision: False)
+    capsys.readouterr()
+    prepare(small_config(train={"device": "cpu"}) if goes_on else config, small_splits(), before)
+    assert capsys.readouterr().err.count("no bf16 instructions") == 1
 
 
 def test_a_cycle_of_momentum_is_onecycles():

@@ -18,7 +18,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.features import pooled_features
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
-from patchlight.machine.fastest import resolve_precision
+from patchlight.machine.fastest import emulation_lines, resolve_precision
 from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import check_model, own_input, pin_checkpoints, with_own_input
 from patchlight.progress import say
@@ -94,6 +94,8 @@ def probe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Pr
         model, card = build(config, data)
         model.to(device)
         precision = resolve_precision(config.train.precision, device)
+        for line in emulation_lines(precision, device):
+            say(line)
         start = time.perf_counter()
         sets = {"train": data.train, "val": data.val, "test": data.test}
         features = {

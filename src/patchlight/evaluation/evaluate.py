@@ -13,10 +13,10 @@ from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
 from patchlight.machine.device import autocast
-from patchlight.machine.fastest import resolve_precision
+from patchlight.machine.fastest import emulation_lines, resolve_precision
 from patchlight.models import ModelCard
 from patchlight.models.fused import choose_fused, set_fused_attn
-from patchlight.progress import Progress
+from patchlight.progress import Progress, say
 from patchlight.runs import EvalResult, Score
 from patchlight.runs.records import FORMAT
 
@@ -66,6 +66,8 @@ def choose_speed(model: nn.Module, precision: str, batch_size: int) -> str:
     """
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
+    for line in emulation_lines(precision, device):
+        say(line)
     if precision != "fp32":
         fused = choose_fused(model, batch_size, precision, device, training=False)
         if fused is not None:

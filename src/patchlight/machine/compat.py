@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_tile"), "fp16": ("avx512_fp16", "amx_fp16")}
 
-def has_bf16_instructions() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself. False where torch does not tell."""
+
+def processor_multiplies(precision: str) -> bool:
+    """Whether the processor multiplies matrices of "bf16" or "fp16" itself. False where torch does not tell."""
     if hasattr(torch.cpu, "get_capabilities"):  # public from torch 2.13 on
         capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False))
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(capabilities.get(name, False)) for name in INSTRUCTIONS[precision])
+    names = [f"_is_{name}_supported" for name in INSTRUCTIONS[precision]]
     return any(bool(getattr(torch.cpu, name)()) for name in names if hasattr(torch.cpu, name))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from patchlight.errors import UsageError
+from patchlight.machine.compat import processor_multiplies
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,6 +36,21 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def multiplies(precision: str, device: torch.device) -> bool:
+    """Whether the device multiplies matrices of `precision`, a key of DTYPES, itself, as far as torch tells.
+
+    What it does not, it emulates, and may take hundreds of times as long as in fp32: a processor without such
+    instructions, an older GPU. bf16 on Apple's GPUs is False, since torch does not tell.
+    """
+    if precision == "fp32":
+        return True
+    if device.type == "cpu":
+        return processor_multiplies(precision)
+    if precision == "bf16":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
 
 
 def has_compiler() -> bool:

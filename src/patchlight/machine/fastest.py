@@ -9,7 +9,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchlight.machine.compat import has_bf16_instructions
-from patchlight.machine.device import DTYPES, autocast, synchronize
+from patchlight.machine.device import DTYPES, autocast, multiplies, synchronize
 from patchlight.machine.hardware import hardware_name
 from patchlight.machine.process import cache_folder, core_waits
 
@@ -58,11 +57,18 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if multiplies("bf16", device) else "fp16"
     choice = probe_precision(device)
     if choice is None:
         return "fp32"
     return "bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= LEAST_GAIN else "fp32"
+
+
+def emulation_lines(precision: str, device: torch.device) -> Iterator[str]:
+    """A line where the device has, as far as is known, no instructions for a precision that was asked for."""
+    if not multiplies(precision, device):
+        lacks = f"this {device.type} has no {precision} instructions, as far as torch tells"
+        yield f"{lacks}; fp32 may be many times as fast"
 
 
 def probe_precision(device: torch.device) -> Choice | None:
@@ -70,7 +76,7 @@ def probe_precision(device: torch.device) -> Choice | None:
 
     None where there is nothing to choose: on other devices than CPUs, and on CPUs without bf16 instructions.
     """
-    if device.type != "cpu" or not has_bf16_instructions():
+    if device.type != "cpu" or not multiplies("bf16", device):
         return None
 
     def work(precision: str) -> Callable[[], None]:

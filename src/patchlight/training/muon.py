@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from patchlight.machine.device import multiplies
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: the steepest rise from small singular values
 STEPS = 5
 EPS = 1e-7
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrices, (K, m, n) or (m, n), bfloat16: singular values of 0.7 to 1.2.
+    """Roughly the nearest semi-orthogonal matrices, (K, m, n) or (m, n): singular values of 0.7 to 1.2.
 
     Five Newton-Schulz steps X <- a X + (b A + c A^2) X with A = X X^T, from X of Frobenius norm 1
-    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/). They run in bfloat16, and the matrices come back
+    so, where the device multiplies such matrices itself; elsewhere in float32, which is exact to more digits.
     """
-    x = matrices.bfloat16()
+    x = matrices.to(torch.bfloat16 if multiplies("bf16", matrices.device) else torch.float32)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
