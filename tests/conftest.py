@@ -31,3 +31,11 @@ def no_slides(monkeypatch):
     """For a test of something other than PNG files, of a report or of `explain`, which are half of its time: empty."""
     for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
         monkeypatch.setattr(where, lambda figure, theme, description=None: b"")
+
+
+@pytest.fixture
+def no_charts(no_slides, monkeypatch):
+    """For a test that trains and is not about the page: figures are made for it, and not drawn."""
+    monkeypatch.setattr(
+        "patchlight.reporting.embed.svg", lambda figure, theme: "<svg xmlns='http://www.w3.org/2000/svg'/>"
+    )

@@ -95,7 +95,7 @@ def test_the_learning_path_counts_right():
         exec(compile(block, "learn.md", "exec"), names)
 
 
-def test_the_python_page_runs(tmp_path, monkeypatch, no_slides):
+def test_the_python_page_runs(tmp_path, monkeypatch, no_charts):
     """Its blocks one after the other, as the page says."""
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)

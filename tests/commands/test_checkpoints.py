@@ -26,7 +26,7 @@ from patchlight.training.fit import fit
 from patchlight.training.record import describe_run
 from patchlight.training.setup import prepare
 
-pytestmark = pytest.mark.usefixtures("no_slides")
+pytestmark = pytest.mark.usefixtures("no_charts")
 
 SMALL_DATA = [
     *("--data.image_size=16", "--data.train_per_class=12", "--data.val_per_class=4", "--data.test_per_class=6"),

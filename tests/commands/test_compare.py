@@ -11,7 +11,7 @@ from small import SMALL
 from patchlight.cli.main import main
 
 
-def test_compare_shows_results_and_what_differs(run, tmp_path, capsys, no_slides):
+def test_compare_shows_results_and_what_differs(run, tmp_path, capsys, no_charts):
     other = tmp_path / "other"
     assert main(["train", "quickstart", *SMALL, "--out", str(other), "--optim.lr", "0.01"]) == 0
     capsys.readouterr()

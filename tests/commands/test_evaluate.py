@@ -12,7 +12,7 @@ from PIL import Image
 from patchlight.cli.main import main
 from patchlight.machine import device
 
-pytestmark = pytest.mark.usefixtures("no_slides")
+pytestmark = pytest.mark.usefixtures("no_charts")
 
 
 def test_eval_prints_one_json_object_that_agrees_with_training(run, capsys):

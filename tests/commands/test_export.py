@@ -76,7 +76,7 @@ def test_what_was_written_is_theirs(runs, tmp_path, capsys):
     assert json.loads(props["labels"]) == list(card.class_names)
 
 
-def test_a_model_that_a_format_does_not_have(runs, tmp_path, capsys, no_slides):
+def test_a_model_that_a_format_does_not_have(runs, tmp_path, capsys, no_charts):
     path = tmp_path / "conv"
     assert main(["train", "quickstart", *SMALL, "--model.stem", "conv", "--out", str(path)]) == 0
     assert main(["export", str(path), "--format", "timm"]) == 1

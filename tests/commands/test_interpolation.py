@@ -28,7 +28,7 @@ from patchlight.models.saved import read_card
 from patchlight.runs import Environment, Run
 from patchlight.training.setup import build
 
-pytestmark = pytest.mark.usefixtures("no_slides")
+pytestmark = pytest.mark.usefixtures("no_charts")
 
 SIZE = 32  # pixels a side that the model takes
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

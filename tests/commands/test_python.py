@@ -27,7 +27,7 @@ def test_the_exported_names():
         _ = patchlight.bogus
 
 
-def test_each_verb_from_python(tmp_path, monkeypatch, no_slides):
+def test_each_verb_from_python(tmp_path, monkeypatch, no_charts):
     """One run, and everything that a Python user does with it."""
     monkeypatch.chdir(tmp_path)
     run = patchlight.train(small_config(), {"train.epochs": 1, "explain.faithfulness": 0}, out=tmp_path / "run")

@@ -52,7 +52,7 @@ def test_a_run_folder_holds_what_is_promised(run):
     }
 
 
-def test_the_subsets_test_and_the_first_batch_of_a_run_that_mixes(here, capsys, no_slides):
+def test_the_subsets_test_and_the_first_batch_of_a_run_that_mixes(here, capsys, no_charts):
     words = [*SMALL, "--data.subset_test_per_class", "5", "--augment.mixup_alpha", "1", "--augment.mix_mode", "batch"]
     assert main(["train", "quickstart", *words, "--out", "run"]) == 0
     said = capsys.readouterr()
@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_on_is_said_before_there_is_a_run(here, capsys):
     assert not (here / "run").exists()
 
 
-def test_maps_are_measured_beside_the_page(here, no_slides):
+def test_maps_are_measured_beside_the_page(here, no_charts):
     words = [*SMALL, "--train.epochs", "1", "--explain.faithfulness", "6", "--out", "run"]
     assert main(["train", "quickstart", *words]) == 0
     found = json.loads((here / "run" / "faithfulness.json").read_text())
@@ -98,13 +98,13 @@ def test_maps_are_measured_beside_the_page(here, no_slides):
     assert "On 6 test images" in (here / "run" / "report.html").read_text()
 
 
-def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys, no_slides):
+def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys, no_charts):
     stem = ("--model.depth", "0", "--model.stem", "conv", "--model.global_pool", "avg", "--optim.name", "adamw")
     assert main(["train", "quickstart", *SMALL, *stem, "--out", str(tmp_path / "stem")]) == 0
     assert (tmp_path / "stem" / "report.html").is_file()
 
 
-def test_an_existing_run_is_safe(run, tmp_path, capsys, no_slides):
+def test_an_existing_run_is_safe(run, tmp_path, capsys, no_charts):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     words = ["train", "quickstart", *SMALL, "--out", str(copy)]
@@ -146,7 +146,7 @@ def test_a_run_that_is_needed_is_not_replaced(run, here, capsys):
     assert (here / "mine" / "eval.json").is_file()  # nothing is lost by a wrong name
 
 
-def test_a_folder_does_not_stand_for_a_new_model(run, here, capsys, no_slides):
+def test_a_folder_does_not_stand_for_a_new_model(run, here, capsys, no_charts):
     shutil.copytree(run, here / "vit-micro")
     words = ["train", "quickstart", *SMALL, "--train.debug", "--out", "new"]
     assert main([*words, "--model.name", "vit-micro"]) == 0
@@ -156,7 +156,7 @@ def test_a_folder_does_not_stand_for_a_new_model(run, here, capsys, no_slides):
     assert "vit-micro with the weights of ./vit-micro" in capsys.readouterr().err
 
 
-def test_a_saved_config_is_a_recipe(run, tmp_path, no_slides):
+def test_a_saved_config_is_a_recipe(run, tmp_path, no_charts):
     again = tmp_path / "again"
     assert main(["train", str(run / "config.toml"), "--out", str(again)]) == 0
     a, b = (json.loads((path / "eval.json").read_text()) for path in (run, again))
@@ -164,7 +164,7 @@ def test_a_saved_config_is_a_recipe(run, tmp_path, no_slides):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_trains_two_steps(name, tmp_path, no_slides):
+def test_every_recipe_trains_two_steps(name, tmp_path, no_charts):
     """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's,
     but for weights of a hub, in whose place stand small ones of the same format.
     """

@@ -60,7 +60,7 @@ def test_its_report_is_built_again(old, name):
     assert (old / name / "README.md").read_text().startswith(f"# {name}")
 
 
-def test_it_is_measured_and_compared_as_then(old, capsys, no_slides):
+def test_it_is_measured_and_compared_as_then(old, capsys, no_charts):
     assert main(["eval", "classify", "--device", "cpu", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     then = EXPECTED["classify: eval --split test"]
@@ -72,7 +72,7 @@ def test_it_is_measured_and_compared_as_then(old, capsys, no_slides):
     assert "stages has no test result" in captured.err
 
 
-def test_it_goes_on_from_its_checkpoint_to_the_same_end(old, capsys, no_slides):
+def test_it_goes_on_from_its_checkpoint_to_the_same_end(old, capsys, no_charts):
     assert main(["train", "made-by/stages.toml", "--out", "stages", "--resume"]) == 0
     rows = [json.loads(line) for line in (old / "stages" / "metrics.jsonl").read_text().splitlines()]
     for row, then in zip(rows, EXPECTED["stages: resumed to the end, metrics.jsonl"], strict=True):
@@ -82,7 +82,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_end(old, capsys, no_slides):
     assert {key: result[key] for key in then} == pytest.approx(then, abs=1e-4)
 
 
-def test_a_lost_result_is_written_again_from_the_checkpoint(old, no_slides):
+def test_a_lost_result_is_written_again_from_the_checkpoint(old, no_charts):
     before = json.loads((old / "classify" / "eval.json").read_text())
     (old / "classify" / "eval.json").unlink()
     config = str(old / "classify" / "config.toml")
@@ -92,7 +92,7 @@ def test_a_lost_result_is_written_again_from_the_checkpoint(old, no_slides):
     assert after["confusion"] == before["confusion"]
 
 
-def test_an_old_encoder_is_a_beginning(old, no_slides):
+def test_an_old_encoder_is_a_beginning(old, no_charts):
     words = ["--model.name", "reconstruct", "--model.img_size", "16", "--data.source", "digits", "--train.debug"]
     assert main(["train", "finetune", *words, "--eval.gallery", "2", "--train.device", "cpu", "--out", "new"]) == 0
     weights = Run.open(old / "new").read(Environment).model.weights

@@ -88,7 +88,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path):
 
 
 @pytest.mark.parametrize("library", SAVED)
-def test_models_of_the_hubs(tmp_path, library, no_slides):
+def test_models_of_the_hubs(tmp_path, library, no_charts):
     folder = SAVED[library](tmp_path / "hub")
     name = f"local-dir:{folder}" if library == "timm" else str(folder)
     path = tmp_path / "run"

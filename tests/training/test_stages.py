@@ -307,7 +307,7 @@ def test_contradictions_of_a_later_stage_are_told_before_data_are_loaded(tmp_pat
     assert "choose one crop" in capsys.readouterr().err
 
 
-def test_what_is_trained_is_counted(tmp_path, capsys, no_slides):
+def test_what_is_trained_is_counted(tmp_path, capsys, no_charts):
     """On the terminal, in the record and on the page: of one stage and of several."""
     words = [*SMALL, "--optim.name", "adamw", "--train.debug", "true"]
     assert main(["train", "quickstart", *words, "--train.trainable", "head", "--out", str(tmp_path / "one")]) == 0

@@ -144,14 +144,14 @@ def test_its_export(run, tmp_path):
     assert "image-feature-extraction" in (tmp_path / "README.md").read_text()
 
 
-def test_its_export_to_hugging_face(tmp_path, no_slides):
+def test_its_export_to_hugging_face(tmp_path, no_charts):
     words = ["train", "mae-cifar10", "--data.source", "digits", *SMALL, "--model.global_pool", "token"]
     words += ["--model.pos_embed", "learn", "--train.debug", "--out", str(tmp_path / "run")]
     assert main(words) == 0
     assert main(["export", str(tmp_path / "run"), "--format", "hf", "--out", str(tmp_path / "out")]) == 0
 
 
-def test_training_goes_on_from_it(run, tmp_path, no_slides):
+def test_training_goes_on_from_it(run, tmp_path, no_charts):
     words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(run)]
     words += ["--model.img_size", "16", "--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "fine")]
     assert main(words) == 0
@@ -174,7 +174,7 @@ def test_what_does_not_go_together(tmp_path, capsys, words, message):
 
 
 @pytest.mark.parametrize("validated", [True, False])
-def test_the_result_is_of_the_weights_that_are_kept(tmp_path, capsys, validated, no_slides):
+def test_the_result_is_of_the_weights_that_are_kept(tmp_path, capsys, validated, no_charts):
     words = ["train", "mae-cifar10", "--data.source", "digits", *SMALL, "--train.epochs", "3", "--train.select", "last"]
     words += ["--optim.lr", "0.5", "--out", str(tmp_path / "run")]  # so much that the last epoch is not the best
     words += [] if validated else ["--data.val_per_class", "none", "--data.val_fraction", "0"]
