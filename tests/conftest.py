@@ -35,7 +35,7 @@ def no_slides(monkeypatch):
 
 @pytest.fixture
 def no_charts(no_slides, monkeypatch):
-    """For a test that trains and is not about the page: figures are made for it, and not drawn."""
+    """For a test that trains and is not about the charts of its page: they are made, and not drawn."""
     monkeypatch.setattr(
         "patchlight.reporting.embed.svg", lambda figure, theme: "<svg xmlns='http://www.w3.org/2000/svg'/>"
     )

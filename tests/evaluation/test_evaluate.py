@@ -10,7 +10,8 @@ import torch
 from small import make_images, small_config, small_splits
 
 from patchlight.errors import PatchlightError
-from patchlight.evaluation.evaluate import align_classes, choose_speed, evaluate, predict_logits
+from patchlight.evaluation.evaluate import align_classes, choose_precision, choose_speed, evaluate, predict_logits
+from patchlight.machine import device
 from patchlight.training.setup import build
 
 
@@ -96,3 +97,12 @@ def test_below_fp32_attention_is_of_the_faster_kind(monkeypatch, answer, fused):
     assert choose_speed(model, "bf16", 8) == "bf16"
     assert {block.attn.fused_attn for block in model.blocks} == {fused}
     assert asked == [False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("has_them", [True, False])
+def test_a_precision_that_is_emulated_is_told(monkeypatch, capsys, precision, has_them):
+    monkeypatch.setattr(device, "processor_multiplies", lambda precision: has_them)
+    assert choose_precision(precision, torch.device("cpu")) == precision
+    told = f"this cpu has no {precision} instructions, as far as torch tells; "
+    assert capsys.readouterr().err.count(told) == (not has_them and precision != "fp32")

@@ -135,19 +135,6 @@ def test_a_processor_without_bf16_is_not_asked(monkeypatch):
     assert not cache_folder().exists()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("has_them", [True, False])
-def test_a_precision_that_is_emulated_is_told(monkeypatch, precision, has_them):
-    monkeypatch.setattr(device, "processor_multiplies", lambda precision: has_them)
-    assert fastest.resolve_precision(precision, CPU) == precision
-    told = (
-        []
-        if has_them or precision == "fp32"
-        else [f"this cpu has no {precision} instructions, as far as torch tells; "]
-    )
-    assert [line[: len(text)] for line, text in zip(fastest.emulation_lines(precision, CPU), told, strict=True)] == told
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("training", [True, False])
 def test_attention_is_the_faster_of_the_two(monkeypatch, precision, training):

@@ -15,10 +15,10 @@ import numpy as np
 from patchlight.config import Config
 from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.evaluation.evaluate import choose_precision
 from patchlight.evaluation.features import pooled_features
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
-from patchlight.machine.fastest import emulation_lines, resolve_precision
 from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import check_model, own_input, pin_checkpoints, with_own_input
 from patchlight.progress import say
@@ -93,9 +93,7 @@ def probe(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Pr
             raise PatchlightError("a probe is chosen by validation images, and there are none; set data.val_fraction")
         model, card = build(config, data)
         model.to(device)
-        precision = resolve_precision(config.train.precision, device)
-        for line in emulation_lines(precision, device):
-            say(line)
+        precision = choose_precision(config.train.precision, device)
         start = time.perf_counter()
         sets = {"train": data.train, "val": data.val, "test": data.test}
         features = {

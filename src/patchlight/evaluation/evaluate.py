@@ -12,8 +12,8 @@ from torch import nn
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError
 from patchlight.evaluation.metrics import classification_metrics, softmax
-from patchlight.machine.device import autocast
-from patchlight.machine.fastest import emulation_lines, resolve_precision
+from patchlight.machine.device import autocast, multiplies
+from patchlight.machine.fastest import resolve_precision
 from patchlight.models import ModelCard
 from patchlight.models.fused import choose_fused, set_fused_attn
 from patchlight.progress import Progress, say
@@ -58,6 +58,17 @@ def predict_logits(
     return torch.cat(logits).numpy()
 
 
+def choose_precision(name: str, device: torch.device) -> str:
+    """What `resolve_precision` makes of train.precision or eval.precision. A line says where the device has, as far as
+    torch tells, no instructions for it.
+    """
+    precision = resolve_precision(name, device)
+    if not multiplies(precision, device):
+        lacks = f"this {device.type} has no {precision} instructions, as far as torch tells"
+        say(f"{lacks}; fp32 may be many times as fast")
+    return precision
+
+
 def choose_speed(model: nn.Module, precision: str, batch_size: int) -> str:
     """The precision to evaluate in: `precision`, or for "auto" the fastest on the model's device.
 
@@ -65,9 +76,7 @@ def choose_speed(model: nn.Module, precision: str, batch_size: int) -> str:
     the two differ little.
     """
     device = next(model.parameters()).device
-    precision = resolve_precision(precision, device)
-    for line in emulation_lines(precision, device):
-        say(line)
+    precision = choose_precision(precision, device)
     if precision != "fp32":
         fused = choose_fused(model, batch_size, precision, device, training=False)
         if fused is not None:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if choice is None:
         return "fp32"
     return "bf16" if not choice.steady or choice.ratio("bf16", "fp32") >= LEAST_GAIN else "fp32"
-
-
-def emulation_lines(precision: str, device: torch.device) -> Iterator[str]:
-    """A line where the device has, as far as is known, no instructions for a precision that was asked for."""
-    if not multiplies(precision, device):
-        lacks = f"this {device.type} has no {precision} instructions, as far as torch tells"
-        yield f"{lacks}; fp32 may be many times as fast"
 
 
 def probe_precision(device: torch.device) -> Choice | None:

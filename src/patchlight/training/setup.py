@@ -16,8 +16,8 @@ from patchlight.data.batches import steps_per_epoch
 from patchlight.data.images import ImageSet, channel_stats
 from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
+from patchlight.evaluation.evaluate import choose_precision
 from patchlight.machine.device import resolve_device
-from patchlight.machine.fastest import emulation_lines, resolve_precision
 from patchlight.machine.seeds import derive_seed, seeded_generator
 from patchlight.models import ModelCard, ModelSpec, VisionTransformer, load_backbone, resize_model
 from patchlight.models.backbone import OwnInput
@@ -63,9 +63,7 @@ def prepare(
     device = resolve_device(config.train.device)
     if before is not None:
         config = choices_of(before, config, device)
-    precision = resolve_precision(config.train.precision, device)
-    for line in emulation_lines(precision, device):
-        say(line)
+    precision = choose_precision(config.train.precision, device)
     model, card = build(config, data, None if before is None else input_before(before, card_before))
     model.to(device)
     fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
