@@ -47,6 +47,7 @@ def test_a_clean_source(folder: Path) -> None:
         "source",
         "classes",
         "notes",
+        "left_out",
         "splits",
         "sizes",
         "modes",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from source_files import chw, picture, write_folder
 
+from patchlight.config import DataConfig
 from patchlight.data.cache import FORMAT, cache_folder
 from patchlight.data.listing import hash_of
 from patchlight.data.sources import list_source, load_source
@@ -120,7 +121,7 @@ def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:
         assert len(list(cache_folder().glob("*.pixels"))) == 2
     assert (loaded["bicubic"].int() - loaded["bilinear"].int()).abs().max() > 20
 
-    listing = list_source(source)
+    listing = list_source(DataConfig(source=source))
     parts = [(name, hash_of(split.labels.tolist())) for name, split in listing.splits.items()]
     key = hash_of([listing.fingerprint(), listing.class_names, parts, 16, False])
     name = hashlib.blake2b(f"{FORMAT} {key}".encode(), digest_size=16).hexdigest()

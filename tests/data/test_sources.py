@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from source_files import chw, hub_folder, official, pack, picture, pixels_of, write_folder
 
+from patchlight.config import DataConfig
 from patchlight.data.cache import cache_folder
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, from_arrays
@@ -245,14 +246,14 @@ def test_unknown_sources(source: str, message: str) -> None:
 def test_a_file_that_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UsageError, match="is a file that is no data source; known are the official CIFAR archive"):
-        list_source(str(tmp_path / "a.txt"))
+        list_source(DataConfig(source=str(tmp_path / "a.txt")))
 
 
 def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "digits", ["a", "b"])
     monkeypatch.chdir(tmp_path)
-    assert len(list_source("digits").class_names) == 10
-    assert list_source("./digits").class_names == ("a", "b")
+    assert len(list_source(DataConfig(source="digits")).class_names) == 10
+    assert list_source(DataConfig(source="./digits")).class_names == ("a", "b")
 
 
 def test_start_up_does_not_wait_for_datasets() -> None:
@@ -267,7 +268,7 @@ def test_a_row_is_all_that_a_source_takes(monkeypatch: pytest.MonkeyPatch) -> No
     """From outside the package: one function and one row."""
     pixels = np.zeros((4, 3, 8, 8), dtype=np.uint8)
 
-    def list_mine() -> Listing:
+    def list_mine(config: DataConfig) -> Listing:
         return Listing({"train": from_arrays(pixels, np.array([0, 1, 0, 1]), "mine")}, ("a", "b"), lambda: "mine")
 
     monkeypatch.setitem(SOURCES, "mine", NamedSource("four black images", list_mine))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from source_files import chw, encode, picture, write_parquet
 
+from patchlight.config import DataConfig
 from patchlight.data.sources import list_source, load_source
 from patchlight.errors import PatchlightError
 
@@ -19,7 +20,7 @@ from patchlight.errors import PatchlightError
 def test_the_real_cifar10(cifar10_parquet: Path) -> None:
     import pyarrow.parquet as pq
 
-    listing = list_source(str(cifar10_parquet))
+    listing = list_source(DataConfig(source=str(cifar10_parquet)))
     assert {key: len(split.labels) for key, split in listing.splits.items()} == {"train": 50_000, "test": 10_000}
     assert np.bincount(listing.splits["train"].labels).tolist() == [5000] * 10
     sets = load_source(str(cifar10_parquet / "test-00000-of-00001.parquet"))  # a sixth of it, to be quick

@@ -16,7 +16,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import open_image, rgb_pixels
 from patchlight.data.images import channel_stats, content_hash
-from patchlight.data.listing import RawSplit, decode_listing
+from patchlight.data.listing import LeftOut, RawSplit, decode_listing
 from patchlight.data.sources import list_source
 from patchlight.data.splits import Splits, make_splits
 from patchlight.errors import PatchlightError
@@ -98,6 +98,7 @@ class Audit:
     source: str
     classes: tuple[str, ...]
     notes: tuple[str, ...]  # sentences on what was done to the source
+    left_out: tuple[LeftOut, ...]  # what the source has and training does not get
     splits: dict[str, SplitCounts]  # as the source has them, bad files counted
     sizes: dict[str, int]  # "WIDTHxHEIGHT" of the files, and how many have it, the most frequent first
     modes: dict[str, int]  # Pillow's modes of the files, likewise
@@ -148,20 +149,18 @@ def audit_source(source: str, config: DataConfig | None = None, fallback_size: i
     the audit instead.
     """
     config = replace(config or DataConfig(), source=source)
-    listing = list_source(source)
+    listing = list_source(config)
     scan = Scan()
     for key, split in listing.splits.items():
         _scan_split(scan, key, split)
     duplicates = find_duplicates(scan.images, listing.class_names)
     problems = _problems(scan, duplicates)
-    trained_on, notes = None, listing.notes
+    if sentence := listing.too_much_left_out(config.max_left_out):
+        problems.append(sentence)
+    trained_on, notes = None, (*listing.notes, *listing.left_out_sentences())
     if not scan.bad:
         try:
-            interpolation = config.interpolation or "bicubic"
-            sets = decode_listing(
-                listing, source, config.image_size, config.memory_limit_mb, fallback_size, interpolation
-            )
-            splits = make_splits(sets, config)
+            splits = make_splits(decode_listing(listing, config, fallback_size), config)
             trained_on, notes = _trained_on(splits), splits.notes
         except PatchlightError as error:
             problems.append(str(error))
@@ -169,6 +168,7 @@ def audit_source(source: str, config: DataConfig | None = None, fallback_size: i
         source=source,
         classes=listing.class_names,
         notes=notes,
+        left_out=listing.left_out,
         splits={key: _counts(split.labels, listing.class_names) for key, split in listing.splits.items()},
         sizes=dict(scan.sizes.most_common()),
         modes=dict(scan.modes.most_common()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchlight.config import DataConfig
 from patchlight.config.sections import Interpolation
 from patchlight.data.cache import cached_pixels
 from patchlight.data.decode import Encoded, decode_image, header_dimensions, image_dimensions
@@ -60,11 +62,29 @@ class RawSplit:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What a source has and training does not get, all of it for one reason.
+
+    What is `expected`, such as a test split without labels, is told of alone; the rest counts towards
+    data.max_left_out.
+    """
+
+    reason: str  # as it follows a number: "images outside class folders"
+    count: int
+    example: str  # one of them
+    expected: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.reason}, such as {self.example}"
+
+
+@dataclass(frozen=True)
 class Listing:
     """A source's splits ("train", "val", "test"; at least one), not decoded yet.
 
     `fingerprint` is called only when the cache is used, and changes whenever the files do. `size` is what the images
-    are fitted to unless `image_size` asks for another; None keeps a common square size.
+    are fitted to unless `image_size` asks for another; None keeps a common square size. `notes` are sentences on what
+    was chosen, as which columns; what is not used stands in `left_out`.
     """
 
     splits: dict[str, RawSplit]
@@ -72,6 +92,23 @@ class Listing:
     fingerprint: Callable[[], str]
     size: int | None = None
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    def left_out_sentences(self) -> tuple[str, ...]:
+        """What is left out, a sentence for each reason."""
+        return tuple(f"left out: {each}" for each in self.left_out)
+
+    def too_much_left_out(self, limit: float) -> str | None:
+        """A sentence where more than `limit` (0..1) of the source's images would not be used, else None."""
+        lost = [each for each in self.left_out if not each.expected]
+        count = sum(each.count for each in lost)
+        total = count + sum(len(split.labels) for split in self.splits.values())
+        if count <= limit * total:
+            return None
+        return (
+            f"{count:,} of {total:,} images would be left out ({'; '.join(map(str, lost))}); mend this, or set "
+            f"data.max_left_out = {math.ceil(100 * count / total) / 100:g} if they are to be left out"
+        )
 
 
 def hash_of(facts: Any) -> str:
@@ -139,21 +176,16 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:
     return RawSplit(np.asarray(labels, dtype=np.int64), items)
 
 
-def decode_listing(
-    listing: Listing,
-    source: str,
-    image_size: int | None,
-    memory_limit_mb: int,
-    fallback_size: int | None = None,
-    interpolation: Interpolation = "bicubic",
-) -> dict[str, ImageSet]:
-    """The listing's splits as image sets: in memory up to `memory_limit_mb` (2^20 bytes each), else in the cache.
+def decode_listing(listing: Listing, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """The listing's splits as image sets: in memory up to data.memory_limit_mb (2^20 bytes each), else in the cache.
 
-    The size is `image_size`, else the listing's own, else the square size that all images share, else `fallback_size`
-    (None is FALLBACK_SIZE), which a note on the sets reports, as it does an `interpolation` other than bicubic. Raises
-    PatchlightError for images that cannot be decoded, naming the first and counting them.
+    The size is data.image_size, else the listing's own, else the square size that all images share, else
+    `fallback_size` (None is FALLBACK_SIZE), which a note on the sets reports, as it does an interpolation other than
+    bicubic (which unset is). Raises PatchlightError for images that cannot be decoded, naming the first and counting
+    them.
     """
-    wanted, fallback = image_size or listing.size, fallback_size or FALLBACK_SIZE
+    source, memory_limit_mb, interpolation = config.source, config.memory_limit_mb, config.interpolation or "bicubic"
+    wanted, fallback = config.image_size or listing.size, fallback_size or FALLBACK_SIZE
     if wanted is not None:
         return _fitted(listing, source, wanted, interpolation, memory_limit_mb)
     height, width, name = first_dimensions(listing)
@@ -286,7 +318,8 @@ def _split(listing: Listing, pixels: torch.Tensor) -> dict[str, ImageSet]:
     sets, at = {}, 0
     for key, split in listing.splits.items():
         part = pixels[at : at + len(split.labels)]
-        sets[key] = ImageSet(part, torch.from_numpy(split.labels), listing.class_names, notes=listing.notes)
+        notes = (*listing.notes, *listing.left_out_sentences())
+        sets[key] = ImageSet(part, torch.from_numpy(split.labels), listing.class_names, notes=notes)
         at += len(split.labels)
     return sets
 

@@ -18,7 +18,7 @@ import torch
 
 from patchlight.config import DataConfig
 from patchlight.data.images import ImageSet, label_conflicts, overlap
-from patchlight.data.sources import load_source
+from patchlight.data.sources import read_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
 
@@ -51,19 +51,12 @@ class Splits:
 
 
 def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
-    """The sets that a recipe describes: `load_source`, then `make_splits`. Raises as these do.
+    """The sets that a recipe describes: `read_source`, then `make_splits`. Raises as these do.
 
     Images of no common size are fitted to `fallback_size`: what the model takes, where a recipe says it. Where
     data.interpolation is unset, they are resized by bicubic interpolation; training has decided it before.
     """
-    sets = load_source(
-        config.source,
-        image_size=config.image_size,
-        memory_limit_mb=config.memory_limit_mb,
-        fallback_size=fallback_size,
-        interpolation=config.interpolation or "bicubic",
-    )
-    return make_splits(sets, config)
+    return make_splits(read_source(config, fallback_size), config)
 
 
 def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:

@@ -21,6 +21,31 @@ class DataConfig(Section):
         str,
         "a named source such as digits or cifar10, hf:owner/name[:config], or the path of a folder, archive or Parquet",
     ] = "digits"
+    image_column: Annotated[str | None, "column of a table or list that holds the images; unset: found, or asked"] = (
+        None
+    )
+    label_column: Annotated[str | None, "column of a table or list that holds the labels; unset: found, or asked"] = (
+        None
+    )
+    split_column: Annotated[str | None, "column of a file list that says train, val or test of each image"] = None
+    image_folder: Annotated[str | None, "what the paths of a file list are relative to; unset: the list's folder"] = (
+        None
+    )
+    train_split: Annotated[
+        str | None, "the source's own name of the split to train on; with it, splits that are not named are not used"
+    ] = None
+    val_split: Annotated[str | None, "the source's own name of the split to validate with"] = None
+    test_split: Annotated[str | None, "the source's own name of the split to test on"] = None
+    class_folders: Annotated[
+        Literal["outer", "inner"] | None,
+        "where class folders hold folders, which names the class: the outer one, or the one that the image is in",
+    ] = None
+    max_left_out: Annotated[
+        float, "share of a source's images that may be left out, each reason being told; more is an error", RATE
+    ] = 0.01
+    on_bad: Annotated[
+        Literal["error", "skip"], "what an image that cannot be read does: end the command, or be left out and listed"
+    ] = "error"
     image_size: Annotated[
         int | None,
         "pixels a side of the decoded images; unset keeps a square size that all have, else is model.img_size, else 32",

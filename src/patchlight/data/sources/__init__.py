@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from patchlight.config.sections import Interpolation
+from patchlight.config import DataConfig
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, decode_listing
 from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
@@ -30,7 +30,7 @@ class NamedSource:
     """A source that is the same for everyone."""
 
     about: str
-    listing: Callable[[], Listing]
+    listing: Callable[[DataConfig], Listing]
     train_images: int | None = None  # images to train on, those to validate with among them, where that is known
 
 
@@ -40,15 +40,23 @@ class PathKind:
 
     about: str
     matches: Callable[[Path], bool]
-    listing: Callable[[Path], Listing]
+    listing: Callable[[Path, DataConfig], Listing]
 
 
 SOURCES: dict[str, NamedSource] = {
-    "digits": NamedSource("1,797 handwritten digits that come with scikit-learn, at 32 x 32", list_digits, 1438),
-    "planted": NamedSource("7,200 made-up images, in each one known patch decides the label", list_planted, 6000),
-    "cifar10": NamedSource("CIFAR-10 from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar10"), 50_000),
+    "digits": NamedSource(
+        "1,797 handwritten digits that come with scikit-learn, at 32 x 32", lambda config: list_digits(), 1438
+    ),
+    "planted": NamedSource(
+        "7,200 made-up images, in each one known patch decides the label", lambda config: list_planted(), 6000
+    ),
+    "cifar10": NamedSource(
+        "CIFAR-10 from the Hugging Face hub", lambda config: list_hub("uoft-cs/cifar10", config), 50_000
+    ),
     "cifar100": NamedSource(
-        "CIFAR-100, fine labels, from the Hugging Face hub", partial(list_hub, "uoft-cs/cifar100"), 50_000
+        "CIFAR-100, fine labels, from the Hugging Face hub",
+        lambda config: list_hub("uoft-cs/cifar100", with_label(config, "fine_label")),
+        50_000,
     ),
 }
 
@@ -58,54 +66,68 @@ PATH_KINDS: tuple[PathKind, ...] = (
     PathKind(
         "the official CIFAR archive (.tar.gz)",
         lambda path: path.is_file() and path.suffix in (".gz", ".tgz", ".tar"),
-        list_cifar_archive,
+        lambda path, config: list_cifar_archive(path),
     ),
-    PathKind("the official CIFAR folder", lambda path: find_cifar_folder(path) is not None, list_cifar_folder),
-    PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path: list_hub(str(path))),
+    PathKind(
+        "the official CIFAR folder",
+        lambda path: find_cifar_folder(path) is not None,
+        lambda path, config: list_cifar_folder(path),
+    ),
+    PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config)),
     PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
     PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
 )
 
 
-def list_source(source: str) -> Listing:
-    """A source's splits, classes and labels, nothing decoded.
+def list_source(config: DataConfig) -> Listing:
+    """The splits, classes and labels of data.source, nothing decoded, read as the other settings of [data] say.
 
     Raises UsageError for a source that is neither a known name nor an existing path, and PatchlightError for one that
     cannot be used.
     """
+    source = config.source
     if source in SOURCES:
-        return SOURCES[source].listing()
+        return SOURCES[source].listing(config)
     if source.startswith("hf:"):
-        return list_hub(source.removeprefix("hf:"))
+        return list_hub(source.removeprefix("hf:"), config)
     path = Path(source).expanduser()
     if not path.exists():
         raise UsageError(_unknown(source))
     try:
         for kind in PATH_KINDS:
             if kind.matches(path):
-                return kind.listing(path)
+                return kind.listing(path, config)
     except OSError as error:
         raise PatchlightError(f"cannot read {error.filename or path}: {error.strerror}") from error
     raise UsageError(f"{path} is a file that is no data source; known are {', '.join(k.about for k in PATH_KINDS)}")
 
 
-def load_source(
-    source: str,
-    *,
-    image_size: int | None = None,
-    memory_limit_mb: int = 64,
-    fallback_size: int | None = None,
-    interpolation: Interpolation = "bicubic",
-) -> dict[str, ImageSet]:
-    """The splits that a source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
+def read_source(config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """The splits that data.source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
 
-    `image_size` is pixels a side; None keeps the size that all images share when it is a square, and fits them to
-    `fallback_size` otherwise (None is 32), which the sets' notes report. `interpolation` is how images of another size
-    are resized. Sets that take more than `memory_limit_mb`
-    decoded are memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images
-    cannot be decoded, naming the first and counting them.
+    `fallback_size` is as `decode_listing` takes it. Sets that take more than data.memory_limit_mb decoded are
+    memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be
+    decoded, naming the first and counting them, or where more than data.max_left_out of them would not be used.
     """
-    return decode_listing(list_source(source), source, image_size, memory_limit_mb, fallback_size, interpolation)
+    listing = list_source(config)
+    if sentence := listing.too_much_left_out(config.max_left_out):
+        raise PatchlightError(f"'{config.source}': {sentence}")
+    return decode_listing(listing, config, fallback_size)
+
+
+def load_source(source: str, *, fallback_size: int | None = None, **settings: Any) -> dict[str, ImageSet]:
+    """`read_source` of a source, with settings of [data] by their names: `load_source("pets", image_size=64)`.
+
+    Without `image_size` images keep the size that all share when it is a square, and are fitted to `fallback_size`
+    otherwise (None is 32), which the sets' notes report. Raises as `read_source` does, and TypeError for a setting that
+    does not exist.
+    """
+    return read_source(DataConfig(source=source, **settings), fallback_size)
+
+
+def with_label(config: DataConfig, column: str) -> DataConfig:
+    """The settings with this label column, where they name none."""
+    return replace(config, label_column=config.label_column or column)
 
 
 def _unknown(source: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, hash_of, match_splits
 from patchlight.errors import PatchlightError
@@ -31,7 +32,7 @@ SUFFIXES = frozenset(
 )
 
 
-def list_image_folder(root: Path) -> Listing:
+def list_image_folder(root: Path, config: DataConfig) -> Listing:
     """The listing of a folder of class folders, or of split folders that hold class folders.
 
     Classes are the union over all splits, sorted by name; files are sorted by name; hidden and other files are ignored,

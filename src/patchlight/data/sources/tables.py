@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, hash_of, match_splits
 from patchlight.errors import PatchlightError
@@ -51,7 +52,7 @@ class Columns:
     class_names: tuple[str, ...] | None
 
 
-def list_parquet(path: Path) -> Listing:
+def list_parquet(path: Path, config: DataConfig) -> Listing:
     """The listing of a Parquet file, or of a folder of them as the hub has it: `train-00000-of-00001.parquet`,
     `data/test-...parquet` or `train/0000.parquet`. Raises PatchlightError for files that cannot be read or combined.
     """
@@ -84,7 +85,7 @@ def is_saved_dataset(path: Path) -> bool:
     )
 
 
-def list_hub(name: str) -> Listing:
+def list_hub(name: str, config: DataConfig) -> Listing:
     """The listing of `owner/name` or `owner/name:config` on the Hugging Face hub, or of a local copy of one by path.
 
     `datasets` keeps downloads in its own cache. Raises PatchlightError where the hub cannot be reached, has no such
@@ -99,8 +100,8 @@ def list_hub(name: str) -> Listing:
         elif local.exists():
             loaded = datasets.load_dataset(str(local))
         else:
-            owner_and_name, _, config = name.partition(":")
-            loaded = datasets.load_dataset(owner_and_name, config or None)
+            owner_and_name, _, configuration = name.partition(":")
+            loaded = datasets.load_dataset(owner_and_name, configuration or None)
     except datasets.exceptions.DatasetNotFoundError:
         raise PatchlightError(
             f"the Hugging Face hub has no data set '{name}', or it is private (`hf auth login` lets you in)"
