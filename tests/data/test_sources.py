@@ -89,11 +89,13 @@ def test_hf_with_a_path_and_hf_with_a_configuration(tmp_path: Path, monkeypatch:
     import datasets
 
     local = hub_folder(tmp_path / "repo", "cifar100")
-    check_hub_sets(load_source(f"hf:{local}"))
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the label: coarse_label .*data\.label_column"):
+        load_source(f"hf:{local}")
+    check_hub_sets(load_source(f"hf:{local}", label_column="fine_label"))
     loaded, asked = datasets.load_dataset(str(local)), []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args: asked.append(args) or loaded)
-    load_source("hf:owner/name:plain")
-    load_source("hf:owner/name")
+    load_source("hf:owner/name:plain", label_column="FINE_label")
+    load_source("hf:owner/name", label_column="fine_label")
     assert asked == [("owner/name", "plain"), ("owner/name", None)]
 
 

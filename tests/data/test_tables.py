@@ -27,7 +27,7 @@ def test_the_real_cifar10(cifar10_parquet: Path) -> None:
     assert sets["test"].image_size == (32, 32)
     assert sets["test"].class_names[:3] == ("airplane", "automobile", "bird")
     assert sets["test"].class_counts().tolist() == [1000] * 10
-    assert sets["test"].notes == ()
+    assert [note.rpartition(": ")[2] for note in sets["test"].notes] == ["images from 'img', labels from 'label'"]
     rows = pq.read_table(cifar10_parquet / "test-00000-of-00001.parquet")
     for index in np.random.default_rng(0).integers(0, 10_000, 50).tolist():
         image = Image.open(io.BytesIO(rows["img"][index]["bytes"].as_py()))
@@ -99,9 +99,9 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
             {},
             r"no image column; its columns are text \(string\), label \(int64\)",
         ),
-        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, "no column that is clearly the label"),
-        ({"image": data, "score": [0.5, 1.0]}, {}, "no column that is clearly the label"),
-        ({"image": data, "label": [0, None]}, {}, "1 of 2 images have no label"),
+        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
+        ({"image": data, "score": [0.5, 1.0]}, {}, "no column that can be the label"),
+        ({"image": data, "label": [0, None]}, {}, r"1 of 2 images would be left out \(rows without a label: 1"),
         ({"image": data, "label": [-1, -1]}, label, "no labelled images"),
     ]
     for number, (columns, features, message) in enumerate(rows):
@@ -126,7 +126,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
         load_source(str(tmp_path / "three"))
     for name in ("aa", "bb"):
         write_parquet(tmp_path / "four" / f"{name}.parquet", {"image": data, "label": [0, 1]})
-    with pytest.raises(PatchlightError, match="no split called train, val or test, but aa, bb"):
+    with pytest.raises(PatchlightError, match="no split called train, val or test, but 'aa', 'bb'"):
         load_source(str(tmp_path / "four"))
 
 
@@ -137,9 +137,11 @@ def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
     for split, labels in (("train", [0, 1]), ("test", [-1, -1]), ("extra", [0, 0])):
         columns = {"image": [encode(picture(i)) for i in range(2)], "label": labels}
         write_parquet(tmp_path / f"{split}.parquet", columns, **features)
-    sets = load_source(str(tmp_path))
+    with pytest.raises(PatchlightError, match=r"2 of 4 images would be left out \(images of the split 'extra'"):
+        load_source(str(tmp_path))
+    sets = load_source(str(tmp_path), train_split="train")
     assert list(sets) == ["train"]
-    assert any("test has no labels" in note for note in sets["train"].notes)
+    assert any("images without labels (the split test): 2" in note for note in sets["train"].notes)
     assert any("extra" in note for note in sets["train"].notes)
 
 
@@ -167,7 +169,7 @@ def test_parts_of_another_name_are_one_split(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"part-{index:05}-of-00003.parquet", columns)
     assert len(load_source(str(tmp_path))["train"]) == 3
     write_parquet(tmp_path / "more.parquet", columns)
-    with pytest.raises(PatchlightError, match="no split called train, val or test, but more, part"):
+    with pytest.raises(PatchlightError, match="no split called train, val or test, but 'more', 'part'"):
         load_source(str(tmp_path))
 
 
