@@ -151,6 +151,13 @@ def parquet_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return hub_folder(root / "repo", "cifar10")
 
 
+def list_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_folder(root / "images", ["ant", "bee", "cow"])
+    lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+    (root / "all.csv").write_text("\n".join(["image,label", *lines]))
+    return root / "all.csv"
+
+
 def images_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(root / "images", ["ant", "bee", "cow"])
 
@@ -160,6 +167,7 @@ PATH_ROWS: dict[str, Callable[[Path, pytest.MonkeyPatch], Path]] = {
     "the official CIFAR folder": cifar_folder_row,
     "a folder that `datasets` saved": saved_row,
     "Parquet, a file or a folder of them": parquet_row,
+    "a list of image files (CSV, TSV, JSON Lines), or a folder of lists": list_row,
     "a folder of class folders with images": images_row,
 }
 

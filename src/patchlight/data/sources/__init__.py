@@ -20,6 +20,7 @@ from patchlight.data.listing import Listing, decode_listing
 from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
+from patchlight.data.sources.lists import list_files, list_lists
 from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
@@ -75,6 +76,9 @@ PATH_KINDS: tuple[PathKind, ...] = (
     ),
     PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config)),
     PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
+    PathKind(
+        "a list of image files (CSV, TSV, JSON Lines), or a folder of lists", lambda p: bool(list_files(p)), list_lists
+    ),
     PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
 )
 
