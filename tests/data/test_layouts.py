@@ -208,7 +208,9 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert "are those of val_annotations.txt" in notes
     assert "images without labels (the split test has no class folders): 1" in notes
     (wrapped / "val" / "val_annotations.txt").unlink()
-    with pytest.raises(PatchlightError, match="'images' looks like a folder of images of all classes"):
+    with pytest.raises(
+        PatchlightError, match=r"3 of 7 .*images without labels \(the split val has no class folders\): 3"
+    ):
         load_splits(DataConfig(source=str(wrapped)))
 
 

@@ -61,14 +61,13 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
         for name in matched.others:
             layout.leave_out(BESIDE, _images_of(parts[name].values()), names_are_given(config))
         return layout
-    trees = _split_trees(top, layout, config)
+    trees = _without_unlabelled(_split_trees(top, layout, config), layout)
     level = _level(trees.values(), config, layout)
     for key, (split, labels) in trees.items():
         if labels is None:
             layout.splits[key] = _classes(split, level, layout)
         else:
             layout.splits[key] = labels
-    layout.splits = _without_unlabelled(layout, trees)
     names = {name for classes in layout.splits.values() for name, paths in classes.items() if paths}
     if not names or (len(names) == 1 and _lists_in(tree)):
         raise PatchlightError(_no_classes(tree))
@@ -150,18 +149,17 @@ def _says_nothing(inner: Tree, folder: Tree) -> bool:
     return words <= PADDING | SPLIT_WORDS.keys()
 
 
-def _without_unlabelled(layout: Layout, trees: dict[str, tuple[Tree, Classes | None]]) -> dict[str, Classes]:
+def _without_unlabelled(
+    trees: dict[str, tuple[Tree, Classes | None]], layout: Layout
+) -> dict[str, tuple[Tree, Classes | None]]:
     """The splits without those that have images in no class folder, unless they are all that there is."""
     flat = {key for key, (split, labels) in trees.items() if labels is None and _is_flat(split)}
-    if len(flat) == len(trees):
-        return layout.splits
-    if "train" in flat:
-        raise PatchlightError(_no_classes(trees["train"][0]))
+    if "train" in flat or len(flat) == len(trees):
+        raise PatchlightError(_no_classes(next(iter(trees.values()))[0]))
     for key in flat:
-        split = trees[key][0]
-        layout.left_out = [each for each in layout.left_out if Path(each.example) not in split.images]
-        layout.leave_out(f"{NO_LABELS} (the split {key} has no class folders)", split.all_images(), expected=True)
-    return {key: classes for key, classes in layout.splits.items() if key not in flat}
+        reason = f"{NO_LABELS} (the split {key} has no class folders)"
+        layout.leave_out(reason, trees[key][0].all_images(), expected=key == "test")  # tests are often held back
+    return {key: split for key, split in trees.items() if key not in flat}
 
 
 def _level(trees: Iterable[tuple[Tree, Classes | None]], config: DataConfig, layout: Layout) -> str:
