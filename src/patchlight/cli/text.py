@@ -74,6 +74,8 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
         more += f"; {rate(result.mirrored.top1)} averaged with mirror images"
     if (own := result.subset_test) is not None:
         more += f"; {rate(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
+    if (own := result.without_copies) is not None:
+        more += f"; {rate(own.top1)} on the {own.n:,} that look like no training or validation image"
     of = f" of the weights of {result.weights}" if result.weights else ""
     return (
         f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} "

@@ -139,6 +139,7 @@ def check_not_needed(path: Path, config: Config) -> None:
 
 def conclude(run: Run, config: Config, data: Splits) -> None:
     """Read the test images, this once, with the selected weights; then record the result and what the page shows."""
+    from patchlight.analysis.copies import find_copies, score_without
     from patchlight.analysis.faithfulness import measure_faithfulness
     from patchlight.analysis.insight import collect_insight
     from patchlight.analysis.samples import choose_samples, collect_samples
@@ -158,6 +159,10 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
         subset, subset_logits = measure(data.subset_test, split="subset_test")
         result = dataclasses.replace(result, subset_test=subset.metrics)
         run.write(choose_samples(SubsetSamples, data.subset_test, subset_logits, config.eval.gallery))
+    if not config.train.debug:  # it takes 15 s for 60,000 images
+        found, copies = find_copies(data)
+        run.write(copies)
+        result = dataclasses.replace(result, without_copies=score_without(found, logits, data.test.labels.numpy()))
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write(samples)
     if (insight := collect_insight(model, card, samples)) is not None:

@@ -1,6 +1,6 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
-from patchlight.runs.arrays import FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
+from patchlight.runs.arrays import FirstBatch, Insight, NearCopies, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
 from patchlight.runs.records import (
     BatchFacts,
@@ -38,6 +38,7 @@ __all__ = [
     "Metrics",
     "Mistake",
     "ModelFacts",
+    "NearCopies",
     "Process",
     "ReconstructionResult",
     "Reconstructions",

@@ -16,7 +16,16 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.runs.arrays import Arrays, FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
+from patchlight.runs.arrays import (
+    Arrays,
+    FirstBatch,
+    Insight,
+    NearCopies,
+    Reconstructions,
+    Samples,
+    Snapshots,
+    SubsetSamples,
+)
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
     FORMAT,
@@ -42,6 +51,7 @@ FILES: dict[type, str] = {
     Insight: "insight.npz",
     Snapshots: "snapshots.npz",
     Reconstructions: "reconstructions.npz",
+    NearCopies: "near_copies.npz",
 }
 METRICS = "metrics.jsonl"
 # What a finished run has, by its `train.task`.

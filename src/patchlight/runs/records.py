@@ -297,6 +297,8 @@ class EvalResult(RunFile, Metrics):
     precision: str = "fp32"
     mirrored: Score | None = field(default=None, metadata={"brief": True})  # averaged with mirror images
     subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
+    # On the test images that look like no image that was trained or selected with; None where all do, or none does.
+    without_copies: Score | None = field(default=None, metadata={"brief": True})
     # Of a checkpoint: "epoch 50"; None: those that the run keeps.
     weights: str | None = field(default=None, metadata={"brief": True})
 
