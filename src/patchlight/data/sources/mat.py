@@ -1,0 +1,166 @@
+"""MATLAB's files as SVHN has them: `train_32x32.mat` with X (H, W, 3, N) uint8 and y (N, 1).
+
+SVHN's label 10 is the digit 0. Its further images, `extra_32x32.mat`, are used where data.train_split names them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchlight.config import DataConfig
+from patchlight.data.decode import MAX_PIXELS, Encoded
+from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.sources.choice import choose_splits, class_numbers, has_class_folders, split_in_name, whole_labels
+from patchlight.errors import PatchlightError
+
+# What scipy raises for a file that is damaged.
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+    UserWarning,  # where warnings are errors
+)
+
+
+def mat_files(path: Path) -> list[Path]:
+    """The .mat files at a path, sorted; beside class folders of images they are about something else."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".mat" else []
+    if not path.is_dir() or has_class_folders(path):
+        return []
+    return sorted(
+        p for p in path.iterdir() if p.suffix.lower() == ".mat" and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def list_mat(path: Path, config: DataConfig) -> Listing:
+    """The listing of SVHN's files, or of others that hold X and y like these; the split is in a file's name.
+
+    Raises PatchlightError for files that are damaged, of MATLAB's HDF5 format, or hold something else.
+    """
+    by_name: dict[str, Path] = {}
+    for file in mat_files(path):
+        name = split_in_name(file.stem) or file.stem.split("_")[0]
+        if name in by_name:
+            raise PatchlightError(f"{by_name[name]} and {file.name} are the same split; remove one")
+        by_name[name] = file
+    matched, notes = choose_splits(by_name, str(path), config)
+    chosen = any((config.train_split, config.val_split, config.test_split))
+    left_out, shapes, values = [], {}, {}
+    unused = [name for name in by_name if name not in matched.values()]
+    for name in [] if chosen else unused:
+        reason = (
+            f"images of {by_name[name].name} (data.train_split = '{matched['train']}' says that these do)"
+            if "train" in matched
+            else f"images of {by_name[name].name}"
+        )
+        left_out.append(LeftOut(reason, _shape(by_name[name])[3], by_name[name].name))
+    if left_out:
+        notes = ()  # which would say the same
+    for key, name in matched.items():
+        file = by_name[name]
+        shapes[key] = _shape(file)
+        labels, said = whole_labels(_load(file, "y"), f"{file}: y")
+        notes += said
+        if len(labels) != shapes[key][3]:
+            raise PatchlightError(f"{file} has {shapes[key][3]:,} images and {len(labels):,} labels; get it again")
+        values[key] = labels.tolist()
+    every = {value for own in values.values() for value in own}
+    if 10 in every and 0 not in every and every <= set(range(1, 11)):
+        values = {key: [value % 10 for value in own] for key, own in values.items()}
+        notes += (f"{path}: the label 10 is the digit 0, as in SVHN",)
+    class_names, numbers = class_numbers(values, str(path))
+    loaded: dict[Path, np.ndarray] = {}
+    used = [by_name[name] for name in matched.values()]
+    return Listing(
+        {key: RawSplit(numbers[key], _items(by_name[name], shapes[key], loaded)) for key, name in matched.items()},
+        class_names,
+        lambda: hash_of(["mat", *file_facts(used)]),
+        notes=notes,
+        left_out=tuple(left_out),
+    )
+
+
+def _items(
+    file: Path, shape: tuple[int, ...], loaded: dict[Path, np.ndarray]
+) -> Callable[[], Iterator[tuple[str, Encoded]]]:
+    """`loaded` is shared by all splits and keeps the file that was read last: one is in memory at a time."""
+
+    def items() -> Iterator[tuple[str, Encoded]]:
+        if file not in loaded:
+            loaded.clear()
+            loaded[file] = _load(file, "X")
+        pixels = loaded[file]
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise PatchlightError(f"{file} is damaged or has changed while it was read; get it again")
+        for index in range(shape[3]):
+            yield f"{file.name}[{index}]", np.ascontiguousarray(pixels[:, :, :, index].transpose(2, 0, 1))
+
+    return items
+
+
+def _shape(file: Path) -> tuple[int, ...]:
+    """Of X: (H, W, 3, N), read without its pixels."""
+    import scipy.io
+
+    with _reading(file):
+        there = {name: (tuple(shape), kind) for name, shape, kind in scipy.io.whosmat(str(file))}
+    if "X" not in there or "y" not in there:
+        raise PatchlightError(
+            f"{file} holds {', '.join(sorted(map(str, there))) or 'nothing'}; SVHN's files have X (images) "
+            "and y (labels)"
+        )
+    shape, kind = there["X"]
+    if len(shape) != 4 or shape[2] != 3 or 0 in shape or kind != "uint8":
+        raise PatchlightError(f"{file}: X is {kind} {shape}, not uint8 (height, width, 3, images)")
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise PatchlightError(f"{file}: X has images of {shape[1]} x {shape[0]} pixels, more than an image may have")
+    return shape
+
+
+def _load(file: Path, name: str) -> np.ndarray:
+    import scipy.io
+
+    with _reading(file):
+        value = scipy.io.loadmat(str(file), variable_names=[name]).get(name)
+    if not isinstance(value, np.ndarray):
+        raise PatchlightError(f"{file} is damaged: {name} cannot be read; get it again")
+    return value
+
+
+class _reading:
+    """Calls of scipy on someone's file: its errors become one sentence."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        with self.file.open("rb") as opened:
+            if b"HDF5" in opened.read(128) or self._is_hdf5(opened):
+                raise PatchlightError(f"{self.file} is of MATLAB 7.3 (HDF5), which is not read; save it with '-v7'")
+
+    @staticmethod
+    def _is_hdf5(opened: Any) -> bool:
+        opened.seek(0)
+        return bool(opened.read(8) == b"\x89HDF\r\n\x1a\n")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None:
+        if isinstance(error, PatchlightError) or not isinstance(error, DAMAGE):
+            return
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PatchlightError(f"{self.file} is damaged or cut off ({text}); get it again") from error
