@@ -9,7 +9,7 @@ from pathlib import Path
 from patchlight.config import DataConfig
 from patchlight.data.listing import Listing
 from patchlight.data.members import ARCHIVE, MAYBE, UNKNOWN
-from patchlight.data.sources.folders import SUFFIXES
+from patchlight.data.sources.choice import SUFFIXES
 from patchlight.data.unpack import unpacked
 from patchlight.errors import PatchlightError
 

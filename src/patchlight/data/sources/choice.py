@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from patchlight.config import DataConfig
+from patchlight.data import heif
 from patchlight.data.listing import SPLIT_NAMES, LeftOut, match_splits
-from patchlight.data.sources.folders import SUFFIXES
+from patchlight.data.sources import folders
 from patchlight.errors import PatchlightError
+
+SUFFIXES = folders.SUFFIXES | heif.SUFFIXES  # of image files, whatever library opens them
 
 # What the arrays, fields and keys of a source are called, in small letters.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "pixels", "data", "x")

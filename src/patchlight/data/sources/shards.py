@@ -28,8 +28,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.sources.choice import LABEL_WORDS, choose_splits, class_numbers, one_of, unlabelled
-from patchlight.data.sources.folders import SUFFIXES
+from patchlight.data.sources.choice import LABEL_WORDS, SUFFIXES, choose_splits, class_numbers, one_of, unlabelled
 from patchlight.data.sources.shard_files import class_lines, refuse_gaps, shard_files, shard_splits
 from patchlight.data.tars import DAMAGE, blocks, damaged, open_stream, walk_tar
 from patchlight.errors import PatchlightError
