@@ -21,21 +21,23 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import SPLIT_NAMES, LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import (
-    IMAGE_WORDS,
-    LABEL_WORDS,
-    choose_splits,
-    class_numbers,
     has_class_folders,
+    not_there,
     one_of,
-    unlabelled,
+    read_classes,
+    splits_beside,
     whole_labels,
 )
-from patchlight.data.sources.pictures import Layout, Scale, layout_of, picture_items, scales
+from patchlight.data.sources.pictures import Scale, layout_of, picture_items, scales
 from patchlight.data.tars import DAMAGE
 from patchlight.errors import PatchlightError
 
+# What arrays are called, in small letters.
+IMAGE_WORDS = ("images", "image", "imgs", "img", "pixels", "data", "x")
+LABEL_WORDS = ("labels", "label", "targets", "target", "classes", "class", "cls", "y")
 NAME_WORDS = ("class_names", "label_names", "target_names")
 ARRAY_ERRORS = (*DAMAGE, zipfile.BadZipFile, RuntimeError, TypeError, SyntaxError, tokenize.TokenError, AttributeError)
 
@@ -75,60 +77,54 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
     or do not fit each other.
     """
     arrays = _arrays(path)
-    parsed, notes = _parsed(arrays, config)
-    matched, more = choose_splits(parsed, arrays.where, config)
-    names, labels, images = None, {}, {}
-    notes = [*notes, *more]
-    left_out: list[LeftOut] = []
-    for key, own in matched.items():
-        pair = _pair(parsed[own], arrays, config, key)
-        if pair[1] is None:
-            left_out.append(_without_labels(arrays, pair[0], key, len(matched) > 1))
-            continue
-        images[key] = (pair[0], arrays.read(pair[0]))
-        labels[key], said = whole_labels(arrays.read(pair[1]), f"{arrays.where}: {pair[1]}")
-        notes += said
-        if len(labels[key]) != len(images[key][1]):
+    parsed, unused = _parsed(arrays, config)
+    matched = match_splits(parsed, arrays.where, config)
+    notes = [*matched.notes, *unused]
+    images: dict[str, np.ndarray] = {}
+    values: dict[str, list[Any]] = {}
+    named: dict[str, str] = {}  # of each split's images, in messages
+    where: dict[str, str] = {}  # of its labels
+    for key, own in matched.splits.items():
+        image, label = _pair(parsed[own], arrays, needed=key == "train" or len(matched.splits) == 1)
+        images[key], named[key] = arrays.read(image), f"{arrays.where}: {image}"
+        layout_of(images[key].shape, named[key])
+        where[key] = f"{arrays.where}: {label or image}"
+        values[key] = [None] * len(images[key])
+        if label is not None:
+            values[key], said = whole_labels(arrays.read(label), where[key])
+            notes += said
+        if len(values[key]) != len(images[key]):
             raise PatchlightError(
-                f"{arrays.where}: {pair[0]} has {len(images[key][1]):,} images and {pair[1]} "
-                f"{len(labels[key]):,} labels; there must be one for each image"
+                f"{arrays.where}: {image} has {len(images[key]):,} images and {label} {len(values[key]):,} labels; "
+                "there must be one for each image"
             )
-    if given := [name for name in arrays.names if name.lower() in NAME_WORDS]:
-        names = _names(arrays.read(given[0]), f"{arrays.where}: {given[0]}")
-    values = {key: own.tolist() for key, own in labels.items()}
-    kept, missing = unlabelled(values)
-    values = {key: [v for v, keep in zip(own, kept[key], strict=True) if keep] for key, own in values.items()}
-    splits_used = {key for key, own in values.items() if own}
-    if not splits_used:
-        raise PatchlightError(f"{arrays.where} has no labelled images")
-    class_names, numbers = class_numbers(
-        {key: values[key] for key in values if key in splits_used}, arrays.where, names
-    )
-    label_of = {name: f"{arrays.where}: {name}" for name, _ in images.values()}
-    how, said = scales({label_of[name]: array for name, array in images.values()})
+    given = next((name for name in arrays.names if name.lower() in NAME_WORDS), None)
+    names = _names(arrays.read(given), f"{arrays.where}: {given}") if given else None
+    classes = read_classes(values, where, names=names)
+    scale_of, said = scales({named[key]: images[key] for key in classes.labels})
+    notes += said
+    if any(array.ndim == 4 and array.shape[3] == 4 for array in images.values()):
+        notes.append(f"{arrays.where}: the fourth channel is read as alpha, with white behind it")
     splits = {
-        key: RawSplit(
-            numbers[key],
-            _items(array, np.flatnonzero(kept[key]), layout_of(array.shape, label_of[name]), how[label_of[name]], name),
-        )
-        for key, (name, array) in images.items()
-        if key in splits_used
+        key: RawSplit(labels, _items(images[key], classes.rows[key], scale_of[named[key]], named[key]))
+        for key, labels in classes.labels.items()
     }
-    layouts = {array.shape[3] for _, array in images.values() if array.ndim == 4}
-    alpha = (f"{arrays.where}: the fourth channel is read as alpha, white behind it",) if 4 in layouts else ()
     return Listing(
         splits,
-        class_names,
-        lambda: hash_of([[name for name, _ in images.values()], *file_facts(arrays.files)]),
-        notes=tuple(dict.fromkeys([*notes, *said, *alpha])),
-        left_out=(*left_out, *missing),
+        classes.class_names,
+        lambda: hash_of(["arrays", *named.values(), *file_facts(arrays.files)]),
+        notes=tuple(dict.fromkeys(notes)),
+        left_out=(*splits_beside(matched, lambda own: _count(parsed[own], arrays), config), *classes.left_out),
     )
 
 
-def _items(
-    array: np.ndarray, rows: np.ndarray, layout: Layout, scale: Scale, name: str
-) -> Callable[[], Iterator[tuple[str, Encoded]]]:
-    return lambda: picture_items(array, rows, layout, scale, name)
+def _items(array: np.ndarray, rows: np.ndarray, scale: Scale, name: str) -> Callable[[], Iterator[tuple[str, Encoded]]]:
+    return lambda: picture_items(array, rows, layout_of(array.shape, name), scale, name)
+
+
+def _count(own: Candidates, arrays: Arrays) -> int:
+    """How many images a split has that is not used."""
+    return len(arrays.read(own.images[0]))
 
 
 def _parsed(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidates], list[str]]:
@@ -138,18 +134,22 @@ def _parsed(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidates], 
     parsed: dict[str, Candidates] = {}
     unknown = []
     for name in arrays.names:
-        split, role = _split_and_role(name, images, labels)
+        split, role = split_and_role(name, images, labels)
         if role is None:
             unknown += [] if name.lower() in NAME_WORDS else [name]
             continue
         found = parsed.setdefault(split, Candidates())
-        (found.images if role == "images" else found.labels).append(name)
+        (found.images if role == "image" else found.labels).append(name)
+    for what, asked in (("image", config.image_column), ("label", config.label_column)):
+        if asked and not any(own.images if what == "image" else own.labels for own in parsed.values()):
+            raise not_there(what, asked, arrays.where, arrays.names)
     if not any(own.images for own in parsed.values()):
-        one_of([], "images", "image_column", arrays.where, arrays.names)
+        one_of([], "image", arrays.where, arrays.names)
     if "" in parsed:  # arrays without a split in their names are the training set
         whole = parsed.pop("")
-        train = next((name for name in parsed if SPLIT_NAMES.get(name.lower()) == "train"), "train")
-        found = parsed.setdefault(train, Candidates())
+        found = parsed.setdefault(
+            next((name for name in parsed if split_of(name)[0] == "train"), "train"), Candidates()
+        )
         found.images += whole.images
         found.labels += whole.labels
     kept = {name: own for name, own in parsed.items() if own.images}
@@ -157,38 +157,32 @@ def _parsed(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidates], 
     return kept, [f"not used of {arrays.where}: {', '.join(unknown)}"] if unknown else []
 
 
-def _split_and_role(name: str, images: Iterable[str], labels: Iterable[str]) -> tuple[str, str | None]:
-    """The split and the role that an array's name says: ("train", "images") of "x_train", "train_images", "trainX"."""
+def split_and_role(name: str, images: Iterable[str], labels: Iterable[str]) -> tuple[str, str | None]:
+    """The split and the role that an array's name says: ("train", "image") of "x_train", "train_images", "trainX"."""
     lower = name.lower()
-    roles = dict.fromkeys(images, "images") | dict.fromkeys(labels, "labels")
+    roles = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
     if lower in roles:
         return "", roles[lower]
-    for split in sorted(SPLIT_NAMES, key=len, reverse=True):
-        for rest in (lower.removeprefix(split), lower.removesuffix(split)):
-            if rest != lower and rest.strip("_-. ") in roles:
-                return split, roles[rest.strip("_-. ")]
+    for word in sorted(roles, key=len, reverse=True):
+        for rest in (lower.removeprefix(word), lower.removesuffix(word)):
+            split = rest.strip("_-. ")
+            if rest != lower and split_of(split)[1]:
+                return split, roles[word]
     return "", None
 
 
-def _pair(own: Candidates, arrays: Arrays, config: DataConfig, key: str) -> tuple[str, str | None]:
-    """The names of a split's images and labels. Raises PatchlightError where several could be it."""
-    there = sorted({*own.images, *own.labels})
-    image = one_of(own.images, f"{key} images", "image_column", arrays.where, there)
-    if not own.labels:
+def _pair(own: Candidates, arrays: Arrays, *, needed: bool) -> tuple[str, str | None]:
+    """The names of a split's images and labels; None where it has no labels and they are not `needed`."""
+    image = one_of(own.images, "image", arrays.where, arrays.names)
+    if not own.labels and not needed:
         return image, None
-    return image, one_of(own.labels, f"{key} labels", "label_column", arrays.where, there)
-
-
-def _without_labels(arrays: Arrays, name: str, key: str, others: bool) -> LeftOut:
-    if key == "train" or not others:
-        one_of([], "labels", "label_column", arrays.where, arrays.names)
-    return LeftOut(f"images of the split {key}, which has no labels", len(arrays.read(name)), name, expected=True)
+    return image, one_of(own.labels, "label", arrays.where, arrays.names)
 
 
 def _names(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise PatchlightError(f"{where} has {array.dtype} {array.shape}, not a list of names")
-    return tuple(str(value) for value in whole_labels(array, where)[0].tolist())
+    return tuple(str(value) for value in whole_labels(array, where)[0])
 
 
 def _arrays(path: Path) -> Arrays:
@@ -205,13 +199,13 @@ def _arrays(path: Path) -> Arrays:
         return _packed(path)
     beside = sorted(_of_kind(path.parent, ".npy"))
     loose = _loose(path.parent, beside)
-    split, role = _split_and_role(path.stem, IMAGE_WORDS, LABEL_WORDS)
+    split, role = split_and_role(path.stem, IMAGE_WORDS, LABEL_WORDS)
     partners = [
         file
         for file in beside
-        if file != path and _split_and_role(file.stem, IMAGE_WORDS, LABEL_WORDS) == (split, "labels")
+        if file != path and split_and_role(file.stem, IMAGE_WORDS, LABEL_WORDS) == (split, "label")
     ]
-    if role != "images" or not partners:
+    if role != "image" or not partners:
         raise PatchlightError(
             f"{path} is one array; its labels must stand beside it in a file whose name says so, as images.npy and "
             "labels.npy do, or x_train.npy and y_train.npy"

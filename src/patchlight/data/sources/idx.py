@@ -20,8 +20,9 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import MAX_PIXELS, Encoded
-from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.sources.choice import choose_splits, class_numbers
+from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.names import match_splits
+from patchlight.data.sources.choice import read_classes, splits_beside
 from patchlight.errors import PatchlightError
 
 NAME = re.compile(
@@ -56,50 +57,58 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
         examples = "; ".join(str(next(iter(own.images.values()), "?")) for own in list(sets.values())[:8])
         raise PatchlightError(f"{path} has several sets of images; name one by a file of its images: {examples}")
     (_, name), own = next(iter(sets.items()))
-    matched, notes = choose_splits(own.images, str(path), config)
+    matched = match_splits(own.images, str(path), config)
     emnist = name.lower().startswith("emnist")
+    notes = list(matched.notes)
     if own.spare:
-        notes += (f"{path}: not used, as it stands there unpacked: {', '.join(sorted(f.name for f in own.spare))}",)
+        notes.append(f"{path}: not read, as it is there unpacked: {', '.join(sorted(f.name for f in own.spare))}")
     if emnist:
-        notes += (f"{path}: EMNIST's images are stored with rows and columns exchanged, and are turned",)
-    left_out = []
-    values, pixels = {}, {}
-    for key, split in matched.items():
-        if split not in own.labels:
-            if key == "train" or len(matched) == 1:
-                raise PatchlightError(
-                    f"{own.images[split]} has no labels beside it: a file named like it, with 'labels'"
-                )
-            count = len(_read(own.images[split], 3))
-            left_out.append(
-                LeftOut(f"images of the split {key}, which has no labels", count, own.images[split].name, expected=True)
-            )
-            continue
-        pixels[key], labels = _read(own.images[split], 3), _read(own.labels[split], 1)
-        if len(pixels[key]) != len(labels):
-            raise PatchlightError(
-                f"{own.images[split]} has {len(pixels[key]):,} images and {own.labels[split].name} "
-                f"{len(labels):,} labels; get both again"
-            )
-        values[key] = labels.tolist()
-    class_names, numbers = class_numbers(values, str(path))
-    mapping = _mapping(next(iter(own.images.values())).parent, name)
+        notes.append(f"{path}: EMNIST's images are stored with rows and columns exchanged, and are turned")
+    pixels = {key: _read(own.images[split], 3) for key, split in matched.splits.items()}
+    values: dict[str, list[int | None]] = {}
+    for key, split in matched.splits.items():
+        values[key] = _labels(own, split, len(pixels[key]), needed=key == "train" or len(matched.splits) == 1)
     files = [*own.images.values(), *own.labels.values()]
+    mapping = _mapping(next(iter(own.images.values())).parent, name)
+    where = {key: str(own.labels.get(split, own.images[split])) for key, split in matched.splits.items()}
+    classes = read_classes(values, where)
+    class_names = classes.class_names
     if mapping is not None:
         class_names, files = _named(class_names, *mapping), [*files, mapping[0]]
     return Listing(
-        {key: RawSplit(numbers[key], _items(pixels[key], own.images[matched[key]].name, emnist)) for key in values},
+        {
+            key: RawSplit(labels, _items(pixels[key], classes.rows[key], own.images[matched.splits[key]].name, emnist))
+            for key, labels in classes.labels.items()
+        },
         class_names,
         lambda: hash_of(["idx", *file_facts(files)]),
-        notes=notes,
-        left_out=tuple(left_out),
+        notes=tuple(notes),
+        left_out=(*splits_beside(matched, lambda split: len(_read(own.images[split], 3)), config), *classes.left_out),
     )
 
 
-def _items(pixels: np.ndarray, name: str, turned: bool) -> Callable[[], Iterator[tuple[str, Encoded]]]:
+def _labels(own: IdxSet, split: str, count: int, *, needed: bool) -> list[int | None]:
+    """The labels of a split's `count` images; None for each where it has none and they are not `needed`."""
+    if split not in own.labels:
+        if needed:
+            raise PatchlightError(f"{own.images[split]} has no labels beside it: a file named like it, with 'labels'")
+        return [None] * count
+    labels: list[int | None] = _read(own.labels[split], 1).tolist()
+    if len(labels) != count:
+        raise PatchlightError(
+            f"{own.images[split]} has {count:,} images and {own.labels[split].name} {len(labels):,} labels; get "
+            "both again"
+        )
+    return labels
+
+
+def _items(
+    pixels: np.ndarray, rows: np.ndarray, name: str, turned: bool
+) -> Callable[[], Iterator[tuple[str, Encoded]]]:
     def items() -> Iterator[tuple[str, Encoded]]:
-        for index, image in enumerate(pixels):
-            grey = np.asarray(image).T if turned else np.asarray(image)
+        for index in rows.tolist():
+            image = np.asarray(pixels[index])
+            grey = image.T if turned else image
             yield f"{name}[{index}]", np.repeat(grey[None], 3, axis=0)
 
     return items
@@ -129,7 +138,7 @@ def _sets_in(folders: list[Path]) -> dict[tuple[Path, str], IdxSet]:
                 continue
             own = sets.setdefault((folder, found["set"] or ""), IdxSet())
             there = own.images if found["what"].lower() == "images" else own.labels
-            split = "test" if found["split"].lower() == "t10k" else found["split"].lower()
+            split = "test" if found["split"].lower() == "t10k" else found["split"].lower()  # ten thousand, of MNIST
             if split not in there:
                 there[split] = file
             elif file.name.lower().removesuffix(".gz") == there[split].name.lower():

@@ -15,8 +15,9 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import MAX_PIXELS, Encoded
-from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.sources.choice import choose_splits, class_numbers, has_class_folders, split_in_name, whole_labels
+from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.names import match_splits
+from patchlight.data.sources.choice import has_class_folders, read_classes, split_in_name, splits_beside, whole_labels
 from patchlight.errors import PatchlightError
 
 # What scipy raises for a file that is damaged.
@@ -55,49 +56,40 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
     """
     by_name: dict[str, Path] = {}
     for file in mat_files(path):
-        name = split_in_name(file.stem) or file.stem.split("_")[0]
+        name = split_in_name(file.stem.removesuffix("_32x32"))
         if name in by_name:
             raise PatchlightError(f"{by_name[name]} and {file.name} are the same split; remove one")
         by_name[name] = file
-    matched, notes = choose_splits(by_name, str(path), config)
-    chosen = any((config.train_split, config.val_split, config.test_split))
-    left_out, shapes, values = [], {}, {}
-    unused = [name for name in by_name if name not in matched.values()]
-    for name in [] if chosen else unused:
-        reason = (
-            f"images of {by_name[name].name} (data.train_split = '{matched['train']}' says that these do)"
-            if "train" in matched
-            else f"images of {by_name[name].name}"
-        )
-        left_out.append(LeftOut(reason, _shape(by_name[name])[3], by_name[name].name))
-    if left_out:
-        notes = ()  # which would say the same
-    for key, name in matched.items():
-        file = by_name[name]
-        shapes[key] = _shape(file)
-        labels, said = whole_labels(_load(file, "y"), f"{file}: y")
+    matched = match_splits(by_name, str(path), config)
+    notes = list(matched.notes)
+    used = {key: by_name[name] for key, name in matched.splits.items()}
+    shapes = {key: _shape(file) for key, file in used.items()}
+    values = {}
+    for key, file in used.items():
+        values[key], said = whole_labels(_load(file, "y"), f"{file}: y")
         notes += said
-        if len(labels) != shapes[key][3]:
-            raise PatchlightError(f"{file} has {shapes[key][3]:,} images and {len(labels):,} labels; get it again")
-        values[key] = labels.tolist()
+        if len(values[key]) != shapes[key][3]:
+            raise PatchlightError(f"{file} has {shapes[key][3]:,} images and {len(values[key]):,} labels; get it again")
     every = {value for own in values.values() for value in own}
-    if 10 in every and 0 not in every and every <= set(range(1, 11)):
+    if 10 in every and every <= set(range(1, 11)):
         values = {key: [value % 10 for value in own] for key, own in values.items()}
-        notes += (f"{path}: the label 10 is the digit 0, as in SVHN",)
-    class_names, numbers = class_numbers(values, str(path))
+        notes.append(f"{path}: the label 10 is the digit 0, as in SVHN")
+    classes = read_classes(values, {key: f"{file}: y" for key, file in used.items()})
     loaded: dict[Path, np.ndarray] = {}
-    used = [by_name[name] for name in matched.values()]
     return Listing(
-        {key: RawSplit(numbers[key], _items(by_name[name], shapes[key], loaded)) for key, name in matched.items()},
-        class_names,
-        lambda: hash_of(["mat", *file_facts(used)]),
-        notes=notes,
-        left_out=tuple(left_out),
+        {
+            key: RawSplit(labels, _items(used[key], shapes[key], classes.rows[key], loaded))
+            for key, labels in classes.labels.items()
+        },
+        classes.class_names,
+        lambda: hash_of(["mat", *file_facts(used.values())]),
+        notes=tuple(notes),
+        left_out=(*splits_beside(matched, lambda name: _shape(by_name[name])[3], config), *classes.left_out),
     )
 
 
 def _items(
-    file: Path, shape: tuple[int, ...], loaded: dict[Path, np.ndarray]
+    file: Path, shape: tuple[int, ...], rows: np.ndarray, loaded: dict[Path, np.ndarray]
 ) -> Callable[[], Iterator[tuple[str, Encoded]]]:
     """`loaded` is shared by all splits and keeps the file that was read last: one is in memory at a time."""
 
@@ -108,7 +100,7 @@ def _items(
         pixels = loaded[file]
         if pixels.shape != shape or pixels.dtype != np.uint8:
             raise PatchlightError(f"{file} is damaged or has changed while it was read; get it again")
-        for index in range(shape[3]):
+        for index in rows.tolist():
             yield f"{file.name}[{index}]", np.ascontiguousarray(pixels[:, :, :, index].transpose(2, 0, 1))
 
     return items

@@ -42,9 +42,8 @@ def shard_splits(files: list[Path], root: Path) -> dict[str, list[Path]]:
     """The shards of each split, by the source's own name of it."""
     by_name: dict[str, list[Path]] = {}
     for file in files:
-        folders = () if file.parent == root else (file.parent.name,)
-        stem = SUFFIX.sub("", file.name)
-        name = split_in_name(stem, *folders) or _order(file)[0].strip("-_. ") or "shards"
+        folders = () if file.parent == root or file == root else (file.parent.name,)
+        name = split_in_name(_order(file)[0].strip("-_. ") or SUFFIX.sub("", file.name), *folders)
         by_name.setdefault(name, []).append(file)
     return by_name
 

@@ -5,7 +5,7 @@ name. A sample is what follows each other under one key. Its image is the field 
 label
 
 - `cls`: a whole number or text; else
-- `json`: what stands there under the only one of LABEL_WORDS (data.label_column names another key); else
+- `json`: what stands there under the only key of JSON_KEYS (data.label_column names another key); else
 - `txt`: text, unless it looks like captions (data.label_column = "txt" takes them all the same).
 
 Labels are read in a first walk over the shards, in which nothing is kept of an image but its place; images in a second.
@@ -28,7 +28,9 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.sources.choice import LABEL_WORDS, SUFFIXES, choose_splits, class_numbers, one_of, unlabelled
+from patchlight.data.names import match_splits
+from patchlight.data.sources.choice import SUFFIXES, not_there, one_of, read_classes, splits_beside
+from patchlight.data.sources.columns import LABEL_NAMES
 from patchlight.data.sources.shard_files import class_lines, refuse_gaps, shard_files, shard_splits
 from patchlight.data.tars import DAMAGE, blocks, damaged, open_stream, walk_tar
 from patchlight.errors import PatchlightError
@@ -37,7 +39,7 @@ from patchlight.progress import Progress
 LABEL_FIELDS = ("cls", "json", "txt")
 PEEK, PEEK_BYTES = 200, 2**25  # members and bytes of an archive that are looked at to tell samples from other archives
 MAX_LABEL_BYTES = 2**24
-CAPTIONS_FROM = 20  # samples
+JSON_KEYS = LABEL_NAMES | {"cls"}
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Samples:
     labels: list[Any] = field(default_factory=list)  # int, str or None
     fields: Counter[str] = field(default_factory=Counter)  # where labels were read
     without_image: list[str] = field(default_factory=list)
-    without_label: int = 0
+    seen: set[str] = field(default_factory=set)  # fields and, of JSON, keys
 
 
 @dataclass
@@ -83,35 +85,43 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
     """
     files = shard_files(path)
     by_name = shard_splits(files, path)
-    matched, notes = choose_splits(by_name, str(path), config)
-    used = [file for name in matched.values() for file in by_name[name]]
-    refuse_gaps(used)
+    matched = match_splits(by_name, str(path), config)
+    used = [file for name in matched.splits.values() for file in by_name[name]]
+    refuse_gaps(files)
     samples, total = {}, sum(file.stat().st_size for file in used)
     with Progress(max(1, total // 2**20), f"reading labels of {path.name} (MiB)") as progress:
-        for key, name in matched.items():
-            samples[key] = _read_split(by_name[name], config, str(path), progress)
+        for key, name in matched.splits.items():
+            samples[key] = _read_split(by_name[name], config, progress)
+    _refuse_settings(samples, config, str(path))
     lines = class_lines(path if path.is_dir() else path.parent)
-    notes += _notes(samples, lines, str(path))
-    values = {key: [_plain(v) for v in own.labels] for key, own in _numbers_or_text(samples).items()}
-    kept, missing = unlabelled(values)
-    values = {key: [v for v, keep in zip(own, kept[key], strict=True) if keep] for key, own in values.items()}
-    values = {key: own for key, own in values.items() if own}
-    if not values:
-        raise PatchlightError(
-            f"{path} has no samples with an image and a label (KEY.jpg beside KEY.cls, .json or .txt)"
-        )
-    _refuse_captions(samples, values, config, str(path))
-    class_names, numbers = class_numbers(values, str(path), lines[1] if lines else None)
+    where = {key: f"{path}: {name}" for key, name in matched.splits.items()}
+    captions = config.label_column is None and any(own.fields["txt"] for own in samples.values())
+    values = {key: own for key, own in _numbers_or_text(samples).items() if own}
+    classes = read_classes(values, where, names=lines[1] if lines else None, given=not captions)
     lost = [name for own in samples.values() for name in own.without_image]
     left_out = (LeftOut("samples without an image", len(lost), lost[0]),) if lost else ()
     facts = [*used, *([lines[0]] if lines else [])]
     return Listing(
-        {key: RawSplit(numbers[key], _items(samples[key], np.flatnonzero(kept[key]))) for key in values},
-        class_names,
+        {key: RawSplit(labels, _items(samples[key], classes.rows[key])) for key, labels in classes.labels.items()},
+        classes.class_names,
         lambda: hash_of(["shards", config.image_column, *file_facts(facts)]),
-        notes=notes,
-        left_out=(*left_out, *missing),
+        notes=(*matched.notes, *_notes(samples, lines, str(path))),
+        left_out=(*splits_beside(matched, lambda name: _count(by_name[name]), config), *left_out, *classes.left_out),
     )
+
+
+def _count(files: list[Path]) -> int:
+    """How many samples with an image there are."""
+    return sum(bool(sample.images) for file in files for sample in _samples(file))
+
+
+def _refuse_settings(samples: dict[str, Samples], config: DataConfig, where: str) -> None:
+    """Raises UsageError where data.image_column or data.label_column names what no sample has."""
+    if not any(own.names or own.without_image for own in samples.values()):
+        raise PatchlightError(f"{where} has no samples (KEY.jpg beside KEY.cls, KEY.json or KEY.txt)")
+    if config.label_column is not None and not any(own.fields for own in samples.values()):
+        fields = {name for own in samples.values() for name in own.seen}
+        raise not_there("label", config.label_column, where, fields)
 
 
 def _holds_samples(file: Path) -> bool:
@@ -171,7 +181,7 @@ def _samples(file: Path) -> Iterator[Sample]:
         yield sample
 
 
-def _read_split(files: list[Path], config: DataConfig, where: str, progress: Progress) -> Samples:
+def _read_split(files: list[Path], config: DataConfig, progress: Progress) -> Samples:
     found, done = Samples(files), float(progress.done)
     for index, file in enumerate(files):
         for sample in _samples(file):
@@ -185,6 +195,7 @@ def _read_split(files: list[Path], config: DataConfig, where: str, progress: Pro
             found.size.append(size)
             found.names.append(f"{file.name}:{member}")
             found.labels.append(label)
+            found.seen.update(sample.texts)
             if name is not None:
                 found.fields[name] += 1
             if progress.due():
@@ -198,7 +209,7 @@ def _image(sample: Sample, config: DataConfig, where: str) -> tuple[str, int, in
     names = list(sample.images)
     if config.image_column is not None and config.image_column.lower().lstrip(".") in names:
         return sample.images[config.image_column.lower().lstrip(".")]
-    return sample.images[one_of(names, "image", "image_column", where, names)]
+    return sample.images[one_of(names, "image", where, names)]
 
 
 def _label(sample: Sample, config: DataConfig, where: str) -> tuple[Any, str | None]:
@@ -236,10 +247,10 @@ def _json_label(text: str, key: str | None, where: str) -> tuple[Any, bool]:
     except (ValueError, RecursionError) as error:
         raise PatchlightError(f"{where} is no JSON: {error}") from error
     if isinstance(about, dict):
-        names = [name for name in about if (name == key if key else name.lower() in LABEL_WORDS)]
+        names = [name for name in about if (name == key if key else name.casefold() in JSON_KEYS)]
         if not names:
             return None, False
-        value = about[one_of(names, "label", "label_column", where, names)]
+        value = about[one_of(names, "label", where, names)]
     else:
         value = about
     if isinstance(value, float) and value.is_integer():
@@ -249,33 +260,16 @@ def _json_label(text: str, key: str | None, where: str) -> tuple[Any, bool]:
     raise PatchlightError(f"{where}: the label is {json.dumps(value)[:60]}; one class per image is a number or text")
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, bool) else value
-
-
-def _numbers_or_text(samples: dict[str, Samples]) -> dict[str, Samples]:
-    """Labels written as text are numbers where all of them, in all splits, are whole numbers."""
+def _numbers_or_text(samples: dict[str, Samples]) -> dict[str, list[Any]]:
+    """The labels by split. Those written as text are numbers where all of them, in all splits, are whole numbers."""
     texts = [v for own in samples.values() for v in own.labels if isinstance(v, str) and v]
-    if all(_is_whole(text) for text in texts):
-        for own in samples.values():
-            own.labels = [int(v) if isinstance(v, str) and v else v for v in own.labels]
-    return samples
+    if not all(_is_whole(text) for text in texts):
+        return {key: own.labels for key, own in samples.items()}
+    return {key: [int(v) if isinstance(v, str) and v else v for v in own.labels] for key, own in samples.items()}
 
 
 def _is_whole(text: str) -> bool:
     return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 19
-
-
-def _refuse_captions(samples: dict[str, Samples], values: dict[str, list[Any]], config: DataConfig, where: str) -> None:
-    if config.label_column is not None or not any(own.fields["txt"] for own in samples.values()):
-        return
-    every = [value for own in values.values() for value in own]
-    if len(every) >= CAPTIONS_FROM and 2 * len(set(every)) > len(every):
-        raise PatchlightError(
-            f"{where}: the .txt fields of {len(every):,} samples are {len(set(every)):,} different texts, such as "
-            f"'{str(every[0])[:60]}', as captions are; data.label_column = 'txt' takes each for a class, or names a "
-            "key of .json"
-        )
 
 
 def _notes(samples: dict[str, Samples], lines: tuple[Path, tuple[str, ...]] | None, where: str) -> tuple[str, ...]:
