@@ -138,8 +138,9 @@ def test_a_crash_leaves_nothing_that_is_believed(pets: Path, tmp_path: Path, mon
 
 def test_processes_that_unpack_at_the_same_time(pets: Path, tmp_path: Path) -> None:
     archive = packed(tmp_path / "pets.tar.xz", pets)
-    code = "import pathlib, sys; from patchlight.data.splits import load_splits
-from patchlight.data.unpack import unpacked; print(unpacked(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import pathlib, sys; from patchlight.data.unpack import unpacked; print(unpacked(pathlib.Path(sys.argv[1])))"
+    )
     command = [sys.executable, "-c", code, str(archive)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = {process.communicate()[0] for process in started}

@@ -86,7 +86,7 @@ def test_two_candidates_are_an_error_and_a_setting_chooses(tmp_path: Path) -> No
     path = tmp_path / "a.npz"
     np.savez(path, images=GREY, data=GREY[:, ::-1], labels=LABELS, target=LABELS[::-1])
     with pytest.raises(
-        PatchlightError, match="2 that can be the image: images, data; say which with data.image_column"
+        PatchlightError, match=r"2 that can be the image: images, data; say which with data\.image_column"
     ):
         load_source(str(path))
     with pytest.raises(PatchlightError, match="2 that can be the label: labels, target; say which"):

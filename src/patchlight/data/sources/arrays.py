@@ -289,7 +289,7 @@ class _opening:
         self.quiet.__exit__(kind, error, at)
         if isinstance(error, PatchlightError) or not isinstance(error, ARRAY_ERRORS):
             return
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        if any(words in str(error) for words in ("allow_pickle", "Object arrays", "Python objects")):
             raise PatchlightError(_pickled(self.where)) from error
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise PatchlightError(f"{self.where} cannot be read ({text}); save it anew") from error
