@@ -24,6 +24,7 @@ from patchlight.data.decode import Encoded
 from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import (
+    SUFFIXES,
     has_class_folders,
     not_there,
     one_of,
@@ -62,12 +63,18 @@ class Candidates:
 
 
 def is_array_file(path: Path) -> bool:
-    """Whether a path is an .npz or .npy file, or a folder that holds them and no class folders."""
+    """Whether a path is an .npz or .npy file, or a folder that holds them and no class folders.
+
+    Beside images, as features of them, .npy files count where their names say what they hold.
+    """
     if path.is_file():
         return path.suffix.lower() in (".npz", ".npy")
     if not path.is_dir() or not (any(_of_kind(path, ".npz")) or any(_of_kind(path, ".npy"))):
         return False
-    return not has_class_folders(path)
+    stems = [entry.stem for entry in _of_kind(path, ".npy")]
+    telling = any(split_and_role(stem, IMAGE_WORDS, LABEL_WORDS)[1] == "image" for stem in stems)
+    beside_images = any(entry.suffix.lower() in SUFFIXES for entry in path.iterdir())
+    return not has_class_folders(path) and (telling or not beside_images)
 
 
 def list_arrays(path: Path, config: DataConfig) -> Listing:

@@ -54,7 +54,7 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
     """
     sets = _sets(path)
     if len(sets) > 1:
-        examples = "; ".join(str(next(iter(own.images.values()), "?")) for own in list(sets.values())[:8])
+        examples = "; ".join(str(own.images.get("train", next(iter(own.images.values())))) for own in sets.values())
         raise PatchlightError(f"{path} has several sets of images; name one by a file of its images: {examples}")
     (_, name), own = next(iter(sets.items()))
     matched = match_splits(own.images, str(path), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def refuse_gaps(files: list[Path]) -> None:
     for key, numbers in series.items():
         first, last = min(numbers), max(numbers)
         if total := totals[key]:
-            begin = 1 if last == total else 0
+            begin = 1 if last == total or (first == 1 and key not in padded) else 0
             expected = range(begin, begin + total)
         elif first <= 1 or key in padded:
             expected = range(first, last + 1)
@@ -96,6 +97,8 @@ def class_lines(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
         lines.pop()
     if not lines or not all(lines):
         raise PatchlightError(f"{there[0]} has an empty line; give each class a line with its name")
+    if twice := next((name for name, count in Counter(lines).items() if count > 1), None):
+        raise PatchlightError(f"{there[0]} names two classes '{twice}'; give each a name of its own")
     return there[0], tuple(lines)
 
 
