@@ -14,6 +14,7 @@ from source_files import write_folder
 
 from patchlight.config import DataConfig
 from patchlight.data.sources import list_source, load_source
+from patchlight.data.sources.matlab import list_variables, read_variable
 from patchlight.errors import PatchlightError
 
 
@@ -67,12 +68,12 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"images": pixels(4), "y": digits(4)}, "holds images, y; SVHN's files have X"),
         ({}, "holds nothing; SVHN's files have X"),
-        ({"X": pixels(4).astype(float), "y": digits(4)}, r"X is double \(32, 32, 3, 4\), not uint8"),
+        ({"X": pixels(4).astype(float), "y": digits(4)}, r"X is float64 \(32, 32, 3, 4\), not uint8"),
         ({"X": pixels(4).transpose(3, 0, 1, 2), "y": digits(4)}, "X is uint8 .*, not uint8"),
         ({"X": pixels(4), "y": digits(3)}, "has 4 images and 3 labels"),
         ({"X": pixels(4), "y": np.eye(4, 3) * 0}, "multi-label"),
         ({"X": pixels(4), "y": digits(4) + 0.5}, "a label is text or a whole number"),
-        ({"X": pixels(4), "y": np.array([{}] * 4, dtype=object)}, "labels"),
+        ({"X": pixels(4), "y": np.array([{}] * 4, dtype=object)}, "y does not hold numbers"),
     ]
     path = tmp_path / "train_32x32.mat"
     for content, message in cases:
@@ -86,6 +87,28 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         path.write_bytes(head)
         with pytest.raises(PatchlightError, match=r"is of MATLAB 7\.3 \(HDF5\), which is not read; save it with '-v7'"):
             load_source(str(path))
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_arrays_of_all_kinds_are_scipys(compressed: bool, tmp_path: Path) -> None:
+    from scipy.io import loadmat, whosmat
+
+    draw = np.random.default_rng(0)
+    content: dict[str, Any] = {
+        kind: draw.integers(0, 100, (3, 1, 5)).astype(kind) for kind in ("i1 u1 i2 u2 i4 u4 i8 u8 f4 f8".split())
+    }
+    content |= {"one": 7, "empty": np.zeros((0, 3)), "text": "words", "cell": np.array([{}, 1], dtype=object)}
+    content |= {"complex": np.array([1j]), "a_name_that_is_longer_than_others": np.eye(2), "struct": {"a": 1}}
+    savemat(tmp_path / "all.mat", content, do_compression=compressed)
+    found, theirs = list_variables(tmp_path / "all.mat"), loadmat(tmp_path / "all.mat")
+    shapes = {name: shape for name, shape, kind in whosmat(tmp_path / "all.mat") if kind != "char"}
+    assert {name: own.shape for name, own in found.items() if name != "text"} == shapes
+    assert {name for name, own in found.items() if own.dtype is None} == {"text", "cell", "complex", "struct"}
+    for name, variable in found.items():
+        if variable.dtype is not None:
+            values = read_variable(tmp_path / "all.mat", variable)
+            assert values.dtype == theirs[name].dtype.newbyteorder("=")
+            assert np.array_equal(values, theirs[name])
 
 
 def test_mat_files_beside_class_folders_are_about_something_else(tmp_path: Path) -> None:

@@ -5,11 +5,8 @@ SVHN's label 10 is the digit 0. Its further images, `extra_32x32.mat`, are used 
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,24 +15,8 @@ from patchlight.data.decode import MAX_PIXELS, Encoded
 from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import has_class_folders, read_classes, split_in_name, splits_beside, whole_labels
+from patchlight.data.sources.matlab import list_variables, read_variable
 from patchlight.errors import PatchlightError
-
-# What scipy raises for a file that is damaged.
-DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    UserWarning,  # where warnings are errors
-)
 
 
 def mat_files(path: Path) -> list[Path]:
@@ -66,7 +47,7 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
     shapes = {key: _shape(file) for key, file in used.items()}
     values = {}
     for key, file in used.items():
-        values[key], said = whole_labels(_load(file, "y"), f"{file}: y")
+        values[key], said = whole_labels(_column(_load(file, "y")), f"{file}: y")
         notes += said
         if len(values[key]) != shapes[key][3]:
             raise PatchlightError(f"{file} has {shapes[key][3]:,} images and {len(values[key]):,} labels; get it again")
@@ -86,6 +67,11 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
         notes=tuple(notes),
         left_out=(*splits_beside(matched, lambda name: _shape(by_name[name])[3], config), *classes.left_out),
     )
+
+
+def _column(labels: np.ndarray) -> np.ndarray:
+    """MATLAB has no array of one dimension: (1, N) is N labels as (N, 1) is."""
+    return labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels
 
 
 def _items(
@@ -108,51 +94,21 @@ def _items(
 
 def _shape(file: Path) -> tuple[int, ...]:
     """Of X: (H, W, 3, N), read without its pixels."""
-    import scipy.io
-
-    with _reading(file):
-        there = {name: (tuple(shape), kind) for name, shape, kind in scipy.io.whosmat(str(file))}
+    there = list_variables(file)
     if "X" not in there or "y" not in there:
         raise PatchlightError(
-            f"{file} holds {', '.join(sorted(map(str, there))) or 'nothing'}; SVHN's files have X (images) "
-            "and y (labels)"
+            f"{file} holds {', '.join(sorted(there)[:12]) or 'nothing'}; SVHN's files have X (images) and y (labels)"
         )
-    shape, kind = there["X"]
-    if len(shape) != 4 or shape[2] != 3 or 0 in shape or kind != "uint8":
-        raise PatchlightError(f"{file}: X is {kind} {shape}, not uint8 (height, width, 3, images)")
+    shape, dtype = there["X"].shape, there["X"].dtype
+    if len(shape) != 4 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+        raise PatchlightError(f"{file}: X is {dtype or 'not of numbers'} {shape}, not uint8 (height, width, 3, images)")
     if shape[0] * shape[1] > MAX_PIXELS:
         raise PatchlightError(f"{file}: X has images of {shape[1]} x {shape[0]} pixels, more than an image may have")
     return shape
 
 
 def _load(file: Path, name: str) -> np.ndarray:
-    import scipy.io
-
-    with _reading(file):
-        value = scipy.io.loadmat(str(file), variable_names=[name]).get(name)
-    if not isinstance(value, np.ndarray):
-        raise PatchlightError(f"{file} is damaged: {name} cannot be read; get it again")
-    return value
-
-
-class _reading:
-    """Calls of scipy on someone's file: its errors become one sentence."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        with self.file.open("rb") as opened:
-            if b"HDF5" in opened.read(128) or self._is_hdf5(opened):
-                raise PatchlightError(f"{self.file} is of MATLAB 7.3 (HDF5), which is not read; save it with '-v7'")
-
-    @staticmethod
-    def _is_hdf5(opened: Any) -> bool:
-        opened.seek(0)
-        return bool(opened.read(8) == b"\x89HDF\r\n\x1a\n")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None:
-        if isinstance(error, PatchlightError) or not isinstance(error, DAMAGE):
-            return
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise PatchlightError(f"{self.file} is damaged or cut off ({text}); get it again") from error
+    variable = list_variables(file).get(name)
+    if variable is None or variable.dtype is None:
+        raise PatchlightError(f"{file}: {name} does not hold numbers; SVHN's files have X (images) and y (labels)")
+    return read_variable(file, variable)

@@ -38,11 +38,9 @@ from patchlight.progress import Progress
 
 LABEL_FIELDS = ("cls", "json", "txt")
 PEEK, PEEK_BYTES = 200, 2**25  # members and bytes of an archive that are looked at to tell samples from other archives
+PEEK_SPLITS = 8
 MAX_LABEL_BYTES = 2**24
 JSON_KEYS = LABEL_NAMES | {"cls"}
-
-
-PEEK_SPLITS = 8
 
 
 @dataclass
