@@ -155,6 +155,13 @@ def parquet_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return hub_folder(root / "repo", "cifar10")
 
 
+def list_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_folder(root / "images", ["ant", "bee", "cow"])
+    lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+    (root / "all.csv").write_text("\n".join(["image,label", *lines]))
+    return root / "all.csv"
+
+
 def images_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(root / "images", ["ant", "bee", "cow"])
 
@@ -204,6 +211,7 @@ PATH_ROWS: dict[str, Callable[[Path, pytest.MonkeyPatch], Path]] = {
     "Parquet, a file or a folder of them": parquet_row,
     "arrays of NumPy, an .npz or .npy file or a folder of them": arrays_row,
     "MATLAB files as SVHN's, a .mat file or a folder of them": mat_row,
+    "a list of image files (CSV, TSV, JSON Lines), or a folder of lists": list_row,
     "a folder of class folders with images": images_row,
 }
 

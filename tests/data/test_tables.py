@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,123 @@ def test_minus_one_alone_is_no_label(tmp_path: Path) -> None:
     write_parquet(tmp_path / "b" / "train.parquet", {"image": data, "label": [-1, 1]})
     write_parquet(tmp_path / "b" / "test.parquet", {"image": data, "label": [-1, -1]})
     assert load_source(str(tmp_path / "b"))["test"].labels.tolist() == [0, 0]
+
+
+PNG = [encode(picture(i)) for i in range(16)]
+
+
+def write_arrow(path: Path, columns: dict[str, Any], features: Any = None) -> Path:
+    """A Parquet file with the metadata that `datasets` writes, whatever is in it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    return path
+
+
+def names_and_labels(path: Path, **settings: Any) -> tuple[tuple[str, ...], list[int]]:
+    train = load_source(str(path), **settings)["train"]
+    return train.class_names, train.labels.tolist()
+
+
+def class_label(*names: str) -> dict[str, Any]:
+    return {"names": list(names), "_type": "ClassLabel"}
+
+
+def test_the_label_is_not_guessed(tmp_path: Path) -> None:
+    breeds, folds = ["pug", "beagle"] * 8, [0, 1, 2, 3] * 4
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "breed": breeds, "fold": folds})
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the label: breed \(string\), fold \(int64\)"):
+        load_source(str(path))
+    assert names_and_labels(path, label_column="breed")[0] == ("beagle", "pug")
+    assert len(names_and_labels(path, label_column="fold")[0]) == 4
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "id": list(range(16))})
+    with pytest.raises(PatchlightError, match="'id' has 16 values in 16 rows, too many for labels"):
+        load_source(str(path))
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "LABEL": breeds, "fold": folds})
+    assert names_and_labels(path)[0] == ("beagle", "pug")
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "Label": breeds, "target": folds})
+    with pytest.raises(
+        PatchlightError, match=r"2 columns .* the label: Label .*, target .*data\.label_column"
+    ):
+        load_source(str(path))
+    path = write_arrow(tmp_path / "a.parquet", {"left": PNG, "right": PNG, "label": folds})
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the image: left .*, right .*data\.image_column"):
+        load_source(str(path))
+    assert load_source(str(path), image_column="right")["train"].notes[0].endswith("'right', labels from 'label'")
+
+
+def test_labels_that_do_not_fit_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    four = {"image": PNG[:4], "label": [0, 1, 2, 1]}
+    write_arrow(path, four, {"label": class_label("a", "b")})
+    with pytest.raises(PatchlightError, match="row 2 has the label 2 in the column 'label', whose 2 classes are a, b"):
+        load_source(str(path))
+    write_arrow(path, {**four, "label": ["b", "a", "b", "b"]}, {"label": class_label("b", "a")})
+    assert names_and_labels(path) == (("b", "a"), [0, 1, 0, 0])
+    write_arrow(path, {**four, "label": ["b", "c", "b", "b"]}, {"label": class_label("b", "a")})
+    with pytest.raises(PatchlightError, match="row 1 has the label 'c'"):
+        load_source(str(path))
+    for without in ({"_type": "ClassLabel"}, {"num_classes": 3, "names": None, "_type": "ClassLabel"}):
+        write_arrow(path, four, {"label": without})
+        assert names_and_labels(path) == (("0", "1", "2"), [0, 1, 2, 1])
+    for features in (None, [], [1], "x", {"label": None}, {"label": [1]}, {"image": {"_type": 3}}):
+        write_arrow(path, four, features)
+        assert names_and_labels(path) == (("0", "1", "2"), [0, 1, 2, 1])
+
+
+def test_types_of_labels(tmp_path: Path) -> None:
+    import decimal
+
+    import pyarrow as pa
+
+    path = tmp_path / "train.parquet"
+
+    def labelled(values: Any) -> Path:
+        return write_arrow(path, {"image": PNG[: len(values)], "label": values})
+
+    names = ["b", "a", "b", "b"]
+    assert names_and_labels(labelled(pa.array(names).dictionary_encode())) == (("a", "b"), [1, 0, 1, 1])
+    assert names_and_labels(labelled(pa.array([7, 3, 7, 7]).dictionary_encode())) == (("3", "7"), [1, 0, 1, 1])
+    assert names_and_labels(labelled([2.0, 0.0, 2.0])) == (("0", "2"), [1, 0, 1])
+    assert names_and_labels(labelled([decimal.Decimal(2), decimal.Decimal(0)])) == (("0", "2"), [1, 0])
+    assert names_and_labels(labelled(pa.array(names, pa.large_string()))) == (("a", "b"), [1, 0, 1, 1])
+    with pytest.raises(PatchlightError, match=r"holds 0\.5; a label is text or a whole number"):
+        load_source(str(labelled([0.5, 1.0])))
+    with pytest.raises(PatchlightError, match="holds inf; a label"):
+        load_source(str(labelled([float("inf"), 1.0])))
+    with pytest.raises(PatchlightError, match=r"1 of 3 .*rows without a label"):
+        load_source(str(labelled([float("nan"), 1.0, 2.0])))
+    with pytest.raises(PatchlightError, match=r"several labels for an image; .*multi-label data are not supported"):
+        load_source(str(labelled([[0, 1], [1]])))
+    with pytest.raises(PatchlightError, match=r"the column 'label' holds date32\[day\], no labels"):
+        load_source(str(labelled(pa.array([1, 2], pa.date32()))))
+    with pytest.raises(PatchlightError, match="no labels"):
+        load_source(str(labelled([{"a": 1}, {"a": 2}])))
+
+
+def test_splits_whose_labels_have_different_types(tmp_path: Path) -> None:
+    write_arrow(tmp_path / "train.parquet", {"image": PNG[:2], "label": ["cat", "dog"]})
+    write_arrow(tmp_path / "test.parquet", {"image": PNG[2:4], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match=r"the column 'label' holds text in .*train.*, numbers in .*test"):
+        load_source(str(tmp_path))
+
+
+def test_a_missing_part_is_an_error(tmp_path: Path) -> None:
+    for number in (0, 2):
+        write_arrow(tmp_path / f"train-{number:05}-of-00004.parquet", {"image": PNG[:2], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match=r"2 of the 4 files train-\*-of-00004 are missing .*train-00001-of-00004"):
+        load_source(str(tmp_path))
+
+
+def test_folders_that_are_no_splits_are_not_merged(tmp_path: Path) -> None:
+    for name in ("cats", "planes"):
+        write_arrow(tmp_path / name / "train.parquet", {"image": PNG[:2], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match="may be several data sets: cats, planes; give one of them"):
+        load_source(str(tmp_path))
+    write_arrow(tmp_path / "cats" / "TEST.PARQUET", {"image": PNG[:2], "label": [0, 1]})
+    assert list(load_source(str(tmp_path / "cats"))) == ["train", "test"]

@@ -28,6 +28,7 @@ from patchlight.data.sources.cifar import (
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
 from patchlight.data.sources.idx import is_idx, list_idx
+from patchlight.data.sources.lists import list_files, list_lists
 from patchlight.data.sources.mat import list_mat, mat_files
 from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.shards import is_shards, list_shards
@@ -94,6 +95,9 @@ PATH_KINDS: tuple[PathKind, ...] = (
     PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
     PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays),
     PathKind("MATLAB files as SVHN's, a .mat file or a folder of them", lambda path: bool(mat_files(path)), list_mat),
+    PathKind(
+        "a list of image files (CSV, TSV, JSON Lines), or a folder of lists", lambda p: bool(list_files(p)), list_lists
+    ),
     PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
 )
 

@@ -229,7 +229,8 @@ def read_labels(values: dict[str, list[Any]], column: Column, where: dict[str, s
         )
     ids = {value: index for index, value in enumerate(distinct)}
     names = tuple(str(value) for value in distinct)
-    return Labels(names, {key: np.array([ids.get(v, -1) for v in own], dtype=np.int64) for key, own in plain.items()})
+    labels = {key: [-1 if value is None else ids[value] for value in own] for key, own in plain.items()}
+    return Labels(names, {key: np.array(own, dtype=np.int64) for key, own in labels.items()})
 
 
 def _plain(value: Any, where: str, column: Column) -> int | str | bool | None:

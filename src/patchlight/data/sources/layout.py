@@ -20,7 +20,7 @@ from pathlib import Path
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut
-from patchlight.data.names import PADDING, is_unlabelled, match_splits, names_are_given, split_of, words_of
+from patchlight.data.names import PADDING, SPLIT_WORDS, is_unlabelled, match_splits, names_are_given, split_of, words_of
 from patchlight.data.sources.tree import Tree
 from patchlight.errors import PatchlightError
 
@@ -51,7 +51,7 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
     if not tree.has_images:
         raise PatchlightError(_no_images(tree))
     layout = Layout({})
-    top = _unwrapped(tree, layout, stop_at_splits=True)
+    top = _unwrapped(tree, layout)
     if parts := _splits_inside_classes(top):
         layout.notes.append(f"{top.path}: the folders inside class folders are splits")
         matched = match_splits(parts, str(top.path), config)
@@ -61,25 +61,29 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
         for name in matched.others:
             layout.leave_out(BESIDE, _images_of(parts[name].values()), names_are_given(config))
         return layout
-    trees = _split_trees(top, layout, config)
+    trees = _without_unlabelled(_split_trees(top, layout, config), layout)
     level = _level(trees.values(), config, layout)
     for key, (split, labels) in trees.items():
         if labels is None:
             layout.splits[key] = _classes(split, level, layout)
         else:
             layout.splits[key] = labels
-    layout.splits = _without_unlabelled(layout, trees)
-    if not any(classes for classes in layout.splits.values()):
+    names = {name for classes in layout.splits.values() for name, paths in classes.items() if paths}
+    if not names or (len(names) == 1 and _lists_in(tree)):
         raise PatchlightError(_no_classes(tree))
     return layout
 
 
-def _unwrapped(tree: Tree, layout: Layout, *, stop_at_splits: bool) -> Tree:
-    """The folder inside those that hold one folder with images, which holds them in folders, and no class."""
+def _unwrapped(tree: Tree, layout: Layout, *, of_split: bool = False) -> Tree:
+    """The folder inside those that hold one folder with images, which holds them in folders.
+
+    A folder that is called as a split is one. Inside a split, which may hold a single class, a wrapper is called as the
+    split is, or "images" or the like.
+    """
     begin = tree
     while len(tree.filled) == 1 and not tree.filled[0].images:
         inner = tree.filled[0]
-        if stop_at_splits and split_of(inner.name)[0]:
+        if (of_split and not _says_nothing(inner, tree)) or (not of_split and split_of(inner.name)[0]):
             break
         layout.leave_out(OUTSIDE, tree.images)
         if beside := [folder.name for folder in tree.folders if folder is not inner]:
@@ -118,12 +122,12 @@ def _split_trees(top: Tree, layout: Layout, config: DataConfig) -> dict[str, tup
     layout.leave_out(OUTSIDE, top.images)
     folders = {folder.name: folder for folder in top.filled}
     for name in matched.others:
-        unlabelled = is_unlabelled(name) and _is_flat(_unwrapped(folders[name], Layout({}), stop_at_splits=False))
+        unlabelled = is_unlabelled(name) and _is_flat(folders[name])
         reason = NO_LABELS if unlabelled else BESIDE
         layout.leave_out(reason, folders[name].all_images(), unlabelled or names_are_given(config))
     trees = {}
     for key, name in matched.splits.items():
-        split = _unwrapped(folders[name], layout, stop_at_splits=False)
+        split = _unwrapped(folders[name], layout, of_split=True)
         trees[key] = split, _tiny_imagenet(split, layout)
     return trees
 
@@ -136,21 +140,26 @@ def _holds_classes(folder: Tree) -> bool:
 
 def _is_flat(folder: Tree) -> bool:
     """Whether a folder has images and no class folders, one that is called "images" or the like aside."""
-    return all(set(words_of(inner.name)) <= PADDING and not inner.filled for inner in folder.filled)
+    return all(_says_nothing(inner, folder) and not inner.filled for inner in folder.filled)
 
 
-def _without_unlabelled(layout: Layout, trees: dict[str, tuple[Tree, Classes | None]]) -> dict[str, Classes]:
+def _says_nothing(inner: Tree, folder: Tree) -> bool:
+    """Whether the name of a folder says no more than that of the folder that it is in."""
+    words = set(words_of(inner.name)) - set(words_of(folder.name))
+    return words <= PADDING | SPLIT_WORDS.keys()
+
+
+def _without_unlabelled(
+    trees: dict[str, tuple[Tree, Classes | None]], layout: Layout
+) -> dict[str, tuple[Tree, Classes | None]]:
     """The splits without those that have images in no class folder, unless they are all that there is."""
     flat = {key for key, (split, labels) in trees.items() if labels is None and _is_flat(split)}
-    if len(flat) == len(trees):
-        return layout.splits
-    if "train" in flat:
-        raise PatchlightError(_no_classes(trees["train"][0]))
+    if "train" in flat or len(flat) == len(trees):
+        raise PatchlightError(_no_classes(next(iter(trees.values()))[0]))
     for key in flat:
-        split = trees[key][0]
-        layout.left_out = [each for each in layout.left_out if Path(each.example) not in split.images]
-        layout.leave_out(f"{NO_LABELS} (the split {key} has no class folders)", split.all_images(), expected=True)
-    return {key: classes for key, classes in layout.splits.items() if key not in flat}
+        reason = f"{NO_LABELS} (the split {key} has no class folders)"
+        layout.leave_out(reason, trees[key][0].all_images(), expected=key == "test")  # tests are often held back
+    return {key: split for key, split in trees.items() if key not in flat}
 
 
 def _level(trees: Iterable[tuple[Tree, Classes | None]], config: DataConfig, layout: Layout) -> str:
@@ -258,7 +267,7 @@ def _no_classes(tree: Tree) -> str:
     """What a folder without class folders looks like, and what to do."""
     images = tree.all_images()
     lists = _lists_in(*tree.walk())
-    looks = f"{tree.path} has {len(images):,} images and no class folders, such as {images[0].relative_to(tree.path)}"
+    looks = f"{tree.path} has {len(images):,} images in no or one class folder, as {images[0].relative_to(tree.path)}"
     if lists:
         return f"{looks}; if {lists[0].name} has their labels, give it as the source: data.source = '{lists[0]}'"
     return (

@@ -333,6 +333,8 @@ def _split_name(file: Path, root: Path) -> str:
     split, says_nothing_else = split_of(file.parent.name)
     if split and (says_nothing_else or file.parent not in (root, root.parent)):
         return file.parent.name
+    if file == root:
+        return "train"
     words = re.split(r"[-_.]", stem)
     return "-".join(word for word in words if not word.isdigit() and word != "of") or stem
 

@@ -114,7 +114,8 @@ class Tree:
         others = self.all_others()
         suffixes = Counter(path.suffix.lower() or "other" for path in others.pop(OTHER, []))
         words = [f"{len(paths):,} {reason}" for reason, paths in others.items()]
-        words += [f"{count:,} {kind} file{'s' if count > 1 else ''}" for kind, count in suffixes.most_common(5)]
+        most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:5]
+        words += [f"{count:,} {kind} file{'s' if count > 1 else ''}" for kind, count in most]
         words += [f"{len(self.folders)} folder{'s' if len(self.folders) > 1 else ''}"] if self.folders else []
         return ", ".join(words) or "nothing"
 
