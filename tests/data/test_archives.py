@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def test_an_archive_is_what_is_in_it(suffix: str, inside: str, pets: Path, tmp_p
     same(sets, load_source(str(pets)))
     (note,) = sets["train"].notes
     assert f"{archive} is unpacked in {cache_folder()}/unpacked/all-" in note
-    assert "(8 files, 0.0 MB)" in note
+    size = sum(file.stat().st_size for file in pets.rglob("*.png"))
+    assert f"(8 files, {size / 1e3:.1f} kB)" in note
     assert sorted(p.name for p in (cache_folder() / "unpacked").iterdir())[0].startswith("all-")
 
 
@@ -412,6 +414,12 @@ def test_damaged_archives_end_in_a_sentence(suffix: str, tmp_path: Path, pets: P
 def test_many_damaged_archives_end_in_a_sentence(suffix: str, tmp_path: Path, pets: Path) -> None:
     whole = packed(tmp_path / f"pets.{suffix}", pets).read_bytes()
     outcomes(tmp_path / f"pets.{suffix}", damaged_versions(whole, 400, 1))
+
+
+def test_progress_is_shown(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("patchlight.progress.LINE_EVERY_S", 0.0)
+    unpacked(packed(tmp_path / "pets.tgz", pets))
+    assert "unpacking pets.tgz (MiB) " in capsys.readouterr().err
 
 
 def test_the_description_is_of_the_files(pets: Path, tmp_path: Path) -> None:
