@@ -27,6 +27,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from patchlight.config.sections import Interpolation
+from patchlight.data.heif import open_file
 from patchlight.errors import PatchlightError
 
 # Below Pillow's own limit, where it begins to warn of decompression bombs.
@@ -132,7 +133,7 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
     file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        with _pillow("it cannot be read"), Image.open(file) as image:
+        with _pillow("it cannot be read"), open_file(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
@@ -187,7 +188,7 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
     try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with open_file(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):

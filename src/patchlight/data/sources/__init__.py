@@ -17,11 +17,21 @@ from typing import Any
 from patchlight.config import DataConfig
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, decode_listing
-from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
+from patchlight.data.sources.archives import is_archive, list_archive
+from patchlight.data.sources.arrays import is_array_file, list_arrays
+from patchlight.data.sources.cifar import (
+    find_cifar_folder,
+    is_cifar_archive,
+    list_cifar_archive,
+    list_cifar_folder,
+)
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
+from patchlight.data.sources.idx import is_idx, list_idx
 from patchlight.data.sources.lists import list_files, list_lists
+from patchlight.data.sources.mat import list_mat, mat_files
 from patchlight.data.sources.planted import list_planted
+from patchlight.data.sources.shards import is_shards, list_shards
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 
@@ -66,8 +76,15 @@ TRAIN_IMAGES = {name: source.train_images for name, source in SOURCES.items() if
 PATH_KINDS: tuple[PathKind, ...] = (
     PathKind(
         "the official CIFAR archive (.tar.gz)",
-        lambda path: path.is_file() and path.suffix in (".gz", ".tgz", ".tar"),
+        is_cifar_archive,
         lambda path, config: list_cifar_archive(path),
+    ),
+    PathKind("MNIST's idx files, a folder of them or one set's images", is_idx, list_idx),
+    PathKind("WebDataset's shards, a .tar of samples or a folder of them", is_shards, list_shards),
+    PathKind(
+        "an archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz) of any of these",
+        is_archive,
+        lambda path, config: list_archive(path, config, list_path),
     ),
     PathKind(
         "the official CIFAR folder",
@@ -76,6 +93,8 @@ PATH_KINDS: tuple[PathKind, ...] = (
     ),
     PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config)),
     PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
+    PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays),
+    PathKind("MATLAB files as SVHN's, a .mat file or a folder of them", lambda path: bool(mat_files(path)), list_mat),
     PathKind(
         "a list of image files (CSV, TSV, JSON Lines), or a folder of lists", lambda p: bool(list_files(p)), list_lists
     ),
@@ -97,6 +116,11 @@ def list_source(config: DataConfig) -> Listing:
     path = Path(source).expanduser()
     if not path.exists():
         raise UsageError(_unknown(source))
+    return list_path(path, config)
+
+
+def list_path(path: Path, config: DataConfig) -> Listing:
+    """The listing of what is at a path that exists: the first kind that it can be. Raises as `list_source` does."""
     try:
         for kind in PATH_KINDS:
             if kind.matches(path):

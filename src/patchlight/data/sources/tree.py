@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from patchlight.data.decode import DAMAGE
+from patchlight.data.heif import open_file
 from patchlight.data.listing import LeftOut
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
@@ -187,7 +188,7 @@ def _is_text(head: bytes) -> bool:
 
 def _pillow_knows(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
             return image.format not in ("MPEG", "EPS", "WMF", "GRIB", "HDF5", "BUFR")  # known, and not decoded
     except (UnidentifiedImageError, *DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return False
