@@ -107,10 +107,9 @@ def parse(text: str, kind: Kind) -> Any:
     """
     if kind.type in (str, Duration) or text in kind.choices:
         return text
-    if kind.is_list:
-        text = text if text.startswith("[") else f"[{text}]"
+    listed = kind.is_list and not text.startswith("[")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = [{text}]" if listed else f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
@@ -123,8 +122,8 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     if kind.choices and isinstance(value, str) and value in kind.choices:
         return value
     if kind.choices and (isinstance(value, str) or not kind.is_list):
-        or_list = " (or a list of numbers)" if kind.is_list else ""
-        raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), kind.choices)}{or_list}")
+        allowed = f"is {', '.join(kind.choices)} or a list of numbers, and " if kind.is_list else ""
+        raise UsageError(f"{name} {allowed}cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
     if kind.type is Duration:
         if not isinstance(value, str) or not Duration(value).seconds:
             raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {value!r}')
