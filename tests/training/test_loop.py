@@ -272,9 +272,9 @@ def test_means_of_an_epoch_with_a_smaller_last_batch_are_of_its_images(tmp_path,
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     loss = Classification.loss
 
-    def watched(self, output, images, targets):
+    def watched(self, output, images, targets, *batch):
         seen.append((output.detach().double(), targets))
-        return loss(self, output, images, targets)
+        return loss(self, output, images, targets, *batch)
 
     monkeypatch.setattr(Classification, "loss", watched)
     state, run = run_fit(tmp_path, train={"batch_size": 20, "drop_last": False, "epochs": 2})
@@ -435,10 +435,10 @@ def test_training_accuracy_of_mixed_images_counts_both_labels(tmp_path, monkeypa
     counted: list[float] = []
     loss = Classification.loss
 
-    def watched(self, output, images, targets):
+    def watched(self, output, images, targets, *batch):
         soft = targets if targets.ndim == 2 else F.one_hot(targets, 3)
         counted.append(sum(row[i] for row, i in zip(soft.tolist(), output.argmax(1).tolist(), strict=True)) / 48)
-        return loss(self, output, images, targets)
+        return loss(self, output, images, targets, *batch)
 
     monkeypatch.setattr(Classification, "loss", watched)
     augment = {
