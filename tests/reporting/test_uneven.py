@@ -42,6 +42,7 @@ def answers(run):
 @pytest.mark.parametrize("old", [False, True], ids=["today's", "of 0.2.0"])
 def test_a_row_for_each_class(tmp_path, no_slides, old):
     run = make_run(tmp_path / "run")
+    change(run, "eval.json", confusion=[[i + 1 + 6 * (i == j) * i for j in range(10)] for i in range(10)])
     labels, preds = answers(run)
     if old:  # its eval.json has the confusion matrix alone, and environment.json no counts
         data = json.loads((run / "eval.json").read_text())
@@ -51,6 +52,8 @@ def test_a_row_for_each_class(tmp_path, no_slides, old):
         counts = {str(i): 1000 + i for i in range(10)}
         change(run, "environment.json", data={**ENVIRONMENT["data"], "train_per_class": counts})
     text = text_of(run)
+    top1 = json.loads((run / "eval.json").read_text())["top1"]
+    assert f"large classes count most, is {100 * top1:.1f} %" in text
     theirs = precision_recall_fscore_support(labels, preds, zero_division=0)
     for i in range(10):
         expected = [f"{theirs[3][i]}", *(f"{100 * column[i]:.1f} %" for column in theirs[:3])]
@@ -61,6 +64,13 @@ def test_a_row_for_each_class(tmp_path, no_slides, old):
     assert f"Balanced accuracy, the mean recall of classes that have images, is {balanced}; accuracy," in text
     assert f"Balanced accuracy {balanced}, the mean of the classes' accuracies." in text  # beside the score
     assert f"| Balanced accuracy | {balanced} |" in build_readme(run).read_text()
+
+
+def test_nearly_even_test_images_have_one_number_beside_the_score(tmp_path, no_slides):
+    run = make_run(tmp_path / "run", names=("a", "b"))
+    for rows, told in (([[14, 0], [1, 9]], False), ([[16, 0], [1, 9]], True)):  # 1.4 and 1.6 times the images
+        change(run, "eval.json", confusion=rows)
+        assert ("the mean of the classes' accuracies" in text_of(run)) == told
 
 
 def test_even_test_images_have_one_accuracy(tmp_path, no_slides):

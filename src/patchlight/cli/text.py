@@ -63,14 +63,14 @@ def trained_json(run: Run) -> dict[str, Any]:
 
 def result_line(result: EvalResult | ReconstructionResult) -> str:
     """The result in one line."""
-    from patchlight.runs import ReconstructionResult
+    from patchlight.runs import ReconstructionResult, tells_more
 
     if isinstance(result, ReconstructionResult):
         if result.val_loss is None:
             return f"kept epoch {result.epoch}, the last; there are no validation images"
         return f"kept epoch {result.epoch}: validation loss {result.val_loss:.4f} of the hidden patches' pixels"
     more = ""
-    if result.balanced_accuracy is not None and len({sum(row) for row in result.confusion} - {0}) > 1:
+    if result.balanced_accuracy is not None and tells_more(result.confusion):
         more += f"; balanced accuracy {rate(result.balanced_accuracy)}"
     if result.mirrored is not None:
         more += f"; {rate(result.mirrored.top1)} averaged with mirror images"
@@ -154,7 +154,7 @@ def push_text(result: PushResult) -> str:
 
 def comparison_table(result: Comparison) -> str:
     """A row for each run, then a row for each setting that differs."""
-    uneven = any(abs(run.balanced_accuracy - run.top1) > 1e-9 for run in result.runs)  # else the two are the same
+    uneven = any(abs(run.balanced_accuracy - run.top1) > 0.005 for run in result.runs)  # else one says it all
     rows = [
         (
             run.run,

@@ -20,6 +20,7 @@ from patchlight.figures import charts, galleries, style
 from patchlight.models import ModelCard, check_model, own_input, with_own_input
 from patchlight.models.backbone import OwnInput
 from patchlight.runs import BatchFacts, FirstBatch, recipe_of
+from patchlight.training.classes import uneven_line
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.inputs import fill_colour
 
@@ -67,8 +68,9 @@ def audit(
     card = input_card(config, data.train, own)
     facts, shown = first_batch(data.train, config.of_stages()[0], card)
     paths = write_pictures(folder, draw_pictures(data, config, card, shown))
+    uneven = uneven_line(data.train)
     changes = {
-        "notes": (*found.notes, *unknown),
+        "notes": (*found.notes, *unknown, *([uneven] if uneven else [])),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
         "first_batch": facts,
         "figures": tuple(str(path) for path in paths),

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchlight.evaluation.metrics import balanced_accuracy
 from patchlight.reporting.facts import Facts
-from patchlight.runs import Environment, EvalResult, Metrics, Score, measure_of
+from patchlight.runs import Environment, EvalResult, Metrics, Score, measure_of, tells_more
 from patchlight.units import SPACE, duration, percent, short
 
 EN = "\N{EN DASH}"
@@ -25,7 +25,7 @@ class ScoreWords:
     n: str
     split: str
     commonest: str  # what always naming the commonest class scores
-    balanced: str | None  # mean accuracy of the classes, where they have different numbers of images
+    balanced: str | None  # mean accuracy of the classes, where they are uneven
     top5: str | None
     mirrored: str | None
     subset: str | None  # the score on the subset's own test images, beside the full test set
@@ -64,7 +64,7 @@ def score_words(result: EvalResult) -> ScoreWords:
         n=f"{result.n:,}",
         split=result.split,
         commonest=percent(sizes.max() / max(sizes.sum(), 1), 0 if classes < 50 else 1),
-        balanced=percent(balanced_accuracy(result.confusion), 1) if len({*sizes[sizes > 0].tolist()}) > 1 else None,
+        balanced=percent(balanced_accuracy(result.confusion), 1) if tells_more(result.confusion) else None,
         top5=percent(result.top5, 1) if classes > 5 else None,
         mirrored=percent(result.mirrored.top1, 1) if result.mirrored else None,
         subset=_subset(result.subset_test) if result.subset_test else None,

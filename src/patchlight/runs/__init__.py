@@ -2,7 +2,7 @@
 
 from patchlight.runs.arrays import FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
-from patchlight.runs.measures import MEASURES, Measure, measure_of
+from patchlight.runs.measures import MEASURES, Measure, measure_of, tells_more
 from patchlight.runs.records import (
     BatchFacts,
     ClassScores,
@@ -60,4 +60,5 @@ __all__ = [
     "kept_epoch",
     "measure_of",
     "recipe_of",
+    "tells_more",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchlight.runs.records import Epoch
@@ -37,3 +38,11 @@ def measure_of(select: str) -> Measure:
     same.
     """
     return MEASURES.get(select, MEASURES["best"])
+
+
+def tells_more(confusion: Sequence[Sequence[int]]) -> bool:
+    """Whether balanced accuracy is told beside accuracy: where the largest class has more than 1.5 times the images of
+    the smallest. Of more even ones the two are nearly the same number.
+    """
+    sizes = [sum(row) for row in confusion if sum(row)]
+    return bool(sizes) and max(sizes) > 1.5 * min(sizes)

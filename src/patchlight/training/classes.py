@@ -50,6 +50,19 @@ def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:
     return tuple(sum(counts) / (there * count) if count else 0.0 for count in counts)
 
 
+def uneven_line(images: ImageSet) -> str | None:
+    """That the classes of the training images are uneven, where they are."""
+    counts = images.class_counts().tolist()
+    named = [(count, name) for count, name in zip(counts, images.class_names, strict=True) if count]
+    (low, fewest), (high, most) = min(named, key=lambda pair: pair[0]), max(named, key=lambda pair: pair[0])
+    if high <= UNEVEN * low:
+        return None
+    return (
+        f"the classes are uneven: {high:,} training images of {most} and {low:,} of {fewest}; train.class_weights, "
+        'data.sampler and train.select = "best_balanced" are for that'
+    )
+
+
 def class_lines(stage: Stage, images: ImageSet) -> Iterator[str]:
     """Sentences on how a stage trains on uneven classes."""
     config, names, counts = stage.config, images.class_names, images.class_counts().tolist()
@@ -71,11 +84,8 @@ def class_lines(stage: Stage, images: ImageSet) -> Iterator[str]:
             "data.sampler balanced already makes all classes count alike, and train.class_weights weighs them beyond "
             "that; one of the two is enough"
         )
-    if not any(is_balanced) and there[most] > UNEVEN * there[fewest]:
-        yield (
-            f"the classes are uneven: {there[most]:,} training images of {most} and {there[fewest]:,} of {fewest}; "
-            'train.class_weights, data.sampler and train.select = "best_balanced" are for that'
-        )
+    if not any(is_balanced) and (line := uneven_line(images)):
+        yield line
     if missing := [name for name in names if name not in there]:
         yield f"without training images: {_listed(missing)}"
 
