@@ -125,7 +125,7 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], config: Conf
     words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
     pinned = {key: name for key, name in models_named(config).items() if key in settings}
     for key, value in {**settings, **pinned}.items():
-        words += [f"--{key}", str(value)]
+        words += [f"--{key}", str(list(value) if isinstance(value, tuple) else value)]
     return shlex.join([*words, "--out", str(out)] if out else words)
 
 

@@ -286,7 +286,7 @@ def images_per_s(rows: Sequence[Epoch]) -> float | None:
 
 def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
     """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
-    best = [row for row in rows if row.best] if config.train.select == "best" else []
+    best = [row for row in rows if row.best] if config.train.select != "last" else []
     return next(reversed(best or rows), None)
 
 

@@ -13,6 +13,7 @@ from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps, rehearsal_s
 from patchlight.training.checkpoint import list_checkpoints, read_state, restore, save
+from patchlight.training.classes import class_lines
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import left_out_line, plan_lines
 from patchlight.training.loop import Trainer
@@ -68,7 +69,8 @@ def fit_stage(
 ) -> TrainState:
     """Train a stage from `state`, which is that of the `checkpoint` if there is one, and return where it ended."""
     watch = Stopwatch()
-    if stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
+    shuffled = stage.config.data.sampler == "uniform"  # others do not leave out what is left over, and say so
+    if shuffled and stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
         say(line)
     engine = ENGINES[stage.config.train.engine]()
     pace = None
@@ -83,7 +85,7 @@ def fit_stage(
         left_s = stage.budget_s - state.stage_s - watch.passed()
         expected = plan_steps(left_s, state.done, pace, stage.steps_per_epoch)
     state.total_steps = state.total_steps or expected
-    for line in plan_lines(stage, state, expected, pace):
+    for line in (*class_lines(stage, data.train), *plan_lines(stage, state, expected, pace)):
         say(line)
     features = None if state.is_over else make_features(stage, data, run, state, watch, stop)
     trainer = Trainer(stage, data, run, state, pace=pace, features=features, watch=watch)

@@ -19,7 +19,7 @@ from patchlight.errors import Interrupted, PatchlightError
 from patchlight.machine.device import autocast
 from patchlight.machine.seeds import derive_seed
 from patchlight.progress import Progress, say
-from patchlight.runs import EarlyStop, Epoch, Run
+from patchlight.runs import EarlyStop, Epoch, Run, measure_of
 from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
@@ -62,6 +62,7 @@ class Trainer:
         self._features = features
         self._forward = stage.forward if features is None else stage.model.get_submodule(features.head)
         self._warmup = warmup_steps(config.schedule, stage.steps_per_epoch, state.total_steps)
+        self._measure = measure_of(config.train.select)
         self._lr = 0.0  # of the newest step
         self._loss_sum = torch.tensor(state.loss_sum, device=stage.device)  # of the epoch under way, as `state` has
         self._correct = torch.tensor(state.correct, device=stage.device)  # them when they were last read
@@ -106,8 +107,7 @@ class Trainer:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with autocast(stage.precision, stage.device):
                 output = self._forward(part)
-            loss, right = stage.task.loss(output, part, target)
-            loss = loss * (len(part) / len(images))
+            loss, right = stage.task.loss(output, part, target, targets)
             stage.scaler.scale(loss).backward()
             mean_loss += loss.detach()
             if right is not None:
@@ -221,8 +221,8 @@ class Trainer:
         mixed = self._epoch_is_mixed
         self._begin_epoch()
 
-        # Without accuracy, in masked autoencoding, the loss decides.
-        best = val is not None and state.improve(val.top1 or 0.0, val.loss)
+        # Without a score, in masked autoencoding, the loss decides.
+        best = val is not None and state.improve(val.by(self._measure) or 0.0, val.loss)
         if train.checkpoint_every and state.epochs_done % train.checkpoint_every == 0:
             state.kept_steps = (*state.kept_steps, state.steps_done)
         if best or train.select == "last":
@@ -242,9 +242,12 @@ class Trainer:
             val_loss=val.loss if val else None,
             val_loss_smoothed=val.loss_smoothed if val else None,
             val_top1=val.top1 if val else None,
+            val_balanced_accuracy=val.balanced_accuracy if val else None,
+            val_macro_f1=val.macro_f1 if val else None,
             images_per_s=images / epoch_s,
             epoch_s=epoch_s,
             best=best,
+            best_by=self._best_by(val),
             wall_s=state.wall_s,
             stage=self._stage_number,
             early_stop=early_stop,
@@ -253,7 +256,7 @@ class Trainer:
     def _stop_early(self, val: Validation) -> EarlyStop | None:
         """End the stage where the epoch that has just ended was one too many without a better validation."""
         state, train = self.state, self.stage.config.train
-        state.count_for_early_stop(val.better)
+        state.count_for_early_stop(val.better(self._measure))
         too_many = 0 < train.early_stop_epochs <= state.epochs_since_better
         state.stopped_early = too_many and state.progress < 1  # the last epoch that was planned ends no earlier
         if not state.stopped_early:
@@ -263,8 +266,14 @@ class Trainer:
             epoch=state.epoch,
             epochs=None if self._budget else train.epochs,
             patience=train.early_stop_epochs,
-            measure="loss" if val.top1 is None else "accuracy",
+            measure="loss" if val.by(self._measure) is None else self._measure.words,
         )
+
+    def _best_by(self, val: Validation | None) -> str | None:
+        """What makes an epoch the best, by its name in `metrics.jsonl`."""
+        if val is None:
+            return None
+        return "val/loss" if val.by(self._measure) is None else self._measure.key
 
     @property
     def _stage_number(self) -> int | None:
