@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, Validation, diverged
 
+OnEpoch = Callable[[Epoch], None]  # what a user's program does with the record of each epoch
+
 
 class Trainer:
     """Trains one stage: step after step and, at the end of an epoch, validation, selection and a checkpoint.
@@ -49,11 +52,12 @@ class Trainer:
         pace: Pace | None = None,
         features: FrozenFeatures | None = None,
         watch: Stopwatch | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         """Begin at `state`, in which the stage's number of steps is known.
 
         `pace` is what a rehearsal found; without it a budget is not kept. `features` take the place of images. `watch`
-        has run since the stage began.
+        has run since the stage began. `on_epoch` is called with each epoch's record, after its checkpoint.
         """
         assert state.total_steps
         config = stage.config
@@ -71,6 +75,7 @@ class Trainer:
         if data.val is not None and are_wanted(stage.model, config.explain):
             self._snapshots = SnapshotWriter(folder, stage.card, data.val, config.explain, config.train.seed)
         self._budget = Budget(stage.budget_s, pace, stage.steps_per_epoch) if pace else None
+        self._on_epoch = on_epoch
         self._watch = watch or Stopwatch()
         self._watch.lap(state)
         self._step_began_s = state.stage_s  # for the budget
@@ -196,7 +201,7 @@ class Trainer:
         self._read_sums()
         state.epoch_s += self._watch.lap(state)
         began_s = state.wall_s
-        if self.epoch_is_over:
+        if ended := self.epoch_is_over:
             row = self._finish_epoch()
             self._rows.append(row)
             self._folder.write_epochs(self._rows)
@@ -208,6 +213,8 @@ class Trainer:
         self._step_began_s = state.stage_s
         if self._budget is not None:
             self._budget.after_epoch(state.wall_s - began_s)
+        if ended and self._on_epoch is not None:  # after the checkpoint: what it raises loses nothing
+            self._on_epoch(self._rows[-1])
         if stop.requested:
             raise Interrupted(f"stopped by {stop.requested} after {state.epochs_done} epochs and {state.step} steps")
 
