@@ -39,7 +39,7 @@ def fit(setup: Setup, run: Run, *, resume: bool = False, on_epoch: OnEpoch | Non
     """Train what `prepare` has made; leave metrics, checkpoints and the selected weights in `run`.
 
     After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in
-    `model/` if they are the best so far, a checkpoint is saved, and `on_epoch` is called with the epoch's record. Raises
+    `model/` if they are the best so far, a checkpoint is saved, and `on_epoch` gets the epoch's record. Raises
     Interrupted after SIGINT or SIGTERM, when a checkpoint has been saved, and PatchlightError where the loss is no
     longer finite.
     """
