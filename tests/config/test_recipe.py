@@ -191,3 +191,62 @@ def test_debugging_of_stages():
     for settings, expected in (({}, [2, 2]), ({"train.epochs": 4}, [2, 4])):
         config = apply_overrides(shared, {"train.debug": True, **settings})
         assert [stage.train.epochs for stage in config.of_stages()] == expected
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.epochs", ["nan", "inf", "-inf", HUGE, "9" * 6000, "1e999"]),
+        ("optim.lr", ["nan", "inf", HUGE]),
+        ("data.val_fraction", ["nan", "inf", "-inf"]),
+        ("optim.grad_clip", ["nan", "inf", HUGE]),
+        ("train.batch_size", ["nan", "inf", HUGE, "9" * 6000, "9223372036854775808"]),
+        ("data.mean", ["nan,0,0", "inf,0,0", f"{HUGE},0,0", f"{'9' * 6000},0,0"]),
+        ("model.stem_channels", ["nan", f"{HUGE}", "[" * 3000]),
+        ("train.budget", ["nan", f"{HUGE}h", f"{'9' * 6000}s"]),
+        ("data.source", ["caf\udce9"]),
+    ],
+)
+def test_numbers_that_are_none_and_text_that_is_none_are_named(key, words):
+    for word in words:
+        for value in (word, as_python(word)):
+            with pytest.raises(UsageError, match=rf"command line: {key} (must|cannot) be ") as error:
+                apply_overrides(Config(), {key: value})
+            assert "\n" not in str(error.value)
+            assert len(str(error.value)) < 300
+
+
+def as_python(word: str) -> object:
+    """The number that a word is, where it is one, as Python users give it."""
+    if word.lstrip("-") in ("nan", "inf", "1e999"):
+        return float(word)
+    return 10**6000 if word.isdecimal() and len(word) > 4300 else int(word) if word.isdecimal() else word
+
+
+def test_files_that_are_no_recipe_are_one_sentence(tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(b"\xef\xbb\xbf[train]\nepochs = 3\n")  # as editors on Windows save it
+    assert load_recipe(str(marked)).train.epochs == 3
+    (tmp_path / "folder.toml").mkdir()
+    contents = {
+        "old.toml": ("[about]\ntitle = 'café'".encode("latin-1"), "is not text in UTF-8"),
+        "wide.toml": ("[train]".encode("utf-16"), "is not text in UTF-8"),
+        "deep.toml": (b"a = " + b"[" * 20000, "nested too deep"),
+        "long.toml": (b"[train]\nepochs = " + b"9" * 6000, "is not valid TOML"),
+        "nan.toml": (b"[train]\nepochs = nan", "nan.toml: train.epochs must be above 0, not nan"),
+        "huge.toml": (b"[optim]\nlr = 1" + b"0" * 400, "huge.toml: optim.lr must be between"),
+        "zero.toml": (b'[data]\nsource = "a\\ud800"', "is not valid TOML"),
+    }
+    for name, (data, message) in contents.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match=message) as error:
+            load_recipe(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+    for name, message in (("folder.toml", "is a folder"), ("none.toml", "no file"), ("a\0.toml", "zero byte")):
+        with pytest.raises(UsageError, match=message):
+            load_recipe(str(tmp_path / name))
+    with pytest.raises(UsageError, match="no recipe ''"):
+        load_recipe("")

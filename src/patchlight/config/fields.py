@@ -6,6 +6,7 @@ are made of that. The types are int, float, bool, str, Duration, a Literal, a tu
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import types
@@ -52,6 +53,7 @@ NOT_NEGATIVE = Range(0)
 RATE = Range(0, 1)
 PROPER_RATE = Range(0, 0.999)
 NEARLY_ONE = Range(0, 0.999999)
+MOST = 2**63 - 1  # of whole numbers: what TOML has, and what tensors hold
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def parse(text: str, kind: Kind) -> Any:
         text = text if text.startswith("[") else f"[{text}]"
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of more digits than Python reads
         return text
 
 
@@ -115,25 +117,61 @@ def checked(value: Any, hint: Any, name: str) -> Any:
         return None
     if kind.choices:
         if value not in kind.choices:
-            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
+            raise UsageError(f"{name} cannot be {_shown(value)}; {did_you_mean(_shown(value), kind.choices)}")
         return value
     if kind.type is Duration:
-        if not isinstance(value, str) or not Duration(value).seconds:
-            raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {value!r}')
+        if not isinstance(value, str) or not 0 < Duration(value).seconds < float("inf"):
+            raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {_shown(value)}')
         return Duration(value)
     if get_origin(kind.type) is tuple:
         item = get_args(kind.type)[0]
-        if not isinstance(value, (list, tuple)) or not all(_is_number(v) and item(v) == v for v in value):
-            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {value!r}")
-        return tuple(item(v) for v in value)
+        if not isinstance(value, (list, tuple)) or not all(_is_number(v) for v in value):
+            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {_shown(value)}")
+        numbers = tuple(_bounded(v, name) for v in value)
+        if any(item(v) != v for v in numbers):
+            raise UsageError(f"{name} must be a list of whole numbers, not {_shown(value)}")
+        return tuple(item(v) for v in numbers)
+    if kind.range is not None and isinstance(value, float) and math.isnan(value):
+        raise UsageError(f"{name} must be {kind.range}, not nan")
+    if _is_number(value) and kind.type in (int, float):
+        value = _bounded(value, name)
     if kind.type is float and _is_number(value):
         value = float(value)
     if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UsageError(f"{name} must be {words[kind.type]}, not {value!r}")
+        raise UsageError(f"{name} must be {words[kind.type]}, not {_shown(value)}")
+    if kind.type is str and not _is_text(value):
+        raise UsageError(f"{name} must be text in UTF-8, which {value!r} is not; rename what it names")
     if kind.range is not None and value not in kind.range:
-        raise UsageError(f"{name} must be {kind.range}, not {value!r}")
+        raise UsageError(f"{name} must be {kind.range}, not {_shown(value)}")
     return value
+
+
+def _bounded(value: float, name: str) -> float:
+    """A number as it is. Raises UsageError for one that is infinite, none at all, or greater than tensors hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} must be a finite number, not {value!r}")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise UsageError(f"{name} must be between {-MOST} and {MOST}, not {_shown(value)}")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file in UTF-8 can hold it: a path with other bytes cannot be written into a recipe."""
+    try:
+        value.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    """A value as an error message shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _is_number(value: Any) -> bool:
