@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from patchlight.errors import LibraryMissing, PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
 from patchlight.models import ModelCard, check_model, own_input, with_own_input
 from patchlight.models.backbone import OwnInput
+from patchlight.paths import user_path
 from patchlight.runs import BatchFacts, FirstBatch, recipe_of
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.inputs import fill_colour
@@ -49,14 +51,17 @@ def audit(
     Raises UsageError where neither is given, where the model's name is wrong, and where the folder `out` (or
     previews/SOURCE) holds something and `overwrite` is not given.
     """
+    if source == "":
+        user_path(source)  # for its error: an empty word is not the current folder
     if source is None and recipe is None:
         raise UsageError("give a data source, or a recipe with --recipe, whose source is looked at")
     given = {} if source is None else {"data.source": source}
     config = recipe_of(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
-    if given and source in recipe_names() and source not in SOURCES and not Path(source).exists():
+    if given and source in recipe_names() and source not in SOURCES and not user_path(source).exists():
         raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
-    folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "source"
+    folder = user_path(out) if out is not None else Path("previews") / name
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
     config, own, unknown = with_own(config)
@@ -66,9 +71,9 @@ def audit(
     data = load_splits(config.data, config.model.img_size)
     card = input_card(config, data.train, own)
     facts, shown = first_batch(data.train, config.of_stages()[0], card)
-    paths = write_pictures(folder, draw_pictures(data, config, card, shown))
+    paths, elsewhere = write_somewhere(folder, draw_pictures(data, config, card, shown))
     changes = {
-        "notes": (*found.notes, *unknown),
+        "notes": (*found.notes, *unknown, *elsewhere),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
         "first_batch": facts,
         "figures": tuple(str(path) for path in paths),
@@ -108,6 +113,16 @@ def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBat
         "augmentation": galleries.augmentation_preview(shown.originals, shown.views),
         "first_batch": galleries.batch(batch, names),
     }
+
+
+def write_somewhere(folder: Path, figures: Mapping[str, Figure]) -> tuple[list[Path], tuple[str, ...]]:
+    """The pictures' paths: in `folder` or, where nothing can be written there, in a new temporary one, and a note."""
+    try:
+        return write_pictures(folder, figures), ()
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="patchlight-previews-"))
+        note = f"nothing can be written to {folder} ({error.strerror}), so the pictures are in {instead}"
+        return write_pictures(instead, figures), (note,)
 
 
 def write_pictures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:

@@ -67,6 +67,7 @@ class ModelCard:
     data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
     interpolation: Interpolation = "bicubic"  # by which they were
     fit_interpolation: Interpolation = "bicubic"  # by which they were fitted to data_size (else img_size) before
+    pixel_max: int = 65535  # the value that was white in 16-bit grey files; that of cards which do not say it
 
     @property
     def img_size(self) -> int:
@@ -112,6 +113,7 @@ class ModelCard:
             "data_size": self.data_size,
             "interpolation": self.interpolation,
             "fit_interpolation": self.fit_interpolation,
+            "pixel_max": self.pixel_max,
         }
 
     @classmethod
@@ -122,6 +124,8 @@ class ModelCard:
             resizing[key] = data.get(key, "bicubic")
             if resizing[key] not in get_args(Interpolation):
                 raise ValueError(f"its {key} is '{resizing[key]}', not bilinear or bicubic")
+        if type(white := data.get("pixel_max", 65535)) is not int or not 1 <= white <= 65535:
+            raise ValueError(f"its pixel_max is {white!r}, not a whole number from 1 to 65535")
         return cls(
             name=data["name"],
             spec=ModelSpec.from_json(data["name"], data["args"]),
@@ -130,6 +134,7 @@ class ModelCard:
             std=tuple(data["std"]),
             source=Weights.from_json(source, "source") if source else None,
             data_size=data.get("data_size"),
+            pixel_max=white,
             **resizing,
         )
 

@@ -19,6 +19,8 @@ from patchlight.runs.records import (
     ReconstructionResult,
     Reliability,
     Score,
+    Skipped,
+    SkippedImage,
     TimeFacts,
     Weights,
 )
@@ -45,6 +47,8 @@ __all__ = [
     "Run",
     "Samples",
     "Score",
+    "Skipped",
+    "SkippedImage",
     "Snapshots",
     "SubsetSamples",
     "TimeFacts",

@@ -16,6 +16,7 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.paths import user_path
 from patchlight.runs.arrays import Arrays, FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
@@ -27,11 +28,13 @@ from patchlight.runs.records import (
     Faithfulness,
     ReconstructionResult,
     RunFile,
+    Skipped,
 )
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
 FILES: dict[type, str] = {
     Environment: "environment.json",
+    Skipped: "skipped.json",
     BatchFacts: "first_batch.json",
     FirstBatch: "first_batch.npz",
     EvalResult: "eval.json",
@@ -118,7 +121,7 @@ class Run:
         """An existing run, by its folder or as itself. Raises PatchlightError where `path` is not a run folder."""
         if isinstance(path, Run):
             return path
-        path = Path(path)
+        path = user_path(path)
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             others = f"; runs there: {', '.join(near[:8])}" if near else "; `patchlight train` makes one"
@@ -282,7 +285,7 @@ def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
 
 def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:
     """As `load_recipe`, but the config.toml of a run is read as `Run.config` reads it."""
-    path = None if isinstance(recipe, Config) else Path(recipe)
+    path = None if isinstance(recipe, Config) or not recipe else user_path(recipe)
     if path is not None and path.name == "config.toml" and Run(path.parent).has(Environment):
         recipe = Run(path.parent).config()
     return load_recipe(recipe, settings)

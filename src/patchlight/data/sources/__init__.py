@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.config import DataConfig
+from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import Listing, decode_listing
+from patchlight.data.listing import Listing
 from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
 from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def list_source(config: DataConfig) -> Listing:
         return SOURCES[source].listing(config)
     if source.startswith("hf:"):
         return list_hub(source.removeprefix("hf:"), config)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.exists():
         raise UsageError(_unknown(source))
     try:

@@ -1,0 +1,139 @@
+"""Image files that a user names to `predict` and `explain`: files, folders and patterns, and how they are read."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchlight.config.sections import Interpolation
+from patchlight.data.decode import Decoded, decode
+from patchlight.data.heard import listening
+from patchlight.data.levels import FULL
+from patchlight.data.remarks import Remarks
+from patchlight.data.sources.folders import SUFFIXES
+from patchlight.errors import PatchlightError
+from patchlight.paths import printable, user_path
+
+READ_TOGETHER = 32  # whose files and pixels are in memory at a time, whatever their size
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files that words stand for, in their order, and sentences on what stands beside them and is no image."""
+
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_images(words: Sequence[str | Path]) -> ImageFiles:
+    """The files of words: a file, missing or not, stands for itself, a folder for all image files in it and below it,
+    sorted, and a pattern that no shell has taken up (`photos/*.jpg`, `photos/**/*.jpg`) for what it matches.
+
+    Raises UsageError for an empty word, PatchlightError for a folder without images, a pattern that matches nothing, or
+    a folder that cannot be read.
+    """
+    paths, notes = list[Path](), list[str]()
+    for word in words:
+        path = user_path(word)
+        for place in [path] if _exists(path) else _matches(path):
+            if place.is_dir():
+                inside, others = _images_below(place)
+                paths += inside
+                notes += _left_out(place, others)
+            else:
+                paths.append(place)
+    return ImageFiles(tuple(paths), tuple(dict.fromkeys(notes)))
+
+
+def read_images(
+    paths: Sequence[Path],
+    size: int,
+    interpolation: Interpolation = "bicubic",
+    pixel_max: int = FULL,
+    remarks: Remarks | None = None,
+) -> Iterator[Tensor | PatchlightError]:
+    """Each file as (3, size, size) uint8 or, of one that cannot be read, the reason, which begins with its name; in
+    order. What there is to say of them goes to `remarks`.
+    """
+
+    def work(path: Path) -> Decoded | PatchlightError:
+        try:
+            return decode(path, size, str(path), interpolation, pixel_max)
+        except PatchlightError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(paths), READ_TOGETHER):
+            some = paths[start : start + READ_TOGETHER]
+            with listening():  # not while the caller has the turn
+                results = list(pool.map(work, some))
+            for path, result in zip(some, results, strict=True):
+                if isinstance(result, PatchlightError):
+                    yield result
+                    continue
+                if remarks is not None:
+                    remarks.add(str(path), result.facts, result.warnings)
+                yield torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1)))
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; what the system takes for no name at all is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _matches(path: Path) -> list[Path]:
+    """What a pattern stands for, sorted; a path without signs of a pattern stands for itself."""
+    if not glob.has_magic(str(path)):
+        return [path]
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (pathlib takes no absolute pattern)
+    if not found:
+        raise PatchlightError(f"nothing matches {printable(path)}; check the pattern, or name the files")
+    files = [each for each in found if not Path(each).is_dir()]
+    # `photos/**` matches folders and all that is in them.
+    return [Path(each) for each in (files if "**" in path.parts else found)]
+
+
+def _images_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Image files in a folder and below it, and other files, hidden ones left out: each sorted folder by folder.
+
+    Links are followed, but into no folder twice.
+    """
+    images, others, seen = list[Path](), list[Path](), set[tuple[int, int]]()
+
+    def refuse(error: OSError) -> None:
+        raise PatchlightError(f"cannot read {printable(error.filename or folder)}: {error.strerror}") from None
+
+    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(place) / name
+            (images if path.suffix.lower() in SUFFIXES else others).append(path)
+    if not images:
+        raise PatchlightError(
+            f"{printable(folder)} holds no image ({', '.join(sorted(SUFFIXES))}), nor do the folders in it"
+        )
+    return images, others
+
+
+def _left_out(folder: Path, others: list[Path]) -> list[str]:
+    if not others:
+        return []
+    files = f"{len(others):,} file{'' if len(others) == 1 else 's'}"
+    return [f"left out of {printable(folder)}: {files} of no image type, such as {printable(others[0])}"]
