@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from patchlight.errors import UsageError
@@ -19,12 +20,22 @@ def user_path(given: str | Path) -> Path:
     if "\0" in text:
         raise UsageError(f"no path holds a zero byte, as {text!r} does; remove it")
     path = Path(text)
-    if not text.startswith("~") or (path.parts[0] != "~" and Path(path.parts[0]).exists()):
+    if not text.startswith("~") or (path.parts[0] != "~" and is_there(Path(path.parts[0]))):
         return path
     try:
         return path.expanduser()
     except RuntimeError:  # nobody has this name
         return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is there; nothing is where the system takes the name for none, as one that is too long."""
+    return os.path.exists(path)  # noqa: PTH110 (pathlib raises OSError for such a name)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def printable(name: str | Path) -> str:

@@ -20,7 +20,7 @@ from patchlight.errors import LibraryMissing, PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
 from patchlight.models import ModelCard, check_model, own_input, with_own_input
 from patchlight.models.backbone import OwnInput
-from patchlight.paths import user_path
+from patchlight.paths import is_folder, is_there, user_path
 from patchlight.runs import BatchFacts, FirstBatch, recipe_of
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.inputs import fill_colour
@@ -58,11 +58,11 @@ def audit(
     given = {} if source is None else {"data.source": source}
     config = recipe_of(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
-    if given and source in recipe_names() and source not in SOURCES and not user_path(source).exists():
+    if given and source in recipe_names() and source not in SOURCES and not is_there(user_path(source)):
         raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
-    name = re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "source"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", source)[-100:].strip("-") or "source"
     folder = user_path(out) if out is not None else Path("previews") / name
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not overwrite and is_folder(folder) and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
     config, own, unknown = with_own(config)
     found = audit_source(source, config.data, config.model.img_size)

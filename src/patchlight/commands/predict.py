@@ -19,7 +19,7 @@ from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import autocast, resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
-from patchlight.paths import printable, user_path
+from patchlight.paths import is_folder, is_there, printable, user_path
 from patchlight.progress import Progress, say
 from patchlight.runs import Run
 from patchlight.runs.checkpoints import find_checkpoint
@@ -170,11 +170,11 @@ def answers(run: str | Path | Run, images: Sequence[str | Path], *, top: int, de
 def csv_place(path: str | Path) -> Path:
     """The file to write. Raises UsageError where it cannot be one, or is there and no CSV file: perhaps an image."""
     place = user_path(path)
-    if place.is_dir():
+    if is_folder(place):
         raise UsageError(f"--csv {printable(place)} is a folder; name a file")
-    if not place.parent.is_dir():
+    if not is_folder(place.parent):
         raise UsageError(f"--csv {printable(place)}: there is no folder {printable(place.parent)}; make it first")
-    if place.exists() and place.suffix.lower() != ".csv":
+    if is_there(place) and place.suffix.lower() != ".csv":
         raise UsageError(f"--csv {printable(place)} is there and not called .csv; choose another name, or remove it")
     return place
 

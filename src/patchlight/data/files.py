@@ -20,7 +20,7 @@ from patchlight.data.levels import FULL
 from patchlight.data.remarks import Remarks
 from patchlight.data.sources.folders import SUFFIXES
 from patchlight.errors import PatchlightError
-from patchlight.paths import printable, user_path
+from patchlight.paths import is_folder, is_there, printable, user_path
 
 READ_TOGETHER = 32  # whose files and pixels are in memory at a time, whatever their size
 THREADS = 4
@@ -44,8 +44,8 @@ def find_images(words: Sequence[str | Path]) -> ImageFiles:
     paths, notes = list[Path](), list[str]()
     for word in words:
         path = user_path(word)
-        for place in [path] if _exists(path) else _matches(path):
-            if place.is_dir():
+        for place in [path] if is_there(path) else _matches(path):
+            if is_folder(place):
                 inside, others = _images_below(place)
                 paths += inside
                 notes += _left_out(place, others)
@@ -85,14 +85,6 @@ def read_images(
                 yield torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1)))
 
 
-def _exists(path: Path) -> bool:
-    """Whether something is there; what the system takes for no name at all is not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
 def _matches(path: Path) -> list[Path]:
     """What a pattern stands for, sorted; a path without signs of a pattern stands for itself."""
     if not glob.has_magic(str(path)):
@@ -100,7 +92,7 @@ def _matches(path: Path) -> list[Path]:
     found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (pathlib takes no absolute pattern)
     if not found:
         raise PatchlightError(f"nothing matches {printable(path)}; check the pattern, or name the files")
-    files = [each for each in found if not Path(each).is_dir()]
+    files = [each for each in found if not is_folder(Path(each))]
     # `photos/**` matches folders and all that is in them.
     return [Path(each) for each in (files if "**" in path.parts else found)]
 

@@ -24,7 +24,7 @@ from patchlight.data.sources.folders import list_image_folder
 from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
-from patchlight.paths import user_path
+from patchlight.paths import is_there, user_path
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def list_source(config: DataConfig) -> Listing:
     if source.startswith("hf:"):
         return list_hub(source.removeprefix("hf:"), config)
     path = user_path(source)
-    if not path.exists():
+    if not is_there(path):
         raise UsageError(_unknown(source))
     try:
         for kind in PATH_KINDS:
