@@ -140,8 +140,6 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise UsageError(f"{name} must be {words[kind.type]}, not {_shown(value)}")
-    if kind.type is str and not _is_text(value):
-        raise UsageError(f"{name} must be text in UTF-8, which {value!r} is not; rename what it names")
     if kind.range is not None and value not in kind.range:
         raise UsageError(f"{name} must be {kind.range}, not {_shown(value)}")
     return value
@@ -154,15 +152,6 @@ def _bounded(value: float, name: str) -> float:
     if isinstance(value, int) and abs(value) > MOST:
         raise UsageError(f"{name} must be between {-MOST} and {MOST}, not {_shown(value)}")
     return value
-
-
-def _is_text(value: str) -> bool:
-    """Whether a file in UTF-8 can hold it: a path with other bytes cannot be written into a recipe."""
-    try:
-        value.encode()
-        return True
-    except UnicodeEncodeError:
-        return False
 
 
 def _shown(value: Any) -> str:

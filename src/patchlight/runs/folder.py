@@ -16,7 +16,7 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.paths import user_path
+from patchlight.paths import printable, user_path
 from patchlight.runs.arrays import Arrays, FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
@@ -70,8 +70,8 @@ class Run:
     def create(cls, path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> Run:
         """Make the folder and write `config.toml`.
 
-        Raises UsageError where it exists and neither `resume` nor `overwrite` is given, where it is no run folder, and
-        where a run to resume was started with other settings.
+        Raises UsageError where it exists and neither `resume` nor `overwrite` is given, where it is no run folder,
+        where a run to resume was started with other settings, and for a path or setting that is no UTF-8.
         """
         run = cls(path)
         run.check_free(config, resume=resume, overwrite=overwrite)
@@ -88,6 +88,12 @@ class Run:
     def check_free(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
         """Raises what `create` raises, and touches nothing."""
         path = self.path
+        for field, text in {"--out": str(path), **config.flat()}.items():
+            if isinstance(text, str) and printable(text) != text:
+                raise UsageError(
+                    f"{field} is {printable(text)}, of bytes that are no UTF-8, which no recipe and no file of weights "
+                    "can name; rename that file or folder"
+                )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not self.is_run:
                 raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
