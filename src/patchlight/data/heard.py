@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from patchlight.machine.compat import silence_libtiff
+
 _at = threading.local()  # .texts: what was said of the image that this thread decodes now
 _lock = threading.Lock()
 
@@ -58,6 +60,7 @@ class _Hook(logging.Handler):
         warnings.filterwarnings("always", module=r"PIL(\.|$)")
         warnings.showwarning = self.warned  # type: ignore[assignment]
         logging.getLogger("PIL").addHandler(self)
+        silence_libtiff()
 
     def leave(self) -> None:
         self.inside -= 1

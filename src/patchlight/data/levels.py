@@ -93,7 +93,9 @@ def to_grey(image: Image.Image, pixel_max: int) -> tuple[Image.Image, ValueFacts
         if isinstance(key, int):
             grey[np.asarray(image) == key] = 255
     elif image.mode in ("I", "F"):
-        grey, facts = spread(np.asarray(image).astype(np.float64)), ValueFacts(spread=True)
+        with np.errstate(invalid="ignore"):  # numbers that are none, which are refused
+            values = np.asarray(image).astype(np.float64)
+        grey, facts = spread(values), ValueFacts(spread=True)
         grey = 255 - grey if levels.inverted else grey
     else:
         return None
