@@ -19,6 +19,11 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def tell(text: str) -> None:
+    """Print a piece of a result on standard output, above the progress bar where there is one."""
+    tqdm.write(text, file=sys.stdout)
+
+
 class Progress:
     """Counts steps from `done` to `total`. Ask `due()` before computing something that is only shown."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -76,3 +78,160 @@ def test_bad_images_are_named(run, here, capsys):
         assert name in err
         assert err.count("\n") == 1
     assert main(["predict", str(run), "broken.png", "--top", "0"]) == 2
+
+
+def test_good_files_are_answered_and_bad_ones_named(run, here, capsys):
+    picture(here / "a.png")
+    (here / "b.png").write_bytes(b"nothing")
+    picture(here / "c.png")
+    assert main(["predict", str(run), "c.png", "b.png", "none.png", "a.png", "--top", "1"]) == 1
+    captured = capsys.readouterr()
+    assert [line for line in captured.out.splitlines() if not line.startswith(" ")] == ["c.png", "a.png"]
+    assert captured.err.splitlines() == [
+        "b.png: it is not an image file that Pillow can read",
+        "none.png: there is no such file",
+        "2 of 4 images cannot be read",
+    ]
+    assert main(["predict", str(run), "c.png", "b.png", "a.png", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [each["image"] for each in report["predictions"]] == ["c.png", "a.png"]
+    assert report["bad"] == [{"image": "b.png", "error": "it is not an image file that Pillow can read"}]
+    assert report["notes"] == []
+    answers = predict(run, ["c.png", "b.png", "a.png"])
+    assert [each.image for each in answers] == ["c.png", "b.png", "a.png"]
+    assert [each.error is None for each in answers] == [True, False, True]
+    assert answers[1].classes == ()
+
+
+def test_many_bad_files_are_counted(run, here, capsys):
+    for number in range(30):
+        (here / f"{number:02}.png").write_bytes(b"nothing")
+    assert main(["predict", str(run), "*.png", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["bad"]) == 30
+    lines = captured.err.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "30 of 30 images cannot be read, the first 20 of which are named here and all by --json"
+
+
+def test_folders_patterns_and_odd_names(run, here, capsys):
+    for name in ("photos/b.png", "photos/sub/a.png", "~tmp.png", os.fsdecode(b"caf\xe9.png")):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(here / name)
+    (here / "photos" / "notes.txt").write_text("words")
+    assert main(["predict", str(run), "~tmp.png", "photos", "photos/*/*.png", "caf*", "--json"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    names = [each["image"] for each in report["predictions"]]
+    assert names == ["~tmp.png", "photos/b.png", "photos/sub/a.png", "photos/sub/a.png", "caf\\udce9.png"]
+    assert report["notes"] == ["left out of photos: files that are no images: 1, such as photos/notes.txt"]
+    assert report["notes"][0] in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["empty"], 1, "empty is an empty folder"),
+        (["none*.png"], 1, "nothing matches none*.png"),
+        ([""], 2, "a path is empty"),
+        (["C:\\photos\\a.png"], 1, "C:\\photos\\a.png: there is no such file"),
+        (["~nobody-at-all/a.png"], 1, "~nobody-at-all/a.png: there is no such file"),
+        (["x" * 300 + ".png"], 1, "File name too long"),
+        (["a.png", "--csv", "empty"], 2, "--csv empty is a folder"),
+        (["a.png", "--csv", "nowhere/a.csv"], 2, "there is no folder nowhere"),
+        (["--csv", "a.png", "b.png"], 2, "--csv a.png is there and not called .csv"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_sentence(run, here, capsys, words, code, message):
+    picture(here / "a.png")
+    (here / "empty").mkdir()
+    before = (here / "a.png").read_bytes()
+    assert main(["predict", str(run), *words]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert (here / "a.png").read_bytes() == before
+
+
+def test_a_table_of_many_images(run, here, capsys):
+    for number in range(300):  # more than a batch
+        Image.fromarray(np.full((4, 4, 3), number % 256, dtype=np.uint8)).save(here / f"{number:03}, x.png")
+    (here / "bad.png").write_bytes(b"nothing")
+    assert main(["predict", str(run), ".", "--csv", "out.csv", "--top", "2"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "out.csv: 300 images\n"
+    assert captured.err == "bad.png: it is not an image file that Pillow can read\n"
+    with (here / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "class", "probability", "class_2", "probability_2"]
+    assert [row["image"] for row in rows] == [f"{number:03}, x.png" for number in range(300)]
+    direct = predict(run, ["007, x.png"], top=2)[0].classes
+    assert [rows[7]["class"], rows[7]["class_2"]] == [each.name for each in direct]
+    assert float(rows[7]["probability"]) == pytest.approx(direct[0].probability, abs=1e-3)
+    assert main(["predict", str(run), "bad.png", "000, x.png", "--csv", "out.csv", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report == {
+        "csv": "out.csv",
+        "count": 1,
+        "bad": [{"image": "bad.png", "error": "it is not an image file that Pillow can read"}],
+        "notes": [],
+    }
+    assert len((here / "out.csv").read_text().splitlines()) == 2
+
+
+def test_a_table_is_whole_or_not_there(run, here, monkeypatch):
+    picture(here / "a.png")
+    (here / "out.csv").write_text("before")
+
+    def fail(self, pixels):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("patchlight.commands.predict.Answers._classify", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        main(["predict", str(run), "a.png", "--csv", "out.csv"])
+    assert (here / "out.csv").read_text() == "before"
+    assert sorted(path.name for path in here.iterdir()) == ["a.png", "out.csv"]
+
+
+def test_pillows_warnings_are_notes(run, here, capsys, recwarn):
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(here / name, dpi=(72, 72), exif=b"Exif\x00\x00II*\x00broken")
+    assert main(["predict", str(run), "a.jpg", "b.jpg", "--json"]) == 0
+    captured = capsys.readouterr()
+    (note,) = json.loads(captured.out)["notes"]
+    assert note.startswith("Pillow warned of 2 images: '")
+    assert captured.err == f"{note}\n"
+    assert len(recwarn) == 0
+
+
+def test_training_and_predict_see_the_same_of_sixteen_bits(here, capsys, no_charts):
+    """data.pixel_max goes with the model, and is said where it matters."""
+    for label in (0, 1):
+        (here / "cells" / str(label)).mkdir(parents=True)
+        for index in range(12):
+            values = np.random.default_rng([label, index]).integers(0, 4096, (16, 16), dtype=np.uint16)
+            values[8 * label : 8 * label + 8] //= 4
+            Image.fromarray(values).save(here / "cells" / str(label) / f"{index}.png")
+    own = {"--data.train_per_class": "5", "--data.val_per_class": "2", "--data.test_per_class": "2"}
+    small = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | own
+    words = ["quickstart", "--data.source", "cells", *(word for pair in small.items() for word in pair)]
+    assert main(["train", *words, "--out", "dark"]) == 0
+    said = "look like 12-bit values"
+    assert said in capsys.readouterr().err
+    assert said in (here / "dark" / "report.html").read_text(encoding="utf-8")
+    assert any(said in note for note in json.loads((here / "dark" / "environment.json").read_text())["data"]["notes"])
+    assert main(["train", *words, "--data.pixel_max", "4095", "--out", "bright"]) == 0
+    assert said not in capsys.readouterr().err
+    model, card = load_model(here / "bright")
+    assert card.pixel_max == 4095
+    assert load_model(here / "dark")[1].pixel_max == 65535
+    values = np.asarray(Image.open(here / "cells" / "0" / "0.png"))
+    pixels = torch.from_numpy(np.rint(values / (4095 / 255)).astype(np.uint8)).expand(1, 3, 16, 16)
+    expected = model(card.to_input(pixels)).softmax(1).max().item()
+    answer = predict(here / "bright", ["cells/0/0.png"], precision="fp32")[0].classes[0]
+    assert answer.probability == pytest.approx(expected, abs=1e-5)
+    config = json.loads((here / "bright" / "model" / "config.json").read_text())
+    del config["pixel_max"]
+    (here / "bright" / "model" / "config.json").write_text(json.dumps(config))
+    assert load_model(here / "bright")[1].pixel_max == 65535  # of a card of an earlier version

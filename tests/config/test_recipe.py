@@ -69,7 +69,7 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
         ({"data": {"mean": "grey"}}, "data.mean must be a list of numbers, not 'grey'"),
         ({"data": {"mean": [0.5, "x", 0.5]}}, "data.mean must be a list of numbers"),
         ({"model": {"stem_channels": [32.5]}}, "model.stem_channels must be a list of whole numbers"),
-        ({"model": {"stem_channels": [float("inf")]}}, "model.stem_channels must be a list of whole numbers"),
+        ({"model": {"stem_channels": [float("inf")]}}, "model.stem_channels must be a finite number, not inf"),
         (
             {"train": {"class_weights": "balance"}},
             "or a list of numbers, and cannot be 'balance'; did you mean 'balanced'?",
@@ -82,8 +82,8 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
         ({"train": {"class_weights": [1, "x"]}}, "must be none or balanced, or a list of numbers, not [1, 'x']"),
         ({"train": {"class_weights": [1, True]}}, "must be none or balanced, or a list of numbers, not [1, True]"),
         ({"train": {"class_weights": [1, -2]}}, "must be a list of numbers that are at least 0, and one is -2"),
-        ({"train": {"class_weights": [1, float("nan")]}}, "or a list of numbers, not [1, nan]"),
-        ({"train": {"class_weights": [1, float("inf")]}}, "or a list of numbers, not [1, inf]"),
+        ({"train": {"class_weights": [1, float("nan")]}}, "train.class_weights must be a finite number, not nan"),
+        ({"train": {"class_weights": [1, float("inf")]}}, "train.class_weights must be a finite number, not inf"),
         ({"train": {"select": "best_top1"}}, "train.select cannot be 'best_top1'; did you mean 'best"),
         ({"augment": {"erasing_prob": 1.5}}, "augment.erasing_prob must be at least 0 and at most 1, not 1.5"),
         ({"train": 3}, "'train' is a section; write [train]"),
@@ -244,3 +244,61 @@ def test_debugging_of_stages():
     for settings, expected in (({}, [2, 2]), ({"train.epochs": 4}, [2, 4])):
         config = apply_overrides(shared, {"train.debug": True, **settings})
         assert [stage.train.epochs for stage in config.of_stages()] == expected
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.epochs", ["nan", "inf", "-inf", HUGE, "9" * 6000, "1e999"]),
+        ("optim.lr", ["nan", "inf", HUGE]),
+        ("data.val_fraction", ["nan", "inf", "-inf"]),
+        ("optim.grad_clip", ["nan", "inf", HUGE]),
+        ("train.batch_size", ["nan", "inf", HUGE, "9" * 6000, "9223372036854775808"]),
+        ("data.mean", ["nan,0,0", "inf,0,0", f"{HUGE},0,0", f"{'9' * 6000},0,0"]),
+        ("model.stem_channels", ["nan", f"{HUGE}", "[" * 3000]),
+        ("train.budget", ["nan", f"{HUGE}h", f"{'9' * 6000}s"]),
+    ],
+)
+def test_numbers_that_are_none_are_named(key, words):
+    for word in words:
+        for value in (word, as_python(word)):
+            with pytest.raises(UsageError, match=rf"command line: {key} (must|cannot) be ") as error:
+                apply_overrides(Config(), {key: value})
+            assert "\n" not in str(error.value)
+            assert len(str(error.value)) < 300
+
+
+def as_python(word: str) -> object:
+    """The number that a word is, where it is one, as Python users give it."""
+    if word.lstrip("-") in ("nan", "inf", "1e999"):
+        return float(word)
+    return 10**6000 if word.isdecimal() and len(word) > 4300 else int(word) if word.isdecimal() else word
+
+
+def test_files_that_are_no_recipe_are_one_sentence(tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(b"\xef\xbb\xbf[train]\nepochs = 3\n")  # as editors on Windows save it
+    assert load_recipe(str(marked)).train.epochs == 3
+    (tmp_path / "folder.toml").mkdir()
+    contents = {
+        "old.toml": ("[about]\ntitle = 'café'".encode("latin-1"), "is not text in UTF-8"),
+        "wide.toml": ("[train]".encode("utf-16"), "is not text in UTF-8"),
+        "deep.toml": (b"a = " + b"[" * 20000, "nested too deep"),
+        "long.toml": (b"[train]\nepochs = " + b"9" * 6000, "is not valid TOML"),
+        "nan.toml": (b"[train]\nepochs = nan", "nan.toml: train.epochs must be above 0, not nan"),
+        "huge.toml": (b"[optim]\nlr = 1" + b"0" * 400, "huge.toml: optim.lr must be between"),
+        "zero.toml": (b'[data]\nsource = "a\\ud800"', "is not valid TOML"),
+    }
+    for name, (data, message) in contents.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match=message) as error:
+            load_recipe(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+    for name, message in (("folder.toml", "is a folder"), ("none.toml", "no file"), ("a\0.toml", "zero byte")):
+        with pytest.raises(UsageError, match=message):
+            load_recipe(str(tmp_path / name))
+    with pytest.raises(UsageError, match="no recipe ''"):
+        load_recipe("")

@@ -46,7 +46,7 @@ def files(folder: Path) -> list[str]:
 def test_made_once_and_read_again(folder: Path) -> None:
     source = Source()
     for _ in range(2):
-        assert torch.equal(cached_pixels("key", SHAPE, source), torch.from_numpy(PIXELS))
+        assert torch.equal(cached_pixels("key", SHAPE, source)[0], torch.from_numpy(PIXELS))
     assert source.walks == 1
     assert files(folder) == [".json", ".pixels"]
     about = json.loads(next(folder.glob("*.json")).read_text())
@@ -57,8 +57,8 @@ def test_made_once_and_read_again(folder: Path) -> None:
 
 def test_writing_to_the_tensor_leaves_the_file_alone() -> None:
     source = Source()
-    cached_pixels("key", SHAPE, source).zero_()
-    assert torch.equal(cached_pixels("key", SHAPE, source), torch.from_numpy(PIXELS))
+    cached_pixels("key", SHAPE, source)[0].zero_()
+    assert torch.equal(cached_pixels("key", SHAPE, source)[0], torch.from_numpy(PIXELS))
     assert source.walks == 1
 
 
@@ -94,7 +94,7 @@ def test_damage_is_noticed_warned_of_and_repaired(
     cached_pixels("key", SHAPE, source)
     damage(folder)  # type: ignore[operator]
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(cached_pixels("key", SHAPE, source), torch.from_numpy(PIXELS))
+        assert torch.equal(cached_pixels("key", SHAPE, source)[0], torch.from_numpy(PIXELS))
     assert source.walks == 2
     assert "damaged" in caplog.text
     caplog.clear()
@@ -119,7 +119,7 @@ def test_a_crash_while_writing_leaves_nothing(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cached_pixels("key", SHAPE, crash)
     assert files(folder) == []
-    assert torch.equal(cached_pixels("key", SHAPE, Source()), torch.from_numpy(PIXELS))
+    assert torch.equal(cached_pixels("key", SHAPE, Source())[0], torch.from_numpy(PIXELS))
 
 
 def test_a_crash_while_repairing_keeps_what_was_there(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_memory_stays_bounded() -> None:
             yield chunk
 
     tracemalloc.start()
-    pixels = cached_pixels("key", (4000, 3, 64, 64), chunks)
+    pixels = cached_pixels("key", (4000, 3, 64, 64), chunks)[0]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert pixels.numel() == 49_152_000

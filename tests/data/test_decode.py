@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from patchlight.data import decode
+from patchlight.data import decode, levels
 from patchlight.data.decode import (
     decode_image,
     fit_square,
@@ -224,7 +224,7 @@ def test_a_bug_of_our_own_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) 
     def fail(values: np.ndarray) -> np.ndarray:
         raise TypeError("ours")
 
-    monkeypatch.setattr(decode, "_spread", fail)
+    monkeypatch.setattr(levels, "spread", fail)
     with pytest.raises(TypeError, match="ours"):
         decode_image(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
 

@@ -88,7 +88,8 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 def test_bad_files_are_named_and_counted(tmp_path: Path) -> None:
     write_folder(tmp_path, ["a", "b"], per_class=4)
     (tmp_path / "a" / "1.png").write_bytes(b"nothing")
-    expected = rf"a/1\.png: it is not an image file that Pillow can read \(`patchlight data {tmp_path}` lists them\)$"
+    reason, ways = "it is not an image file that Pillow can read", r"data\.on_bad = 'skip' leaves them out"
+    expected = rf"a/1\.png: {reason} \(`patchlight data {tmp_path}` lists them; {ways}\)$"
     with pytest.raises(PatchlightError, match=expected):
         load_source(str(tmp_path))
     (tmp_path / "a" / "0.png").write_bytes(b"")

@@ -49,6 +49,7 @@ class Chosen:
     indices: np.ndarray | None = None  # (S,) in the split, from 0
     pool: Pool | None = None
     classes: tuple[int, ...] = ()  # those that were asked for
+    notes: tuple[str, ...] = ()  # sentences on the image files
 
 
 def spread(labels: np.ndarray, preds: np.ndarray, count: int) -> np.ndarray:

@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        run_command(words)
-        return OK
+        return run_command(words)
     except BrokenPipeError:  # the program that reads our output, `head` for example, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -54,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def run_command(words: list[str]) -> None:
-    """Parse the words, call the command's function and print its result.
+def run_command(words: list[str]) -> int:
+    """Parse the words, call the command's function, print its result and return the exit code.
 
     Raises UsageError for words that are no command, option or setting, and what the function raises.
     """
@@ -66,10 +65,10 @@ def run_command(words: list[str]) -> None:
     args, rest = parser.parse_known_args(words)
     if args.version:
         print(f"patchlight {patchlight.__version__}")
-        return
+        return OK
     if args.verb is None:
         parser.print_help()
-        return
+        return OK
     verb = VERBS[args.verb]
     if rest:
         raise UsageError(f"unknown argument '{rest[0]}'; {nearest_argument(rest[0], verb)}")
@@ -84,7 +83,12 @@ def run_command(words: list[str]) -> None:
     if getattr(args, "json", False):
         print(json.dumps(load(verb.json)(result), allow_nan=False))
     else:
-        print(load(verb.text)(result).replace(SPACE, " "))
+        from patchlight.progress import tell
+
+        text = load(verb.text)(result)
+        for piece in [text] if isinstance(text, str) else text:
+            tell(piece.replace(SPACE, " "))
+    return FAILED if verb.failed and load(verb.failed)(result) else OK
 
 
 def load(name: str) -> Callable[..., Any]:

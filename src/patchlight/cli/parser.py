@@ -1,16 +1,15 @@
 """The words of the command line. VERBS is the table of all commands: a command is a row here and a file in `commands/`.
 
 Nothing heavy is imported here: a row names its functions as "module:function", and they are imported when the command
-runs, so that help and usage errors are instant.
+runs, so that help and usage errors are instant. What a row is made of is in `words.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from patchlight.cli.words import Option, Verb, option, path
 from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, SPLIT_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
 
@@ -23,53 +22,13 @@ EXAMPLES = """examples:
 """
 
 
-@dataclass(frozen=True)
-class Option:
-    """The arguments of one call of argparse's `add_argument`."""
-
-    names: tuple[str, ...]
-    keywords: dict[str, Any]
-
-
-def option(*names: str, **keywords: Any) -> Option:
-    return Option(names, keywords)
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A command. Its functions are given as "module:function".
-
-    `call` gets each option as the argument of the same name, and with `settings` also those that were given, as
-    `settings={"train.epochs": "5"}`; it returns the result. `text` and `json` turn that into what is printed.
-    """
-
-    summary: str  # in small letters and without a full stop
-    example: str
-    options: tuple[Option, ...]
-    call: str
-    text: str = "builtins:str"
-    json: str = "patchlight.cli.text:as_json"
-    settings: str | None = None  # how its help writes the settings that it takes, as "section.field"
-
-    @property
-    def usage(self) -> str:
-        """The arguments that have no name, the settings, and a word for the options."""
-        words = []
-        for each in self.options:
-            if not each.names[0].startswith("-"):
-                word = str(each.keywords.get("metavar", each.names[0])).upper()
-                forms = {"?": f"[{word}]", "*": f"[{word} ...]", "+": f"{word} [{word} ...]"}
-                words.append(forms.get(each.keywords.get("nargs", ""), word))
-        return " ".join([*words, *([f"[--{self.settings} VALUE ...]"] if self.settings else []), "[options]"])
-
-
 DEBUG = option("--debug", action="store_true", help="show the traceback of an error (also: PATCHLIGHT_DEBUG=1)")
 JSON = option("--json", action="store_true", help="print one JSON object")
 OFFLINE = option("--offline", action="store_true", help="take data and weights of a hub from its cache alone")
 NOT_OF_CALL = ("version", "verb", "debug", "json", "offline")  # what the command line keeps to itself
 
-RUN = option("run", type=Path, help="a run folder")
-WEIGHTS = option("run", type=Path, help="a run folder, or a checkpoint in it: RUN/checkpoints/epoch-050, or .../last")
+RUN = option("run", type=path, help="a run folder")
+WEIGHTS = option("run", type=path, help="a run folder, or a checkpoint in it: RUN/checkpoints/epoch-050, or .../last")
 DEVICE = option(
     "--device",
     choices=["auto", "cpu", "cuda", "mps"],
@@ -78,6 +37,7 @@ DEVICE = option(
 )
 
 
+IMAGES = "image files, folders of them (with all below), or patterns such as 'photos/*.jpg'"
 SUBSET = "subset_test are those of data.subset_test_per_class"
 OF_CLASS = "images of this class, by name or index, and their mean map; repeat it for more, all takes every class"
 AT_INDEX = "the images with these indices in the split, counted from 0"
@@ -116,7 +76,7 @@ VERBS = {
         "`patchlight recipes --fields` lists every --section.field with its meaning",
         (
             option("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file"),
-            option("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME)"),
+            option("--out", type=path, metavar="DIR", help="the run folder (default: runs/NAME)"),
             option("--resume", action="store_true", help="go on with the run that is in this folder"),
             option("--overwrite", action="store_true", help="replace the run that is in this folder"),
             OFFLINE,
@@ -148,18 +108,21 @@ VERBS = {
     ),
     "predict": Verb(
         "say what is on image files of any size and mode",
-        "patchlight predict runs/quickstart photo.jpg scan.png --top 3",
+        "patchlight predict runs/quickstart photo.jpg scan.png --top 3\n"
+        "  patchlight predict runs/quickstart photos --csv answers.csv\n\n"
+        "the exit code is 1 where an image cannot be read; the others are answered",
         (
             WEIGHTS,
-            option("images", nargs="+", metavar="IMAGE", type=Path, help="image files"),
+            option("images", nargs="+", metavar="IMAGE", type=path, help=IMAGES),
             option("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)"),
+            option("--csv", type=path, metavar="FILE", help="write a row for each image into this file"),
             precision("auto", "auto"),
             DEVICE,
             JSON,
         ),
-        call="patchlight.commands.predict:predict",
-        text="patchlight.cli.text:prediction_table",
-        json="patchlight.cli.text:predictions_json",
+        call="patchlight.commands.predict:predict_files",
+        text="patchlight.cli.text:prediction_texts",
+        failed="patchlight.cli.text:some_are_bad",
     ),
     "explain": Verb(
         "show what the model looked at, or measure how far each map can be believed",
@@ -168,9 +131,7 @@ VERBS = {
         "  patchlight explain runs/quickstart --faithfulness\n\nmethods:\n  " + ", ".join(METHOD_NAMES),
         (
             WEIGHTS,
-            option(
-                "images", nargs="*", metavar="IMAGE", type=Path, help="image files (default: test images of the run)"
-            ),
+            option("images", nargs="*", metavar="IMAGE", type=path, help=f"{IMAGES} (default: test images of the run)"),
             *OF_A_SPLIT,
             option(
                 "--method",
@@ -195,7 +156,7 @@ VERBS = {
             ),
             option(
                 "--out",
-                type=Path,
+                type=path,
                 metavar="DIR",
                 help="where figures and arrays go (default: RUN/explain), or faithfulness.json (default: RUN)",
             ),
@@ -230,7 +191,7 @@ VERBS = {
         (
             WEIGHTS,
             export_format("safetensors"),
-            option("--out", type=Path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)"),
+            option("--out", type=path, metavar="DIR", help="where it goes (default: RUN/export/FORMAT)"),
             JSON,
         ),
         call="patchlight.commands.export:export",
@@ -252,7 +213,7 @@ VERBS = {
     "compare": Verb(
         "put runs side by side, and list what differs in their settings",
         "patchlight compare runs/vit-tiny runs/resnet18-cifar10",
-        (option("runs", nargs="+", metavar="RUN", type=Path, help="run folders"), JSON),
+        (option("runs", nargs="+", metavar="RUN", type=path, help="run folders"), JSON),
         call="patchlight.commands.compare:compare",
         text="patchlight.cli.text:comparison_table",
     ),
@@ -289,7 +250,8 @@ VERBS = {
     ),
     "data": Verb(
         "look at a data source: splits, balance, samples, augmentation, a batch, bad and duplicate files",
-        "patchlight data my_images --augment.policy randaugment\n  patchlight data --recipe vit-small8-two-stage",
+        "patchlight data my_images --augment.policy randaugment\n  patchlight data --recipe vit-small8-two-stage\n\n"
+        "the exit code is 1 where there are problems",
         (
             option(
                 "source",
@@ -300,13 +262,14 @@ VERBS = {
                 "--recipe",
                 help="whose splits, augmentation, mixing and normalisation are shown (default: cifar10-cpu)",
             ),
-            option("--out", type=Path, metavar="DIR", help="where the pictures go (default: previews/NAME)"),
+            option("--out", type=path, metavar="DIR", help="where the pictures go (default: previews/NAME)"),
             option("--overwrite", action="store_true", help="replace pictures that are there"),
             OFFLINE,
             JSON,
         ),
         call="patchlight.commands.audit:audit",
-        text="patchlight.cli.text:data_text",
+        text="patchlight.cli.data_text:data_text",
+        failed="patchlight.cli.data_text:has_problems",
         settings="section.field",
     ),
     "doctor": Verb(

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchlight.config import About, FieldInfo
 from patchlight.units import clock, percent, short
 
 if TYPE_CHECKING:
-    from patchlight.commands.audit import DataReport
     from patchlight.commands.compare import Comparison
     from patchlight.commands.doctor import Checkup, Forecast
     from patchlight.commands.export import ExportResult
     from patchlight.commands.models import ModelDescription
-    from patchlight.commands.predict import Prediction
+    from patchlight.commands.predict import Answers
     from patchlight.commands.probe import ProbeResult
     from patchlight.commands.push import PushResult
-    from patchlight.data.audit import DuplicateGroup, SplitCounts
     from patchlight.runs import EvalResult, ReconstructionResult, Run
 
 
@@ -132,17 +130,20 @@ def probe_table(result: ProbeResult) -> str:
     return f"{first}\n\n{table(rows, header)}"
 
 
-def prediction_table(predictions: list[Prediction]) -> str:
-    """The classes of each image below its name."""
-    blocks = []
-    for prediction in predictions:
-        rows = [("  " + each.name, rate(each.probability)) for each in prediction.classes]
-        blocks.append(f"{prediction.image}\n{table(rows)}")
-    return "\n".join(blocks)
+def prediction_texts(answers: Answers) -> Iterator[str]:
+    """The classes of each image below its name, as they come; of a CSV file where it is."""
+    if answers.csv:
+        yield f"{answers.csv}: {answers.count:,} image{'' if answers.count == 1 else 's'}"
+        return
+    for prediction in answers:
+        if not prediction.error:  # that is said on standard error
+            rows = [("  " + each.name, rate(each.probability)) for each in prediction.classes]
+            yield f"{prediction.image}\n{table(rows)}"
 
 
-def predictions_json(predictions: list[Prediction]) -> dict[str, Any]:
-    return {"predictions": [prediction.to_json() for prediction in predictions]}
+def some_are_bad(answers: Answers) -> bool:
+    """Whether an image could not be read."""
+    return bool(answers.bad)
 
 
 def export_text(result: ExportResult) -> str:
@@ -260,42 +261,6 @@ def _layer_table(model: ModelDescription) -> str:
             ("tokens", f"{size.tokens} = {side} x {side} patches of {size.patch_size} pixels + {prefix} prefix")
         )
     return f"{table(rows, ('layer', 'kind', 'output', 'parameters'), left=3)}\n\n{table(facts, left=2)}"
-
-
-def data_text(report: DataReport) -> str:
-    """Images of each class and split, what was found about the files, the first batch, and the pictures' paths."""
-    trained = report.trained_on
-    shown: dict[str, SplitCounts] = trained.sets if trained else report.splits
-    rows = [(cls, *(str(counts.per_class[cls]) for counts in shown.values())) for cls in report.classes]
-    rows.append(("all", *(f"{counts.images:,}" for counts in shown.values())))
-    blocks = [table(rows, ("class", *(name.replace("_", " ") for name in shown)))]
-    facts = [
-        ("sizes", _counts(report.sizes)),
-        ("modes", _counts(report.modes)),
-        ("bad files", str(len(report.bad_files))),
-        ("duplicates", f"{report.duplicates.extra} in {report.duplicates.groups} groups"),
-    ]
-    if trained:
-        facts += [(name, ", ".join(f"{v:.4f}" for v in getattr(trained, name))) for name in ("mean", "std")]
-    blocks.append(table(facts, left=2))
-    if report.first_batch is not None:
-        blocks.append(f"the first batch, as it is trained on\n\n{table(report.first_batch.rows(), left=2)}")
-    blocks += ["\n".join(f"bad: {bad.name}: {bad.reason}" for bad in report.bad_files[:20])]
-    groups = [group for group in report.duplicates.listed if group.across_splits or group.label_conflict]
-    blocks += ["\n".join(_group(group) for group in groups[:20])]
-    blocks += ["\n".join([*report.notes, *(f"problem: {problem}" for problem in report.problems)])]
-    blocks += ["\n".join(report.figures) or "no pictures: the source cannot be trained on as it is"]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    most = sorted(counts.items(), key=lambda item: -item[1])
-    more = f" and {len(most) - 5} more" if len(most) > 5 else ""
-    return ", ".join(f"{name} ({n:,})" for name, n in most[:5]) + more
-
-
-def _group(group: DuplicateGroup) -> str:
-    return "same pixels: " + ", ".join(f"{i.split}/{i.name} ({i.label})" for i in group.images)
 
 
 def doctor_text(checkup: Checkup) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from patchlight.errors import LibraryMissing, PatchlightError, UsageError
 from patchlight.figures import charts, galleries, style
 from patchlight.models import ModelCard, check_model, own_input, with_own_input
 from patchlight.models.backbone import OwnInput
+from patchlight.paths import is_folder, is_there, user_path
 from patchlight.runs import BatchFacts, FirstBatch, recipe_of
 from patchlight.training.first_batch import first_batch, input_card
 from patchlight.training.inputs import fill_colour
@@ -52,15 +54,18 @@ def audit(
     Raises UsageError where neither is given, where the model's name is wrong, and where the folder `out` (or
     previews/SOURCE) holds something and `overwrite` is not given.
     """
+    if source == "":
+        user_path(source)  # for its error: an empty word is not the current folder
     if source is None and recipe is None:
         raise UsageError("give a data source, or a recipe with --recipe, whose source is looked at")
     given = {} if source is None else {"data.source": source}
     config = recipe_of(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
-    if given and source in recipe_names() and source not in SOURCES and not Path(source).exists():
+    if given and source in recipe_names() and source not in SOURCES and not is_there(user_path(source)):
         raise UsageError(f"{source} is a recipe, not a data source; write `patchlight data --recipe {source}`")
-    folder = Path(out) if out else Path("previews") / re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    name = re.sub(r"[^A-Za-z0-9]+", "-", source)[-100:].strip("-") or "source"
+    folder = user_path(out) if out is not None else Path("previews") / name
+    if not overwrite and is_folder(folder) and any(folder.iterdir()):
         raise UsageError(f"{folder} exists; replace its pictures with --overwrite, or choose another place with --out")
     config, own, unknown = with_own(config)
     found = audit_source(source, config.data, config.model.img_size)
@@ -73,9 +78,9 @@ def audit(
     figures = draw_pictures(data, config, card, shown)
     if len(copies.pairs):
         figures["near_copies"] = galleries.pairs(copies.pairs, galleries.pair_captions(copies, data.train.class_names))
-    paths = write_pictures(folder, figures)
+    paths, elsewhere = write_somewhere(folder, figures)
     changes = {
-        "notes": (*found.notes, *unknown, *copies.sentences()),
+        "notes": (*found.notes, *unknown, *copies.sentences(), *elsewhere),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
         "near_duplicates": near,
         "first_batch": facts,
@@ -116,6 +121,16 @@ def draw_pictures(data: Splits, config: Config, card: ModelCard, batch: FirstBat
         "augmentation": galleries.augmentation_preview(shown.originals, shown.views),
         "first_batch": galleries.batch(batch, names),
     }
+
+
+def write_somewhere(folder: Path, figures: Mapping[str, Figure]) -> tuple[list[Path], tuple[str, ...]]:
+    """The pictures' paths: in `folder` or, where nothing can be written there, in a new temporary one, and a note."""
+    try:
+        return write_pictures(folder, figures), ()
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="patchlight-previews-"))
+        note = f"nothing can be written to {folder} ({error.strerror}), so the pictures are in {instead}"
+        return write_pictures(instead, figures), (note,)
 
 
 def write_pictures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:

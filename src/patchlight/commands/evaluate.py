@@ -47,7 +47,7 @@ def evaluate(
     if data is None or is_own_source(opened, data):
         images = own_split(opened, split)
     else:
-        images, split = other_split(data, split, card)
+        images, split = other_split(data, split, card, config.data.on_bad)
     result, _ = evaluation.evaluate(
         model,
         card,
@@ -91,12 +91,16 @@ def own_split(run: Run, split: str) -> ImageSet:
     return images
 
 
-def other_split(source: str, split: str, card: ModelCard) -> tuple[ImageSet, str]:
+def other_split(source: str, split: str, card: ModelCard, on_bad: str = "error") -> tuple[ImageSet, str]:
     """A split of another source with labels in the model's order, and its name.
 
     A source without splits is taken whole, and the name is then "all". Raises PatchlightError for an unknown split.
     """
-    sets = load_source(source, image_size=card.fit_size, interpolation=card.fit_interpolation)
+    sets = load_source(
+        source, image_size=card.fit_size, interpolation=card.fit_interpolation, pixel_max=card.pixel_max, on_bad=on_bad
+    )
+    for note in next(iter(sets.values())).notes:
+        say(note)
     if split not in sets and len(sets) == 1:
         split = "all"
         sets = {split: next(iter(sets.values()))}

@@ -30,6 +30,7 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import Anatomy, dissect
+from patchlight.paths import user_path
 from patchlight.runs import Faithfulness, Run
 from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
@@ -73,6 +74,7 @@ class RunExplanation(Record):
     right: int | None  # how many are predicted right; None where the true classes are not known
     wrong: int | None
     images: tuple[ExplainedImage, ...]
+    notes: tuple[str, ...] = ()  # on the image files, as what Pillow warned of
     class_method: str | None  # of the maps that `classes` are about
     classes: tuple[ExplainedClass, ...]  # those that were asked for
     positions: str  # whether positions are added to the patch tokens, in a sentence
@@ -168,7 +170,7 @@ def explain_run(
     figures = draw(subject, maps, layers, of_class) | draw_embedding(subject, embedding)
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes)
-    folder = Path(out) if out else own_folder(opened, checkpoint)
+    folder = user_path(out) if out is not None else own_folder(opened, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / "maps.npz", subject, chosen, maps, targets, of_classes)
     right = None if chosen.labels is None else int((subject.preds == chosen.labels).sum())
@@ -180,6 +182,7 @@ def explain_run(
         right=right,
         wrong=None if right is None else len(subject.preds) - right,
         images=tuple(describe_images(subject, chosen, targets)),
+        notes=chosen.notes,
         class_method=None if of_classes is None else of_classes.method,
         classes=() if of_classes is None else tuple(describe_classes(subject.card, of_classes)),
         positions="the tokens before the first block cannot be seen" if embedding is None else embedding.about,
@@ -232,7 +235,7 @@ def faithfulness(
     )
     assert table is not None
     table = replace(table, run=str(checkpoint.path if checkpoint else opened.path))
-    folder = Run(Path(out) if out else own_folder(opened, checkpoint) if checkpoint else opened.path)
+    folder = Run(user_path(out) if out is not None else own_folder(opened, checkpoint) if checkpoint else opened.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write(table)
     if folder == opened:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patchlight.analysis import choice
 from patchlight.analysis.choice import Chosen
@@ -15,12 +15,14 @@ from patchlight.analysis.classes import MOST_CLASSES
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.config import SPLIT_NAMES
-from patchlight.data.decode import load_image
+from patchlight.data.files import ImageFiles, find_images, read_images
+from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.models.anatomy import dissect
+from patchlight.paths import printable
 from patchlight.progress import say
 from patchlight.runs import Run, Samples
 from patchlight.runs.checkpoints import Checkpoint
@@ -66,16 +68,35 @@ def load_subject(
     run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
 ) -> tuple[Subject, Chosen]:
     """The images with what the model predicts for them, and how they were chosen."""
-    choice.check_count("the call names", len(files))
+    given = find_images(files)
+    choice.check_count("the call names", len(given.paths))
     tune_process(resolve_device(device))
     model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)
-    if files:
-        pixels = torch.stack([load_image(path, card.fit_size, card.fit_interpolation) for path in files])
-        chosen = Chosen(pixels, tuple(str(path) for path in files), "the image files that were given")
+    if given.paths:
+        chosen = read_files(given, card)
+        for note in chosen.notes:
+            say(note)
     else:
         chosen = own_images(run, model, card, wanted)
     return Subject.of(anatomy, card, chosen.pixels, chosen.labels), chosen
+
+
+def read_files(given: ImageFiles, card: ModelCard) -> Chosen:
+    """The image files that were given. Raises PatchlightError where some cannot be read, naming the first."""
+    remarks = Remarks()
+    images, bad = list[Tensor](), list[PatchlightError]()
+    for read in read_images(given.paths, card.fit_size, card.fit_interpolation, card.pixel_max, remarks):
+        (bad if isinstance(read, PatchlightError) else images).append(read)  # type: ignore[arg-type]
+    if bad:
+        more = f"; {len(bad)} of {len(given.paths)} images cannot be read" if len(bad) > 1 else ""
+        raise PatchlightError(f"{bad[0]}{more}")
+    return Chosen(
+        torch.stack(images),
+        tuple(printable(path) for path in given.paths),
+        "the image files that were given",
+        notes=(*given.notes, *remarks.sentences(card.pixel_max)),
+    )
 
 
 def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> Chosen:

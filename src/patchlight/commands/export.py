@@ -22,6 +22,7 @@ from patchlight.models.convert import as_hugging_face, as_timm
 from patchlight.models.families.huggingface import quiet
 from patchlight.models.reference import public_name
 from patchlight.models.saved import system_errors
+from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
 from patchlight.runs.checkpoints import Checkpoint, open_weights
@@ -62,7 +63,7 @@ def export(run: str | Path | Run, format: str = "safetensors", *, out: str | Pat
         say(checkpoint.line)
     model, card = load_model(checkpoint.path if checkpoint else opened.path)
     own = opened.path / "export" / (checkpoint.path.name if checkpoint else "")
-    folder = Path(out) if out else own / format
+    folder = user_path(out) if out is not None else own / format
     check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pixels = card.resized(sample_pixels(opened, card)).round().to(torch.uint8)

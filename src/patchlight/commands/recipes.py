@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from patchlight.config import RECIPES, About, FieldInfo, describe_fields, load_recipe, recipes
+from patchlight.paths import user_path
 
 
 def list_recipes(recipe: str | None = None, *, fields: bool = False) -> str | list[About] | list[FieldInfo]:
@@ -17,5 +16,5 @@ def list_recipes(recipe: str | None = None, *, fields: bool = False) -> str | li
     if recipe is None:
         return recipes()
     load_recipe(recipe)  # for its errors
-    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
-    return path.read_text(encoding="utf-8")
+    path = user_path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    return path.read_text(encoding="utf-8-sig")

@@ -19,6 +19,7 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import MODELS, check_model, load_model, own_input, pin_checkpoints, with_own_input
 from patchlight.models.reference import folder_of
+from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.runs import (
     Environment,
@@ -35,7 +36,7 @@ from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
 from patchlight.training.lines import batch_line
-from patchlight.training.record import describe_run, summary_line, time_of
+from patchlight.training.record import describe_run, describe_skipped, summary_line, time_of
 from patchlight.training.setup import prepare
 
 
@@ -69,7 +70,7 @@ def train(
     config = recipe_of(recipe, settings)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    run = Run(Path(out) if out else Path("runs") / config.about.name)
+    run = Run(user_path(out) if out is not None else Path("runs") / config.about.name)
     # What cannot work is found before data are loaded, as far as it can be.
     started = run.config() if resume and run.is_run else None
     config = pin_checkpoints(config, started)
@@ -101,8 +102,9 @@ def train(
         if batch.errors:
             raise PatchlightError(batch.errors[0])
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
-        for record in (environment, batch, shown):
-            run.write(record)
+        for record in (environment, batch, shown, describe_skipped(sets)):
+            if record is not None:
+                run.write(record)
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
         state = fit(setup, run, resume=resume, on_epoch=on_epoch)

@@ -54,6 +54,7 @@ NOT_NEGATIVE = Range(0)
 RATE = Range(0, 1)
 PROPER_RATE = Range(0, 0.999)
 NEARLY_ONE = Range(0, 0.999999)
+MOST = 2**63 - 1  # of whole numbers: what TOML has, and what tensors hold
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def parse(text: str, kind: Kind) -> Any:
     listed = kind.is_list and not text.startswith("[")
     try:
         return tomllib.loads(f"value = [{text}]" if listed else f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of more digits than Python reads
         return text
 
 
@@ -123,35 +124,59 @@ def checked(value: Any, hint: Any, name: str) -> Any:
         return value
     if kind.choices and (isinstance(value, str) or not kind.is_list):
         allowed = f"is {', '.join(kind.choices)} or a list of numbers, and " if kind.is_list else ""
-        raise UsageError(f"{name} {allowed}cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
+        raise UsageError(f"{name} {allowed}cannot be {_shown(value)}; {did_you_mean(_shown(value), kind.choices)}")
     if kind.type is Duration:
-        if not isinstance(value, str) or not Duration(value).seconds:
-            raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {value!r}')
+        if not isinstance(value, str) or not 0 < Duration(value).seconds < float("inf"):
+            raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {_shown(value)}')
         return Duration(value)
     if kind.is_list:
         return _numbers(value, kind, name)
+    if kind.range is not None and isinstance(value, float) and math.isnan(value):
+        raise UsageError(f"{name} must be {kind.range}, not nan")
+    if _is_number(value) and kind.type in (int, float):
+        value = _bounded(value, name)
     if kind.type is float and _is_number(value):
         value = float(value)
     if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UsageError(f"{name} must be {words[kind.type]}, not {value!r}")
+        raise UsageError(f"{name} must be {words[kind.type]}, not {_shown(value)}")
     if kind.range is not None and value not in kind.range:
-        raise UsageError(f"{name} must be {kind.range}, not {value!r}")
+        raise UsageError(f"{name} must be {kind.range}, not {_shown(value)}")
     return value
 
 
 def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:
     """A list as a tuple of finite numbers of the kind's type, each within its range."""
     item = get_args(kind.type)[0]
-    if not isinstance(value, (list, tuple)) or not all(
-        _is_number(v) and math.isfinite(v) and item(v) == v for v in value
-    ):
-        names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
-        raise UsageError(f"{name} must be {names}a list of {'whole ' if item is int else ''}numbers, not {value!r}")
-    outside = [v for v in value if kind.range is not None and v not in kind.range]
+    names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
+    asked = f"{name} must be {names}a list of {'whole ' if item is int else ''}numbers, not {_shown(value)}"
+    if not isinstance(value, (list, tuple)) or not all(_is_number(v) for v in value):
+        raise UsageError(asked)
+    numbers = tuple(_bounded(v, name) for v in value)
+    if any(item(v) != v for v in numbers):
+        raise UsageError(asked)
+    outside = [v for v in numbers if kind.range is not None and v not in kind.range]
     if outside:
         raise UsageError(f"{name} must be a list of numbers that are {kind.range}, and one is {outside[0]!r}")
-    return tuple(item(v) for v in value)
+    return tuple(item(v) for v in numbers)
+
+
+def _bounded(value: float, name: str) -> float:
+    """A number as it is. Raises UsageError for one that is infinite, none at all, or greater than tensors hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} must be a finite number, not {value!r}")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise UsageError(f"{name} must be between {-MOST} and {MOST}, not {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value as an error message shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _is_number(value: Any) -> bool:

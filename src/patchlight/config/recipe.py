@@ -31,6 +31,7 @@ from patchlight.config.sections import (
     TrainConfig,
 )
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.paths import user_path
 
 RECIPES = Path(__file__).parent / "recipes"
 DEBUG_EPOCHS = 2.0  # with train.debug, where train.epochs is not given with it
@@ -187,23 +188,37 @@ def load_recipe(recipe: str | Config, settings: Mapping[str, Any] | None = None)
     """
     if isinstance(recipe, Config):
         return apply_overrides(recipe, settings or {})
-    path = Path(recipe)
+    path = user_path(recipe) if recipe else Path()
     if path.suffix != ".toml":
-        path = RECIPES / f"{recipe}.toml"
-        if not path.is_file():
+        if recipe not in recipe_names():
             raise UsageError(f"no recipe '{recipe}'; {did_you_mean(recipe, recipe_names())}")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no file '{path}'; give a recipe's name or an existing TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
+        path = RECIPES / f"{recipe}.toml"
+    data = read_toml(path)
     config = config_from_dict(data, path.name)
     if "name" not in data.get("about", {}):
         config = dataclasses.replace(config, about=dataclasses.replace(config.about, name=path.stem))
     return apply_overrides(config, settings or {})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; a byte-order mark, as some editors write it, is passed over.
+
+    Raises UsageError where there is no such file or it is no TOML, PatchlightError where it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"no file '{path}'; give a recipe's name or an existing TOML file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; give a recipe's name or a TOML file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8, as TOML is; save it in that encoding") from None
+    except RecursionError:
+        raise UsageError(f"{path} is not valid TOML that can be read: its lists are nested too deep") from None
+    except ValueError as error:  # TOMLDecodeError is one; numbers of thousands of digits are another
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
 
 
 def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -220,7 +235,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         if name not in hints:
             raise UsageError(f"unknown field '{key}'; {did_you_mean(key, [f'{section}.{field}' for field in hints])}")
         kind = kind_of(hints[name])
-        word = "none" if value is None else str(value).lower()
+        word = "none" if value is None else value.lower() if isinstance(value, str) else ""
         if word == "none" and kind.optional and "none" not in kind.choices:
             holder.get(section, {}).pop(name, None)
         else:
@@ -252,6 +267,6 @@ def _stage_of(data: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f"every stage of this recipe has its own {key}; set stages.1.{key} and so on")
         return data, key
     number, _, inner = key.removeprefix("stages.").partition(".")
-    if not number.isdecimal() or not 1 <= int(number) <= len(stages):
+    if not (number.isdecimal() and len(number) < 9 and 1 <= int(number) <= len(stages)):
         raise UsageError(f"'{key}': this recipe has {len(stages)} stages; write stages.1.optim.lr and the like")
     return stages[int(number) - 1], inner

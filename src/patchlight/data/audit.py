@@ -1,7 +1,8 @@
 """What is in a source, and what is wrong with it: `patchlight data SOURCE`.
 
-Loading stops at bad files; the audit goes on and lists them. Its first part looks at the files as they are (sizes,
-modes, bad files, exact duplicates), the second at what training would see (splits, image size, mean and deviation).
+Loading stops at bad files, or leaves them out; the audit lists them. Its first part looks at the files as they are
+(sizes, modes, bad files, exact duplicates), the second at what training would see (splits, image size, mean and
+deviation).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import open_image, rgb_pixels
-from patchlight.data.images import channel_stats, content_hash
-from patchlight.data.listing import LeftOut, RawSplit, decode_listing
+from patchlight.data.decoding import decode_listing
+from patchlight.data.heard import hearing, listening
+from patchlight.data.images import BadFile, channel_stats, content_hash
+from patchlight.data.listing import LeftOut, RawSplit
+from patchlight.data.remarks import Remarks
 from patchlight.data.sources import list_source
 from patchlight.data.splits import Splits, make_splits
 from patchlight.errors import PatchlightError
-
-GROUPS_LISTED = 100  # groups of duplicates that are listed in full
+from patchlight.paths import printable
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,6 @@ class SplitCounts:
 
     images: int
     per_class: dict[str, int]
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """An image that cannot be read: its split, its place in the split, its name, and the reason."""
-
-    split: str
-    index: int
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class Duplicates:
     extra: int  # images that could go
     across_splits: int  # groups
     label_conflicts: int  # groups
-    listed: tuple[DuplicateGroup, ...]  # at most GROUPS_LISTED: first those with several labels, then in several splits
+    listed: tuple[DuplicateGroup, ...]  # all: first those with several labels, then those in several splits
 
 
 @dataclass(frozen=True)
@@ -139,6 +132,7 @@ class Scan:
     bad: list[BadFile] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 def audit_source(source: str, config: DataConfig | None = None, fallback_size: int | None = None) -> Audit:
@@ -152,13 +146,14 @@ def audit_source(source: str, config: DataConfig | None = None, fallback_size: i
     listing = list_source(config)
     scan = Scan()
     for key, split in listing.splits.items():
-        _scan_split(scan, key, split)
+        _scan_split(scan, key, split, config.pixel_max)
     duplicates = find_duplicates(scan.images, listing.class_names)
-    problems = _problems(scan, duplicates)
+    problems = _problems(scan, duplicates, config)
     if sentence := listing.too_much_left_out(config.max_left_out):
         problems.append(sentence)
-    trained_on, notes = None, (*listing.notes, *listing.left_out_sentences())
-    if not scan.bad:
+    said = scan.remarks.sentences(config.pixel_max)
+    trained_on, notes = None, (*listing.notes, *listing.left_out_sentences(), *said)
+    if not scan.bad or config.on_bad == "skip":
         try:
             splits = make_splits(decode_listing(listing, config, fallback_size), config)
             trained_on, notes = _trained_on(splits), splits.notes
@@ -199,18 +194,21 @@ def find_duplicates(images: list[ReadImage], class_names: tuple[str, ...]) -> Du
         extra=len(images) - len(by_content),
         across_splits=sum(group.across_splits for group in groups),
         label_conflicts=sum(group.label_conflict for group in groups),
-        listed=tuple(groups[:GROUPS_LISTED]),
+        listed=tuple(groups),
     )
 
 
-def _scan_split(scan: Scan, key: str, split: RawSplit) -> None:
-    for index, (name, encoded) in enumerate(split.items()):
+def _scan_split(scan: Scan, key: str, split: RawSplit, pixel_max: int) -> None:
+    for index, (raw_name, encoded) in enumerate(split.items()):
+        name = printable(raw_name)
         try:
-            image = open_image(encoded, name)
-            pixels = rgb_pixels(image, None, name)
+            with listening(), hearing() as warnings:
+                image = open_image(encoded, name)
+                pixels, facts = rgb_pixels(image, None, name, pixel_max=pixel_max)
         except PatchlightError as error:
             scan.bad.append(BadFile(key, index, name, str(error).removeprefix(f"{name}: ")))
             continue
+        scan.remarks.add(name, facts, tuple(warnings))
         scan.sizes[f"{image.width}x{image.height}"] += 1
         scan.modes[image.mode] += 1
         scan.images.append(ReadImage(key, index, name, int(split.labels[index]), content_hash(pixels)))
@@ -221,11 +219,12 @@ def _counts(labels: np.ndarray, class_names: tuple[str, ...]) -> SplitCounts:
     return SplitCounts(len(labels), dict(zip(class_names, counts, strict=True)))
 
 
-def _problems(scan: Scan, duplicates: Duplicates) -> list[str]:
+def _problems(scan: Scan, duplicates: Duplicates, config: DataConfig) -> list[str]:
     problems = []
-    if scan.bad:
+    if scan.bad and config.on_bad == "error":
         problems.append(
-            f"images that cannot be read: {len(scan.bad)}; training refuses the source until they are mended"
+            f"images that cannot be read: {len(scan.bad)}; training refuses the source until they are mended, or left "
+            "out by data.on_bad = 'skip'"
         )
     if duplicates.across_splits:
         problems.append(

@@ -1,8 +1,9 @@
 """Decoded pixels of sets that are too large for memory, in files whose checksums are compared before they are used.
 
-A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, with their shape and
-checksum. KEY is a hash of everything the pixels depend on. Both are written under another name and moved into place
-when complete, the JSON last, so that a crash leaves at most a file that is never read.
+A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, with their shape, their
+checksum and what was found when they were made, as which images are bad. KEY is a hash of everything the pixels depend
+on. Both are written under another name and moved into place when complete, the JSON last, so that a crash leaves at
+most a file that is never read.
 """
 
 from __future__ import annotations
@@ -28,41 +29,46 @@ from patchlight.machine.process import cache_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 READ_BYTES = 2**24
 STALE_S = 24 * 3600  # after which a temporary file was left by a process that was killed
 
 
-def cached_pixels(key: str, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> Tensor:
-    """A memory-mapped tensor of this shape, uint8, taken from the cache or written there first.
+def cached_pixels(
+    key: str,
+    shape: tuple[int, ...],
+    chunks: Callable[[], Iterator[np.ndarray]],
+    found: Callable[[], dict[str, Any]] = dict,
+) -> tuple[Tensor, dict[str, Any]]:
+    """A memory-mapped tensor of this shape, uint8, taken from the cache or written there first; and what was found.
 
     `key` stands for everything the pixels depend on. `chunks` gives the pixels piece by piece along the first axis. It
-    is called when they are not in the cache, or, with a logged warning, when the cached file is damaged. Writing to the
-    tensor changes nothing on disk. Raises PatchlightError where the cache folder is full or cannot be written to, and
-    whatever `chunks` raises.
+    is called when they are not in the cache, or, with a logged warning, when the cached file is damaged. What `found`
+    gives afterwards, plain data for JSON, is kept beside them. Writing to the tensor changes nothing on disk. Raises
+    PatchlightError where the cache folder is full or cannot be written to, and whatever `chunks` raises.
     """
     name = hashlib.blake2b(f"{FORMAT} {key}".encode(), digest_size=16).hexdigest()
     pixels, sidecar = cache_folder() / f"{name}.pixels", cache_folder() / f"{name}.json"
     if sidecar.is_file():
         damage = _damage(pixels, sidecar, shape)
         if damage is None:
-            return _mapped(pixels, shape)
+            return _mapped(pixels, shape), json.loads(sidecar.read_text(encoding="utf-8"))["found"]
         log.warning("the cached images %s are damaged (%s) and are made again", pixels, damage)
     try:
-        _write(pixels, sidecar, shape, chunks)
+        _write(pixels, sidecar, shape, chunks, found)
     except OSError as error:
         raise PatchlightError(
             f"cannot write decoded images to {pixels.parent}: {error.strerror or error}; PATCHLIGHT_CACHE chooses "
             "another folder, and a higher data.memory_limit_mb keeps them in memory"
         ) from error
-    return _mapped(pixels, shape)
+    return _mapped(pixels, shape), found()
 
 
 def _damage(pixels: Path, sidecar: Path, shape: tuple[int, ...]) -> str | None:
     """What is wrong with a cached set, or None."""
     try:
         about = json.loads(sidecar.read_text(encoding="utf-8"))
-        if about["shape"] != list(shape) or about["format"] != FORMAT:
+        if about["shape"] != list(shape) or about["format"] != FORMAT or not isinstance(about["found"], dict):
             return "the description does not fit"
         if pixels.stat().st_size != math.prod(shape):
             return "the size is wrong"
@@ -81,7 +87,13 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write(pixels: Path, sidecar: Path, shape: tuple[int, ...], chunks: Callable[[], Iterator[np.ndarray]]) -> None:
+def _write(
+    pixels: Path,
+    sidecar: Path,
+    shape: tuple[int, ...],
+    chunks: Callable[[], Iterator[np.ndarray]],
+    found: Callable[[], dict[str, Any]],
+) -> None:
     folder = pixels.parent
     folder.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
@@ -97,7 +109,7 @@ def _write(pixels: Path, sidecar: Path, shape: tuple[int, ...], chunks: Callable
             written += len(data)
         if written != needed:
             raise PatchlightError(f"the source gave {written} bytes of pixels where {needed} were announced")
-    about = {"format": FORMAT, "shape": list(shape), "dtype": "uint8", "blake2b": digest.hexdigest()}
+    about = {"format": FORMAT, "shape": list(shape), "dtype": "uint8", "blake2b": digest.hexdigest(), "found": found()}
     with _Temporary(sidecar) as file:
         file.write(json.dumps(about, indent=1).encode())
 

@@ -4,9 +4,7 @@ The rules, the same for training sets and for a single file given to `predict`:
 
 - The EXIF orientation is applied.
 - Transparent pixels show white behind them.
-- 16-bit grey is divided by 257, so that 0..65535 becomes 0..255.
-- Modes without a fixed range (32-bit integers, floats) are spread so that their least value becomes 0 and their
-  greatest 255; a flat image becomes black, and one with values that are no finite numbers is refused.
+- Values of more than 8 bits become 0..255 as `levels.py` says: 16-bit grey is divided by 257.
 - Every other mode (1, L, P, CMYK, YCbCr, HSV, LAB) goes through Pillow's own conversion.
 - Of an animation or a document with pages, the first is taken.
 - To fit a square, the shorter side is resized (bicubic or bilinear, antialiased) and the middle is cut out.
@@ -19,6 +17,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,11 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from patchlight.config.sections import Interpolation
+from patchlight.data.heard import hearing
 from patchlight.data.heif import open_file
+from patchlight.data.levels import FULL, PLAIN, ValueFacts, colour_facts, keep_levels, levels_of, to_grey
 from patchlight.errors import PatchlightError
+from patchlight.paths import printable, user_path
 
 # Below Pillow's own limit, where it begins to warn of decompression bombs.
 MAX_PIXELS = 64_000_000
@@ -57,22 +59,34 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 Encoded = bytes | Path | np.ndarray
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+@dataclass(frozen=True)
+class Decoded:
+    """The RGB pixels of an image, (H, W, 3) uint8, and what there is to say of it."""
+
+    pixels: np.ndarray
+    facts: ValueFacts = PLAIN
+    warnings: tuple[str, ...] = ()  # Pillow's, inside of `listening`
+
+
+def to_rgb(image: Image.Image, pixel_max: int = FULL) -> Image.Image:
     """The image in mode RGB, turned as its EXIF data ask, by the rules at the top of this module.
 
-    Raises PatchlightError for a mode that cannot be turned into RGB or for values that are not finite.
+    `pixel_max` is the value that is white in 16-bit grey. Raises PatchlightError for a mode that cannot be turned into
+    RGB or for values that are not finite.
     """
+    return _to_rgb(image, pixel_max)[0]
+
+
+def _to_rgb(image: Image.Image, pixel_max: int) -> tuple[Image.Image, ValueFacts]:
     with _pillow("it cannot be turned into RGB"):
         if _orientation(image) != 1:  # asked here because exif_transpose copies an image it need not turn
             image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 257)
-    if image.mode in ("I", "F"):
-        return _grey(_spread(np.asarray(image).astype(np.float64)))
+        return image, colour_facts(image)
+    if (grey := to_grey(image, pixel_max)) is not None:
+        return grey
     with _pillow("it cannot be turned into RGB"):
-        return _converted(image)
+        return _converted(image), colour_facts(image)
 
 
 def _converted(image: Image.Image) -> Image.Image:
@@ -104,6 +118,8 @@ def _pillow(problem: str) -> Iterator[None]:
         raise PatchlightError("it is not an image file that Pillow can read") from None
     except FileNotFoundError:
         raise PatchlightError("there is no such file") from None
+    except IsADirectoryError:
+        raise PatchlightError(f"{problem}: it is a folder") from None
     except DAMAGE as error:
         raise PatchlightError(f"{problem}: {_first_line(error)}") from error
 
@@ -131,47 +147,91 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
     """
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
-    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        with _pillow("it cannot be read"), open_file(file) as image:
+        with _pillow("it cannot be read"), open_file(_file(encoded)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
                     "image may have; make it smaller"
                 )
+            levels = levels_of(image)
             image.load()
+            keep_levels(image, levels)
+            key = image.info.get("transparency")
+            if levels.bits == 16 and image.mode == "RGB" and isinstance(key, tuple):
+                return _without_key(image, encoded, key)
             return image
     except PatchlightError as error:
-        raise PatchlightError(f"{name}: {error}") from error.__cause__
+        raise PatchlightError(f"{printable(name)}: {error}") from error.__cause__
+
+
+def _file(encoded: bytes | Path) -> io.BytesIO | Path:
+    return io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+
+
+def _without_key(image: Image.Image, encoded: bytes | Path, key: tuple[int, int, int]) -> Image.Image:
+    """A PNG image of 16-bit colour with its transparent colour (16 bits each) made transparent.
+
+    Pillow reads the upper 8 bits of each value, and compares them with 16; so the lower ones are read, too.
+    """
+    with Image.open(_file(encoded)) as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        values = np.asarray(image).astype(np.int32) * 256 + np.asarray(lower)
+    opaque = (values != key).any(axis=2)
+    image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    del image.info["transparency"]
+    return image
+
+
+def decode(
+    encoded: Encoded, size: int | None, name: str, interpolation: Interpolation = "bicubic", pixel_max: int = FULL
+) -> Decoded:
+    """What `decode_image` gives, with what there is to say of it."""
+    with hearing() as said:
+        image = open_image(encoded, name)
+        pixels, facts = rgb_pixels(image, size, name, interpolation, pixel_max)
+    return Decoded(pixels, facts, tuple(said))
 
 
 def decode_image(
-    encoded: Encoded, size: int | None = None, name: str | None = None, interpolation: Interpolation = "bicubic"
+    encoded: Encoded,
+    size: int | None = None,
+    name: str | None = None,
+    interpolation: Interpolation = "bicubic",
+    pixel_max: int = FULL,
 ) -> np.ndarray:
     """The RGB pixels of an image, (H, W, 3) uint8; fitted to (size, size, 3) by `interpolation` unless `size` is None.
 
-    `name` is what an error calls it; a path names itself. Raises as `open_image` and `to_rgb` do.
+    `name` is what an error calls it; a path names itself. `pixel_max` is the value that is white in 16-bit grey. Raises
+    as `open_image` and `to_rgb` do.
     """
     if name is None:
         name = str(encoded) if isinstance(encoded, Path) else "image"
-    return rgb_pixels(open_image(encoded, name), size, name, interpolation)
+    return rgb_pixels(open_image(encoded, name), size, name, interpolation, pixel_max)[0]
 
 
-def rgb_pixels(image: Image.Image, size: int | None, name: str, interpolation: Interpolation = "bicubic") -> np.ndarray:
-    """What `decode_image` gives, of an image that is open already."""
+def rgb_pixels(
+    image: Image.Image,
+    size: int | None,
+    name: str,
+    interpolation: Interpolation = "bicubic",
+    pixel_max: int = FULL,
+) -> tuple[np.ndarray, ValueFacts]:
+    """What `decode_image` gives, of an image that is open already, and what there is to say of its values."""
     try:
-        image = to_rgb(image)
+        image, facts = _to_rgb(image, pixel_max)
     except PatchlightError as error:
-        raise PatchlightError(f"{name}: {error}") from error.__cause__
-    return np.asarray(image if size is None else fit_square(image, size, interpolation))
+        raise PatchlightError(f"{printable(name)}: {error}") from error.__cause__
+    return np.asarray(image if size is None else fit_square(image, size, interpolation)), facts
 
 
-def load_image(path: str | Path, size: int, interpolation: Interpolation = "bicubic") -> Tensor:
-    """An image file as a model's input before normalisation: (3, size, size) uint8. A card says size and interpolation.
+def load_image(path: str | Path, size: int, interpolation: Interpolation = "bicubic", pixel_max: int = FULL) -> Tensor:
+    """An image file as a model's input before normalisation: (3, size, size) uint8. A card says the rest.
 
     Raises PatchlightError, beginning with the path, where the file is missing or no image.
     """
-    pixels = decode_image(Path(path).expanduser(), size, interpolation=interpolation)
+    pixels = decode_image(user_path(path), size, interpolation=interpolation, pixel_max=pixel_max)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
@@ -179,7 +239,8 @@ def image_dimensions(encoded: Encoded, name: str) -> tuple[int, int]:
     """Height and width after the EXIF orientation. Raises as `decode_image` does."""
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
-    height, width, _ = decode_image(encoded, None, name).shape
+    with hearing():  # what Pillow says is said where pixels are used
+        height, width, _ = decode_image(encoded, None, name).shape
     return height, width
 
 
@@ -188,7 +249,7 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
     try:
-        with open_file(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with hearing(), open_file(_file(encoded)) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -203,19 +264,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _grey(values: np.ndarray) -> Image.Image:
-    """(H, W) numbers in 0..255 as an RGB image, rounded."""
-    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
-
-
-def _spread(values: np.ndarray) -> np.ndarray:
-    """(H, W) numbers of any range, moved and stretched to 0..255."""
-    if not np.isfinite(values).all():
-        raise PatchlightError("some of its values are not finite numbers")
-    low, high = values.min(), values.max()
-    return np.zeros_like(values) if low == high else (values - low) * (255 / (high - low))
-
-
 def _without_far_ends(image: Image.Image) -> Image.Image:
     """The middle of a very long image: the square crop reaches no further, and resizing all could fill the memory."""
     width, height = image.size
@@ -227,5 +275,5 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+    text = str(getattr(error, "strerror", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -21,13 +21,23 @@ Indices = Tensor | np.ndarray | Sequence[int] | range
 
 
 @dataclass(frozen=True)
+class BadFile:
+    """An image that cannot be read: the source's split, its place in the split, its name, and the reason."""
+
+    split: str
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Labelled images of one size.
 
     `images` is (M, 3, H, W) uint8, in memory or memory-mapped, and may be shared by several sets. `rows` (N,) int64 are
     the indices in `images` of this set's images, in order; None stands for all of them (N = M). `labels` (N,) int64
     belong to this set alone. Read pixels through `gather`, which applies `rows`. `notes` are sentences about what was
-    done to the source, for readers of the results.
+    done to the source, for readers of the results; `skipped` are all images of the source that could not be read.
 
     Raises PatchlightError where a tensor has a wrong type or shape, or a label or a row is out of range.
     """
@@ -37,6 +47,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     rows: Tensor | None = None
     notes: tuple[str, ...] = ()
+    skipped: tuple[BadFile, ...] = ()
 
     def __post_init__(self) -> None:
         _check_images(self.images)

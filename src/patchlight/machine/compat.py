@@ -6,11 +6,15 @@ names only, which a test holds.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import tarfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor, nn
 
@@ -91,3 +95,26 @@ def forget_members(archive: tarfile.TarFile) -> None:
     members = getattr(archive, "members", None)
     if isinstance(members, list):
         members.clear()
+
+
+@functools.cache  # once in a process
+def silence_libtiff() -> bool:
+    """Keep the library under Pillow from writing to standard error on its own, past Python, where a TIFF file is
+    damaged: that Pillow cannot read it, or what it has read, is known without. Whether the library was found; where it
+    was not, its lines stay.
+    """
+    wheel = Path(PIL.__file__).parent
+    found = [*wheel.parent.glob("pillow.libs/*tiff*"), *wheel.glob(".dylibs/*tiff*")]
+    maps = Path("/proc/self/maps")
+    if not found and maps.is_file():  # Pillow that was built with the system's library
+        lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        found = [Path(line.split(maxsplit=5)[5]) for line in lines if "/libtiff" in line]
+    for path in found[:1]:
+        try:
+            library = ctypes.CDLL(str(path))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
+            return True
+        except (OSError, AttributeError):
+            continue
+    return False

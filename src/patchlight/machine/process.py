@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from patchlight.errors import LibraryMissing
+from patchlight.paths import user_path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -35,9 +36,9 @@ def cache_folder() -> Path:
     $PATCHLIGHT_CACHE, else $XDG_CACHE_HOME/patchlight, else ~/.cache/patchlight.
     """
     if own := os.environ.get("PATCHLIGHT_CACHE"):
-        return Path(own).expanduser()
+        return user_path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "patchlight"
+        return user_path(shared) / "patchlight"
     return Path.home() / ".cache" / "patchlight"
 
 

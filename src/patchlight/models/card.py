@@ -14,6 +14,8 @@ from patchlight.config.sections import Interpolation
 from patchlight.runs import Weights
 
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
+MOST_PIXELS = 16384  # a side, of images that fit into memory
+LARGEST = 1e6  # of a mean or deviation of pixels in 0..1, by far
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class ModelCard:
     data_size: int | None = None  # pixels a side of the images, where they were resized to img_size afterwards
     interpolation: Interpolation = "bicubic"  # by which they were
     fit_interpolation: Interpolation = "bicubic"  # by which they were fitted to data_size (else img_size) before
+    pixel_max: int = 65535  # the value that was white in 16-bit grey files; that of cards which do not say it
 
     @property
     def img_size(self) -> int:
@@ -112,6 +115,7 @@ class ModelCard:
             "data_size": self.data_size,
             "interpolation": self.interpolation,
             "fit_interpolation": self.fit_interpolation,
+            "pixel_max": self.pixel_max,
         }
 
     @classmethod
@@ -122,7 +126,7 @@ class ModelCard:
             resizing[key] = data.get(key, "bicubic")
             if resizing[key] not in get_args(Interpolation):
                 raise ValueError(f"its {key} is '{resizing[key]}', not bilinear or bicubic")
-        return cls(
+        card = cls(
             name=data["name"],
             spec=ModelSpec.from_json(data["name"], data["args"]),
             class_names=tuple(data["class_names"]),
@@ -130,8 +134,27 @@ class ModelCard:
             std=tuple(data["std"]),
             source=Weights.from_json(source, "source") if source else None,
             data_size=data.get("data_size"),
+            pixel_max=data.get("pixel_max", 65535),
             **resizing,
         )
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Raises ValueError for values that no training writes, as a file has them that was damaged."""
+        names = self.class_names
+        if len(set(map(str, names))) != len(names) or len(names) not in (0, self.spec.num_classes):
+            raise ValueError(f"it has {self.spec.num_classes} classes, and {len(set(map(str, names)))} names of them")
+        for word, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != 3 or not all(type(n) in (int, float) and abs(n) < LARGEST for n in numbers):
+                raise ValueError(f"its {word} is {list(numbers)}, not three numbers")
+        if min(self.std) <= 0:
+            raise ValueError(f"its std is {list(self.std)}, not three numbers above 0")
+        for word, size in (("img_size", self.img_size), ("data_size", self.data_size)):
+            if size is not None and (type(size) is not int or not 1 <= size <= MOST_PIXELS):
+                raise ValueError(f"its {word} is {size!r}, not a whole number from 1 to {MOST_PIXELS}")
+        if type(self.pixel_max) is not int or not 1 <= self.pixel_max <= 65535:
+            raise ValueError(f"its pixel_max is {self.pixel_max!r}, not a whole number from 1 to 65535")
 
 
 def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -18,6 +18,7 @@ CONTENTS = {
     "config.toml": "the recipe, every setting",
     "environment.json": "versions, hardware, size of the model, time",
     "metrics.jsonl": "a line for each epoch",
+    "skipped.json": "the images that could not be read and were left out",
     "first_batch.json": "the first batch that was trained on, in numbers",
     "first_batch.npz": "images of it, with their labels",
     "eval.json": "the test result in numbers",

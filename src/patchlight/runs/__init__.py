@@ -21,6 +21,8 @@ from patchlight.runs.records import (
     ReconstructionResult,
     Reliability,
     Score,
+    Skipped,
+    SkippedImage,
     TimeFacts,
     Weights,
 )
@@ -51,6 +53,8 @@ __all__ = [
     "Run",
     "Samples",
     "Score",
+    "Skipped",
+    "SkippedImage",
     "Snapshots",
     "SubsetSamples",
     "TimeFacts",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchlight.errors import UsageError
+from patchlight.paths import user_path
 from patchlight.runs.folder import Run
 
 FOLDER = "checkpoints"
@@ -95,7 +96,7 @@ def open_weights(run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
 
     Raises PatchlightError where there is no such run, UsageError where it has no such checkpoint.
     """
-    checkpoint = None if isinstance(run, Run) else find_checkpoint(run)
+    checkpoint = None if isinstance(run, Run) else find_checkpoint(user_path(run))
     return (Run.open(run), None) if checkpoint is None else (Run.open(checkpoint.run), checkpoint)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.paths import printable, user_path
 from patchlight.runs.arrays import (
     Arrays,
     FirstBatch,
@@ -36,11 +37,13 @@ from patchlight.runs.records import (
     Faithfulness,
     ReconstructionResult,
     RunFile,
+    Skipped,
 )
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
 FILES: dict[type, str] = {
     Environment: "environment.json",
+    Skipped: "skipped.json",
     BatchFacts: "first_batch.json",
     FirstBatch: "first_batch.npz",
     EvalResult: "eval.json",
@@ -77,8 +80,8 @@ class Run:
     def create(cls, path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> Run:
         """Make the folder and write `config.toml`.
 
-        Raises UsageError where it exists and neither `resume` nor `overwrite` is given, where it is no run folder, and
-        where a run to resume was started with other settings.
+        Raises UsageError where it exists and neither `resume` nor `overwrite` is given, where it is no run folder,
+        where a run to resume was started with other settings, and for a path or setting that is no UTF-8.
         """
         run = cls(path)
         run.check_free(config, resume=resume, overwrite=overwrite)
@@ -95,6 +98,12 @@ class Run:
     def check_free(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
         """Raises what `create` raises, and touches nothing."""
         path = self.path
+        for field, text in {"--out": str(path), **config.flat()}.items():
+            if isinstance(text, str) and printable(text) != text:
+                raise UsageError(
+                    f"{field} is {printable(text)}, of bytes that are no UTF-8, which no recipe and no file of weights "
+                    "can name; rename that file or folder"
+                )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not self.is_run:
                 raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
@@ -128,7 +137,7 @@ class Run:
         """An existing run, by its folder or as itself. Raises PatchlightError where `path` is not a run folder."""
         if isinstance(path, Run):
             return path
-        path = Path(path)
+        path = user_path(path)
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             others = f"; runs there: {', '.join(near[:8])}" if near else "; `patchlight train` makes one"
@@ -292,7 +301,7 @@ def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
 
 def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:
     """As `load_recipe`, but the config.toml of a run is read as `Run.config` reads it."""
-    path = None if isinstance(recipe, Config) else Path(recipe)
+    path = None if isinstance(recipe, Config) or not recipe else user_path(recipe)
     if path is not None and path.name == "config.toml" and Run(path.parent).has(Environment):
         recipe = Run(path.parent).config()
     return load_recipe(recipe, settings)

@@ -1,8 +1,8 @@
 """What the JSON files of a run folder hold, as types. Rates are in 0..1, times in seconds.
 
-`environment.json` is an Environment, `first_batch.json` a BatchFacts, a line of `metrics.jsonl` an Epoch, `eval.json`
-an EvalResult, `reconstruction.json` a ReconstructionResult, `faithfulness.json` a Faithfulness. The arrays are in
-`arrays.py`.
+`environment.json` is an Environment, `skipped.json` a Skipped, `first_batch.json` a BatchFacts, a line of
+`metrics.jsonl` an Epoch, `eval.json` an EvalResult, `reconstruction.json` a ReconstructionResult, `faithfulness.json` a
+Faithfulness. The arrays are in `arrays.py`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,23 @@ class DataFacts(Record):
     train_per_class: dict[str, int] | None = field(default=None, metadata={"brief": True})  # training images by name
     notes: tuple[str, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedImage(Record):
+    """An image that could not be read: the source's split, its place in the split from 0, its name and the reason."""
+
+    split: str
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped(RunFile):
+    """`skipped.json`, with data.on_bad = "skip": the images that were left out because they could not be read."""
+
+    images: tuple[SkippedImage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

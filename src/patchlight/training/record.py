@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,18 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError
 from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
-from patchlight.runs import DataFacts, Environment, Epoch, ModelFacts, Process, TimeFacts, images_per_s
+from patchlight.paths import is_there, user_path
+from patchlight.runs import (
+    DataFacts,
+    Environment,
+    Epoch,
+    ModelFacts,
+    Process,
+    Skipped,
+    SkippedImage,
+    TimeFacts,
+    images_per_s,
+)
 from patchlight.training.setup import Setup
 from patchlight.training.state import TrainState
 from patchlight.units import percent
@@ -87,10 +97,16 @@ def describe_data(source: str, data: Splits) -> DataFacts:
     )
 
 
+def describe_skipped(data: Splits) -> Skipped | None:
+    """The images of the source that could not be read and were left out, if there are any."""
+    images = tuple(SkippedImage(**dataclasses.asdict(each)) for each in data.train.skipped)
+    return Skipped(images=images) if images else None
+
+
 def source_path(source: str) -> str | None:
     """The full path of a source that is a file or folder; None of one that has a name."""
-    path = Path(source).expanduser()
-    return None if source in SOURCES or not path.exists() else str(path.resolve())
+    path = user_path(source)
+    return None if source in SOURCES or not is_there(path) else str(path.resolve())
 
 
 def time_of(rows: list[Epoch], state: TrainState) -> TimeFacts:

@@ -257,6 +257,7 @@ def make_card(
         data_size=images.image_size[0],
         interpolation=before.interpolation or asked or own.interpolation or "bicubic",
         fit_interpolation=asked or "bicubic",
+        pixel_max=config.data.pixel_max,
     )
 
 

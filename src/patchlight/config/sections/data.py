@@ -46,6 +46,11 @@ class DataConfig(Section):
     on_bad: Annotated[
         Literal["error", "skip"], "what an image that cannot be read does: end the command, or be left out and listed"
     ] = "error"
+    pixel_max: Annotated[
+        int,
+        "the value that is white in 16-bit grey images; 4095 where 12 bits are stored in 16",
+        Range(1, 65535),
+    ] = 65535
     image_size: Annotated[
         int | None,
         "pixels a side of the decoded images; unset keeps a square size that all have, else is model.img_size, else 32",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.config import DataConfig
+from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import Listing, decode_listing
+from patchlight.data.listing import Listing
 from patchlight.data.sources.archives import is_archive, list_archive
 from patchlight.data.sources.arrays import is_array_file, list_arrays
 from patchlight.data.sources.cifar import (
@@ -35,6 +36,7 @@ from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.shards import is_shards, list_shards
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.paths import is_there, user_path
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ def list_source(config: DataConfig) -> Listing:
         return SOURCES[source].listing(config)
     if source.startswith("hf:"):
         return list_hub(source.removeprefix("hf:"), config)
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = user_path(source)
+    if not is_there(path):
         raise UsageError(_unknown(source))
     return list_path(path, config)
 

@@ -33,6 +33,7 @@ from patchlight.data.sources.choice import read_classes, splits_beside, whole_la
 from patchlight.data.sources.pictures import channels_first, layout_of, picture_items, scales
 from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.paths import user_path
 
 GIVEN = "python"  # what data.source says of a run whose images were given
 WAYS = (
@@ -163,7 +164,7 @@ def _listed(images: Sequence[Any], rows: np.ndarray, where: str) -> Iterator[tup
     for row in rows.tolist():
         image = images[row]
         if isinstance(image, str | Path):
-            yield str(image), Path(image).expanduser()
+            yield str(image), user_path(image)
         else:
             yield f"{where}[{row}]", _pixels(image, f"{where}[{row}]")
 
@@ -202,7 +203,7 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
 def _pixels(image: Any, name: str) -> np.ndarray:
     """A Pillow image, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
-        return np.ascontiguousarray(rgb_pixels(image, None, name).transpose(2, 0, 1))
+        return np.ascontiguousarray(rgb_pixels(image, None, name)[0].transpose(2, 0, 1))
     array = _array(image, name)[None]
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array})

@@ -24,6 +24,7 @@ from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash
 from patchlight.data.names import Matched, is_unlabelled, match_splits, names_are_given, split_of
 from patchlight.data.sources.columns import Columns, arrow_columns, find_columns, label_column, read_labels
 from patchlight.errors import PatchlightError
+from patchlight.paths import user_path
 
 BATCH_ROWS = 64  # rows that are in memory at a time: images of some megabytes each still fit
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
@@ -129,7 +130,7 @@ def list_hub(name: str, config: DataConfig) -> Listing:
     """
     import datasets
 
-    local = Path(name).expanduser()
+    local = user_path(name)
     try:
         if is_saved_dataset(local):
             loaded = datasets.load_from_disk(str(local))

@@ -1,0 +1,43 @@
+"""Paths as users give them, and names of files as text that every file and terminal can hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from patchlight.errors import UsageError
+
+
+def user_path(given: str | Path) -> Path:
+    """The path that a user means, `~` and `~name` being home folders where there are such.
+
+    A file that is really called `~draft.png` is meant by that name, also where nobody is called `draft.png`. Raises
+    UsageError for an empty path, which pathlib takes for the current folder, and for one that holds a zero byte.
+    """
+    text = str(given)
+    if not text:
+        raise UsageError("a path is empty; name a file or a folder (a dot is the current folder)")
+    if "\0" in text:
+        raise UsageError(f"no path holds a zero byte, as {text!r} does; remove it")
+    path = Path(text)
+    if not text.startswith("~") or (path.parts[0] != "~" and is_there(Path(path.parts[0]))):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody has this name
+        return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is there; nothing is where the system takes the name for none, as one that is too long."""
+    return os.path.exists(path)  # noqa: PTH110 (pathlib raises OSError for such a name)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def printable(name: str | Path) -> str:
+    """The name as text in UTF-8: bytes of a file's name that are none are escaped, as in caf\\udce9.png."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
