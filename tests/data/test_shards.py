@@ -14,6 +14,7 @@ from fuzzing import damaged_versions, outcomes
 from source_files import chw, encode, picture, write_folder
 
 from patchlight.config import DataConfig
+from patchlight.data import listing
 from patchlight.data.sources import list_source, load_source
 from patchlight.data.sources.shards import is_shards, split_key
 from patchlight.errors import PatchlightError, UsageError
@@ -142,9 +143,9 @@ def test_what_is_incomplete_is_counted(tmp_path: Path) -> None:
     assert torch.equal(train.images, expected(0, 1, 3, 4, 6, 7))
     assert train.labels.tolist() == [0, 1, 0, 1, 0, 1]
     write_tar(tmp_path / "test-000000.tar", samples(4, 50))
-    listing = list_source(DataConfig(source=str(tmp_path)))
-    assert [(each.count, each.expected) for each in listing.left_out] == [(1, False), (1, False), (4, True)]
-    assert listing.left_out[0].example == "train-000000.tar:000002"
+    left_out = list_source(DataConfig(source=str(tmp_path))).left_out
+    assert [(each.count, each.expected) for each in left_out] == [(1, False), (1, False), (4, True)]
+    assert left_out[0].example == "train-000000.tar:000002"
 
 
 def test_class_names_beside_the_shards(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_other_archives_are_not_taken_for_shards(tmp_path: Path) -> None:
         ("json", b'{"label": [1, 2]}', r"the label is \[1, 2\]; one class per image is"),
         ("json", b'{"label": 1.5}', r"the label is 1\.5; one class per image is"),
         ("txt", b"", "no image has a label"),
-        ("npy", b"", "3 images and no class folders"),
+        ("npy", b"", "has 3 images in no or one class folder"),
     ],
 )
 def test_labels_that_are_refused(field: str, value: bytes, message: str, tmp_path: Path) -> None:
@@ -278,3 +279,22 @@ def test_damaged_shards_end_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.fuzz
 def test_many_damaged_shards_end_in_a_sentence(tmp_path: Path) -> None:
     damaged(tmp_path, 800, 1)
+
+
+def test_few_large_images_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "train-000000.tar", samples(6, cls=cls))
+    most, real = 0, listing._together
+
+    def together(items: Any, count: int) -> Any:
+        nonlocal most
+        taken = real(items, count)
+        most = max(most, len(taken))
+        return taken
+
+    monkeypatch.setattr(listing, "_together", together)
+    assert torch.equal(load_source(str(path))["train"].images, expected(*range(6)))
+    assert most == 6
+    most = 0
+    monkeypatch.setattr(listing, "ENCODED_BYTES", 300)  # an image of these has about 260
+    assert torch.equal(load_source(str(path))["train"].images, expected(*range(6)))
+    assert most == 2

@@ -235,9 +235,7 @@ def test_the_label_is_not_guessed(tmp_path: Path) -> None:
     path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "LABEL": breeds, "fold": folds})
     assert names_and_labels(path)[0] == ("beagle", "pug")
     path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "Label": breeds, "target": folds})
-    with pytest.raises(
-        PatchlightError, match=r"2 columns .* the label: Label .*, target .*data\.label_column"
-    ):
+    with pytest.raises(PatchlightError, match=r"2 columns .* the label: Label .*, target .*data\.label_column"):
         load_source(str(path))
     path = write_arrow(tmp_path / "a.parquet", {"left": PNG, "right": PNG, "label": folds})
     with pytest.raises(PatchlightError, match=r"2 columns that can be the image: left .*, right .*data\.image_column"):

@@ -37,6 +37,7 @@ THREADS_FROM_PIXELS = 192 * 192
 # Images decoded together: few enough that their files, and their pixels, stay small beside the set.
 CHUNK_IMAGES = 128
 CHUNK_BYTES = 16_000_000
+ENCODED_BYTES = 32_000_000  # of images that are given as bytes, decoded together
 
 HEADERS = 200  # images of a split whose size is read from the file's header before any is decoded
 
@@ -211,7 +212,7 @@ def pixel_chunks(listing: Listing, source: str, size: int, interpolation: Interp
     threads = min(8, os.cpu_count() or 1) if height * width >= THREADS_FROM_PIXELS else 1
     items = chain.from_iterable(split.items() for split in listing.splits.values())
     with ThreadPoolExecutor(threads) as pool:
-        while chunk := list(islice(items, step)):
+        while chunk := _together(items, step):
             results = _decode_each(pool if threads > 1 else None, chunk, size, interpolation)
             out = np.empty((len(chunk), 3, size, size), dtype=np.uint8)
             for index, pixels in enumerate(results):
@@ -223,6 +224,16 @@ def pixel_chunks(listing: Listing, source: str, size: int, interpolation: Interp
                     out[index] = pixels
             yield out
     bad.raise_if_any(total, source)
+
+
+def _together(items: Iterator[tuple[str, Encoded]], count: int) -> list[tuple[str, Encoded]]:
+    """The next `count` images, or fewer where these are large already: as bytes, they are all in memory."""
+    taken: list[tuple[str, Encoded]] = []
+    size = 0
+    while len(taken) < count and size < ENCODED_BYTES and (item := next(items, None)) is not None:
+        taken.append(item)
+        size += len(item[1]) if isinstance(item[1], bytes) else 0
+    return taken
 
 
 def _decode_each(
