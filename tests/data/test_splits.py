@@ -275,7 +275,7 @@ def test_uneven_classes_and_classes_that_are_not_measured_are_told() -> None:
     sets = {"train": make_set((200, 190, 200, 4)), "test": make_set((5, 0, 5, 5), offset=900)}
     notes = make_splits(sets, config()).notes
     (uneven,) = (note for note in notes if "uneven" in note)
-    assert "'dog' has few of the 534 training images ('dog' has 3); see train.class_weights" in uneven
+    assert "180 of 534 training images are of ant and 3 of dog; train.class_weights, data.sampler" in uneven
     assert "no test image shows 'bee': nothing is measured of it" in notes
     even = {"train": make_set((20, 20, 20, 20)), "test": make_set(offset=900)}
     assert make_splits(even, config()).notes == ()

@@ -1,11 +1,13 @@
 """The fields of a recipe: what an annotation says of a value, and how a value is read and checked by it.
 
 A field is written `Annotated[type, "its meaning", Range or Names]`; help texts, checks and the command line's parsing
-are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, and `| None` of these.
+are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, a Literal `|` a tuple of
+numbers (a choice of names, or a list), and `| None` of these. A Range beside a tuple is that of each of its numbers.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import types
@@ -74,22 +76,27 @@ class Kind:
     choices: tuple[str, ...] = ()  # of a text, the only ones allowed
 
     @property
+    def is_list(self) -> bool:
+        """Whether a list of numbers is a value; with `choices`, each of them is one, too."""
+        return get_origin(self.type) is tuple
+
+    @property
     def word(self) -> str:
-        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon"."""
-        if self.choices:
-            return "|".join(self.choices)
-        return "numbers" if get_origin(self.type) is tuple else self.type.__name__.lower()
+        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon", "none|numbers"."""
+        if not self.choices and not self.is_list:
+            return str(self.type.__name__).lower()
+        return "|".join([*self.choices, *(["numbers"] if self.is_list else [])])
 
 
 def kind_of(hint: Any) -> Kind:
     """What the annotation `hint` says, a plain type included."""
     bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    optional = get_origin(bare) in (typing.Union, types.UnionType) and type(None) in get_args(bare)
-    if optional:
-        bare = next(argument for argument in get_args(bare) if argument is not type(None))
+    parts = get_args(bare) if get_origin(bare) in (typing.Union, types.UnionType) else (bare,)
+    optional = type(None) in parts
     choices = next((tuple(note) for note in notes if isinstance(note, Names)), ())
-    if get_origin(bare) is Literal:
-        bare, choices = str, get_args(bare)
+    choices = next((get_args(part) for part in parts if get_origin(part) is Literal), choices)
+    others = [part for part in parts if part is not type(None) and get_origin(part) is not Literal]
+    bare = others[0] if others else str
     meaning = next((note for note in notes if isinstance(note, str)), "")
     return Kind(bare, meaning, optional, next((note for note in notes if isinstance(note, Range)), None), choices)
 
@@ -98,12 +105,11 @@ def parse(text: str, kind: Kind) -> Any:
     """A command-line word as the value that a TOML file would hold; what cannot be read so stays text, and `checked`
     refuses it.
     """
-    if kind.type in (str, Duration):
+    if kind.type in (str, Duration) or text in kind.choices:
         return text
-    if get_origin(kind.type) is tuple:
-        text = text if text.startswith("[") else f"[{text}]"
+    listed = kind.is_list and not text.startswith("[")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = [{text}]" if listed else f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
@@ -113,19 +119,17 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     kind = kind_of(hint)
     if value is None and kind.optional:
         return None
-    if kind.choices:
-        if value not in kind.choices:
-            raise UsageError(f"{name} cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
+    if kind.choices and isinstance(value, str) and value in kind.choices:
         return value
+    if kind.choices and (isinstance(value, str) or not kind.is_list):
+        allowed = f"is {', '.join(kind.choices)} or a list of numbers, and " if kind.is_list else ""
+        raise UsageError(f"{name} {allowed}cannot be {value!r}; {did_you_mean(str(value), kind.choices)}")
     if kind.type is Duration:
         if not isinstance(value, str) or not Duration(value).seconds:
             raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {value!r}')
         return Duration(value)
-    if get_origin(kind.type) is tuple:
-        item = get_args(kind.type)[0]
-        if not isinstance(value, (list, tuple)) or not all(_is_number(v) and item(v) == v for v in value):
-            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {value!r}")
-        return tuple(item(v) for v in value)
+    if kind.is_list:
+        return _numbers(value, kind, name)
     if kind.type is float and _is_number(value):
         value = float(value)
     if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
@@ -134,6 +138,20 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     if kind.range is not None and value not in kind.range:
         raise UsageError(f"{name} must be {kind.range}, not {value!r}")
     return value
+
+
+def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:
+    """A list as a tuple of finite numbers of the kind's type, each within its range."""
+    item = get_args(kind.type)[0]
+    if not isinstance(value, (list, tuple)) or not all(
+        _is_number(v) and math.isfinite(v) and item(v) == v for v in value
+    ):
+        names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
+        raise UsageError(f"{name} must be {names}a list of {'whole ' if item is int else ''}numbers, not {value!r}")
+    outside = [v for v in value if kind.range is not None and v not in kind.range]
+    if outside:
+        raise UsageError(f"{name} must be a list of numbers that are {kind.range}, and one is {outside[0]!r}")
+    return tuple(item(v) for v in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,7 @@ from patchlight.data.images import ImageSet
 from patchlight.data.names import PADDING, words_of
 from patchlight.errors import PatchlightError
 
-RARE = 0.2  # of the images that a class has on average
+UNEVEN = 3  # times the images of the smallest class in the largest: more is said
 
 
 def check_known(train: ImageSet, held: dict[str, ImageSet | None], source: str) -> None:
@@ -52,15 +52,8 @@ def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str
     absent = _named(train, counts == 0)
     if absent:
         notes.append(f"no training image shows {_listed(absent)}")
-    rare = (counts > 0) & (counts < RARE * counts.float().mean())
-    if rare.any():
-        least = int(counts[rare].min())
-        name = train.class_names[int(torch.nonzero(rare & (counts == least))[0])]
-        which = f"{_listed(_named(train, rare))} {'has' if rare.sum() == 1 else 'have'}"
-        notes.append(
-            f"the classes are uneven: {which} few of the {int(counts.sum()):,} training images "
-            f"('{name}' has {least}); see train.class_weights and data.sampler"
-        )
+    if line := _uneven(train):
+        notes.append(line)
     for name, images in held.items():
         if images is None:
             continue
@@ -68,6 +61,22 @@ def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str
         if lacking:
             notes.append(f"no {name} image shows {_listed(lacking)}: nothing is measured of it")
     return notes
+
+
+def _uneven(images: ImageSet) -> str | None:
+    """That the classes of the training images are uneven, where they are."""
+    there = [
+        (count, name) for count, name in zip(images.class_counts().tolist(), images.class_names, strict=True) if count
+    ]
+    if not there:
+        return None
+    (low, fewest), (high, most) = min(there, key=lambda pair: pair[0]), max(there, key=lambda pair: pair[0])
+    if high <= UNEVEN * low:
+        return None
+    return (
+        f"the classes are uneven: {high:,} of {len(images):,} training images are of {most} and {low:,} of {fewest}; "
+        'train.class_weights, data.sampler and train.select = "best_balanced" are for that'
+    )
 
 
 def _named(images: ImageSet, which: torch.Tensor) -> list[str]:

@@ -27,6 +27,7 @@ from patchlight.data.sources.cifar import (
 )
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
+from patchlight.data.sources.given import GIVEN, list_given, not_stored
 from patchlight.data.sources.idx import is_idx, list_idx
 from patchlight.data.sources.lists import list_files, list_lists
 from patchlight.data.sources.mat import list_mat, mat_files
@@ -69,6 +70,7 @@ SOURCES: dict[str, NamedSource] = {
         lambda config: list_hub("uoft-cs/cifar100", with_label(config, "fine_label")),
         50_000,
     ),
+    GIVEN: NamedSource("images that are given in Python, as patchlight.train(recipe, data=...)", not_stored),
 }
 
 TRAIN_IMAGES = {name: source.train_images for name, source in SOURCES.items() if source.train_images is not None}
@@ -137,7 +139,16 @@ def read_source(config: DataConfig, fallback_size: int | None = None) -> dict[st
     memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be
     decoded, naming the first and counting them, or where more than data.max_left_out of them would not be used.
     """
-    listing = list_source(config)
+    return read_listing(list_source(config), config, fallback_size)
+
+
+def read_given(data: Any, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """`read_source` of images that are given in Python (`given.py` says what they may be)."""
+    return read_listing(list_given(data, config), config, fallback_size)
+
+
+def read_listing(listing: Listing, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """The image sets of a listing, unless too much of it would be left out. Raises as `read_source` does."""
     if sentence := listing.too_much_left_out(config.max_left_out):
         raise PatchlightError(f"'{config.source}': {sentence}")
     return decode_listing(listing, config, fallback_size)

@@ -11,7 +11,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,19 @@ def list_hub(name: str, config: DataConfig) -> Listing:
         ) from None
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
         raise PatchlightError(f"cannot load '{name}': {' '.join(str(error).split())[:400]}") from error
-    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    matched = match_splits((str(key) for key in splits), f"'{name}'", config)
-    every = {own: _dataset_table(splits[own], f"{name} {own}") for own in map(str, splits)}
+    return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)
+
+
+def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> Listing:
+    """The listing of sets of the library `datasets`, by the names of their splits. Raises as `list_tables` does."""
+    matched = match_splits(map(str, splits), f"'{name}'", config)
+    every = {str(own): _dataset_table(data, f"{name} {own}") for own, data in splits.items()}
     tables = {key: every[own] for key, own in matched.splits.items()}
-    used = [Path(cached["filename"]) for own in matched.splits.values() for cached in splits[own].cache_files]
+    used = [splits[own] for own in matched.splits.values()]
 
     def fingerprint() -> str:
-        return hash_of([name, *file_facts(used)])
+        files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
+        return hash_of([name, *file_facts(files)])
 
     return list_tables(tables, f"'{name}'", fingerprint, config, matched, beside(every, matched, config))
 
