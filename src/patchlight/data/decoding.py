@@ -211,9 +211,9 @@ def _decoded(job: Job, *notes: str) -> dict[str, ImageSet]:
         found = Found.from_json(kept)
     else:
         pixels = torch.empty(shape, dtype=torch.uint8)
-        at = 0
+        target, at = pixels.numpy(), 0  # NumPy copies a small chunk sooner than torch, which wakes its threads for it
         for chunk in pixel_chunks(job, found):
-            pixels[at : at + len(chunk)] = torch.from_numpy(chunk)
+            target[at : at + len(chunk)] = chunk
             at += len(chunk)
     if job.config.on_bad == "error":
         _refuse(job, found)  # a cached set may have been made with "skip"
