@@ -94,6 +94,14 @@ def test_flat_images_are_like_nothing() -> None:
     assert sorted(pair.held_index for pair in found.pairs) == [2, 3, 4]  # the exact ones
 
 
+def test_a_set_in_which_all_have_copies() -> None:
+    """As where images were augmented before they were divided."""
+    train = scenes(60, 0)
+    test = torch.stack([pixels_of(stored_again(image_of(pixels))) for pixels in train[:30]])
+    found = near_duplicates({"train": as_set(train), "test": as_set(test)})
+    assert {pair.held_index: pair.seen_index for pair in found.pairs} == {i: i for i in range(30)}
+
+
 def test_digits_of_one_class_resemble_and_are_no_copies() -> None:
     from patchlight.config import DataConfig
 

@@ -41,6 +41,11 @@ def evaluate(
     own. Raises PatchlightError where there are no such images, where the run's own images have changed since it was
     trained, and where a class is not one of the model's.
     """
+    for key in settings or {}:
+        if not key.startswith("data.") or key == "data.source":
+            raise UsageError(f"`patchlight eval` does not take --{key}; it takes data.label_column and the like")
+        if data is None:
+            raise UsageError(f"{key} is about another source; name one with --data, or leave it out")
     opened, checkpoint = open_weights(run)
     config = opened.config()
     on = resolve_device(device)
@@ -50,13 +55,12 @@ def evaluate(
         say(checkpoint.line)
     elif not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
-    own = own_images(opened, data, split)
-    if own is not None and not settings:
-        images = own
-    elif own is not None:
-        raise UsageError(f"{next(iter(settings or {}))} is about another source; name one with --data, or leave it out")
-    else:
-        images, split = other_split(data, split, card, reading(settings or {}, config.data))
+    images = own_images(opened, data, split)
+    if images is None:
+        reading = apply_overrides(Config(data=DataConfig(on_bad=config.data.on_bad)), settings or {}).data
+        images, split = other_split(data, split, card, reading)
+    elif settings:
+        raise UsageError(f"{next(iter(settings))} is about another source, and {data} is the run's own; leave it out")
     result, _ = evaluation.evaluate(
         model,
         card,
@@ -83,17 +87,6 @@ def own_images(run: Run, data: Any, split: str) -> ImageSet | None:
     found = given_splits(data, config.data, config.model.img_size).sets.get(split)
     known = run.read(Environment).data.digests
     return found if found is not None and digest(found) == known.get(split) else None
-
-
-def reading(settings: Mapping[str, Any], own: DataConfig) -> DataConfig:
-    """How another source is read: by `settings`, and bad images as in the run's own.
-
-    Raises UsageError for a setting of another section, and of the source itself.
-    """
-    for key in settings:
-        if not key.startswith("data.") or key == "data.source":
-            raise UsageError(f"`patchlight eval` does not take --{key}; it takes data.label_column and the like")
-    return apply_overrides(Config(data=DataConfig(on_bad=own.on_bad)), settings).data
 
 
 def is_own_source(run: Run, source: str) -> bool:

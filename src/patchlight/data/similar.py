@@ -2,9 +2,9 @@
 
 Two steps. A perceptual hash (the DCT hash of the library imagehash, 64 bits) finds pairs that may be alike; of these,
 the details are compared: both images in grey at 32 x 32 pixels, what is left of them without their local mean, and the
-correlation of that, the likeness. Pairs count from a likeness of 0.5 on, or from 0.2 above what unrelated images of
-the sets have (digits of one class look alike and are no copies), whichever is more. Mirrored or strongly cropped
-copies are not found.
+correlation of that, the likeness. Pairs count from a likeness of 0.5 on or, where images are much alike anyway (as
+digits of one class are), from 0.25 above the likeness that an image has with its tenth neighbour (the median of some
+images; the first neighbours may be copies). Mirrored or strongly cropped copies are not found.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from patchlight.progress import Progress
 
 HASH_DISTANCE = 10  # of 64 bits
 LEAST = 0.5
-ABOVE_OTHERS = 0.2
+ABOVE_OTHERS = 0.25
+NEIGHBOUR = 10
 SIDE = 32  # pixels that are compared
 FLAT = 0.25  # grey levels that details deviate by in an image without any, by rounding
-SAMPLE = (200, 1000)  # images of both sets that say how alike unrelated images are
+SAMPLE = (200, 1000)  # images of the set that is measured, and of each set, that say how alike unrelated ones are
 ROWS = 200  # hashes compared with all others at a time
 
 
@@ -66,7 +67,7 @@ def near_duplicates(sets: dict[str, ImageSet], label: str = "looking for near du
     hashes = dict(_hash_all({name: images for name, images in sets.items() if name in wanted}, label))
     pairs, thresholds = list[NearPair](), dict[str, float]()
     for seen, held in there:
-        threshold = _threshold(sets[seen], sets[held])
+        threshold = _threshold(sets, sets[held])
         thresholds[f"{seen}-{held}"] = round(threshold, 3)
         for at, other, likeness, exact in _best(sets[seen], hashes[seen], sets[held], hashes[held], threshold):
             pairs.append(NearPair(seen, other, held, at, round(likeness, 4), exact))
@@ -102,11 +103,13 @@ def _hash_all(sets: dict[str, ImageSet], label: str) -> Iterator[tuple[str, np.n
             yield name, own
 
 
-def _threshold(seen: ImageSet, held: ImageSet) -> float:
-    """The likeness from which on a pair of these sets counts."""
-    few, many = (_spread(images, count) for images, count in zip((held, seen), SAMPLE, strict=True))
-    closest = (few @ many.T).amax(dim=1)
-    return max(LEAST, float(closest.median()) + ABOVE_OTHERS)
+def _threshold(sets: dict[str, ImageSet], held: ImageSet) -> float:
+    """The likeness from which on a pair of `held` counts: above what images have in these sets that are no copies."""
+    few = _spread(held, SAMPLE[0])
+    many = torch.cat([_spread(images, SAMPLE[1]) for images in sets.values()])
+    likeness = few @ many.T
+    neighbour = likeness.topk(min(NEIGHBOUR, likeness.shape[1]), dim=1).values[:, -1]
+    return max(LEAST, float(neighbour.median()) + ABOVE_OTHERS)
 
 
 def _spread(images: ImageSet, count: int) -> Tensor:

@@ -62,10 +62,12 @@ def prepare(
     check_recipe(config)
     check_data(config, data)
     device = resolve_device(config.train.device)
+    asked = config.model.fused_attn  # what is chosen for this machine is not of the model, and not of its card
     if before is not None:
         config = choices_of(before, config, device)
     precision = choose_precision(config.train.precision, device)
-    model, card = build(config, data, None if before is None else input_before(before, card_before))
+    as_asked = dataclasses.replace(config, model=dataclasses.replace(config.model, fused_attn=asked))
+    model, card = build(as_asked, data, None if before is None else input_before(before, card_before))
     model.to(device)
     fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
     config = with_choices(config, precision, fused)
