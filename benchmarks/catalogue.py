@@ -12,6 +12,7 @@ from benchmarks import (
     agreement,
     breakdown,
     data,
+    formats,
     full,
     inference,
     memory,
@@ -35,6 +36,7 @@ class Benchmark:
 CATALOGUE = {
     "step": Benchmark("a training step of ViT-Ti/4, four libraries", step.run, step.table),
     "data": Benchmark("augmented batches per second, three libraries", data.run, data.table),
+    "formats": Benchmark("folders, archives and shards read, three libraries", formats.run, formats.table),
     "inference": Benchmark("throughput and latency of ViT-Ti/4", inference.run, inference.table),
     "memory": Benchmark("peak memory of a training step", memory.run, memory.table),
     "scaling": Benchmark("our cost against tokens, width, depth and batch", scaling.run, scaling.table),

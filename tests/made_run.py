@@ -58,6 +58,20 @@ def make_run(path, names=tuple("0123456789"), epochs=3, maps=True, side=32, spre
         "probs": probs[chosen].astype(np.float32),
         "kind": np.array(["wrong"] * len(wrong) + ["right"] * len(right)),
     }
+    np.savez_compressed(
+        path / "near_copies.npz",
+        seen=np.array(["train", "train"]),
+        held=np.array(["val", "test"]),
+        images_held=np.array([144, 400]),
+        found=np.array([0, 3]),
+        exact=np.array([0, 1]),
+        threshold=np.array([0.5, 0.5]),
+        pairs=rng.integers(0, 256, (2, 2, side, side, 3), dtype=np.uint8),
+        labels=np.array([[0, 0], [1, 2]]),
+        places=np.array([[5, 7], [9, 11]]),
+        comparison=np.array([1, 1]),
+        likeness=np.array([1.0, 0.7]),
+    )
     if maps:
         samples["maps"] = rng.random((len(chosen), side // 4, side // 4)).astype(np.float32)
         samples["map_title"] = np.array("attention of the CLS token in the last layer, mean over heads")

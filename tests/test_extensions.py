@@ -12,12 +12,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from small import run_fit, small_config
+from small import make_trainer, run_fit, small_config
 from torch import Tensor, nn
 
 import patchlight
 from patchlight.config import load_recipe, recipe_names
-from patchlight.config.names import METHOD_NAMES, OPTIMIZER_NAMES, SCHEDULE_NAMES, Names
+from patchlight.config.names import METHOD_NAMES, OPTIMIZER_NAMES, SAMPLER_NAMES, SCHEDULE_NAMES, Names
+from patchlight.data.sampling import SAMPLERS, Draws
 from patchlight.explanation.methods import METHODS, Method
 from patchlight.models import MODELS, create_model
 from patchlight.training.optim import OPTIMIZERS, decay_groups
@@ -75,6 +76,14 @@ def test_a_schedule_is_a_function_and_a_row(tmp_path, monkeypatch):
     with named(SCHEDULE_NAMES, "halved"):
         _, run = run_fit(tmp_path, schedule={"name": "halved"})
     assert [row.lr for row in run.epochs()] == pytest.approx([3e-3, 1.5e-3])
+
+
+def test_a_sampler_is_a_function_and_a_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "in_order", lambda labels, length, seed, epoch: Draws(*2 * [torch.arange(length)]))
+    with named(SAMPLER_NAMES, "in_order"):
+        trainer = make_trainer(small_config(data={"sampler": "in_order"}, train={"batch_size": 16}), tmp_path)
+    assert trainer.batches.indices(0, 1).tolist() == list(range(16, 32))
+    assert torch.equal(trainer.begin_step(1, 2)[1], trainer.data.train.labels[32:48])
 
 
 def test_a_method_of_explanation_is_a_function_and_a_row(monkeypatch):

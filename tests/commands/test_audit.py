@@ -32,7 +32,8 @@ def test_data_shows_a_folder_with_its_faults(here, capsys):
     assert main(["data", "pets", "--augment.policy", "randaugment"]) == 1  # pictures under several labels
     captured = capsys.readouterr()
     figures = sorted(Path("previews/pets").glob("*.png"))
-    assert [f.name for f in figures] == ["augmentation.png", "class_balance.png", "first_batch.png", "samples.png"]
+    names = ["augmentation", "class_balance", "first_batch", "near_copies", "samples"]
+    assert [f.stem for f in figures] == names
     assert "the first batch, as it is trained on" in captured.out
     assert all(str(figure) in captured.out for figure in figures)
     assert main(["data", "pets"]) == 2

@@ -48,6 +48,7 @@ def test_a_run_folder_holds_what_is_promised(run):
         "val": 40,
         "test": 60,
         "classes": 10,
+        "train_per_class": dict.fromkeys("0123456789", 12),
         "notes": [],
     }
 

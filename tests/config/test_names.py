@@ -16,7 +16,9 @@ from patchlight.config.names import (
     METHOD_NAMES,
     OPTIMIZER_NAMES,
     POLICY_NAMES,
+    SAMPLER_NAMES,
     SCHEDULE_NAMES,
+    SELECT_NAMES,
     SPLIT_NAMES,
     TASK_NAMES,
     Names,
@@ -24,16 +26,20 @@ from patchlight.config.names import (
 from patchlight.config.sections import Precision
 from patchlight.data.augment import augment
 from patchlight.data.policies import POLICIES
+from patchlight.data.sampling import SAMPLERS
 from patchlight.data.splits import Splits
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import METHODS
 from patchlight.machine.device import DTYPES
+from patchlight.runs import MEASURES
 from patchlight.training.optim import OPTIMIZERS
 from patchlight.training.schedule import SHAPES
 from patchlight.training.tasks import TASKS
 
 TABLES: list[tuple[str, Names, Mapping[str, Any], set[str]]] = [
     ("augment.policy", POLICY_NAMES, POLICIES, {"none"}),
+    ("data.sampler", SAMPLER_NAMES, SAMPLERS, set()),
+    ("train.select", SELECT_NAMES, MEASURES, {"last"}),
     ("optim.name", OPTIMIZER_NAMES, OPTIMIZERS, set()),
     ("schedule.name", SCHEDULE_NAMES, SHAPES, {"onecycle"} - SHAPES.keys()),
     ("train.task", TASK_NAMES, TASKS, set()),

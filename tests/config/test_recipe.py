@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
         ({"data": {"mean": "grey"}}, "data.mean must be a list of numbers, not 'grey'"),
         ({"data": {"mean": [0.5, "x", 0.5]}}, "data.mean must be a list of numbers"),
         ({"model": {"stem_channels": [32.5]}}, "model.stem_channels must be a list of whole numbers"),
+        ({"model": {"stem_channels": [float("inf")]}}, "model.stem_channels must be a list of whole numbers"),
+        (
+            {"train": {"class_weights": "balance"}},
+            "or a list of numbers, and cannot be 'balance'; did you mean 'balanced'?",
+        ),
+        (
+            {"train": {"class_weights": "heavy"}},
+            "is none, balanced or a list of numbers, and cannot be 'heavy'; known: balanced, none",
+        ),
+        ({"train": {"class_weights": 3}}, "train.class_weights must be none or balanced, or a list of numbers, not 3"),
+        ({"train": {"class_weights": [1, "x"]}}, "must be none or balanced, or a list of numbers, not [1, 'x']"),
+        ({"train": {"class_weights": [1, True]}}, "must be none or balanced, or a list of numbers, not [1, True]"),
+        ({"train": {"class_weights": [1, -2]}}, "must be a list of numbers that are at least 0, and one is -2"),
+        ({"train": {"class_weights": [1, float("nan")]}}, "or a list of numbers, not [1, nan]"),
+        ({"train": {"class_weights": [1, float("inf")]}}, "or a list of numbers, not [1, inf]"),
+        ({"train": {"select": "best_top1"}}, "train.select cannot be 'best_top1'; did you mean 'best"),
         ({"augment": {"erasing_prob": 1.5}}, "augment.erasing_prob must be at least 0 and at most 1, not 1.5"),
         ({"train": 3}, "'train' is a section; write [train]"),
     ],
@@ -114,12 +131,48 @@ def test_command_line_words_become_typed_values():
 
 
 @pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("none", "none"),
+        ("balanced", "balanced"),
+        ("1,2,3", (1.0, 2.0, 3.0)),
+        ("[1, 2.5, 0]", (1.0, 2.5, 0.0)),
+        ("7", (7.0,)),
+        ([1, 2], (1.0, 2.0)),
+        ((1, 2), (1.0, 2.0)),
+    ],
+)
+def test_a_choice_or_a_list_of_numbers(word, value, tmp_path):
+    """On the command line, from Python, as TOML and as JSON."""
+    config = apply_overrides(Config(), {"train.class_weights": word})
+    assert config.train.class_weights == value
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert plain["train"]["class_weights"] == (value if isinstance(value, str) else list(value))
+    assert config_from_dict(plain) == config
+    path = tmp_path / "again.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert load_recipe(str(path)) == config
+    staged = apply_overrides(
+        config_from_dict({"stages": [{"train": {"epochs": 1}}, {"train": {"epochs": 2}}]}),
+        {"stages.2.train.class_weights": word, "stages.2.data.sampler": "balanced"},
+    )
+    path.write_text(staged.to_toml(), encoding="utf-8")
+    assert [each.train.class_weights for each in load_recipe(str(path)).of_stages()] == ["none", value]
+    assert [each.data.sampler for each in load_recipe(str(path)).of_stages()] == ["uniform", "balanced"]
+    (info,) = (info for info in describe_fields() if info.key == "train.class_weights")
+    assert (info.kind, info.allowed, info.default) == ("none|balanced|numbers", "at least 0", "none")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("train.epoch", "3", "unknown field 'train.epoch'; did you mean 'train.epochs'?"),
         ("trian.epochs", "3", "unknown setting 'trian.epochs'; did you mean 'train.epochs'?"),
         ("train.epochs", "many", "train.epochs must be a number, not 'many'"),
         ("train.epochs", [3], "train.epochs must be a number, not [3]"),
+        ("train.class_weights", "1,,2", "is none, balanced or a list of numbers, and cannot be '1,,2'"),
+        ("train.class_weights", "balansed", "and cannot be 'balansed'; did you mean 'balanced'?"),
+        ("data.mean", "grey", "data.mean must be a list of numbers, not 'grey'"),
         ("train.epochs", "none", "train.epochs must be a number, not 'none'"),
     ],
 )

@@ -51,11 +51,16 @@ def test_hidden_and_other_files_are_ignored_and_strays_noted(tmp_path: Path) -> 
     (tmp_path / "a" / "Thumbs.db").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     picture(0).save(tmp_path / "stray.png")
-    train = load_source(str(tmp_path))["train"]
+    with pytest.raises(PatchlightError, match=r"1 of 5 images would be left out \(.*set data\.max_left_out = 0\.2"):
+        load_source(str(tmp_path))
+    train = load_source(str(tmp_path), max_left_out=0.2)["train"]
     assert len(train) == 4
     assert train.class_names == ("a", "b")
-    assert len(train.notes) == 1
-    assert "1 images outside class folders, such as stray.png" in train.notes[0]
+    assert train.notes == (
+        f"left out: images outside class folders: 1, such as {tmp_path / 'stray.png'}",
+        f"left out: files that are no images: 1, such as {tmp_path / 'notes.txt'}",
+        f"left out: hidden images, or images that a system made: 3, such as {tmp_path / '.hidden' / '0.png'}",
+    )
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -64,16 +69,19 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(PatchlightError, match="no class folders"):
+    with pytest.raises(PatchlightError, match="is empty; expected"):
         load_source(str(tmp_path))
     write_folder(tmp_path / "empty", ["a", "b"])
-    (tmp_path / "empty" / "c" / "deep").mkdir(parents=True)
-    picture(0).save(tmp_path / "empty" / "c" / "deep" / "0.png")
-    with pytest.raises(PatchlightError, match=r"class folder 'c' in .* holds no image"):
+    (tmp_path / "empty" / "c").mkdir(parents=True)
+    with pytest.raises(PatchlightError, match=r"class folder 'c' in .* is empty"):
+        load_source(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "c" / "x.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "empty" / "c" / "x.xml").write_text("<x/>")
+    with pytest.raises(PatchlightError, match=r"'c' in .* holds no image but 1 arrays of NumPy .*, 1 \.xml file;"):
         load_source(str(tmp_path / "empty"))
     write_folder(tmp_path / "twice" / "val", ["a"])
     write_folder(tmp_path / "twice" / "valid", ["a"])
-    with pytest.raises(PatchlightError, match="two splits for 'val': 'val' and 'valid'"):
+    with pytest.raises(PatchlightError, match=r"2 splits for 'val': 'val', 'valid'; .* data\.val_split"):
         load_source(str(tmp_path / "twice"))
 
 
@@ -100,10 +108,15 @@ def test_images_deeper_down_are_told_of(tmp_path: Path) -> None:
     write_folder(tmp_path / "pets", ["cat", "dog"])
     write_folder(tmp_path / "pets" / "cat", ["2023", "2024"], per_class=3)
     write_folder(tmp_path / "pets" / "cat" / "2024", ["may", ".cache"], per_class=1)
-    train = load_source(str(tmp_path / "pets"))["train"]
+    with pytest.raises(PatchlightError, match="7 of 11 images would be left out"):
+        load_source(str(tmp_path / "pets"))
+    train = load_source(str(tmp_path / "pets"), max_left_out=1)["train"]
     assert len(train) == 4
-    (note,) = train.notes
-    assert note == f"left out of {tmp_path / 'pets'}: 7 images in folders inside class folders, such as cat/2023/0.png"
+    assert train.notes[0] == (
+        "left out: images in folders inside class folders (data.class_folders = 'outer' takes them): 7, such as "
+        f"{tmp_path / 'pets' / 'cat' / '2023' / '0.png'}"
+    )
+    assert load_source(str(tmp_path / "pets"), class_folders="outer")["train"].class_counts().tolist() == [9, 2]
 
 
 def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:

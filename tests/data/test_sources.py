@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from source_files import chw, hub_folder, official, pack, picture, pixels_of, write_folder
+from source_files import chw, encode, hub_folder, official, pack, picture, pixels_of, write_folder
 
 from patchlight.config import DataConfig
 from patchlight.data.cache import cache_folder
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, from_arrays
 from patchlight.data.sources import PATH_KINDS, SOURCES, NamedSource, cifar, list_source, load_source
+from patchlight.data.sources.mat import list_mat
 from patchlight.errors import PatchlightError, UsageError
 
 
@@ -89,11 +93,13 @@ def test_hf_with_a_path_and_hf_with_a_configuration(tmp_path: Path, monkeypatch:
     import datasets
 
     local = hub_folder(tmp_path / "repo", "cifar100")
-    check_hub_sets(load_source(f"hf:{local}"))
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the label: coarse_label .*data\.label_column"):
+        load_source(f"hf:{local}")
+    check_hub_sets(load_source(f"hf:{local}", label_column="fine_label"))
     loaded, asked = datasets.load_dataset(str(local)), []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args: asked.append(args) or loaded)
-    load_source("hf:owner/name:plain")
-    load_source("hf:owner/name")
+    load_source("hf:owner/name:plain", label_column="FINE_label")
+    load_source("hf:owner/name", label_column="fine_label")
     assert asked == [("owner/name", "plain"), ("owner/name", None)]
 
 
@@ -149,15 +155,63 @@ def parquet_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return hub_folder(root / "repo", "cifar10")
 
 
+def list_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_folder(root / "images", ["ant", "bee", "cow"])
+    lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+    (root / "all.csv").write_text("\n".join(["image,label", *lines]))
+    return root / "all.csv"
+
+
 def images_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(root / "images", ["ant", "bee", "cow"])
 
 
+def idx_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for what, values in (("images", np.zeros((6, 5, 5), np.uint8)), ("labels", np.arange(6, dtype=np.uint8) % 3)):
+        head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, dtype=">u4").tobytes()
+        (root / f"emnist-x-train-{what}-idx{values.ndim}-ubyte").write_bytes(head + values.tobytes())
+    codes = (" ".join(str(ord(letter)) for letter in name) for name in ("ant", "bee", "cow"))
+    (root / "emnist-x-mapping.txt").write_text("\n".join(f"{label} {own}" for label, own in enumerate(codes)))
+    return root
+
+
+def shards_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with tarfile.open(root / "train-000000.tar", "w") as tar:
+        for index in range(6):
+            for field, data in (("png", encode(picture(index))), ("cls", ("ant", "bee", "cow")[index % 3].encode())):
+                info = tarfile.TarInfo(f"{index:04}.{field}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return root
+
+
+def zip_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return Path(shutil.make_archive(str(root / "images"), "zip", images_row(root, monkeypatch)))
+
+
+def arrays_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    np.savez(root / "a.npz", images=np.zeros((6, 5, 5), np.uint8), labels=["ant", "bee", "cow"] * 2)
+    return root / "a.npz"
+
+
+def mat_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from scipy.io import savemat
+
+    savemat(root / "train_32x32.mat", {"X": np.zeros((5, 5, 3, 6), np.uint8), "y": [0, 1, 2] * 2})
+    return root
+
+
 PATH_ROWS: dict[str, Callable[[Path, pytest.MonkeyPatch], Path]] = {
     "the official CIFAR archive (.tar.gz)": archive_row,
+    "MNIST's idx files, a folder of them or one set's images": idx_row,
+    "WebDataset's shards, a .tar of samples or a folder of them": shards_row,
+    "an archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz) of any of these": zip_row,
     "the official CIFAR folder": cifar_folder_row,
     "a folder that `datasets` saved": saved_row,
     "Parquet, a file or a folder of them": parquet_row,
+    "arrays of NumPy, an .npz or .npy file or a folder of them": arrays_row,
+    "MATLAB files as SVHN's, a .mat file or a folder of them": mat_row,
+    "a list of image files (CSV, TSV, JSON Lines), or a folder of lists": list_row,
     "a folder of class folders with images": images_row,
 }
 
@@ -172,7 +226,8 @@ def test_every_kind_of_path(about: str, tmp_path: Path, monkeypatch: pytest.Monk
     kind = next(kind for kind in PATH_KINDS if kind.matches(path))
     assert kind.about == about
     in_memory = load_source(str(path))
-    assert in_memory["train"].class_names == ("ant", "bee", "cow")
+    named = ("0", "1", "2") if kind.listing is list_mat else ("ant", "bee", "cow")
+    assert in_memory["train"].class_names == named
     for _ in range(2):  # made, then read back
         cached = load_source(str(path), memory_limit_mb=0)
         assert list(cached) == list(in_memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -240,9 +241,44 @@ def test_every_copy_is_counted_in_validation_too() -> None:
     )
 
 
-def test_a_class_without_training_images_is_noted() -> None:
-    sets = {"train": make_set((5, 0, 5, 5)), "test": make_set(offset=500)}
-    assert any("no training image shows bee" in note for note in make_splits(sets, config()).notes)
+def test_a_class_that_no_image_shows_is_noted() -> None:
+    sets = {"train": make_set((5, 0, 5, 5)), "test": make_set((5, 0, 5, 5), offset=500)}
+    assert any("no training image shows 'bee'" in note for note in make_splits(sets, config()).notes)
+
+
+def test_a_class_that_is_tested_and_not_trained_is_an_error() -> None:
+    for name, other in (("validation", "val"), ("test", "test")):
+        sets = {"train": make_set((5, 0, 5, 5)), other: make_set((5, 2, 5, 5), offset=500)}
+        with pytest.raises(PatchlightError, match=f"2 of 17 {name} images are of the class 'bee', which no training"):
+            make_splits(sets, config())
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test", "cause"),
+    [
+        (("Cat", "cat", "dog"), (5, 0, 5), (0, 5, 5), "training has 'Cat': is it the same class, written differently"),
+        (("1", "01", "2"), (5, 0, 5), (0, 5, 5), "training has '1': is it the same class"),
+        (("ant", "bee", "images"), (5, 5, 0), (0, 0, 5), "'images' looks like a folder of images of all classes"),
+        (("a", "b", "c"), (5, 5, 0), (0, 0, 5), "training has the classes 'a', 'b': are these sets of one data set"),
+    ],
+)
+def test_the_likely_cause_is_told(
+    names: tuple[str, ...], train: tuple[int, ...], test: tuple[int, ...], cause: str
+) -> None:
+    sets = {"train": make_set(train), "test": make_set(test, offset=500)}
+    sets = {key: replace(images, class_names=names) for key, images in sets.items()}
+    with pytest.raises(PatchlightError, match=cause):
+        make_splits(sets, config())
+
+
+def test_uneven_classes_and_classes_that_are_not_measured_are_told() -> None:
+    sets = {"train": make_set((200, 190, 200, 4)), "test": make_set((5, 0, 5, 5), offset=900)}
+    notes = make_splits(sets, config()).notes
+    (uneven,) = (note for note in notes if "uneven" in note)
+    assert "180 of 534 training images are of ant and 3 of dog; train.class_weights, data.sampler" in uneven
+    assert "no test image shows 'bee': nothing is measured of it" in notes
+    even = {"train": make_set((20, 20, 20, 20)), "test": make_set(offset=900)}
+    assert make_splits(even, config()).notes == ()
 
 
 @pytest.mark.parametrize(

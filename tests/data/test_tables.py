@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_the_real_cifar10(cifar10_parquet: Path) -> None:
     assert sets["test"].image_size == (32, 32)
     assert sets["test"].class_names[:3] == ("airplane", "automobile", "bird")
     assert sets["test"].class_counts().tolist() == [1000] * 10
-    assert sets["test"].notes == ()
+    assert [note.rpartition(": ")[2] for note in sets["test"].notes] == ["images from 'img', labels from 'label'"]
     rows = pq.read_table(cifar10_parquet / "test-00000-of-00001.parquet")
     for index in np.random.default_rng(0).integers(0, 10_000, 50).tolist():
         image = Image.open(io.BytesIO(rows["img"][index]["bytes"].as_py()))
@@ -99,9 +100,9 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
             {},
             r"no image column; its columns are text \(string\), label \(int64\)",
         ),
-        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, "no column that is clearly the label"),
-        ({"image": data, "score": [0.5, 1.0]}, {}, "no column that is clearly the label"),
-        ({"image": data, "label": [0, None]}, {}, "1 of 2 images have no label"),
+        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
+        ({"image": data, "score": [0.5, 1.0]}, {}, "no column that can be the label"),
+        ({"image": data, "label": [0, None]}, {}, r"1 of 2 images would be left out \(rows without a label: 1"),
         ({"image": data, "label": [-1, -1]}, label, "no labelled images"),
     ]
     for number, (columns, features, message) in enumerate(rows):
@@ -126,7 +127,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
         load_source(str(tmp_path / "three"))
     for name in ("aa", "bb"):
         write_parquet(tmp_path / "four" / f"{name}.parquet", {"image": data, "label": [0, 1]})
-    with pytest.raises(PatchlightError, match="no split called train, val or test, but aa, bb"):
+    with pytest.raises(PatchlightError, match="no split called train, val or test, but 'aa', 'bb'"):
         load_source(str(tmp_path / "four"))
 
 
@@ -137,9 +138,11 @@ def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
     for split, labels in (("train", [0, 1]), ("test", [-1, -1]), ("extra", [0, 0])):
         columns = {"image": [encode(picture(i)) for i in range(2)], "label": labels}
         write_parquet(tmp_path / f"{split}.parquet", columns, **features)
-    sets = load_source(str(tmp_path))
+    with pytest.raises(PatchlightError, match=r"2 of 4 images would be left out \(images of the split 'extra'"):
+        load_source(str(tmp_path))
+    sets = load_source(str(tmp_path), train_split="train")
     assert list(sets) == ["train"]
-    assert any("test has no labels" in note for note in sets["train"].notes)
+    assert any("images without labels (the split test): 2" in note for note in sets["train"].notes)
     assert any("extra" in note for note in sets["train"].notes)
 
 
@@ -167,7 +170,7 @@ def test_parts_of_another_name_are_one_split(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"part-{index:05}-of-00003.parquet", columns)
     assert len(load_source(str(tmp_path))["train"]) == 3
     write_parquet(tmp_path / "more.parquet", columns)
-    with pytest.raises(PatchlightError, match="no split called train, val or test, but more, part"):
+    with pytest.raises(PatchlightError, match="no split called train, val or test, but 'more', 'part'"):
         load_source(str(tmp_path))
 
 
@@ -192,3 +195,121 @@ def test_minus_one_alone_is_no_label(tmp_path: Path) -> None:
     write_parquet(tmp_path / "b" / "train.parquet", {"image": data, "label": [-1, 1]})
     write_parquet(tmp_path / "b" / "test.parquet", {"image": data, "label": [-1, -1]})
     assert load_source(str(tmp_path / "b"))["test"].labels.tolist() == [0, 0]
+
+
+PNG = [encode(picture(i)) for i in range(16)]
+
+
+def write_arrow(path: Path, columns: dict[str, Any], features: Any = None) -> Path:
+    """A Parquet file with the metadata that `datasets` writes, whatever is in it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    return path
+
+
+def names_and_labels(path: Path, **settings: Any) -> tuple[tuple[str, ...], list[int]]:
+    train = load_source(str(path), **settings)["train"]
+    return train.class_names, train.labels.tolist()
+
+
+def class_label(*names: str) -> dict[str, Any]:
+    return {"names": list(names), "_type": "ClassLabel"}
+
+
+def test_the_label_is_not_guessed(tmp_path: Path) -> None:
+    breeds, folds = ["pug", "beagle"] * 8, [0, 1, 2, 3] * 4
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "breed": breeds, "fold": folds})
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the label: breed \(string\), fold \(int64\)"):
+        load_source(str(path))
+    assert names_and_labels(path, label_column="breed")[0] == ("beagle", "pug")
+    assert len(names_and_labels(path, label_column="fold")[0]) == 4
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "id": list(range(16))})
+    with pytest.raises(PatchlightError, match="'id' has 16 values in 16 rows, too many for labels"):
+        load_source(str(path))
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "LABEL": breeds, "fold": folds})
+    assert names_and_labels(path)[0] == ("beagle", "pug")
+    path = write_arrow(tmp_path / "a.parquet", {"image": PNG, "Label": breeds, "target": folds})
+    with pytest.raises(PatchlightError, match=r"2 columns .* the label: Label .*, target .*data\.label_column"):
+        load_source(str(path))
+    path = write_arrow(tmp_path / "a.parquet", {"left": PNG, "right": PNG, "label": folds})
+    with pytest.raises(PatchlightError, match=r"2 columns that can be the image: left .*, right .*data\.image_column"):
+        load_source(str(path))
+    assert load_source(str(path), image_column="right")["train"].notes[0].endswith("'right', labels from 'label'")
+
+
+def test_labels_that_do_not_fit_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    four = {"image": PNG[:4], "label": [0, 1, 2, 1]}
+    write_arrow(path, four, {"label": class_label("a", "b")})
+    with pytest.raises(PatchlightError, match="row 2 has the label 2 in the column 'label', whose 2 classes are a, b"):
+        load_source(str(path))
+    write_arrow(path, {**four, "label": ["b", "a", "b", "b"]}, {"label": class_label("b", "a")})
+    assert names_and_labels(path) == (("b", "a"), [0, 1, 0, 0])
+    write_arrow(path, {**four, "label": ["b", "c", "b", "b"]}, {"label": class_label("b", "a")})
+    with pytest.raises(PatchlightError, match="row 1 has the label 'c'"):
+        load_source(str(path))
+    for without in ({"_type": "ClassLabel"}, {"num_classes": 3, "names": None, "_type": "ClassLabel"}):
+        write_arrow(path, four, {"label": without})
+        assert names_and_labels(path) == (("0", "1", "2"), [0, 1, 2, 1])
+    for features in (None, [], [1], "x", {"label": None}, {"label": [1]}, {"image": {"_type": 3}}):
+        write_arrow(path, four, features)
+        assert names_and_labels(path) == (("0", "1", "2"), [0, 1, 2, 1])
+
+
+def test_types_of_labels(tmp_path: Path) -> None:
+    import decimal
+
+    import pyarrow as pa
+
+    path = tmp_path / "train.parquet"
+
+    def labelled(values: Any) -> Path:
+        return write_arrow(path, {"image": PNG[: len(values)], "label": values})
+
+    names = ["b", "a", "b", "b"]
+    assert names_and_labels(labelled(pa.array(names).dictionary_encode())) == (("a", "b"), [1, 0, 1, 1])
+    assert names_and_labels(labelled(pa.array([7, 3, 7, 7]).dictionary_encode())) == (("3", "7"), [1, 0, 1, 1])
+    assert names_and_labels(labelled([2.0, 0.0, 2.0])) == (("0", "2"), [1, 0, 1])
+    assert names_and_labels(labelled([decimal.Decimal(2), decimal.Decimal(0)])) == (("0", "2"), [1, 0])
+    assert names_and_labels(labelled(pa.array(names, pa.large_string()))) == (("a", "b"), [1, 0, 1, 1])
+    with pytest.raises(PatchlightError, match=r"holds 0\.5; a label is text or a whole number"):
+        load_source(str(labelled([0.5, 1.0])))
+    with pytest.raises(PatchlightError, match="holds inf; a label"):
+        load_source(str(labelled([float("inf"), 1.0])))
+    with pytest.raises(PatchlightError, match=r"1 of 3 .*rows without a label"):
+        load_source(str(labelled([float("nan"), 1.0, 2.0])))
+    with pytest.raises(PatchlightError, match=r"several labels for an image; .*multi-label data are not supported"):
+        load_source(str(labelled([[0, 1], [1]])))
+    with pytest.raises(PatchlightError, match=r"the column 'label' holds date32\[day\], no labels"):
+        load_source(str(labelled(pa.array([1, 2], pa.date32()))))
+    with pytest.raises(PatchlightError, match="no labels"):
+        load_source(str(labelled([{"a": 1}, {"a": 2}])))
+
+
+def test_splits_whose_labels_have_different_types(tmp_path: Path) -> None:
+    write_arrow(tmp_path / "train.parquet", {"image": PNG[:2], "label": ["cat", "dog"]})
+    write_arrow(tmp_path / "test.parquet", {"image": PNG[2:4], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match=r"the column 'label' holds text in .*train.*, numbers in .*test"):
+        load_source(str(tmp_path))
+
+
+def test_a_missing_part_is_an_error(tmp_path: Path) -> None:
+    for number in (0, 2):
+        write_arrow(tmp_path / f"train-{number:05}-of-00004.parquet", {"image": PNG[:2], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match=r"2 of the 4 files train-\*-of-00004 are missing .*train-00001-of-00004"):
+        load_source(str(tmp_path))
+
+
+def test_folders_that_are_no_splits_are_not_merged(tmp_path: Path) -> None:
+    for name in ("cats", "planes"):
+        write_arrow(tmp_path / name / "train.parquet", {"image": PNG[:2], "label": [0, 1]})
+    with pytest.raises(PatchlightError, match="may be several data sets: cats, planes; give one of them"):
+        load_source(str(tmp_path))
+    write_arrow(tmp_path / "cats" / "TEST.PARQUET", {"image": PNG[:2], "label": [0, 1]})
+    assert list(load_source(str(tmp_path / "cats"))) == ["train", "test"]

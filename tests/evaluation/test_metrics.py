@@ -9,7 +9,14 @@ import pytest
 import torch
 from scipy.special import softmax as scipy_softmax
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+    top_k_accuracy_score,
+)
 from sklearn.metrics import confusion_matrix as sk_confusion
 
 from patchlight.evaluation import metrics
@@ -43,6 +50,43 @@ def test_agrees_with_sklearn(result):
             expected = top_k_accuracy_score(labels, logits, k=top, labels=every)
             assert metrics.topk_accuracy(logits, labels, top) == pytest.approx(expected)
     assert metrics.topk_accuracy(logits, labels, k) == 1
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_scores_of_classes_are_sklearns(result):
+    """With `zero_division=0`; of classes without images or predictions, too."""
+    logits, labels, k = result
+    preds, names = logits.argmax(1), [f"class {i}" for i in range(k)]
+    found = metrics.classification_metrics(logits, labels, names)
+    theirs = precision_recall_fscore_support(labels, preds, labels=range(k), zero_division=0)
+    occurs = np.isin(np.arange(k), [*labels, *preds])
+    ours = metrics.precision_recall_f1(found.confusion)
+    for column, expected in zip(ours, theirs[:3], strict=True):
+        np.testing.assert_allclose(column[occurs], expected[occurs])
+        assert np.isnan(column[~occurs]).all()
+    assert found.scores is not None
+    assert list(found.scores) == names
+    for i, own in enumerate(found.scores.values()):
+        columns = (own.precision, None if i not in labels else own.recall, own.f1)
+        expected = (theirs[0][i], theirs[1][i] if i in labels else None, theirs[2][i]) if occurs[i] else (None,) * 3
+        assert columns == pytest.approx(expected)
+        assert own.recall == found.per_class[names[i]]
+    macro = precision_recall_fscore_support(labels, preds, average="macro", zero_division=0)
+    assert found.macro is not None
+    assert (found.macro.precision, found.macro.recall, found.macro.f1) == pytest.approx(macro[:3])
+    assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, preds))
+
+
+def test_scores_of_classes_by_hand():
+    """Class 1 is never predicted, 2 has no images and is predicted once, 3 does not occur."""
+    confusion = [[3, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    precision, recall, f1 = metrics.precision_recall_f1(confusion)
+    np.testing.assert_allclose(precision, [3 / 5, 0, 0, np.nan])
+    np.testing.assert_allclose(recall, [3 / 4, 0, 0, np.nan])
+    np.testing.assert_allclose(f1, [6 / 9, 0, 0, np.nan])
+    assert metrics.macro_average(recall) == pytest.approx(0.25)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx(0.375)
+    assert np.isnan(metrics.balanced_accuracy(np.zeros((2, 2))))
 
 
 def test_large_logits_overflow_nowhere():
@@ -103,7 +147,8 @@ def test_classification_metrics_is_json_and_complete(result):
     out = json.loads(json.dumps(metrics.classification_metrics(logits, labels, names).to_json(), allow_nan=False))
     preds = logits.argmax(1)
     assert list(out) == [
-        *("n", "loss", "top1", "top1_ci95", "top5", "per_class", "confusion", "ece", "reliability", "mistakes")
+        *("n", "loss", "top1", "top1_ci95", "top5", "balanced_accuracy", "macro", "per_class", "scores"),
+        *("confusion", "ece", "reliability", "mistakes"),
     ]
     assert out["n"] == len(labels)
     assert list(out["per_class"]) == names

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,19 @@ def test_the_trainer_keeps_to_one_gpu():
     arguments = Arguments()
     compat.use_one_gpu(arguments)
     assert arguments.n_gpu == 1
+
+
+def test_a_walk_over_a_tar_archive_forgets_its_headers():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for index in range(50):
+            archive.addfile(tarfile.TarInfo(f"{index}"))
+    buffer.seek(0)
+    names = []
+    with tarfile.open(fileobj=buffer) as archive:
+        while (member := archive.next()) is not None:
+            compat.forget_members(archive)
+            names.append(member.name)
+        assert archive.members == []
+    assert names == [str(index) for index in range(50)]
+    compat.forget_members(object())  # where that name is gone

@@ -188,9 +188,9 @@ def test_a_state_without_progress(tmp_path):
 @pytest.mark.parametrize(
     ("best", "found"),
     [
-        ({"best_epoch": 5, "best_top1": 0.8}, (0.8, 2)),
-        ({"best_epoch": 5, "best_top1": 0.0, "best_loss": 0.4}, (-0.4, 2)),  # masked autoencoding has no accuracy
-        ({"best_epoch": 3, "best_top1": 0.8}, (None, 3)),  # of an earlier stage
+        ({"best_epoch": 5, "best_score": 0.8}, (0.8, 2)),
+        ({"best_epoch": 5, "best_score": 0.0, "best_loss": 0.4}, (-0.4, 2)),  # masked autoencoding has no accuracy
+        ({"best_epoch": 3, "best_score": 0.8}, (None, 3)),  # of an earlier stage
     ],
 )
 def test_a_state_without_a_count_for_early_stopping(tmp_path, best, found):

@@ -27,6 +27,11 @@ RECIPES = {
         "schedule": {"name": "cosine", "warmup_epochs": 1, "min_lr": 1e-5},
         "train": {"label_smoothing": 0.1, "ema_decay": 0.9, "epochs": 2.5, "batch_size": 20, "drop_last": False},
     },
+    "uneven classes": {
+        "data": {"sampler": "balanced"},
+        "augment": {"mixup_alpha": 0.8, "mix_prob": 0.5},
+        "train": {"class_weights": [0.5, 2.0, 5.0], "label_smoothing": 0.1, "select": "best_f1"},
+    },
     "sgd, frozen": {
         "optim": {"name": "sgd", "lr": 0.05},
         "schedule": {"name": "onecycle"},

@@ -61,17 +61,21 @@ def trained_json(run: Run) -> dict[str, Any]:
 
 def result_line(result: EvalResult | ReconstructionResult) -> str:
     """The result in one line."""
-    from patchlight.runs import ReconstructionResult
+    from patchlight.runs import ReconstructionResult, tells_more
 
     if isinstance(result, ReconstructionResult):
         if result.val_loss is None:
             return f"kept epoch {result.epoch}, the last; there are no validation images"
         return f"kept epoch {result.epoch}: validation loss {result.val_loss:.4f} of the hidden patches' pixels"
     more = ""
+    if result.balanced_accuracy is not None and tells_more(result.confusion):
+        more += f"; balanced accuracy {rate(result.balanced_accuracy)}"
     if result.mirrored is not None:
         more += f"; {rate(result.mirrored.top1)} averaged with mirror images"
     if (own := result.subset_test) is not None:
         more += f"; {rate(own.top1)} ({interval(own.top1_ci95)}) of the {own.n:,} test images of the subset"
+    if (own := result.without_copies) is not None:
+        more += f"; {rate(own.top1)} on the {own.n:,} that look like no training or validation image"
     of = f" of the weights of {result.weights}" if result.weights else ""
     return (
         f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} "
@@ -80,15 +84,29 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
 
 
 def result_table(result: EvalResult) -> str:
-    """The result, then the accuracy of each class."""
+    """The result, then precision, recall and F1 of each class."""
     facts = [
+        *([] if result.balanced_accuracy is None else [("balanced accuracy", rate(result.balanced_accuracy))]),
         *([("top-5 accuracy", rate(result.top5))] if len(result.per_class) > 5 else []),
         ("loss", f"{result.loss:.4f}"),
         ("calibration error (ECE)", rate(result.ece)),
     ]
+    return f"{result_line(result)}\n\n{table(facts)}\n\n{class_table(result)}"
+
+
+def class_table(result: EvalResult) -> str:
+    """A row for each class, and the means over the classes, which older results do not have."""
     counts = [sum(row) for row in result.confusion]
-    classes = [(name, rate(recall), str(n)) for (name, recall), n in zip(result.per_class.items(), counts, strict=True)]
-    return f"{result_line(result)}\n\n{table(facts)}\n\n{table(classes, ('class', 'accuracy', 'images'))}"
+    if result.scores is None or result.macro is None:
+        columns = zip(result.per_class.items(), counts, strict=True)
+        return table([(name, rate(recall), str(n)) for (name, recall), n in columns], ("class", "recall", "images"))
+    scores = [*result.scores.items(), ("mean (macro)", result.macro)]
+    rows = [
+        (name, rate(each.precision), rate(each.recall), rate(each.f1), f"{n:,}")
+        for (name, each), n in zip(scores, [*counts, sum(counts)], strict=True)
+    ]
+    note = "recall is the accuracy of a class; precision is 0 where a class is never predicted"
+    return f"{table(rows, ('class', 'precision', 'recall', 'F1', 'images'))}\n\n{note}"
 
 
 def probe_table(result: ProbeResult) -> str:
@@ -139,12 +157,14 @@ def push_text(result: PushResult) -> str:
 
 def comparison_table(result: Comparison) -> str:
     """A row for each run, then a row for each setting that differs."""
+    uneven = any(abs(run.balanced_accuracy - run.top1) > 0.005 for run in result.runs)  # else one says it all
     rows = [
         (
             run.run,
             run.model,
             f"{100 * run.top1:.2f}",
             interval(run.top1_ci95, "-"),
+            *([f"{100 * run.balanced_accuracy:.2f}"] if uneven else []),
             f"{run.n:,}",
             short(run.params),
             short(run.flops_per_image),
@@ -153,7 +173,8 @@ def comparison_table(result: Comparison) -> str:
         )
         for run in result.runs
     ]
-    header = ("run", "model", "accuracy %", "95 % interval", "n", "params", "FLOPs", "images/s", "time")
+    balanced = ["balanced %"] if uneven else []
+    header = ("run", "model", "accuracy %", "95 % interval", *balanced, "n", "params", "FLOPs", "images/s", "time")
     text = table(rows, header, left=2)
     if len({(run.data, run.n) for run in result.runs}) > 1:
         text += "\n\nthese runs were tested on different images; their accuracies cannot be compared"

@@ -11,9 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from patchlight.analysis.copies import find_copies
 from patchlight.analysis.previews import preview
 from patchlight.config import Config, recipe_names
 from patchlight.data.audit import Audit, audit_source
+from patchlight.data.similar import NearDuplicates
 from patchlight.data.sources import SOURCES
 from patchlight.data.splits import Splits, load_splits
 from patchlight.errors import LibraryMissing, PatchlightError, UsageError
@@ -32,6 +34,7 @@ DEFAULT_RECIPE = "cifar10-cpu"
 class DataReport(Audit):
     """All that `patchlight data` tells: the audit of a source, and the first batch that a recipe trains on."""
 
+    near_duplicates: NearDuplicates | None = None  # across the sets that are trained on and measured
     first_batch: BatchFacts | None = None  # None where the source cannot be trained on as it is
     figures: tuple[str, ...] = ()  # paths of the pictures that were written
 
@@ -44,7 +47,7 @@ def audit(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> DataReport:
-    """Audit a data source and write four pictures, whose paths stand under `figures`.
+    """Audit a data source and write four pictures, or five, whose paths stand under `figures`.
 
     Splits, augmentation, mixing, normalisation and the size of the batch are the recipe's (by default cifar10-cpu's),
     with `settings` such as {"augment.policy": "randaugment"} laid over it; without a `source` it is the recipe's own.
@@ -71,10 +74,15 @@ def audit(
     data = load_splits(config.data, config.model.img_size)
     card = input_card(config, data.train, own)
     facts, shown = first_batch(data.train, config.of_stages()[0], card)
-    paths, elsewhere = write_somewhere(folder, draw_pictures(data, config, card, shown))
+    near, copies = find_copies(data)
+    figures = draw_pictures(data, config, card, shown)
+    if len(copies.pairs):
+        figures["near_copies"] = galleries.pairs(copies.pairs, galleries.pair_captions(copies, data.train.class_names))
+    paths, elsewhere = write_somewhere(folder, figures)
     changes = {
-        "notes": (*found.notes, *unknown, *elsewhere),
+        "notes": (*found.notes, *unknown, *copies.sentences(), *elsewhere),
         "problems": (*found.problems, *facts.errors, *facts.warnings),
+        "near_duplicates": near,
         "first_batch": facts,
         "figures": tuple(str(path) for path in paths),
     }

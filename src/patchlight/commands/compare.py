@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchlight.errors import PatchlightError
+from patchlight.evaluation.metrics import balanced_accuracy
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, config_differences
 from patchlight.runs.codec import JSON, Record
@@ -22,6 +23,7 @@ class ComparedRun(Record):
     n: int  # test images
     top1: float
     top1_ci95: tuple[float, float]
+    balanced_accuracy: float  # mean accuracy of the classes that have test images
     params: int
     flops_per_image: int
     images_per_s: float | None  # of training
@@ -66,6 +68,7 @@ def summarize(run: Run) -> ComparedRun:
         n=result.n,
         top1=result.top1,
         top1_ci95=result.top1_ci95,
+        balanced_accuracy=balanced_accuracy(result.confusion),  # which older results do not hold
         params=model.params,
         flops_per_image=model.flops_per_image,
         images_per_s=time.images_per_s if time else None,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from patchlight.commands.report import report
 from patchlight.config import Config
-from patchlight.data.splits import Splits, load_splits
+from patchlight.data.sources import GIVEN
+from patchlight.data.splits import Splits, given_splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
@@ -22,6 +23,7 @@ from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.runs import (
     Environment,
+    Epoch,
     ReconstructionResult,
     Run,
     SubsetSamples,
@@ -45,14 +47,26 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    data: Any = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
     """Train by a recipe (a name, a path or a Config), evaluate once on the test images, and write the report.
 
     `settings` such as {"train.epochs": 5} are laid over the recipe. The run folder is `out`, or `runs/NAME`. An
-    existing one needs `resume` or `overwrite`; a finished one is not trained again. Raises UsageError or
-    PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted after a signal, when a
-    checkpoint has been saved.
+    existing one needs `resume` or `overwrite`; a finished one is not trained again.
+
+    `data`, in place of data.source, are images that are at hand: `(images, labels)` as arrays, tensors or lists, an
+    `ImageSet`, a data set of torch or of `datasets`, or a dictionary of these such as {"train": ..., "test": ...}. The
+    run does not store them; to go on with it, or to measure it again, they are given again.
+
+    `on_epoch` is called with the record of each epoch, after its checkpoint is saved. What it raises ends the training,
+    which `resume` goes on with.
+
+    Raises UsageError or PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted
+    after a signal, when a checkpoint has been saved.
     """
+    if data is not None:
+        settings = {**(settings or {}), "data.source": GIVEN}
     config = recipe_of(recipe, settings)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -77,27 +91,28 @@ def train(
     config = dataclasses.replace(config, data=decided.data, model=decided.model)
     tune_process(resolve_device(config.train.device))
     with cpu_threads(config.train.threads):
-        data = load_splits(config.data, config.model.img_size)
-        for note in data.notes:
+        size = config.model.img_size
+        sets = load_splits(config.data, size) if data is None else given_splits(data, config.data, size)
+        for note in sets.notes:
             say(note)
         before = run.find(Environment) if resume else None
-        setup = prepare(config, data, before, card_so_far(run) if resume else None)
+        setup = prepare(config, sets, before, card_so_far(run) if resume else None)
         environment = describe_run(setup, command_line(recipe, settings or {}, config, out), before)
-        batch, shown = first_batch(data.train, setup.stages[0].config, setup.stages[0].card)
+        batch, shown = first_batch(sets.train, setup.stages[0].config, setup.stages[0].card)
         if batch.errors:
             raise PatchlightError(batch.errors[0])
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
-        for record in (environment, batch, shown, describe_skipped(data)):
+        for record in (environment, batch, shown, describe_skipped(sets)):
             if record is not None:
                 run.write(record)
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
-        state = fit(setup, run, resume=resume)
+        state = fit(setup, run, resume=resume, on_epoch=on_epoch)
         run.write(dataclasses.replace(environment, time=time_of(run.epochs(), state)))
         if config.train.task == "reconstruct":
             conclude_reconstruction(run, config)
         else:
-            conclude(run, config, data)
+            conclude(run, config, sets)
     report(run.path)
     return run
 
@@ -127,7 +142,7 @@ def command_line(recipe: str | Config, settings: Mapping[str, Any], config: Conf
     words = ["patchlight", "train", recipe if isinstance(recipe, str) else recipe.about.name]
     pinned = {key: name for key, name in models_named(config).items() if key in settings}
     for key, value in {**settings, **pinned}.items():
-        words += [f"--{key}", str(value)]
+        words += [f"--{key}", str(list(value) if isinstance(value, tuple) else value)]
     return shlex.join([*words, "--out", str(out)] if out else words)
 
 
@@ -141,6 +156,7 @@ def check_not_needed(path: Path, config: Config) -> None:
 
 def conclude(run: Run, config: Config, data: Splits) -> None:
     """Read the test images, this once, with the selected weights; then record the result and what the page shows."""
+    from patchlight.analysis.copies import find_copies, score_without
     from patchlight.analysis.faithfulness import measure_faithfulness
     from patchlight.analysis.insight import collect_insight
     from patchlight.analysis.samples import choose_samples, collect_samples
@@ -160,6 +176,10 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
         subset, subset_logits = measure(data.subset_test, split="subset_test")
         result = dataclasses.replace(result, subset_test=subset.metrics)
         run.write(choose_samples(SubsetSamples, data.subset_test, subset_logits, config.eval.gallery))
+    if not config.train.debug:  # it takes 15 s for 60,000 images
+        found, copies = find_copies(data)
+        run.write(copies)
+        result = dataclasses.replace(result, without_copies=score_without(found, logits, data.test.labels.numpy()))
     samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
     run.write(samples)
     if (insight := collect_insight(model, card, samples)) is not None:

@@ -1,7 +1,8 @@
 """The fields of a recipe: what an annotation says of a value, and how a value is read and checked by it.
 
 A field is written `Annotated[type, "its meaning", Range or Names]`; help texts, checks and the command line's parsing
-are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, and `| None` of these.
+are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, a Literal `|` a tuple of
+numbers (a choice of names, or a list), and `| None` of these. A Range beside a tuple is that of each of its numbers.
 """
 
 from __future__ import annotations
@@ -76,22 +77,27 @@ class Kind:
     choices: tuple[str, ...] = ()  # of a text, the only ones allowed
 
     @property
+    def is_list(self) -> bool:
+        """Whether a list of numbers is a value; with `choices`, each of them is one, too."""
+        return get_origin(self.type) is tuple
+
+    @property
     def word(self) -> str:
-        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon"."""
-        if self.choices:
-            return "|".join(self.choices)
-        return "numbers" if get_origin(self.type) is tuple else self.type.__name__.lower()
+        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon", "none|numbers"."""
+        if not self.choices and not self.is_list:
+            return str(self.type.__name__).lower()
+        return "|".join([*self.choices, *(["numbers"] if self.is_list else [])])
 
 
 def kind_of(hint: Any) -> Kind:
     """What the annotation `hint` says, a plain type included."""
     bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    optional = get_origin(bare) in (typing.Union, types.UnionType) and type(None) in get_args(bare)
-    if optional:
-        bare = next(argument for argument in get_args(bare) if argument is not type(None))
+    parts = get_args(bare) if get_origin(bare) in (typing.Union, types.UnionType) else (bare,)
+    optional = type(None) in parts
     choices = next((tuple(note) for note in notes if isinstance(note, Names)), ())
-    if get_origin(bare) is Literal:
-        bare, choices = str, get_args(bare)
+    choices = next((get_args(part) for part in parts if get_origin(part) is Literal), choices)
+    others = [part for part in parts if part is not type(None) and get_origin(part) is not Literal]
+    bare = others[0] if others else str
     meaning = next((note for note in notes if isinstance(note, str)), "")
     return Kind(bare, meaning, optional, next((note for note in notes if isinstance(note, Range)), None), choices)
 
@@ -100,12 +106,11 @@ def parse(text: str, kind: Kind) -> Any:
     """A command-line word as the value that a TOML file would hold; what cannot be read so stays text, and `checked`
     refuses it.
     """
-    if kind.type in (str, Duration):
+    if kind.type in (str, Duration) or text in kind.choices:
         return text
-    if get_origin(kind.type) is tuple:
-        text = text if text.startswith("[") else f"[{text}]"
+    listed = kind.is_list and not text.startswith("[")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = [{text}]" if listed else f"value = {text}")["value"]
     except (ValueError, RecursionError):  # no TOML, or a number of more digits than Python reads
         return text
 
@@ -115,22 +120,17 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     kind = kind_of(hint)
     if value is None and kind.optional:
         return None
-    if kind.choices:
-        if value not in kind.choices:
-            raise UsageError(f"{name} cannot be {_shown(value)}; {did_you_mean(_shown(value), kind.choices)}")
+    if kind.choices and isinstance(value, str) and value in kind.choices:
         return value
+    if kind.choices and (isinstance(value, str) or not kind.is_list):
+        allowed = f"is {', '.join(kind.choices)} or a list of numbers, and " if kind.is_list else ""
+        raise UsageError(f"{name} {allowed}cannot be {_shown(value)}; {did_you_mean(_shown(value), kind.choices)}")
     if kind.type is Duration:
         if not isinstance(value, str) or not 0 < Duration(value).seconds < float("inf"):
             raise UsageError(f'{name} must be a time such as "90s", "10m" or "1h30m", not {_shown(value)}')
         return Duration(value)
-    if get_origin(kind.type) is tuple:
-        item = get_args(kind.type)[0]
-        if not isinstance(value, (list, tuple)) or not all(_is_number(v) for v in value):
-            raise UsageError(f"{name} must be a list of {'whole ' if item is int else ''}numbers, not {_shown(value)}")
-        numbers = tuple(_bounded(v, name) for v in value)
-        if any(item(v) != v for v in numbers):
-            raise UsageError(f"{name} must be a list of whole numbers, not {_shown(value)}")
-        return tuple(item(v) for v in numbers)
+    if kind.is_list:
+        return _numbers(value, kind, name)
     if kind.range is not None and isinstance(value, float) and math.isnan(value):
         raise UsageError(f"{name} must be {kind.range}, not nan")
     if _is_number(value) and kind.type in (int, float):
@@ -161,6 +161,21 @@ def _shown(value: Any) -> str:
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:
+    """A list as a tuple of finite numbers of the kind's type, each within its range."""
+    item = get_args(kind.type)[0]
+    if not isinstance(value, (list, tuple)) or not all(
+        _is_number(v) and abs(v) <= MOST and math.isfinite(v) and item(v) == v for v in value
+    ):
+        names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
+        whole = "whole " if item is int else ""
+        raise UsageError(f"{name} must be {names}a list of {whole}numbers, not {_shown(value)}")
+    outside = [v for v in value if kind.range is not None and v not in kind.range]
+    if outside:
+        raise UsageError(f"{name} must be a list of numbers that are {kind.range}, and one is {outside[0]!r}")
+    return tuple(item(v) for v in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,9 +12,11 @@ class Names(list[str]):
 
 
 POLICY_NAMES = Names(["none", "randaugment", "autoaugment", "trivialaugment"])  # data/policies.py, POLICIES
+SAMPLER_NAMES = Names(["uniform", "balanced"])  # data/sampling.py, SAMPLERS
 OPTIMIZER_NAMES = Names(["adamw", "sgd", "muon"])  # training/optim.py, OPTIMIZERS
 SCHEDULE_NAMES = Names(["constant", "linear", "cosine", "cosine_restarts", "onecycle"])  # training/schedule.py, SHAPES
 TASK_NAMES = Names(["classify", "reconstruct"])  # training/tasks.py, TASKS
+SELECT_NAMES = Names(["best", "best_balanced", "best_f1", "last"])  # runs/measures.py, MEASURES; and "last"
 METHOD_NAMES = Names(  # explanation/methods.py, METHODS
     [
         "attention",

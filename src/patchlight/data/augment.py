@@ -34,7 +34,7 @@ def augment(
     config: AugmentConfig,
     *,
     seed: int,
-    epoch: int,
+    epoch: int | Tensor,
     generator: Generator,
     strong: bool = True,
     fill: Tensor | Sequence[int] | None = None,
@@ -42,6 +42,7 @@ def augment(
     """Crop, mirror, and, if `strong`, apply the policy and random erasing: new (B, C, H, W) uint8 on the same device.
 
     `indices` (B,) int64 are the images' places in their set; with `seed` and `epoch` they decide the alternating flip.
+    `epoch` is that of all images or, where some come oftener than others, (B,) how often each has come before.
     `fill` (C,), 0..255, is the colour of erased boxes, black by default; the set's mean is usual. How much is drawn
     from `generator` (on the CPU) depends on `config`, `strong` and the shape alone. Raises UsageError as
     `check_augment` does.
@@ -206,7 +207,7 @@ def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 # --- flip ---
 
 
-def draw_mirrored(kind: Flip, indices: Tensor, seed: int, epoch: int, generator: Generator) -> Tensor | None:
+def draw_mirrored(kind: Flip, indices: Tensor, seed: int, epoch: int | Tensor, generator: Generator) -> Tensor | None:
     """Which images to mirror, (B,) bool, of those at `indices` (B,) in the set; None where `kind` is "none"."""
     if kind == "random":
         return torch.rand(len(indices), generator=generator) < 0.5
@@ -218,11 +219,12 @@ def flip(images: Tensor, mask: Tensor | None) -> Tensor:
     return images if mask is None else torch.where(_to(mask, images).view(-1, 1, 1, 1), images.flip(3), images)
 
 
-def alternating_mask(indices: Tensor, seed: int, epoch: int) -> Tensor:
+def alternating_mask(indices: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
     """Which images to mirror: each starts on a random side and then shows its two sides in turn.
 
     Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498). `indices` (B,) int64 are places
-    in the set; an image's first side depends on its index and `seed` alone. Returns (B,) bool on the indices' device.
+    in the set; an image's first side depends on its index and `seed` alone. `epoch` is a number or (B,) int64. Returns
+    (B,) bool on the indices' device.
     """
     return (_hash(indices, seed) & 1) == (1 - epoch % 2)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from patchlight.config import AugmentConfig
 from patchlight.data.augment import augment
 from patchlight.data.images import ImageSet
+from patchlight.data.sampling import SAMPLERS, Draws
 from patchlight.machine.device import move
 from patchlight.machine.seeds import seeded_generator
 
@@ -37,7 +38,7 @@ class TrainBatches:
     on every device.
 
     `fill` (C,) uint8 is the colour that random erasing paints. The last images of an epoch that do not fill a batch are
-    left out or, without `drop_last`, a smaller batch.
+    left out or, without `drop_last`, a smaller batch. `sampler` is a row of SAMPLERS.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class TrainBatches:
         fill: Tensor,
         device: torch.device,
         drop_last: bool = True,
+        sampler: str = "uniform",
     ) -> None:
         self.images, self.config, self.seed, self.device = images, config, seed, device
         self.batch_size = min(batch_size, len(images))
@@ -59,21 +61,26 @@ class TrainBatches:
         height, width = images.image_size
         together = PIXELS_AT_ONCE // (self.batch_size * height * width)
         self.together = max(1, min(together, self.steps_per_epoch))  # steps whose images are augmented at once
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self.images_per_epoch = min(self.steps_per_epoch * self.batch_size, len(images))
+        self._sampler = SAMPLERS[sampler]
+        self._draws: tuple[int, Draws] | None = None  # the epoch, and its own
         self._group: tuple[tuple[int, int, bool], tuple[Tensor, Tensor]] | None = None  # the last that was made
 
-    def order(self, epoch: int) -> Tensor:
-        """The order of the set's images in this epoch, a permutation (N,) int64."""
-        if self._order[0] != epoch:
-            draw = seeded_generator(self.seed, "order", epoch)
-            self._order = epoch, torch.randperm(len(self.images), generator=draw)
-        return self._order[1]
+    def draws(self, epoch: int) -> Draws:
+        """The images of this epoch in their order: `images_per_epoch` of them or, where some are left out, more."""
+        if self._draws is None or self._draws[0] != epoch:
+            self._draws = epoch, self._sampler(self.images.labels, self.images_per_epoch, self.seed, epoch)
+        return self._draws[1]
 
     def indices(self, epoch: int, step: int, steps: int = 1) -> Tensor:
         """The indices in the set of the images of `steps` batches from `step` on, (steps * B,) int64 or, where the last
         of them is a smaller one, fewer.
         """
-        return self.order(epoch)[step * self.batch_size :][: steps * self.batch_size]
+        return self.draws(epoch).indices[self._places(step, steps)]
+
+    def _places(self, step: int, steps: int) -> slice:
+        """Of the images of `steps` batches from `step` on, among those of an epoch."""
+        return slice(step * self.batch_size, (step + steps) * self.batch_size)
 
     def batch(self, epoch: int, step: int, *, strong: bool = True) -> Batch:
         """The augmented batch of one step; `strong` is False once policies and mixing are switched off."""
@@ -87,7 +94,9 @@ class TrainBatches:
 
     def group(self, epoch: int, step: int, strong: bool = True) -> tuple[Tensor, Tensor]:
         """Augmented images and labels of the batches that are made together, those of `step` first."""
-        indices = self.indices(epoch, step, min(self.together, self.steps_per_epoch - step))
+        places = self._places(step, min(self.together, self.steps_per_epoch - step))
+        draws = self.draws(epoch)
+        indices = draws.indices[places]
         images, targets = self.gather(indices)
         draw = seeded_generator(self.seed, "augment", epoch, step)
         pixels = augment(
@@ -95,7 +104,7 @@ class TrainBatches:
             indices,
             self.config,
             seed=self.seed,
-            epoch=epoch,
+            epoch=draws.turns[places],
             generator=draw,
             strong=strong,
             fill=self.fill,

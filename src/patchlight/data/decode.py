@@ -27,6 +27,7 @@ from torch import Tensor
 
 from patchlight.config.sections import Interpolation
 from patchlight.data.heard import hearing
+from patchlight.data.heif import open_file
 from patchlight.data.levels import FULL, PLAIN, ValueFacts, colour_facts, keep_levels, levels_of, to_grey
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable, user_path
@@ -147,7 +148,7 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
     try:
-        with _pillow("it cannot be read"), Image.open(_file(encoded)) as image:
+        with _pillow("it cannot be read"), open_file(_file(encoded)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
@@ -189,7 +190,7 @@ def decode(
     """What `decode_image` gives, with what there is to say of it."""
     with hearing() as said:
         image = open_image(encoded, name)
-        pixels, facts = rgb_pixels(image, size, name, interpolation, pixel_max)
+        pixels, facts = pixels_and_facts(image, size, name, interpolation, pixel_max)
     return Decoded(pixels, facts, tuple(said))
 
 
@@ -207,10 +208,21 @@ def decode_image(
     """
     if name is None:
         name = str(encoded) if isinstance(encoded, Path) else "image"
-    return rgb_pixels(open_image(encoded, name), size, name, interpolation, pixel_max)[0]
+    return rgb_pixels(open_image(encoded, name), size, name, interpolation, pixel_max)
 
 
 def rgb_pixels(
+    image: Image.Image,
+    size: int | None,
+    name: str,
+    interpolation: Interpolation = "bicubic",
+    pixel_max: int = FULL,
+) -> np.ndarray:
+    """What `decode_image` gives, of an image that is open already."""
+    return pixels_and_facts(image, size, name, interpolation, pixel_max)[0]
+
+
+def pixels_and_facts(
     image: Image.Image,
     size: int | None,
     name: str,
@@ -248,7 +260,7 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
     try:
-        with hearing(), Image.open(_file(encoded)) as image:
+        with hearing(), open_file(_file(encoded)) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -18,7 +18,7 @@ from patchlight.data.decode import Decoded, decode
 from patchlight.data.heard import listening
 from patchlight.data.levels import FULL
 from patchlight.data.remarks import Remarks
-from patchlight.data.sources.folders import SUFFIXES
+from patchlight.data.sources.choice import SUFFIXES
 from patchlight.errors import PatchlightError
 from patchlight.paths import is_folder, is_there, printable, user_path
 

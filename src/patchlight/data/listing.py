@@ -17,20 +17,7 @@ from typing import Any
 import numpy as np
 
 from patchlight.data.decode import Encoded
-from patchlight.errors import PatchlightError
 from patchlight.paths import printable
-
-# What splits are called in folders, file names and on the hub.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -49,13 +36,13 @@ class LeftOut:
     data.max_left_out.
     """
 
-    reason: str  # as it follows a number: "images outside class folders"
+    reason: str  # "images outside class folders"
     count: int
     example: str  # one of them
     expected: bool = False
 
     def __str__(self) -> str:
-        return printable(f"{self.count:,} {self.reason}, such as {self.example}")
+        return printable(f"{self.reason}: {self.count:,}, such as {self.example}")
 
 
 @dataclass(frozen=True)
@@ -104,33 +91,6 @@ def hash_of(facts: Any) -> str:
 def file_facts(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Full path, size in bytes and time of change (ns) of files, by which a changed file is noticed."""
     return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-
-
-def match_splits(names: Iterable[str], where: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Which of a source's own split names is "train", "val" and "test", and notes on those left out.
-
-    A split that is alone is "train" whatever its name. Raises PatchlightError where two names mean the same split or
-    none is known.
-    """
-    matched: dict[str, str] = {}
-    left_out: list[str] = []
-    own = list(names)
-    for name in own:
-        ours = SPLIT_NAMES.get(name.lower())
-        if ours is None:
-            left_out.append(name)
-        elif ours in matched:
-            raise PatchlightError(f"{where} has two splits for '{ours}': '{matched[ours]}' and '{name}'; remove one")
-        else:
-            matched[ours] = name
-    if not matched and len(own) == 1:
-        return {"train": own[0]}, ()
-    if not matched:
-        raise PatchlightError(
-            f"{where} has no split called train, val or test, but {', '.join(own) or 'none at all'}; rename them"
-        )
-    ordered = {key: matched[key] for key in dict.fromkeys(SPLIT_NAMES.values()) if key in matched}
-    return ordered, (f"left out of {where}: {', '.join(left_out)}",) if left_out else ()
 
 
 def from_arrays(pixels: np.ndarray, labels: np.ndarray, name: str) -> RawSplit:

@@ -12,13 +12,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from patchlight.config import DataConfig
+from patchlight.data.balance import balance_notes, check_known
 from patchlight.data.images import ImageSet, label_conflicts, overlap
-from patchlight.data.sources import read_source
+from patchlight.data.sources import read_given, read_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
 
@@ -57,6 +58,11 @@ def load_splits(config: DataConfig, fallback_size: int | None = None) -> Splits:
     data.interpolation is unset, they are resized by bicubic interpolation; training has decided it before.
     """
     return make_splits(read_source(config, fallback_size), config)
+
+
+def given_splits(data: Any, config: DataConfig, fallback_size: int | None = None) -> Splits:
+    """`load_splits` of images that are given in Python (`sources/given.py` says what they may be)."""
+    return make_splits(read_given(data, config, fallback_size), config)
 
 
 def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
@@ -99,11 +105,10 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
             notes.append(
                 f"{held} images that are exact copies of {seen} images: {copies}; the {held} score flatters the model"
             )
+    check_known(train, {"validation": val, "test": test}, config.source)
     if conflicts := label_conflicts(train):
         notes.append(f"training images that stand under several labels: {conflicts}; `patchlight data` lists them")
-    absent = [train.class_names[label] for label in torch.nonzero(train.class_counts() == 0).flatten().tolist()]
-    if absent:
-        notes.append(f"no training image shows {', '.join(absent)}")
+    notes += balance_notes(train, {"validation": val, "test": test})
     return Splits(train, val, test, subset_test, tuple(notes))
 
 

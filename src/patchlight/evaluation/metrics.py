@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from patchlight.runs import Metrics, Mistake, Reliability
+from patchlight.runs import ClassScores, Metrics, Mistake, Reliability
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -74,6 +74,38 @@ def per_class_accuracy(confusion: ArrayLike) -> Floats:
     c = np.asarray(confusion, dtype=np.float64)
     n = c.sum(axis=1)
     return np.divide(np.diag(c), n, out=np.full(len(c), np.nan), where=n > 0)
+
+
+def precision_recall_f1(confusion: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Precision, recall and F1 of each class, (K,) each, from counts (K, K): scikit-learn's with `zero_division=0`.
+
+    So the precision of a class that is never predicted is 0, and so is the recall of one that has no images and is
+    predicted all the same. nan for a class of which there is neither.
+    """
+    c = np.asarray(confusion, dtype=np.float64)
+    right, images, taken = np.diag(c), c.sum(axis=1), c.sum(axis=0)
+    start = np.where(images + taken > 0, 0.0, np.nan)
+    precision = np.divide(right, taken, out=start.copy(), where=taken > 0)
+    recall = np.divide(right, images, out=start.copy(), where=images > 0)
+    f1 = np.divide(2 * right, images + taken, out=start.copy(), where=images + taken > 0)
+    return precision, recall, f1
+
+
+def macro_average(values: ArrayLike) -> float:
+    """The plain mean over the classes (K,) that have a value: over those with images or predictions, of scores by
+    `precision_recall_f1`, as scikit-learn's average="macro". nan where none has one.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def balanced_accuracy(confusion: ArrayLike) -> float:
+    """Mean accuracy of the classes that have images, from counts (K, K); nan for no images.
+
+    As scikit-learn's `balanced_accuracy_score`.
+    """
+    return macro_average(per_class_accuracy(confusion))
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -146,7 +178,7 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike, class_names: Se
         top1=float(right.mean()),
         top1_ci95=wilson_interval(int(right.sum()), len(y)),
         top5=topk_accuracy(x, y, min(5, len(names))),
-        per_class=dict(zip(names, _without_nan(per_class_accuracy(confusion)), strict=True)),
+        **_by_class(confusion, names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         ece=expected_calibration_error(confidence, right),
         reliability=Reliability(
@@ -157,6 +189,21 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike, class_names: Se
         ),
         mistakes=_mistakes(y, preds, confidence),
     )
+
+
+def _by_class(confusion: Ints, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of Metrics that are scores of classes, or means of such."""
+    columns = precision_recall_f1(confusion)
+    precision, _, f1 = map(_without_nan, columns)
+    recall = _without_nan(per_class_accuracy(confusion))
+    rows = zip(precision, recall, f1, strict=True)
+    mean = [macro_average(column) for column in columns]
+    return {
+        "per_class": dict(zip(names, recall, strict=True)),
+        "scores": {name: ClassScores(precision=p, recall=r, f1=f) for name, (p, r, f) in zip(names, rows, strict=True)},
+        "macro": ClassScores(precision=mean[0], recall=mean[1], f1=mean[2]),
+        "balanced_accuracy": balanced_accuracy(confusion),
+    }
 
 
 def _mistakes(labels: Ints, preds: Ints, confidence: Floats) -> tuple[Mistake, ...]:

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.runs.measures import MEASURES, Measure
 from patchlight.runs.records import Epoch, Reliability
 from patchlight.units import percent
 
@@ -36,6 +37,11 @@ class Panel:
         return {name: column for name, column in values.items() if np.isfinite(column).any()}
 
 
+def _where_it_selects(measure: Measure) -> Callable[[Epoch], float | None]:
+    """The measure of an epoch, of a run whose weights are kept by it."""
+    return lambda row: measure.of(row) if row.best_by == measure.key else None
+
+
 PANELS = {
     "loss": Panel(
         "Loss",
@@ -46,7 +52,12 @@ PANELS = {
         },
     ),
     "accuracy": Panel(
-        "Top-1 accuracy", {"train/top1": lambda row: row.train_top1, "val/top1": lambda row: row.val_top1}
+        "Top-1 accuracy",
+        {
+            "train/top1": lambda row: row.train_top1,
+            "val/top1": lambda row: row.val_top1,
+            **{measure.key: _where_it_selects(measure) for measure in MEASURES.values() if measure.name != "top1"},
+        },
     ),
     "lr": Panel("Learning rate", {"lr": lambda row: row.lr}),
 }
@@ -90,11 +101,13 @@ def _curve_panel(axes: Axes, rows: Sequence[Epoch], name: str, kept: int | None,
         "val/top1": val,
         "lr": {"color": s.green, "linestyle": "-", "linewidth": 1.5},
     }
+    selecting = {each.key: each.words for each in MEASURES.values() if each.name != "top1" and each.key in values}
+    looks |= {key: {**val, "color": s.green, "label": f"val., {words}"} for key, words in selecting.items()}
     for key, column in values.items():
         axes.plot(epochs, column, marker=marker, markersize=3, **looks[key])
-        if key in ("val/loss", "val/top1") and kept is not None and kept in epochs:
-            axes.plot([kept], [column[epochs.index(kept)]], "o", color=s.blue, markersize=6)
-    axes.set_title(panel.title)
+        if key in ("val/loss", "val/top1", *selecting) and kept is not None and kept in epochs:
+            axes.plot([kept], [column[epochs.index(kept)]], "o", color=looks[key]["color"], markersize=6)
+    axes.set_title(" and ".join(["Accuracy", *selecting.values()]) if selecting else panel.title)
     axes.set_xlabel("epoch")
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

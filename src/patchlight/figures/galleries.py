@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from patchlight.figures.style import Style, Theme, plain, styled
-from patchlight.runs.arrays import FirstBatch
+from patchlight.runs.arrays import FirstBatch, NearCopies
 from patchlight.units import percent
 
 Pixels = NDArray[np.uint8]
@@ -135,6 +135,41 @@ def batch_labels(shown: FirstBatch, class_names: Sequence[str]) -> list[str]:
         lines = [f"{shares[i]:.2f} {class_names[i]}" for i in (label, *others)] if others else [class_names[label]]
         words.append("\n+ ".join(lines + ([class_names[label]] if mixed and not others else [])))
     return words
+
+
+def pairs(images: ArrayLike, captions: Sequence[Sequence[str]], theme: Theme = "light", columns: int = 4) -> Figure:
+    """Two images (P, 2, H, W, 3) uint8 side by side, below the lines of each pair's caption."""
+    two = np.asarray(images)
+    columns = max(1, min(columns, len(two)))
+    above = 0.13 * (1 + max((len(lines) for lines in captions), default=0)) + 0.08
+    pitch = 2 * SIDE + 5 * GAP
+    with styled(theme) as s:
+        rows = -(-len(two) // columns)
+        figure, sheet = _sheet(2 * MARGIN + columns * pitch, rows * (SIDE + above) + MARGIN, "", s)
+        for i, (pair, lines) in enumerate(zip(two, captions, strict=True)):
+            x, y = MARGIN + (i % columns) * pitch, (i // columns) * (SIDE + above) + above
+            _place(sheet, pair[0], x, y)
+            _place(sheet, pair[1], x + SIDE + GAP, y)
+            words = "\n".join(plain(line, 40) for line in lines)
+            sheet.text(x + SIDE + GAP / 2, y - 0.05, words, fontsize=7.5, color=s.ink, ha="center", va="bottom")
+    return figure
+
+
+def pair_captions(copies: NearCopies, class_names: Sequence[str]) -> list[list[str]]:
+    """Of each pair of near copies: the sets and places of both, their classes, and how alike they are."""
+    captions = []
+    for which, places, labels, alike in zip(
+        copies.comparison, copies.places, copies.labels, copies.likeness, strict=True
+    ):
+        own = [plain(class_names[i] if i < len(class_names) else str(i), 26) for i in labels.tolist()]
+        captions.append(
+            [
+                f"{copies.seen[which]} {places[0]}, {copies.held[which]} {places[1]}",
+                own[0] if own[0] == own[1] else f"{own[0]}, but {own[1]}",
+                "the same pixels" if alike == 1 else f"likeness {alike:.2f}",
+            ]
+        )
+    return captions
 
 
 def patches(image: ArrayLike, patch_size: int, theme: Theme = "light") -> Figure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,16 @@ def use_one_gpu(arguments: Any) -> None:
     """
     if arguments.n_gpu > 1 and hasattr(arguments, "_n_gpu"):
         arguments._n_gpu = 1
+
+
+def forget_members(archive: tarfile.TarFile) -> None:
+    """Forget the headers that a tar archive was asked for so far, so that a walk over a large one stays small.
+
+    Python keeps them all, about a kilobyte each, under a name that is not documented; without it they stay.
+    """
+    members = getattr(archive, "members", None)
+    if isinstance(members, list):
+        members.clear()
 
 
 @functools.cache  # once in a process

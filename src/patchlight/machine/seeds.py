@@ -17,6 +17,7 @@ STREAMS = {
     "snapshots": 7,
     "decoder": 8,
     "mix": 9,
+    "sampler": 10,
 }
 
 

@@ -23,6 +23,7 @@ from patchlight.runs import (
     FirstBatch,
     Insight,
     Metrics,
+    NearCopies,
     Reconstructions,
     Run,
     Samples,
@@ -64,6 +65,7 @@ class Facts:
     insight: Insight | None
     snapshots: Snapshots | None
     reconstructions: Reconstructions | None
+    copies: NearCopies | None
     faithfulness: Faithfulness | None
 
     @property
@@ -173,5 +175,6 @@ def read_facts(path: Path) -> Facts:
         insight=insight,
         snapshots=run.find(Snapshots),
         reconstructions=run.find(Reconstructions),
+        copies=run.find(NearCopies),
         faithfulness=run.find(Faithfulness),
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchlight.evaluation.metrics import balanced_accuracy
 from patchlight.reporting.facts import Facts
-from patchlight.runs import Environment, EvalResult, Metrics, Score
+from patchlight.runs import Environment, EvalResult, Metrics, Score, measure_of, tells_more
 from patchlight.units import SPACE, duration, percent, short
 
 EN = "\N{EN DASH}"
@@ -24,6 +25,7 @@ class ScoreWords:
     n: str
     split: str
     commonest: str  # what always naming the commonest class scores
+    balanced: str | None  # mean accuracy of the classes, where they are uneven
     top5: str | None
     mirrored: str | None
     subset: str | None  # the score on the subset's own test images, beside the full test set
@@ -62,6 +64,7 @@ def score_words(result: EvalResult) -> ScoreWords:
         n=f"{result.n:,}",
         split=result.split,
         commonest=percent(sizes.max() / max(sizes.sum(), 1), 0 if classes < 50 else 1),
+        balanced=percent(balanced_accuracy(result.confusion), 1) if tells_more(result.confusion) else None,
         top5=percent(result.top5, 1) if classes > 5 else None,
         mirrored=percent(result.mirrored.top1, 1) if result.mirrored else None,
         subset=_subset(result.subset_test) if result.subset_test else None,
@@ -95,7 +98,13 @@ def _validation(facts: Facts) -> str | None:
     planned = sum(ended.get(number, math.ceil(stage.train.epochs)) for number, stage in enumerate(stages, 1))
     timed = train.debug or any(stage.train.budget for stage in stages)
     words = f"epoch {kept.epoch} of {len(facts.epochs) if timed else planned}"
-    return f"{percent(kept.val_top1, 1)} at {words}, the one kept" if kept.val_top1 is not None else f"{words} was kept"
+    if kept.val_top1 is None:
+        return f"{words} was kept"
+    measure, score = measure_of(train.select), percent(kept.val_top1, 1)
+    selected = measure.of(kept)
+    if measure.name != "top1" and selected is not None:
+        score = f"{measure.words} {percent(selected, 1)}, accuracy {score}"
+    return f"{score} at {words}, the one kept"
 
 
 def early_stops(facts: Facts) -> list[str]:

@@ -34,6 +34,7 @@ def build_readme(run: Path) -> Path:
     facts = read_facts(run)
     about, head = facts.config.about, headline(facts)
     rows = head.facts + ([("Validation", head.validation)] if head.validation else [])
+    rows += [("Balanced accuracy", head.score.balanced)] if head.score and head.score.balanced else []
     rows += [("Subset test", head.score.subset)] if head.score and head.score.subset else []
     rows += recipe_notes(facts)
     rows += [("Images", note) for note in head.notes]

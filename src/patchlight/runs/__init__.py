@@ -1,9 +1,11 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
-from patchlight.runs.arrays import FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
+from patchlight.runs.arrays import FirstBatch, Insight, NearCopies, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
+from patchlight.runs.measures import MEASURES, Measure, measure_of, tells_more
 from patchlight.runs.records import (
     BatchFacts,
+    ClassScores,
     DataFacts,
     EarlyStop,
     Environment,
@@ -26,7 +28,9 @@ from patchlight.runs.records import (
 )
 
 __all__ = [
+    "MEASURES",
     "BatchFacts",
+    "ClassScores",
     "DataFacts",
     "EarlyStop",
     "Environment",
@@ -36,10 +40,12 @@ __all__ = [
     "FirstBatch",
     "Insight",
     "Interval",
+    "Measure",
     "MethodScores",
     "Metrics",
     "Mistake",
     "ModelFacts",
+    "NearCopies",
     "Process",
     "ReconstructionResult",
     "Reconstructions",
@@ -57,5 +63,7 @@ __all__ = [
     "images_per_s",
     "images_seen",
     "kept_epoch",
+    "measure_of",
     "recipe_of",
+    "tells_more",
 ]

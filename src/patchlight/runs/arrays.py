@@ -1,7 +1,7 @@
 """What the .npz files of a run folder hold, as types that are checked when they are made.
 
 `first_batch.npz` is FirstBatch, `samples.npz` Samples, `subset_samples.npz` SubsetSamples, `insight.npz` Insight,
-`snapshots.npz` Snapshots, `reconstructions.npz` Reconstructions.
+`snapshots.npz` Snapshots, `reconstructions.npz` Reconstructions, `near_copies.npz` NearCopies.
 
 Shapes: S samples, K classes, H W pixels, L layers, A heads, N patches, (r, c) the patch grid, E snapshots.
 """
@@ -215,4 +215,47 @@ class Reconstructions(Arrays):
         views = (self.images, self.hidden, self.painted)
         if len({view.shape for view in views}) > 1 or any(view.ndim != 4 or view.dtype != np.uint8 for view in views):
             return "images, hidden and painted must be (S, H, W, 3) of uint8 and of one shape"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearCopies(Arrays):
+    """Images of one set that look almost like an image of another, and how many there are (C comparisons, P pairs)."""
+
+    seen: np.ndarray  # (C,) the set that was learned or selected by: "train" or "val"
+    held: np.ndarray  # (C,) the set that is measured
+    images_held: np.ndarray  # (C,) how many images that set has
+    found: np.ndarray  # (C,) how many of them have a near copy, exact ones among them
+    exact: np.ndarray  # (C,) how many have the same pixels
+    threshold: np.ndarray  # (C,) the likeness from which on two images count
+    pairs: np.ndarray  # (P, 2, H, W, 3) uint8: the seen image, the held one
+    labels: np.ndarray  # (P, 2) whole numbers
+    places: np.ndarray  # (P, 2) their indices in their sets
+    comparison: np.ndarray  # (P,) which of the C
+    likeness: np.ndarray  # (P,) 1 is the same
+
+    def sentences(self) -> list[str]:
+        """How many images of each set look like one of another, without a full stop; none where there is nothing."""
+        words = {"train": "training", "val": "validation", "subset_test": "subset test"}
+        told = []
+        for number in np.flatnonzero(self.found).tolist():
+            held, seen = (words.get(str(name), str(name)) for name in (self.held[number], self.seen[number]))
+            count, of, exact = int(self.found[number]), int(self.images_held[number]), int(self.exact[number])
+            same = f", {exact:,} with the same pixels" if exact else ""
+            told.append(f"{held} images that look almost like a {seen} image: {count:,} of {of:,}{same}")
+        return told
+
+    def mistake(self) -> str:
+        count, pairs = len(self.found), len(self.pairs)
+        for name in ("seen", "held", "images_held", "exact", "threshold"):
+            if getattr(self, name).shape != (count,):
+                return f"{name} must be {count} values, as found is"
+        if self.pairs.dtype != np.uint8 or (pairs and (self.pairs.ndim != 5 or self.pairs.shape[1] != 2)):
+            return "pairs must be (P, 2, H, W, 3) of uint8"
+        if self.labels.shape != (pairs, 2) or self.places.shape != (pairs, 2):
+            return f"labels and places must be two for each of {pairs} pairs"
+        if self.likeness.shape != (pairs,) or not np.isfinite(self.likeness).all():
+            return f"likeness must be {pairs} finite numbers"
+        if self.comparison.shape != (pairs,) or np.any((self.comparison < 0) | (self.comparison >= max(count, 1))):
+            return f"comparison must be {pairs} in 0..{count - 1}"
         return ""

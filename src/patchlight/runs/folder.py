@@ -17,7 +17,16 @@ import numpy as np
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import printable, user_path
-from patchlight.runs.arrays import Arrays, FirstBatch, Insight, Reconstructions, Samples, Snapshots, SubsetSamples
+from patchlight.runs.arrays import (
+    Arrays,
+    FirstBatch,
+    Insight,
+    NearCopies,
+    Reconstructions,
+    Samples,
+    Snapshots,
+    SubsetSamples,
+)
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.records import (
     FORMAT,
@@ -45,6 +54,7 @@ FILES: dict[type, str] = {
     Insight: "insight.npz",
     Snapshots: "snapshots.npz",
     Reconstructions: "reconstructions.npz",
+    NearCopies: "near_copies.npz",
 }
 METRICS = "metrics.jsonl"
 # What a finished run has, by its `train.task`.
@@ -285,7 +295,7 @@ def images_per_s(rows: Sequence[Epoch]) -> float | None:
 
 def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
     """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
-    best = [row for row in rows if row.best] if config.train.select == "best" else []
+    best = [row for row in rows if row.best] if config.train.select != "last" else []
     return next(reversed(best or rows), None)
 
 

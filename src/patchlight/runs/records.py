@@ -64,6 +64,7 @@ class DataFacts(Record):
     classes: int
     path: str | None = None  # in full, where the source is one
     subset_test: int | None = field(default=None, metadata={"brief": True})
+    train_per_class: dict[str, int] | None = field(default=None, metadata={"brief": True})  # training images by name
     notes: tuple[str, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +115,8 @@ class Environment(RunFile, Process):
     versions: dict[str, str | None] = field(default_factory=dict)
     model: ModelFacts
     data: DataFacts
+    # Of each stage what an image counts in the loss by its class, in their order; None: all alike.
+    class_weights: tuple[tuple[float, ...] | None, ...] | None = field(default=None, metadata={"brief": True})
     command: str
     resumed: tuple[Process, ...] | None = field(default=None, metadata={"brief": True})
     time: TimeFacts | None = field(default=None, metadata={"brief": True})  # once training is over
@@ -205,7 +208,7 @@ class EarlyStop(Record):
     epoch: int  # of the stage, from 1
     epochs: float | None  # that the stage was to have; None under a budget
     patience: int  # epochs without a better validation, the last of which is `epoch`
-    measure: str  # what did not become better: "accuracy" or "loss"
+    measure: str  # what did not become better: "accuracy", "balanced accuracy", "macro F1" or "loss"
 
     @property
     def in_words(self) -> str:
@@ -232,9 +235,12 @@ class Epoch(Record):
     val_loss: float | None = field(default=None, metadata={"key": "val/loss"})
     val_loss_smoothed: float | None = field(default=None, metadata={"key": "val/loss_smoothed", "brief": True})
     val_top1: float | None = field(default=None, metadata={"key": "val/top1"})
+    val_balanced_accuracy: float | None = field(default=None, metadata={"key": "val/balanced_accuracy", "brief": True})
+    val_macro_f1: float | None = field(default=None, metadata={"key": "val/macro_f1", "brief": True})
     images_per_s: float
     epoch_s: float  # of training, without validation
     best: bool = False  # so far, by validation
+    best_by: str | None = field(default=None, metadata={"brief": True})  # which of the above: "val/top1"
     wall_s: float | None = None  # since the start
     stage: int | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
     early_stop: EarlyStop | None = field(default=None, metadata={"brief": True})  # this epoch was the stage's last
@@ -276,6 +282,18 @@ class Score(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassScores(Record):
+    """How a class is recognised, or the mean over classes, as scikit-learn has it with `zero_division=0`.
+
+    All are None for a class that has no images and is never predicted; the recall, for one without images.
+    """
+
+    precision: float | None  # of the images that were taken for the class, how many are of it; 0 where there are none
+    recall: float | None  # of the class's images, how many were recognised: its accuracy
+    f1: float | None  # the harmonic mean of both
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics(Record):
     """What a model's predictions on labelled images are worth."""
 
@@ -284,7 +302,10 @@ class Metrics(Record):
     top1: float
     top1_ci95: tuple[float, float]  # Wilson's
     top5: float  # or of as many classes as there are
+    balanced_accuracy: float | None = field(default=None, metadata={"brief": True})  # mean of per_class
+    macro: ClassScores | None = field(default=None, metadata={"brief": True})  # mean over the classes that occur
     per_class: dict[str, float | None]  # accuracy by name; None for a class without images
+    scores: dict[str, ClassScores] | None = field(default=None, metadata={"brief": True})  # by name
     confusion: tuple[tuple[int, ...], ...]  # rows are true classes
     ece: float  # expected calibration error
     reliability: Reliability
@@ -314,6 +335,8 @@ class EvalResult(RunFile, Metrics):
     precision: str = "fp32"
     mirrored: Score | None = field(default=None, metadata={"brief": True})  # averaged with mirror images
     subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
+    # On the test images that look like no image that was trained or selected with; None where all do, or none does.
+    without_copies: Score | None = field(default=None, metadata={"brief": True})
     # Of a checkpoint: "epoch 50"; None: those that the run keeps.
     weights: str | None = field(default=None, metadata={"brief": True})
 

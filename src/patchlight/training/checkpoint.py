@@ -56,7 +56,7 @@ def restore(path: Path, stage: Stage, run: Run) -> TrainState:
     state = load_checkpoint(path, stage.model, stage.average, stage.optimizers)
     if state.scaler is not None:
         stage.scaler.load_state_dict(to_json(state.scaler))
-    if stage.config.train.select == "best":
+    if stage.config.train.select != "last":
         _restore_kept(run, state.best_step)
     return state
 

@@ -11,6 +11,7 @@ from patchlight.errors import PatchlightError, UsageError
 from patchlight.machine.device import check_compile, resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.process import import_library
+from patchlight.training.classes import class_weights
 
 
 def check_recipe(config: Config) -> None:
@@ -41,7 +42,7 @@ def check_recipe(config: Config) -> None:
 def check_data(config: Config, data: Splits) -> None:
     """Raises PatchlightError where these images do not do for the recipe."""
     stages = config.of_stages()
-    if data.val is None and config.train.select == "best":
+    if data.val is None and config.train.select != "last":
         raise PatchlightError(
             "there are no validation images to select by; set data.val_fraction, or --train.select last"
         )
@@ -49,6 +50,7 @@ def check_data(config: Config, data: Splits) -> None:
         raise PatchlightError("train.early_stop_epochs needs validation images; set data.val_fraction or leave it out")
     for stage in stages:
         check_crop(stage.augment.crop_padding, stage.augment.crop_mode, data.train.image_size)
+        class_weights(stage, data.train)
 
 
 def check_normalisation(config: DataConfig) -> None:
@@ -60,7 +62,14 @@ def check_normalisation(config: DataConfig) -> None:
 def check_reconstruction(config: Config) -> None:
     """Raises UsageError for what masked autoencoding, which uses no labels, cannot do."""
     augment = config.augment
+    select = config.train.select
     for asked, what in (
+        (config.train.class_weights != "none", "leave out train.class_weights, which weigh labels"),
+        (config.data.sampler != "uniform", "leave out data.sampler, which draws images by their labels"),
+        (
+            select not in ("best", "last"),
+            f"train.select = '{select}' is a score of labels; set best (the loss) or last",
+        ),
         (
             augment.mixup_alpha or augment.cutmix_alpha,
             "leave out augment.mixup_alpha and augment.cutmix_alpha, which mix labels",

@@ -50,8 +50,12 @@ class Teacher:
         with autocast(self.config.precision, self.device):
             return self.model(images).float()
 
-    def loss(self, label_loss: Tensor, logits: Tensor, inputs: Tensor) -> Tensor:
-        """The loss by labels, mixed with the distance of the student's `logits` (B, K) from the teacher's answers."""
+    def loss(self, label_loss: Tensor, logits: Tensor, inputs: Tensor, share_of_batch: float = 1.0) -> Tensor:
+        """The loss by labels, mixed with the distance of the student's `logits` (B, K) from the teacher's answers.
+
+        That distance is a mean over the images, whatever their classes weigh in the loss by labels. Where they are a
+        part of a batch, both are the part's share of the batch's, which of images is `share_of_batch`.
+        """
         answers = self.logits(inputs)
         teacher_loss = (
             hard_loss(logits, answers)
@@ -59,7 +63,7 @@ class Teacher:
             else soft_loss(logits, answers, self.config.distill_temperature)
         )
         share = self.config.distill_share
-        return (1 - share) * label_loss + share * teacher_loss
+        return (1 - share) * label_loss + share * teacher_loss * share_of_batch
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

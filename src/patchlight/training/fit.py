@@ -13,9 +13,10 @@ from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps, rehearsal_s
 from patchlight.training.checkpoint import list_checkpoints, read_state, restore, save
+from patchlight.training.classes import class_lines
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import left_out_line, plan_lines
-from patchlight.training.loop import Trainer
+from patchlight.training.loop import OnEpoch, Trainer
 from patchlight.training.rehearsal import rehearse
 from patchlight.training.setup import Setup
 from patchlight.training.stage import Stage
@@ -34,12 +35,13 @@ def _hugging_face() -> Engine:
 ENGINES: dict[str, Callable[[], Engine]] = {"loop": lambda: Trainer.run, "hf": _hugging_face}
 
 
-def fit(setup: Setup, run: Run, *, resume: bool = False) -> TrainState:
+def fit(setup: Setup, run: Run, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> TrainState:
     """Train what `prepare` has made; leave metrics, checkpoints and the selected weights in `run`.
 
     After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in
-    `model/` if they are the best so far, and a checkpoint is saved. Raises Interrupted after SIGINT or SIGTERM, when a
-    checkpoint has been saved, and PatchlightError where the loss is no longer finite.
+    `model/` if they are the best so far, a checkpoint is saved, and `on_epoch` gets the epoch's record. Raises
+    Interrupted after SIGINT or SIGTERM, when a checkpoint has been saved, and PatchlightError where the loss is no
+    longer finite.
     """
     newest = newest_checkpoint(run) if resume else None
     state = TrainState() if newest is None else read_state(newest)
@@ -49,7 +51,7 @@ def fit(setup: Setup, run: Run, *, resume: bool = False) -> TrainState:
             if stage.card.img_size != size:
                 say(f"the model takes {_square(stage.card.img_size)} pixels from here on, not {_square(size)}")
             stage.begin(model)
-            last = fit_stage(stage, setup.data, run, state, newest, stop)
+            last = fit_stage(stage, setup.data, run, state, newest, stop, on_epoch)
             state, newest, model, size = last.next_stage(), None, stage.model, stage.card.img_size
     return last
 
@@ -64,11 +66,18 @@ def newest_checkpoint(run: Run) -> Path | None:
 
 
 def fit_stage(
-    stage: Stage, data: Splits, run: Run, state: TrainState, checkpoint: Path | None, stop: StopSignal
+    stage: Stage,
+    data: Splits,
+    run: Run,
+    state: TrainState,
+    checkpoint: Path | None,
+    stop: StopSignal,
+    on_epoch: OnEpoch | None,
 ) -> TrainState:
     """Train a stage from `state`, which is that of the `checkpoint` if there is one, and return where it ended."""
     watch = Stopwatch()
-    if stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
+    shuffled = stage.config.data.sampler == "uniform"  # others do not leave out what is left over, and say so
+    if shuffled and stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
         say(line)
     engine = ENGINES[stage.config.train.engine]()
     pace = None
@@ -83,10 +92,10 @@ def fit_stage(
         left_s = stage.budget_s - state.stage_s - watch.passed()
         expected = plan_steps(left_s, state.done, pace, stage.steps_per_epoch)
     state.total_steps = state.total_steps or expected
-    for line in plan_lines(stage, state, expected, pace):
+    for line in (*class_lines(stage, data.train), *plan_lines(stage, state, expected, pace)):
         say(line)
     features = None if state.is_over else make_features(stage, data, run, state, watch, stop)
-    trainer = Trainer(stage, data, run, state, pace=pace, features=features, watch=watch)
+    trainer = Trainer(stage, data, run, state, pace=pace, features=features, watch=watch, on_epoch=on_epoch)
     engine(trainer, stop)
     return trainer.state
 

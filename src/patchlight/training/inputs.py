@@ -37,6 +37,7 @@ def make_batches(images: ImageSet, config: Config, card: ModelCard, device: torc
         fill=fill,
         device=device,
         drop_last=train.drop_last,
+        sampler=config.data.sampler,
     )
 
 

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator
 
 from patchlight.machine.process import peak_memory_gb
-from patchlight.runs import BatchFacts, Epoch
+from patchlight.runs import MEASURES, BatchFacts, Epoch
 from patchlight.training.budget import Pace, finish_s
 from patchlight.training.inputs import mixes
 from patchlight.training.schedule import warmup_steps
@@ -84,12 +84,19 @@ def epoch_label(epoch: int, epochs: float, estimated: bool) -> str:
     return f"epoch {epoch} of about {epochs:.3g}" if estimated else f"epoch {epoch}/{epochs:.3g}"
 
 
+def scores_words(row: Epoch) -> str:
+    """The validation accuracy and, where another measure selects, that one at the end: "acc 91.0%  macro F1 84.2%"."""
+    measure = next((each for each in MEASURES.values() if each.key == row.best_by), MEASURES["best"])
+    words, score = f"acc {row.val_top1:.1%}", measure.of(row)
+    return words if measure.name == "top1" or score is None else f"{words}  val {measure.words} {score:.1%}"
+
+
 def epoch_line(label: str, row: Epoch, left_s: float) -> str:
     """A line of `metrics.jsonl` for people; `left_s` seconds of training are to come."""
     parts = [label, f"loss {row.train_loss:.3f}", *accuracy_words(row.train_top1, row.train_mixed)]
     if row.val_top1 is not None:
         smoothed = "" if row.val_loss_smoothed is None else f" ({row.val_loss_smoothed:.3f} smoothed)"
-        parts.append(f"val loss {row.val_loss:.3f}{smoothed}  val acc {row.val_top1:.1%}{' *' if row.best else '  '}")
+        parts += [f"val loss {row.val_loss:.3f}{smoothed}", f"val {scores_words(row)}{' *' if row.best else '  '}"]
     parts += [f"lr {row.lr:.1e}", f"{row.images_per_s:,.0f} images/s", f"{row.epoch_s:,.1f} s/epoch"]
     parts.append(f"{clock(left_s)} left")
     return "  ".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from patchlight.errors import Interrupted, PatchlightError
 from patchlight.machine.device import autocast
 from patchlight.machine.seeds import derive_seed
 from patchlight.progress import Progress, say
-from patchlight.runs import EarlyStop, Epoch, Run
+from patchlight.runs import EarlyStop, Epoch, Run, measure_of
 from patchlight.training.budget import Budget, Pace
 from patchlight.training.checkpoint import save
 from patchlight.training.frozen import FrozenFeatures
@@ -30,6 +31,8 @@ from patchlight.training.schedule import learning_rate, momentum, warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, Validation, diverged
+
+OnEpoch = Callable[[Epoch], None]  # what a user's program does with the record of each epoch
 
 
 class Trainer:
@@ -49,11 +52,12 @@ class Trainer:
         pace: Pace | None = None,
         features: FrozenFeatures | None = None,
         watch: Stopwatch | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         """Begin at `state`, in which the stage's number of steps is known.
 
         `pace` is what a rehearsal found; without it a budget is not kept. `features` take the place of images. `watch`
-        has run since the stage began.
+        has run since the stage began. `on_epoch` is called with each epoch's record, after its checkpoint.
         """
         assert state.total_steps
         config = stage.config
@@ -62,6 +66,7 @@ class Trainer:
         self._features = features
         self._forward = stage.forward if features is None else stage.model.get_submodule(features.head)
         self._warmup = warmup_steps(config.schedule, stage.steps_per_epoch, state.total_steps)
+        self._measure = measure_of(config.train.select)
         self._lr = 0.0  # of the newest step
         self._loss_sum = torch.tensor(state.loss_sum, device=stage.device)  # of the epoch under way, as `state` has
         self._correct = torch.tensor(state.correct, device=stage.device)  # them when they were last read
@@ -70,6 +75,7 @@ class Trainer:
         if data.val is not None and are_wanted(stage.model, config.explain):
             self._snapshots = SnapshotWriter(folder, stage.card, data.val, config.explain, config.train.seed)
         self._budget = Budget(stage.budget_s, pace, stage.steps_per_epoch) if pace else None
+        self._on_epoch = on_epoch
         self._watch = watch or Stopwatch()
         self._watch.lap(state)
         self._step_began_s = state.stage_s  # for the budget
@@ -106,8 +112,7 @@ class Trainer:
                 torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
             with autocast(stage.precision, stage.device):
                 output = self._forward(part)
-            loss, right = stage.task.loss(output, part, target)
-            loss = loss * (len(part) / len(images))
+            loss, right = stage.task.loss(output, part, target, targets)
             stage.scaler.scale(loss).backward()
             mean_loss += loss.detach()
             if right is not None:
@@ -196,7 +201,7 @@ class Trainer:
         self._read_sums()
         state.epoch_s += self._watch.lap(state)
         began_s = state.wall_s
-        if self.epoch_is_over:
+        if ended := self.epoch_is_over:
             row = self._finish_epoch()
             self._rows.append(row)
             self._folder.write_epochs(self._rows)
@@ -208,6 +213,8 @@ class Trainer:
         self._step_began_s = state.stage_s
         if self._budget is not None:
             self._budget.after_epoch(state.wall_s - began_s)
+        if ended and self._on_epoch is not None:  # after the checkpoint: what it raises loses nothing
+            self._on_epoch(self._rows[-1])
         if stop.requested:
             raise Interrupted(f"stopped by {stop.requested} after {state.epochs_done} epochs and {state.step} steps")
 
@@ -221,8 +228,8 @@ class Trainer:
         mixed = self._epoch_is_mixed
         self._begin_epoch()
 
-        # Without accuracy, in masked autoencoding, the loss decides.
-        best = val is not None and state.improve(val.top1 or 0.0, val.loss)
+        # Without a score, in masked autoencoding, the loss decides.
+        best = val is not None and state.improve(val.by(self._measure) or 0.0, val.loss)
         if train.checkpoint_every and state.epochs_done % train.checkpoint_every == 0:
             state.kept_steps = (*state.kept_steps, state.steps_done)
         if best or train.select == "last":
@@ -242,9 +249,12 @@ class Trainer:
             val_loss=val.loss if val else None,
             val_loss_smoothed=val.loss_smoothed if val else None,
             val_top1=val.top1 if val else None,
+            val_balanced_accuracy=val.balanced_accuracy if val else None,
+            val_macro_f1=val.macro_f1 if val else None,
             images_per_s=images / epoch_s,
             epoch_s=epoch_s,
             best=best,
+            best_by=self._best_by(val),
             wall_s=state.wall_s,
             stage=self._stage_number,
             early_stop=early_stop,
@@ -253,7 +263,7 @@ class Trainer:
     def _stop_early(self, val: Validation) -> EarlyStop | None:
         """End the stage where the epoch that has just ended was one too many without a better validation."""
         state, train = self.state, self.stage.config.train
-        state.count_for_early_stop(val.better)
+        state.count_for_early_stop(val.better(self._measure))
         too_many = 0 < train.early_stop_epochs <= state.epochs_since_better
         state.stopped_early = too_many and state.progress < 1  # the last epoch that was planned ends no earlier
         if not state.stopped_early:
@@ -263,8 +273,14 @@ class Trainer:
             epoch=state.epoch,
             epochs=None if self._budget else train.epochs,
             patience=train.early_stop_epochs,
-            measure="loss" if val.top1 is None else "accuracy",
+            measure="loss" if val.by(self._measure) is None else self._measure.words,
         )
+
+    def _best_by(self, val: Validation | None) -> str | None:
+        """What makes an epoch the best, by its name in `metrics.jsonl`."""
+        if val is None:
+            return None
+        return "val/loss" if val.by(self._measure) is None else self._measure.key
 
     @property
     def _stage_number(self) -> int | None:

@@ -52,12 +52,14 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
                 "with --out"
             )
         return dataclasses.replace(before, resumed=(*(before.resumed or ()), process))
+    weights = [stage.class_weights for stage in setup.stages]
     return Environment(
         **{f.name: getattr(process, f.name) for f in dataclasses.fields(process)},
         patchlight=machine.patchlight,
         versions=machine.versions,
         model=describe_model(setup),
         data=data,
+        class_weights=tuple(weights) if any(weights) else None,
         command=command,
     )
 
@@ -85,6 +87,7 @@ def describe_data(source: str, data: Splits) -> DataFacts:
         source=source,
         path=source_path(source),
         train=len(data.train),
+        train_per_class=dict(zip(data.train.class_names, data.train.class_counts().tolist(), strict=True)),
         val=len(data.val or ()),
         test=len(data.test),
         subset_test=None if data.subset_test is None else len(data.subset_test),

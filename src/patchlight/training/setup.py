@@ -27,6 +27,7 @@ from patchlight.models.mae import MaskedAutoencoder
 from patchlight.progress import say
 from patchlight.runs import Environment, Weights
 from patchlight.training.checks import check_data, check_normalisation, check_recipe
+from patchlight.training.classes import class_weights
 from patchlight.training.distill import Teacher
 from patchlight.training.optim import build_optimizers, scaled_rates
 from patchlight.training.stage import Stage
@@ -149,6 +150,7 @@ def build_stage(
     micro = train.micro_batch_size or train.batch_size
     if micro > 1 and any(size % micro == 1 for size in (last, *([batch_size] if steps > 1 else []))):
         check_batch_norm(model)
+    weights = class_weights(config, data.train)
     mode = "reduce-overhead" if train.cuda_graphs else None
     return Stage(
         config=config,
@@ -163,7 +165,8 @@ def build_stage(
         card=card,
         # Each size of batch for itself: one kernel for all sizes would be slower for the full ones.
         forward=torch.compile(model, mode=mode, dynamic=False) if train.compile else model,
-        task=TASKS[train.task](config, card, model, teacher),
+        task=TASKS[train.task](config, card, model, teacher, weights),
+        class_weights=weights,
         optimizers=build_optimizers(model, config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=train.precision == "fp16"),
         average=average,

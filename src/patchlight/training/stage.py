@@ -37,6 +37,7 @@ class Stage:
     card: ModelCard
     forward: Callable[..., Any]  # the model, compiled where the recipe asks for it
     task: Task
+    class_weights: tuple[float, ...] | None  # what an image counts in the loss, by its class; None: all alike
     optimizers: list[Optimizer]
     scaler: torch.amp.GradScaler  # of the loss in fp16; it does nothing in other precisions
     average: AveragedModel | None  # of the weights, where the recipe asks for it

@@ -48,11 +48,12 @@ class TrainState:
     wall_s: float = 0.0  # of all training and validation so far
     cpu_s: float = 0.0  # processor seconds of the same
     wall_before: float = 0.0  # wall_s when this stage began
-    best_top1: float = -1.0
-    best_loss: float = 0.0  # of the epoch with best_top1
+    # By train.select, which at first was the accuracy alone. In masked autoencoding it is 0, and the loss decides.
+    best_score: float = field(default=-1.0, metadata={"key": "best_top1"})
+    best_loss: float = 0.0  # of the epoch with best_score
     best_epoch: int = 0  # of all stages
     best_step: int = 0  # when it was over
-    stage_best: float | None = None  # of this stage, the best Validation.better
+    stage_best: float | None = None  # of this stage, the best of Validation.better
     epochs_since_better: int = 0  # of this stage, which early stopping counts
     kept_steps: tuple[int, ...] = ()  # whose checkpoints stay
     stopped_early: bool = False  # this stage
@@ -67,8 +68,8 @@ class TrainState:
         state = from_json(cls, data)
         assert isinstance(data, dict)  # or the line before would have raised
         for f in dataclasses.fields(cls):
-            if f.name not in data and f.name not in LATER_FIELDS:
-                raise RecordError(f"{f.name} is missing")
+            if (key := f.metadata.get("key", f.name)) not in data and key not in LATER_FIELDS:
+                raise RecordError(f"{key} is missing")
         if state.total_steps < 1:
             raise RecordError(f"total_steps must be at least 1, not {state.total_steps}")
         if "progress" not in data:
@@ -79,7 +80,7 @@ class TrainState:
             state.epoch_start = state.done - state.step
         if "stage_best" not in data:
             if state.best_epoch > state.epochs_before:  # in masked autoencoding the accuracy is 0
-                state.stage_best = state.best_top1 or -state.best_loss
+                state.stage_best = state.best_score or -state.best_loss
             state.epochs_since_better = state.epochs_done - max(state.best_epoch, state.epochs_before)
         return state
 
@@ -131,11 +132,11 @@ class TrainState:
             scaler=None,
         )
 
-    def improve(self, top1: float, loss: float) -> bool:
+    def improve(self, score: float, loss: float) -> bool:
         """True where the epoch that has just ended is the best so far, which is then noted; the loss decides a tie."""
-        if (top1, -loss) <= (self.best_top1, -self.best_loss):
+        if (score, -loss) <= (self.best_score, -self.best_loss):
             return False
-        self.best_top1, self.best_loss = top1, loss
+        self.best_score, self.best_loss = score, loss
         self.best_epoch, self.best_step = self.epochs_done, self.steps_done
         return True
 

@@ -64,6 +64,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 # What a stage of training may change; all other settings are the same in all stages.
 STAGE_FIELDS = (
+    "data.sampler",
     "augment.",
     "optim.",
     "schedule.",
@@ -74,5 +75,6 @@ STAGE_FIELDS = (
     "train.batch_size",
     "train.micro_batch_size",
     "train.label_smoothing",
+    "train.class_weights",
     "train.early_stop_epochs",
 )

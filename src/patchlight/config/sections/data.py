@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from patchlight.config.fields import COUNT, NOT_NEGATIVE, PROPER_RATE, RATE, Range, Section
-from patchlight.config.names import POLICY_NAMES
+from patchlight.config.names import POLICY_NAMES, SAMPLER_NAMES
 
 CropMode = Literal["zero", "reflect"]
 Flip = Literal["none", "random", "alternating"]
@@ -74,6 +74,11 @@ class DataConfig(Section):
         float, "share of the training images that become the validation set, where the source has none", PROPER_RATE
     ] = 0.1
     split_seed: Annotated[int, "random seed of the splits, which train.seed does not change", NOT_NEGATIVE] = 0
+    sampler: Annotated[
+        str,
+        "which training images an epoch has: each of them once, or as many, of every class equally many",
+        SAMPLER_NAMES,
+    ] = "uniform"
     mean: Annotated[
         tuple[float, ...] | None,
         "mean of each channel, of pixels in 0..1; unset is that of the pretrained weights, else of the training images",

@@ -16,7 +16,7 @@ from patchlight.config.fields import (
     Range,
     Section,
 )
-from patchlight.config.names import OPTIMIZER_NAMES, SCHEDULE_NAMES, TASK_NAMES
+from patchlight.config.names import OPTIMIZER_NAMES, SCHEDULE_NAMES, SELECT_NAMES, TASK_NAMES
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -109,6 +109,12 @@ class TrainConfig(Section):
     ] = None
     drop_last: Annotated[bool, "leave out the last images of an epoch that do not fill a batch"] = True
     label_smoothing: Annotated[float, "share of each label that is spread evenly over all classes", PROPER_RATE] = 0.0
+    class_weights: Annotated[
+        Literal["none", "balanced"] | tuple[float, ...],
+        "what an image counts in the loss, by its class: all 1, balanced (the rarer the class, the more: images / "
+        "(classes * images of the class)), or a number of each class in the order of the classes",
+        NOT_NEGATIVE,
+    ] = "none"
     teacher: Annotated[
         str | None, "folder of a finished run; its answers to the same augmented images are learned beside the labels"
     ] = None
@@ -139,12 +145,15 @@ class TrainConfig(Section):
         "loop"
     )
     select: Annotated[
-        Literal["best", "last"], "which weights are kept: of the epoch with the best validation, or of the last one"
+        str,
+        "which weights are kept: of the epoch with the best validation accuracy, balanced accuracy or macro F1, or of "
+        "the last one; early stopping goes by the same measure",
+        SELECT_NAMES,
     ] = "best"
     early_stop_epochs: Annotated[
         int,
-        "stop after so many epochs of the stage without a higher validation accuracy (a tie is not higher) or, in "
-        "masked autoencoding, without a lower loss; 0 is off",
+        "stop after so many epochs of the stage without a higher validation accuracy (or what train.select says; a tie "
+        "is not higher) or, in masked autoencoding, without a lower loss; 0 is off",
         NOT_NEGATIVE,
     ] = 0
     checkpoint_every: Annotated[

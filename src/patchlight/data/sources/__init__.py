@@ -18,10 +18,22 @@ from patchlight.config import DataConfig
 from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing
-from patchlight.data.sources.cifar import find_cifar_folder, list_cifar_archive, list_cifar_folder
+from patchlight.data.sources.archives import is_archive, list_archive
+from patchlight.data.sources.arrays import is_array_file, list_arrays
+from patchlight.data.sources.cifar import (
+    find_cifar_folder,
+    is_cifar_archive,
+    list_cifar_archive,
+    list_cifar_folder,
+)
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
+from patchlight.data.sources.given import GIVEN, list_given, not_stored
+from patchlight.data.sources.idx import is_idx, list_idx
+from patchlight.data.sources.lists import list_files, list_lists
+from patchlight.data.sources.mat import list_mat, mat_files
 from patchlight.data.sources.planted import list_planted
+from patchlight.data.sources.shards import is_shards, list_shards
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.paths import is_there, user_path
@@ -60,6 +72,7 @@ SOURCES: dict[str, NamedSource] = {
         lambda config: list_hub("uoft-cs/cifar100", with_label(config, "fine_label")),
         50_000,
     ),
+    GIVEN: NamedSource("images that are given in Python, as patchlight.train(recipe, data=...)", not_stored),
 }
 
 TRAIN_IMAGES = {name: source.train_images for name, source in SOURCES.items() if source.train_images is not None}
@@ -67,8 +80,15 @@ TRAIN_IMAGES = {name: source.train_images for name, source in SOURCES.items() if
 PATH_KINDS: tuple[PathKind, ...] = (
     PathKind(
         "the official CIFAR archive (.tar.gz)",
-        lambda path: path.is_file() and path.suffix in (".gz", ".tgz", ".tar"),
+        is_cifar_archive,
         lambda path, config: list_cifar_archive(path),
+    ),
+    PathKind("MNIST's idx files, a folder of them or one set's images", is_idx, list_idx),
+    PathKind("WebDataset's shards, a .tar of samples or a folder of them", is_shards, list_shards),
+    PathKind(
+        "an archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz) of any of these",
+        is_archive,
+        lambda path, config: list_archive(path, config, list_path),
     ),
     PathKind(
         "the official CIFAR folder",
@@ -77,6 +97,11 @@ PATH_KINDS: tuple[PathKind, ...] = (
     ),
     PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config)),
     PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
+    PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays),
+    PathKind("MATLAB files as SVHN's, a .mat file or a folder of them", lambda path: bool(mat_files(path)), list_mat),
+    PathKind(
+        "a list of image files (CSV, TSV, JSON Lines), or a folder of lists", lambda p: bool(list_files(p)), list_lists
+    ),
     PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
 )
 
@@ -95,6 +120,11 @@ def list_source(config: DataConfig) -> Listing:
     path = user_path(source)
     if not is_there(path):
         raise UsageError(_unknown(source))
+    return list_path(path, config)
+
+
+def list_path(path: Path, config: DataConfig) -> Listing:
+    """The listing of what is at a path that exists: the first kind that it can be. Raises as `list_source` does."""
     try:
         for kind in PATH_KINDS:
             if kind.matches(path):
@@ -111,7 +141,16 @@ def read_source(config: DataConfig, fallback_size: int | None = None) -> dict[st
     memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be
     decoded, naming the first and counting them, or where more than data.max_left_out of them would not be used.
     """
-    listing = list_source(config)
+    return read_listing(list_source(config), config, fallback_size)
+
+
+def read_given(data: Any, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """`read_source` of images that are given in Python (`given.py` says what they may be)."""
+    return read_listing(list_given(data, config), config, fallback_size)
+
+
+def read_listing(listing: Listing, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+    """The image sets of a listing, unless too much of it would be left out. Raises as `read_source` does."""
     if sentence := listing.too_much_left_out(config.max_left_out):
         raise PatchlightError(f"'{config.source}': {sentence}")
     return decode_listing(listing, config, fallback_size)

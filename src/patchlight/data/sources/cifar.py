@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from patchlight.data.listing import Listing, RawSplit, from_arrays, hash_of
+from patchlight.data.tars import walk_tar
 from patchlight.errors import PatchlightError
 
 
@@ -93,6 +95,19 @@ def list_cifar_folder(path: Path) -> Listing:
             raise PatchlightError(f"cannot read {folder / name}: {error.strerror}") from None
 
     return _listing(layout, read, str(folder))
+
+
+def is_cifar_archive(path: Path) -> bool:
+    """Whether a tar archive is CIFAR's by its name or its first member, though perhaps not the official one."""
+    if not path.is_file() or not re.search(r"\.(tar|tgz|gz)$", path.name):
+        return False
+    if path.name in (layout.archive[0] for layout in LAYOUTS):
+        return True
+    try:
+        first = next(walk_tar(path), None)
+    except PatchlightError:
+        return False  # what is wrong is said where archives are read
+    return first is not None and any(layout.folder in first.header.name.split("/") for layout in LAYOUTS)
 
 
 def list_cifar_archive(path: Path) -> Listing:

@@ -1,4 +1,8 @@
-"""Folders of image files: ROOT/class/*.png, or ROOT/train/class/*.png beside ROOT/test/class/*.png and so on."""
+"""Folders of image files: ROOT/CLASS/*.png, and the other ways in which people lay such folders out.
+
+What a layout means is understood where it can mean one thing only, and said; where it can mean two, it is an error that
+lists both. `layout.py` decides; this file makes a listing of what it found.
+"""
 
 from __future__ import annotations
 
@@ -9,107 +13,58 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, hash_of, match_splits
+from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.sources.layout import Classes, understand
+from patchlight.data.sources.tree import left_out_of, scan
 from patchlight.errors import PatchlightError
-
-SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".avif",
-        ".jp2",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-    }
-)
 
 
 def list_image_folder(root: Path, config: DataConfig) -> Listing:
     """The listing of a folder of class folders, or of split folders that hold class folders.
 
-    Classes are the union over all splits, sorted by name; files are sorted by name; hidden and other files are ignored,
-    and images outside class folders, or in folders inside them, are left out with a note. Raises PatchlightError where
-    there are no class folders or one holds no image in any split.
+    Classes are the union over all splits, sorted by name; files are sorted by name. Raises PatchlightError where the
+    folder holds no class folders, a class folder no image, or the layout can mean more than one thing.
     """
-    folders, notes = _split_folders(root)
-    classes = {key: _folders(folder) for key, folder in folders.items()}
-    names = sorted({folder.name for below in classes.values() for folder in below})
-    if not names:
-        raise PatchlightError(
-            f"{root} has no class folders with images; expected {root.name}/CLASS/*.png or "
-            f"{root.name}/train/CLASS/*.png, or Parquet files, or the official CIFAR files"
-        )
-    files = {
-        key: [(path, names.index(folder.name)) for folder in below for path in _images(folder)]
-        for key, below in classes.items()
-    }
-    _refuse_empty_classes(root, names, files)
-    strays = [path for folder in {root, *folders.values()} for path in _images(folder)]
-    if strays:
-        notes += (f"left out of {root}: {len(strays)} images outside class folders, such as {min(strays).name}",)
-    if deeper := [path for below in classes.values() for folder in below for path in _images_below(folder)]:
-        where = min(deeper).relative_to(root)
-        notes += (f"left out of {root}: {len(deeper)} images in folders inside class folders, such as {where}",)
-    empty = [key for key, own in files.items() if not own]
-    if empty:
-        notes += (f"left out of {root}: the split {', '.join(empty)} has no images",)
+    tree = scan(root)
+    layout = understand(tree, config)
+    names = sorted({name for classes in layout.splits.values() for name in classes})
+    splits = {key: classes for key, classes in layout.splits.items() if any(classes.values())}
+    if empty := [name for name in names if not any(classes.get(name) for classes in splits.values())]:
+        raise PatchlightError(_empty_class(root, empty, layout.empty.get(empty[0], "nothing")))
+    notes = list(layout.notes)
+    if alike := _alike(names):
+        notes.append(f"classes that differ in capitals or blanks alone: {', '.join(alike)}; are they one class?")
+    left_out = layout.left_out + left_out_of(tree.all_others())
+    left_out.sort(key=lambda each: each.expected)
+    files = [path for classes in splits.values() for paths in classes.values() for path in paths]
     return Listing(
-        {key: _split(own) for key, own in files.items() if own},
+        {key: _split(classes, names) for key, classes in splits.items()},
         tuple(names),
-        lambda: hash_of(file_facts(path for own in files.values() for path, _ in own)),
-        notes=notes,
+        lambda: hash_of(file_facts(files)),
+        notes=tuple(notes),
+        left_out=tuple(left_out),
     )
 
 
-def _split(files: list[tuple[Path, int]]) -> RawSplit:
+def _split(classes: Classes, names: list[str]) -> RawSplit:
+    files = [(path, label) for label, name in enumerate(names) for path in classes.get(name, [])]
+
     def items() -> Iterator[tuple[str, Encoded]]:
         return ((str(path), path) for path, _ in files)
 
     return RawSplit(np.array([label for _, label in files], dtype=np.int64), items)
 
 
-def _split_folders(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The folder of each split and notes. A folder called "train" that holds images itself is a class."""
-    below = {folder.name: folder for folder in _folders(root)}
-    if not any(
-        name.lower() in SPLIT_NAMES and _folders(folder) and not _images(folder) for name, folder in below.items()
-    ):
-        return {"train": root}, ()
-    matched, notes = match_splits(below, str(root))
-    return {key: below[name] for key, name in matched.items()}, notes
+def _empty_class(root: Path, empty: list[str], contents: str) -> str:
+    more = f" (and {len(empty) - 1} other class folders)" if len(empty) > 1 else ""
+    return (
+        f"the class folder '{empty[0]}'{more} in {root} holds no image but {contents}"
+        if contents != "nothing"
+        else f"the class folder '{empty[0]}'{more} in {root} is empty"
+    ) + "; put its images there, or move it elsewhere if it is no class"
 
 
-def _refuse_empty_classes(root: Path, names: list[str], files: dict[str, list[tuple[Path, int]]]) -> None:
-    filled = {label for own in files.values() for _, label in own}
-    empty = [name for label, name in enumerate(names) if label not in filled]
-    if empty:
-        more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
-        raise PatchlightError(
-            f"the class folder '{empty[0]}'{more} in {root} holds no image ({', '.join(sorted(SUFFIXES))}; folders "
-            "inside class folders are not searched); fill or remove it"
-        )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_name)
-
-
-def _images(folder: Path) -> list[Path]:
-    images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted((path for path in images if path.is_file()), key=_name)
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return [path for below in _folders(folder) for path in _images(below) + _images_below(below)]
-
-
-def _name(path: Path) -> str:
-    return path.name
+def _alike(names: list[str]) -> list[str]:
+    """Those names that are the same without capitals and blanks."""
+    plain = ["".join(name.split()).casefold() for name in names]
+    return [name for name, key in zip(names, plain, strict=True) if plain.count(key) > 1]

@@ -1,23 +1,17 @@
 """Image tables: Parquet files, the Hugging Face hub, and what `datasets` saved to disk.
 
-All three carry an Arrow schema in which `datasets` has written what the columns mean, so they share one reading.
-Columns are found by type, not by name:
-
-- the image column is the first one of the feature type Image, else the first that holds bytes;
-- the label column is the one of the feature type ClassLabel, the one with most classes where there are several
-  (CIFAR-100's 100 fine labels, not its 20 coarse ones); else the one called "label", "labels", "class" or "target",
-  else the only column of whole numbers, else the only one of text. Its values, sorted, are the classes.
+All three carry an Arrow schema in which `datasets` has written what the columns mean, so they share one reading;
+`columns.py` says which columns are used.
 """
 
 from __future__ import annotations
 
-import json
 import lzma
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +20,14 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import SPLIT_NAMES, Listing, RawSplit, file_facts, hash_of, match_splits
+from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.names import Matched, is_unlabelled, match_splits, names_are_given, split_of
+from patchlight.data.sources.columns import Columns, arrow_columns, find_columns, label_column, read_labels
 from patchlight.errors import PatchlightError
+from patchlight.paths import user_path
 
-LABEL_NAMES = ("label", "labels", "class", "target")
 BATCH_ROWS = 64  # rows that are in memory at a time: images of some megabytes each still fit
+SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
 @dataclass(frozen=True)
@@ -40,42 +37,82 @@ class Table:
     name: str
     schema: Any
     batches: Callable[[list[str]], Iterator[Any]]
+    rows: Callable[[], int]
     folder: Path | None = None  # what image paths inside the table are relative to
 
-
-@dataclass(frozen=True)
-class Columns:
-    """Where the image and the label are; `class_names` is None where the label's values are the classes."""
-
-    image: str
-    label: str
-    class_names: tuple[str, ...] | None
+    def column(self, name: str) -> list[Any]:
+        """All values of a column."""
+        return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
 
 
 def list_parquet(path: Path, config: DataConfig) -> Listing:
     """The listing of a Parquet file, or of a folder of them as the hub has it: `train-00000-of-00001.parquet`,
-    `data/test-...parquet` or `train/0000.parquet`. Raises PatchlightError for files that cannot be read or combined.
+    `data/test-...parquet` or `train/0000.parquet`. Raises PatchlightError for files that cannot be read or combined,
+    and where some of a set are missing.
     """
     files = parquet_files(path)
+    _check_folders(files, path)
+    _check_shards(files)
     by_name: dict[str, list[Path]] = {}
     for file in files:
-        by_name.setdefault(_split_name(file), []).append(file)
-    matched, notes = match_splits(by_name, str(path))
-    tables = {key: _parquet_table(by_name[name], path) for key, name in matched.items()}
+        by_name.setdefault(_split_name(file, path), []).append(file)
+    matched = match_splits(by_name, str(path), config)
+    every = {name: _parquet_table(own, path) for name, own in by_name.items()}
+    tables = {key: every[name] for key, name in matched.splits.items()}
 
     def fingerprint() -> str:
-        pictures = (picture for table in tables.values() for picture in _picture_files(table))
+        pictures = (picture for table in tables.values() for picture in _picture_files(table, config))
         return hash_of([file_facts(files), file_facts(pictures)])
 
-    return list_tables(tables, str(path), fingerprint, notes)
+    return list_tables(tables, str(path), fingerprint, config, matched, beside(every, matched, config))
 
 
 def parquet_files(path: Path) -> list[Path]:
     """The Parquet files at a path, in a folder or in the folders right below it, hidden ones left out, sorted."""
     if path.is_file():
-        return [path] if path.suffix == ".parquet" else []
-    files = (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern) if file.is_file())
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
+        return [path] if path.suffix.lower() == ".parquet" else []
+    files = (file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix.lower() == ".parquet")
+    shown = (file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    return sorted(file for file in shown if file.is_file())
+
+
+def _check_folders(files: list[Path], root: Path) -> None:
+    """Raises PatchlightError for files of several folders that are no splits of one set."""
+    folders = sorted({file.parent for file in files if file.parent == root or split_of(file.parent.name)[0] is None})
+    if len(folders) > 1:
+        names = [str(folder.relative_to(root)) if folder != root else "the folder itself" for folder in folders]
+        raise PatchlightError(
+            f"{root} holds Parquet files in several places, which may be several data sets: {', '.join(names[:12])}; "
+            "give one of them as the source"
+        )
+
+
+def _check_shards(files: list[Path]) -> None:
+    """Raises PatchlightError where a file of a set that counts them (train-00000-of-00002.parquet) is missing."""
+    numbers: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if match := SHARD.fullmatch(file.stem):
+            key = (file.parent, match["name"], int(match["count"]))
+            numbers.setdefault(key, set()).add(int(match["number"]))
+    for (folder, name, count), own in numbers.items():
+        if missing := sorted(set(range(count)) - own):
+            raise PatchlightError(
+                f"{len(missing)} of the {count} files {name}-*-of-{count:05} are missing in {folder}, such as "
+                f"{name}-{missing[0]:05}-of-{count:05}.parquet; get them, or rename the others"
+            )
+
+
+def beside(tables: dict[str, Table], matched: Matched, config: DataConfig) -> list[LeftOut]:
+    """The splits that are none of train, val and test, with their rows."""
+    return [
+        LeftOut(
+            f"images of the split '{name}' (data.train_split, val_split and test_split name the splits)",
+            tables[name].rows(),
+            tables[name].name,
+            expected=names_are_given(config) or is_unlabelled(name),
+        )
+        for name in matched.others
+    ]
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -93,7 +130,7 @@ def list_hub(name: str, config: DataConfig) -> Listing:
     """
     import datasets
 
-    local = Path(name).expanduser()
+    local = user_path(name)
     try:
         if is_saved_dataset(local):
             loaded = datasets.load_from_disk(str(local))
@@ -113,11 +150,21 @@ def list_hub(name: str, config: DataConfig) -> Listing:
         ) from None
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
         raise PatchlightError(f"cannot load '{name}': {' '.join(str(error).split())[:400]}") from error
-    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    matched, notes = match_splits((str(key) for key in splits), f"'{name}'")
-    tables = {key: _dataset_table(splits[own], f"{name} {own}") for key, own in matched.items()}
-    used = [Path(cached["filename"]) for own in matched.values() for cached in splits[own].cache_files]
-    return list_tables(tables, f"'{name}'", lambda: hash_of([name, *file_facts(used)]), notes)
+    return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)
+
+
+def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> Listing:
+    """The listing of sets of the library `datasets`, by the names of their splits. Raises as `list_tables` does."""
+    matched = match_splits(map(str, splits), f"'{name}'", config)
+    every = {str(own): _dataset_table(data, f"{name} {own}") for own, data in splits.items()}
+    tables = {key: every[own] for key, own in matched.splits.items()}
+    used = [splits[own] for own in matched.splits.values()]
+
+    def fingerprint() -> str:
+        files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
+        return hash_of([name, *file_facts(files)])
+
+    return list_tables(tables, f"'{name}'", fingerprint, config, matched, beside(every, matched, config))
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -142,137 +189,102 @@ def _load_errors() -> tuple[type[Exception], ...]:
 
 
 def list_tables(
-    tables: dict[str, Table], where: str, fingerprint: Callable[[], str], notes: tuple[str, ...] = ()
+    tables: dict[str, Table],
+    where: str,
+    fingerprint: Callable[[], str],
+    config: DataConfig,
+    matched: Matched,
+    left_out: list[LeftOut],
 ) -> Listing:
     """The listing of some splits' tables. Reads all labels and no image."""
-    columns = find_columns(next(iter(tables.values())).schema, where)
-    values: dict[str, list[Any]] = {}
-    for key, table in tables.items():
-        if find_columns(table.schema, table.name) != columns:
-            raise PatchlightError(
-                f"{table.name} has other image and label columns, or other classes, than {where}'s first; give all "
-                "files the same"
-            )
-        values[key] = [v for batch in table.batches([columns.label]) for v in batch.column(columns.label).to_pylist()]
-    if columns.class_names is None:
-        _forget_blanks(values)
-    for key, labels_of_split in list(values.items()):
-        missing = sum(_is_missing(value, columns) for value in labels_of_split)
-        if missing and missing == len(labels_of_split):
-            notes += (f"left out of {where}: the split {key} has no labels",)
-            del values[key]
-        elif missing:
-            raise PatchlightError(f"{tables[key].name}: {missing} of {len(labels_of_split)} images have no label")
-    values = {key: own for key, own in values.items() if own}
-    if not values:
+    columns = find_columns(arrow_columns(next(iter(tables.values())).schema), where, config)
+    tables, unlabelled = _with_labels(tables, columns, config)
+    values = {key: table.column(columns.label.name) for key, table in tables.items()}
+    named = {key: table.name for key, table in tables.items()}
+    labels = read_labels(values, columns.label, named, given=config.label_column is not None)
+    splits: dict[str, RawSplit] = {}
+    for key, own in labels.of_split.items():
+        table, kept = tables[key], np.flatnonzero(own >= 0)
+        if len(kept) == 0:
+            unlabelled[key] = table
+            continue
+        if len(kept) < len(own):
+            row = int(np.flatnonzero(own < 0)[0])
+            left_out.append(LeftOut("rows without a label", len(own) - len(kept), f"{table.name}[{row}]"))
+        splits[key] = RawSplit(own[kept], _items(table, columns.image.name, kept))
+    for key, table in unlabelled.items():
+        reason = f"images without labels (the split {key})"
+        left_out.append(LeftOut(reason, table.rows(), table.name, expected=True))
+    if not splits:
         raise PatchlightError(f"{where} has no labelled images")
-    names, labels = _classes(values, columns)
-    splits = {key: RawSplit(labels[key], _items(tables[key], columns.image)) for key in values}
-    return Listing(splits, names, fingerprint, notes=notes)
-
-
-def find_columns(schema: Any, where: str) -> Columns:
-    """The image and the label column of an Arrow schema, by the rules at the top of this module.
-
-    Raises PatchlightError, listing the columns there are, where one is missing or cannot be chosen.
-    """
-    features = _features(schema)
-    kinds = {name: features.get(name, {}).get("_type", "") for name in schema.names}
-    there = ", ".join(
-        f"{name} ({kinds[name] if kinds[name] in ('Image', 'ClassLabel') else schema.field(name).type})"
-        for name in schema.names
+    return Listing(
+        splits,
+        labels.class_names,
+        fingerprint,
+        notes=(columns.note(where), *matched.notes),
+        left_out=tuple(each for each in left_out if each.count),
     )
-    images = [name for name in schema.names if kinds[name] == "Image"]
-    images = images or [name for name in schema.names if _holds_bytes(schema.field(name).type)]
-    if not images:
-        raise PatchlightError(f"{where} has no image column; its columns are {there}; store encoded images as bytes")
-    classes = _class_names(schema)
-    if classes:
-        label = max(classes, key=lambda name: len(classes[name]))  # the first of equals
-        return Columns(images[0], label, classes[label])
-    plain = _plain_label(schema)
-    if plain is None:
-        raise PatchlightError(
-            f"{where} has no column that is clearly the label; its columns are {there}; rename that of the "
-            "labels to 'label'"
-        )
-    return Columns(images[0], plain, None)
 
 
-def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """By name of each column of the type ClassLabel, the names of its classes in order."""
-    features = _features(schema)
-    kinds = {name: features.get(name, {}).get("_type") for name in schema.names}
-    return {name: tuple(features[name]["names"]) for name in schema.names if kinds[name] == "ClassLabel"}
+def _with_labels(
+    tables: dict[str, Table], columns: Columns, config: DataConfig
+) -> tuple[dict[str, Table], dict[str, Table]]:
+    """The tables that have the label column, and those that have none that can be one.
+
+    Raises PatchlightError where one has another image or label column, or other classes, than the first.
+    """
+    labelled, without = {}, {}
+    for key, table in tables.items():
+        there = arrow_columns(table.schema)
+        names = {column.name for column in there}
+        if columns.image.name in names and columns.label.name not in names:
+            try:
+                label_column([c for c in there if c.name != columns.image.name], table.name, config)
+            except PatchlightError:
+                without[key] = table
+                continue
+        found = find_columns(there, table.name, config)
+        if (found.image.name, found.label.name, found.class_names) != (
+            columns.image.name,
+            columns.label.name,
+            columns.class_names,
+        ):
+            raise PatchlightError(
+                f"{table.name} has other image and label columns, or other classes, than the first of the splits "
+                f"('{found.image.name}' and '{found.label.name}', not '{columns.image.name}' and "
+                f"'{columns.label.name}'); give all files the same, or name them with data.image_column and "
+                "data.label_column"
+            )
+        labelled[key] = table
+    return labelled, without
 
 
-def _plain_label(schema: Any) -> str | None:
-    import pyarrow.types as kind
+def _items(table: Table, column: str, kept: np.ndarray) -> Callable[[], Iterator[tuple[str, Encoded]]]:
+    """A walk over the images of the `kept` rows, which are in order."""
+    wanted = None if len(kept) and int(kept[-1]) == len(kept) - 1 else set(kept.tolist())
+    last = int(kept[-1])
 
-    def is_text(of: Any) -> bool:
-        return kind.is_string(of) or kind.is_large_string(of)
-
-    numbers = [field.name for field in schema if kind.is_integer(field.type) or kind.is_boolean(field.type)]
-    texts = [field.name for field in schema if is_text(field.type)]
-    for name in LABEL_NAMES:
-        if name in numbers + texts:
-            return name
-    return next((names[0] for names in (numbers, texts) if len(names) == 1), None)
-
-
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What `datasets` wrote about the columns, by their names; {} where it wrote nothing."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return {name: about for name, about in features.items() if isinstance(about, dict)}
-
-
-def _holds_bytes(kind: Any) -> bool:
-    import pyarrow.types
-
-    if pyarrow.types.is_struct(kind):
-        return "bytes" in [kind.field(index).name for index in range(kind.num_fields)]
-    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
-
-
-def _is_missing(value: Any, columns: Columns) -> bool:
-    """`datasets` writes -1 where a ClassLabel is not known."""
-    return value is None or (columns.class_names is not None and value == -1)
-
-
-def _forget_blanks(values: dict[str, list[Any]]) -> None:
-    """Where labels are numbers without names: a split of -1 alone, which no other split has, is one without labels."""
-    for key, own in values.items():
-        others = (value for other, theirs in values.items() if other != key for value in theirs)
-        if len(values) > 1 and own and set(own) == {-1} and -1 not in others:
-            values[key] = [None] * len(own)
-
-
-def _classes(values: dict[str, list[Any]], columns: Columns) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    if columns.class_names is not None:
-        return columns.class_names, {key: np.array(own, dtype=np.int64) for key, own in values.items()}
-    distinct = sorted({value for own in values.values() for value in own})
-    ids = {value: index for index, value in enumerate(distinct)}
-    labels = {key: np.array([ids[value] for value in own], dtype=np.int64) for key, own in values.items()}
-    return tuple(str(value) for value in distinct), labels
-
-
-def _items(table: Table, column: str) -> Callable[[], Iterator[tuple[str, Encoded]]]:
     def items() -> Iterator[tuple[str, Encoded]]:
-        index = 0
+        index = -1
         for batch in table.batches([column]):
             for cell in batch.column(column).to_pylist():
-                path, data = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
-                name = f"{table.name}[{index}]" + (f" ({path})" if path else "")
-                if data is None and path:
-                    yield name, (table.folder or Path()) / path
-                else:
-                    yield name, data or b""  # an empty cell is a bad image, and decoding says so
                 index += 1
+                if index > last:
+                    return
+                if wanted is None or index in wanted:
+                    yield _item(table, index, cell)
 
     return items
+
+
+def _item(table: Table, index: int, cell: Any) -> tuple[str, Encoded]:
+    path, data = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
+    if isinstance(data, str):
+        path, data = data, None
+    name = f"{table.name}[{index}]" + (f" ({path})" if path else "")
+    if data is None and path:
+        return name, (table.folder or Path()) / path
+    return name, data or b""  # an empty cell is a bad image, and decoding says so
 
 
 def _parquet_table(files: list[Path], root: Path) -> Table:
@@ -293,39 +305,51 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
             schemas.append(pq.read_schema(file))
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise PatchlightError(f"cannot read {file}: {error}") from error
+    first = _shape_of(schemas[0])
     for file, schema in zip(files, schemas, strict=True):
-        if schema.names != schemas[0].names or _class_names(schema) != _class_names(schemas[0]):
+        if _shape_of(schema) != first:
             raise PatchlightError(
                 f"{file} has other columns or other classes than {files[0].name} beside it; give both the same"
             )
     folder = root if root.is_dir() else root.parent
-    name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0])}-*"
-    return Table(name, schemas[0], walk, folder)
+    name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0], root)}-*"
+    return Table(name, schemas[0], walk, lambda: sum(pq.read_metadata(file).num_rows for file in files), folder)
+
+
+def _shape_of(schema: Any) -> list[tuple[str, tuple[str, ...] | None]]:
+    """What the files of one split have in common: their columns, and the names of classes."""
+    return [(column.name, column.class_names) for column in arrow_columns(schema)]
 
 
 def _dataset_table(dataset: Any, name: str) -> Table:
     def walk(columns: list[str]) -> Iterator[Any]:
         return iter(dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS))
 
-    return Table(name, dataset.features.arrow_schema, walk)
+    return Table(name, dataset.features.arrow_schema, walk, lambda: len(dataset))
 
 
-def _split_name(file: Path) -> str:
-    """The split a Parquet file belongs to: "train" of train-00000-of-00002.parquet, of train/0000.parquet and of
-    mnist_train.parquet; of another name what is left of it without numbers.
+def _split_name(file: Path, root: Path) -> str:
+    """The split a Parquet file belongs to, by its own name: "train" of train-00000-of-00002.parquet, of
+    train/0000.parquet, "mnist_train" of mnist_train.parquet; of another name what is left of it without numbers.
     """
-    words = re.split(r"[-_.]", file.stem)
-    for name in (words[0], file.parent.name, *reversed(words)):
-        if name.lower() in SPLIT_NAMES:
-            return name
-    return "-".join(word for word in words if not word.isdigit() and word != "of")
+    match = SHARD.fullmatch(file.stem)
+    stem = match["name"] if match else file.stem
+    if split_of(stem)[0]:
+        return re.sub(r"([-_.]\d+)+$", "", stem)  # train-0 and train-1 are one split
+    split, says_nothing_else = split_of(file.parent.name)
+    if split and (says_nothing_else or file.parent not in (root, root.parent)):
+        return file.parent.name
+    if file == root:
+        return "train"
+    words = re.split(r"[-_.]", stem)
+    return "-".join(word for word in words if not word.isdigit() and word != "of") or stem
 
 
-def _picture_files(table: Table) -> Iterator[Path]:
+def _picture_files(table: Table, config: DataConfig) -> Iterator[Path]:
     """The image files beside a Parquet table that holds their paths."""
     import pyarrow.types
 
-    column = find_columns(table.schema, table.name).image
+    column = find_columns(arrow_columns(table.schema), table.name, config).image.name
     kind = table.schema.field(column).type
     if not pyarrow.types.is_struct(kind) or kind.get_field_index("path") < 0:
         return

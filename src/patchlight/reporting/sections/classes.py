@@ -1,4 +1,4 @@
-"""Accuracy by class, the confusion matrix, and the most frequent mistakes."""
+"""Accuracy by class, the confusion matrix, the most frequent mistakes, and precision, recall and F1."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from patchlight.evaluation.metrics import wilson_interval
 from patchlight.figures import charts
 from patchlight.figures.style import cut
+from patchlight.reporting import class_table
 from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import NAME, Facts
 from patchlight.reporting.section import Content, Section
-from patchlight.runs import Metrics
+from patchlight.runs import EvalResult, Metrics
 from patchlight.units import percent
 
 MOST = 5  # frequent mistakes that are listed
@@ -29,7 +30,8 @@ MISTAKES = """
 {% endfor %}
 </ol>
 """
-TEMPLATE = """
+TEMPLATE = (
+    """
 {% if worst or empty %}
 <p>
 {% if worst %}
@@ -78,6 +80,8 @@ intervals: where they overlap widely, the {{ "difference" if subset else "order"
 {{ MISTAKES }}
 {% endif %}
 """.replace("{{ MISTAKES }}", MISTAKES.strip())
+    + class_table.TEMPLATE.lstrip()
+)
 
 
 def content(facts: Facts) -> Content | None:
@@ -116,8 +120,22 @@ def content(facts: Facts) -> Content | None:
         "best": (best, percent(high)) if low < high else None,
         "confused": _most_confused(np.array(result.confusion), names),
         "empty": len(names) - len(known),
+        "tables": _tables(facts, result, subset),
     }
     return Content(values, slides)
+
+
+def _tables(facts: Facts, result: EvalResult, subset: Metrics | None) -> list[class_table.ClassTable]:
+    """Of all test images and, where the run has them, of the subset's own."""
+    trained = facts.environment.data.train_per_class if facts.environment is not None else None
+    everything = class_table.where_all_are(result, facts.folder)
+    title = "Precision, recall and F1"
+    if subset is None:
+        return [class_table.class_table(result, title, trained, everything)]
+    return [
+        class_table.class_table(result, f"{title}, all {result.n:,} test images", None, everything),
+        class_table.class_table(subset, f"{title}, the subset's {subset.n:,}", None, everything),
+    ]
 
 
 def class_rates(metrics: Metrics, images: str) -> charts.ClassRates:
@@ -149,6 +167,7 @@ SECTION = Section(
     title="Which classes it knows",
     content=content,
     template=TEMPLATE,
+    style=class_table.STYLE,
     slides={
         "per_class": "accuracy of each class",
         "confusion": "which class was taken for which",

@@ -12,7 +12,7 @@ from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.headline import early_stops
 from patchlight.reporting.section import Content, Section
-from patchlight.runs import Epoch
+from patchlight.runs import Epoch, measure_of
 from patchlight.units import SPACE
 
 TEMPLATE = """
@@ -39,6 +39,12 @@ The thin dashed line is the validation loss with the label smoothing of the trai
 {% if validated and other_loss %}
 The training loss counts {{ other_loss }}, the validation loss does not, so compare the shapes of the two and not their
 heights.
+{% endif %}
+{% if resampled %}
+Training images were drawn so that all classes come equally often, and validation images come as often as they are.
+{% endif %}
+{% if measure %}
+The weights were kept by the {{ measure }} of the validation images.
 {% endif %}
 {% if stages %}
 An upright line is where a stage begins.
@@ -73,6 +79,8 @@ def content(facts: Facts) -> Content:
         "mixed": any(row.train_mixed for row in rows),
         "smoothed": any(row.val_loss_smoothed is not None for row in rows),
         "other_loss": counted_in_training_only(facts.config, rows),
+        "resampled": any(stage.data.sampler == "balanced" for stage in facts.config.of_stages()),
+        "measure": selecting(facts.config, rows),
         "stages": len({row.stage for row in rows}) > 1,
         "stops": early_stops(facts),
         "space": SPACE,
@@ -85,8 +93,15 @@ def counted_in_training_only(config: Config, rows: Sequence[Epoch]) -> str:
     smoothing = any(stage.train.label_smoothing for stage in config.of_stages())
     drawn = any(row.val_loss_smoothed is not None for row in rows)
     words = ["label smoothing"] if smoothing and not drawn else []
+    words += ["class weights"] if any(stage.train.class_weights != "none" for stage in config.of_stages()) else []
     words += ["what the teacher says"] if config.train.teacher else []
-    return " and ".join(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def selecting(config: Config, rows: Sequence[Epoch]) -> str:
+    """By what weights were kept, where that is another measure than usual."""
+    measure = measure_of(config.train.select)
+    return measure.words if config.train.select != "best" and any(row.best_by == measure.key for row in rows) else ""
 
 
 def in_words(rows: Sequence[Epoch], panel: charts.Panel) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from patchlight.config import Config, ScheduleConfig, TrainConfig
-from patchlight.reporting.facts import Facts
+from patchlight.figures.style import cut
+from patchlight.reporting.facts import NAME, Facts
 from patchlight.reporting.section import Content, Section
+from patchlight.runs import measure_of
 from patchlight.units import percent
+
+NAMED = 10  # classes, at most, whose weights are all told
+SAMPLED = "of every class equally many an epoch (data.sampler balanced)"
 
 TEMPLATE = """
 <div class="two">
@@ -74,10 +79,17 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         ("Augmentation", _augmentation(c)),
         ("Regularisation", _regularisation(c)),
         ("Changed in the model", ", ".join(f"{key} {value}" for key, value in changes.items())),
-        ("Kept weights", "the best by validation" if c.train.select == "best" else "the last"),
+        ("Kept weights", _kept(c.train.select)),
         ("Seed", str(c.train.seed)),
     ]
     return [(word, text) for word, text in rows if text]
+
+
+def _kept(select: str) -> str:
+    if select == "last":
+        return "the last"
+    measure = measure_of(select)
+    return "the best by validation" + ("" if measure.name == "top1" else f": the highest {measure.words}")
 
 
 def _augmentation(config: Config) -> str:
@@ -114,13 +126,33 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
             [
                 ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
                 ("Length", f"{_length(c.train)}, {c.train.batch_size:,} images a step"),
+                ("Images", SAMPLED if c.data.sampler == "balanced" else ""),
+                ("Loss", _loss(facts, c.train, i)),
                 ("Optimizer", _optimizer(c)),
                 ("Schedule", c.schedule.name + _warmup(c.schedule) + _momentum(c.schedule)),
             ]
         )
     if len(stages) == 1:
         return described[0]
-    return [(f"Stage {i}", "; ".join(text for _, text in rows)) for i, rows in enumerate(described, 1)]
+    return [(f"Stage {i}", "; ".join(text for _, text in rows if text)) for i, rows in enumerate(described, 1)]
+
+
+def _loss(facts: Facts, train: TrainConfig, stage: int) -> str:
+    """The loss where it weighs classes, with the weights as far as they are recorded."""
+    if train.class_weights == "none":
+        return ""
+    kind = "balanced" if train.class_weights == "balanced" else "as given"
+    recorded = facts.environment.class_weights if facts.environment is not None else None
+    weights = recorded[stage] if recorded is not None and stage < len(recorded) else None
+    counts = facts.environment.data.train_per_class if facts.environment is not None else None
+    if weights is None or counts is None or len(weights) != len(counts):
+        return f"cross entropy, weighted by class ({kind})"
+    named = sorted(zip(counts, weights, strict=True), key=lambda pair: pair[1])
+    told = named if len(named) <= NAMED else [named[0], named[-1]]
+    between = ", " if len(named) <= NAMED else " to "
+    return f"cross entropy, weighted by class ({kind}): " + between.join(
+        f"{weight:.3g} for {cut(name, NAME)}" for name, weight in told
+    )
 
 
 def _length(train: TrainConfig) -> str:

@@ -1,0 +1,148 @@
+"""The members of zip and tar archives as one kind of thing: a path, what it is, when it was changed, its bytes."""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from patchlight.data.tars import DAMAGE, blocks, damaged, walk_tar
+from patchlight.errors import PatchlightError
+
+ENCRYPTED = 0x1  # bits of a zip member's flags: PKWARE, APPNOTE.TXT 4.4.4
+UTF8 = 0x800
+
+ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+# Compressed files that may hold a tar, and kinds that would need a further library.
+MAYBE = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
+UNKNOWN = re.compile(r"\.(7z|rar|zst|tzst|lz4|lzma|cab|iso)$", re.IGNORECASE)
+
+Kind = Literal["file", "folder", "link", "other"]
+
+
+@dataclass(frozen=True)
+class ArchiveMember:
+    """One member of an archive, whatever its kind."""
+
+    path: str  # as it is written in the archive, with "/" between folders
+    kind: Kind
+    modified: float  # seconds since 1970
+    position: int  # bytes of the archive that were read so far
+    blocks: Callable[[], Iterator[bytes]]  # the contents, to be read before the next member is asked for
+    notes: tuple[str, ...] = ()
+
+
+def archive_members(path: Path, announced: Callable[[int], None]) -> Iterator[ArchiveMember]:
+    """The members of a zip or tar archive, in order.
+
+    `announced` is called before the first with the bytes that they take, where the archive says it. Raises
+    PatchlightError for an archive that is damaged, cut off, encrypted or of another kind.
+    """
+    if UNKNOWN.search(path.name):
+        raise PatchlightError(f"{path} is a {path.suffix} archive, which is not read; pack it as .zip or .tar.gz")
+    return _zip_members(path, announced) if path.suffix.lower() == ".zip" else _tar_members(path)
+
+
+def _tar_members(path: Path) -> Iterator[ArchiveMember]:
+    for member in walk_tar(path):
+        header, contents = member.header, member.contents
+        kind: Kind = "other"
+        if header.isfile():
+            kind = "file"
+        elif header.isdir():
+            kind = "folder"
+        elif header.issym() or header.islnk():
+            kind = "link"
+        name, notes = _readable(header.name, path)
+
+        def read(contents: IO[bytes] | None = contents) -> Iterator[bytes]:
+            return blocks(contents, path) if contents is not None else iter(())
+
+        yield ArchiveMember(name, kind, float(header.mtime), member.position, read, notes)
+
+
+def _readable(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
+    """A member's name as text; bytes that are no UTF-8, which Python keeps as surrogates, are read as Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        note = f"names in {path} that are not UTF-8 are read as Latin-1; class names may look odd"
+        return name.encode("utf-8", "surrogateescape").decode("latin-1"), (note,)
+    return name, ()
+
+
+def _zip_members(path: Path, announced: Callable[[int], None]) -> Iterator[ArchiveMember]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (*DAMAGE, zipfile.BadZipFile, NotImplementedError) as error:
+        raise damaged(path, error) from error
+    with archive:
+        members = archive.infolist()
+        locked = next((member.filename for member in members if member.flag_bits & ENCRYPTED), None)
+        if locked is not None:
+            raise PatchlightError(f"{path} is encrypted (such as '{locked}'); unpack it with its password")
+        announced(sum(member.file_size for member in members))
+        windows = not any("/" in member.orig_filename for member in members)
+        position = 0
+        for member in members:
+            name, notes = _zip_name(member, path, windows)
+            position += member.compress_size
+
+            def read(member: zipfile.ZipInfo = member) -> Iterator[bytes]:
+                return _zip_blocks(archive, member, path)
+
+            yield ArchiveMember(name, _zip_kind(member), _zip_time(member), position, read, notes)
+
+
+def _zip_name(member: zipfile.ZipInfo, path: Path, windows: bool) -> tuple[str, tuple[str, ...]]:
+    """A member's name; where its encoding is not said, UTF-8 if it can be, else the old code page 437."""
+    name, notes = member.orig_filename, []
+    if not member.flag_bits & UTF8 and not name.isascii():
+        try:
+            name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            notes.append(
+                f"{path} does not say how its names are encoded; they are read as code page 437, and class names may "
+                "look odd"
+            )
+    if windows and "\\" in name:
+        name = name.replace("\\", "/")
+        notes.append(f"backslashes in the names of {path} are read as folders")
+    return name, tuple(notes)
+
+
+def _zip_kind(member: zipfile.ZipInfo) -> Kind:
+    mode = member.external_attr >> 16 if member.create_system == 3 else 0  # 3: written on Unix, with its file modes
+    if stat.S_ISLNK(mode):
+        return "link"
+    if member.orig_filename.endswith(("/", "\\")):
+        return "folder"
+    return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR) else "other"
+
+
+def _zip_time(member: zipfile.ZipInfo) -> float:
+    try:
+        return time.mktime((*member.date_time, 0, 0, -1))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _zip_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Iterator[bytes]:
+    errors = (*DAMAGE, zipfile.BadZipFile, RuntimeError, ImportError)  # NotImplementedError: a rare compression
+    try:
+        with archive.open(member) as contents:
+            while block := contents.read(2**20):
+                yield block
+    except PatchlightError:
+        raise
+    except NotImplementedError as error:
+        raise PatchlightError(
+            f"{path}: the member '{member.filename}' is compressed in a way that is not read ({error}); pack it anew"
+        ) from error
+    except errors as error:
+        raise damaged(path, error) from error

@@ -1,0 +1,222 @@
+"""Images that are given in Python: `patchlight.train(recipe, data=...)`.
+
+A set is one of
+
+- `(images, labels)` or `(images, labels, class_names)`: images as an array or tensor of the layouts and types of
+  `pictures.py`, or a list of paths, Pillow images and arrays; labels as whole numbers or text;
+- an `ImageSet`;
+- a data set of torch: `len(set)`, and `set[i]` is (image, label), with the names of its classes in `set.classes`;
+- a data set of the library `datasets`;
+
+and the data are one set, which is divided as a source without splits is, or a dictionary of sets by the names of their
+splits: {"train": ..., "test": ...}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from patchlight.config import DataConfig
+from patchlight.data.decode import Encoded, rgb_pixels
+from patchlight.data.images import ImageSet
+from patchlight.data.listing import Listing, RawSplit
+from patchlight.data.names import match_splits
+from patchlight.data.sources.choice import read_classes, splits_beside, whole_labels
+from patchlight.data.sources.pictures import channels_first, layout_of, picture_items, scales
+from patchlight.data.sources.tables import list_datasets
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.paths import user_path
+
+GIVEN = "python"  # what data.source says of a run whose images were given
+WAYS = (
+    "(images, labels), an ImageSet, a data set of torch or of `datasets`, or a dictionary of these by split, as in "
+    '{"train": ..., "test": ...}'
+)
+
+
+@dataclass(frozen=True)
+class GivenSet:
+    """One set: its labels as they are, the names of classes where it has them, and a walk over some of its images."""
+
+    labels: list[Any]
+    class_names: tuple[str, ...] | None
+    items: Callable[[np.ndarray], Iterator[tuple[str, Encoded]]]  # of these rows, in order
+    notes: tuple[str, ...] = ()
+
+
+def not_stored(config: DataConfig) -> Listing:
+    """Raises PatchlightError: what stands for given images has none itself."""
+    raise PatchlightError(
+        "the source 'python' stands for images that were given to patchlight.train(..., data=...) and are not stored; "
+        "give them again as data=..., or name a source on disk"
+    )
+
+
+def list_given(data: Any, config: DataConfig) -> Listing:
+    """The listing of images that are given. Raises UsageError for data of no known kind, and PatchlightError for images
+    and labels that do not fit.
+    """
+    named: dict[str, Any] = (
+        {str(name): own for name, own in data.items()} if isinstance(data, Mapping) else {"train": data}
+    )
+    if not named:
+        raise UsageError(f"data is an empty dictionary; give {WAYS}")
+    if any(_is_of_datasets(own) for own in named.values()):
+        if not all(_is_of_datasets(own) for own in named.values()):
+            raise UsageError("data mixes sets of `datasets` with others; give sets of one kind")
+        listing = list_datasets(named, "data", config)
+        return replace(listing, fingerprint=lambda: _hash(listing.splits))  # it may be in memory alone
+    matched = match_splits(named, "data", config)
+    sets = {
+        key: _read(named[name], f"data['{name}']" if len(named) > 1 else "data") for key, name in matched.splits.items()
+    }
+    names = _names({key: own.class_names for key, own in sets.items()})
+    where = {key: f"the labels of {key}" for key in sets}
+    labelled = read_classes({key: own.labels for key, own in sets.items()}, where, names=names)
+    splits = {key: RawSplit(labels, _walk(sets[key], labelled.rows[key])) for key, labels in labelled.labels.items()}
+    return Listing(
+        splits,
+        labelled.class_names,
+        lambda: _hash(splits),
+        notes=(*matched.notes, *dict.fromkeys(note for own in sets.values() for note in own.notes)),
+        left_out=(*splits_beside(matched, lambda name: len(named[name]), config), *labelled.left_out),
+    )
+
+
+def _walk(given: GivenSet, rows: np.ndarray) -> Callable[[], Iterator[tuple[str, Encoded]]]:
+    return lambda: given.items(rows)
+
+
+def _names(names: dict[str, tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The names of the classes, where the sets have any."""
+    known = {own for own in names.values() if own is not None}
+    if len(known) > 1:
+        raise PatchlightError("the sets of data have different names of classes; give all the same, in the same order")
+    return known.pop() if known else None
+
+
+def _hash(splits: Mapping[str, RawSplit]) -> str:
+    """A name for exactly these images: all of them are read."""
+    digest = hashlib.blake2b(digest_size=16)
+    for key, split in splits.items():
+        digest.update(key.encode())
+        for _, encoded in split.items():
+            if isinstance(encoded, np.ndarray):
+                digest.update(repr(encoded.shape).encode() + np.ascontiguousarray(encoded).tobytes())
+            else:
+                digest.update(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_of_datasets(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "datasets"
+
+
+def _read(data: Any, where: str) -> GivenSet:
+    if isinstance(data, ImageSet):
+        return _of_image_set(data, where)
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        names = tuple(str(name) for name in data[2]) if len(data) == 3 else None
+        return _of_pair(data[0], data[1], names, where)
+    if isinstance(data, torch.utils.data.IterableDataset):
+        raise UsageError(f"{where} is a set that can only be walked; give one with len(set) and set[i]")
+    if (
+        hasattr(data, "__getitem__")
+        and isinstance(data, Sized)
+        and not isinstance(data, str | bytes | list | np.ndarray)
+    ):
+        return _of_torch(data, where)
+    raise UsageError(f"{where} is a {type(data).__name__}; give {WAYS}")
+
+
+def _of_image_set(images: ImageSet, where: str) -> GivenSet:
+    def items(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+        for row in rows.tolist():
+            yield f"{where}[{row}]", images.gather([row])[0][0].numpy()
+
+    return GivenSet(images.labels.tolist(), images.class_names, items, images.notes)
+
+
+def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str) -> GivenSet:
+    read, label_notes = whole_labels(_array(labels, f"the labels of {where}"), f"the labels of {where}")
+    if len(images) != len(read):
+        raise PatchlightError(f"{where} has {len(images):,} images and {len(read):,} labels")
+    if not isinstance(images, np.ndarray | torch.Tensor):
+        images = list(images)
+        return GivenSet(read, names, lambda rows: _listed(images, rows, where), label_notes)
+    array = _array(images, where)
+    layout = layout_of(array.shape, where)
+    scale, notes = scales({where: array})
+    return GivenSet(
+        read, names, lambda rows: picture_items(array, rows, layout, scale[where], where), (*notes, *label_notes)
+    )
+
+
+def _listed(images: Sequence[Any], rows: np.ndarray, where: str) -> Iterator[tuple[str, Encoded]]:
+    for row in rows.tolist():
+        image = images[row]
+        if isinstance(image, str | Path):
+            yield str(image), user_path(image)
+        else:
+            yield f"{where}[{row}]", _pixels(image, f"{where}[{row}]")
+
+
+def _of_torch(data: Any, where: str) -> GivenSet:
+    """A data set whose items are (image, label). Its labels are its `targets` or `labels`, else those of its items."""
+    if len(data) == 0:
+        raise PatchlightError(f"{where} is empty")
+    first, again = _item(data, 0, where), _item(data, 0, where)
+    if not np.array_equal(_pixels(first[0], f"{where}[0]"), _pixels(again[0], f"{where}[0]")):
+        raise PatchlightError(
+            f"{where}[0] is another image each time: its transform draws at random; give the set without augmentation, "
+            "which is the recipe's ([augment])"
+        )
+    stored = next((getattr(data, name) for name in ("targets", "labels") if hasattr(data, name)), None)
+    if stored is None or len(stored) != len(data):
+        stored = [_item(data, row, where)[1] for row in range(len(data))]
+    labels, notes = whole_labels(_array(stored, f"the labels of {where}"), f"the labels of {where}")
+    classes = getattr(data, "classes", None)
+    names = tuple(map(str, classes)) if isinstance(classes, list | tuple) and classes else None
+
+    def items(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+        for row in rows.tolist():
+            yield f"{where}[{row}]", _pixels(_item(data, row, where)[0], f"{where}[{row}]")
+
+    return GivenSet(labels, names, items, notes)
+
+
+def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
+    item = data[row]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise PatchlightError(f"{where}[{row}] is a {type(item).__name__}, not a pair of image and label")
+    return item[0], item[1]
+
+
+def _pixels(image: Any, name: str) -> np.ndarray:
+    """A Pillow image, an array or a tensor as (3, H, W) uint8."""
+    if isinstance(image, Image.Image):
+        return np.ascontiguousarray(rgb_pixels(image, None, name).transpose(2, 0, 1))
+    array = _array(image, name)[None]
+    layout = layout_of(array.shape, name)
+    scale, _ = scales({name: array})
+    return channels_first(scale[name](array)[0], layout, name)
+
+
+def _array(values: Any, where: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise PatchlightError(f"{where} cannot be made an array: {error}") from None
+    if array.dtype == object:
+        raise PatchlightError(f"{where} is no array of numbers or text; give whole numbers or text of one type")
+    return array

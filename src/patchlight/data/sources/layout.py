@@ -1,0 +1,285 @@
+"""What the folders of an image folder mean: splits, classes, or neither.
+
+Understood are
+
+- class folders:                  ROOT/CLASS/*.png
+- split folders:                  ROOT/train/CLASS/*.png, whatever of `data/names.py` they are called
+- splits inside classes:          ROOT/CLASS/train/*.png
+- a wrapper around any of them:   ROOT/dataset/..., ROOT/train/train/..., beside which no folder holds images
+- one more folder in each class:  ROOT/CLASS/images/*.png, the same in all of them
+- Tiny ImageNet:                  ROOT/val/images/*.JPEG, with its labels in ROOT/val/val_annotations.txt
+
+Where class folders hold different folders of images, data.class_folders says which names the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from patchlight.config import DataConfig
+from patchlight.data.listing import LeftOut
+from patchlight.data.names import PADDING, SPLIT_WORDS, is_unlabelled, match_splits, names_are_given, split_of, words_of
+from patchlight.data.sources.tree import Tree
+from patchlight.errors import PatchlightError
+
+Classes = dict[str, list[Path]]  # the images of each class
+
+OUTSIDE = "images outside class folders"
+DEEPER = "images in folders inside class folders (data.class_folders = 'outer' takes them)"
+BESIDE = "images in folders beside the splits (data.train_split, val_split and test_split name the splits)"
+NO_LABELS = "images without labels"
+
+
+@dataclass
+class Layout:
+    """What a folder means."""
+
+    splits: dict[str, Classes]  # a class without images in any split is an error of the caller's
+    notes: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    empty: dict[str, str] = field(default_factory=dict)  # what class folders without images hold
+
+    def leave_out(self, reason: str, paths: list[Path], expected: bool = False) -> None:
+        if paths:
+            self.left_out.append(LeftOut(reason, len(paths), str(min(paths)), expected))
+
+
+def understand(tree: Tree, config: DataConfig) -> Layout:
+    """The layout of a folder. Raises PatchlightError where it can mean more than one thing or nothing."""
+    if not tree.has_images:
+        raise PatchlightError(_no_images(tree))
+    layout = Layout({})
+    top = _unwrapped(tree, layout)
+    if parts := _splits_inside_classes(top):
+        layout.notes.append(f"{top.path}: the folders inside class folders are splits")
+        matched = match_splits(parts, str(top.path), config)
+        layout.notes += matched.notes
+        layout.splits = {key: {c: f.images for c, f in parts[name].items()} for key, name in matched.splits.items()}
+        layout.leave_out(OUTSIDE, top.images + [path for folder in top.filled for path in folder.images])
+        for name in matched.others:
+            layout.leave_out(BESIDE, _images_of(parts[name].values()), names_are_given(config))
+        return layout
+    trees = _without_unlabelled(_split_trees(top, layout, config), layout)
+    level = _level(trees.values(), config, layout)
+    for key, (split, labels) in trees.items():
+        if labels is None:
+            layout.splits[key] = _classes(split, level, layout)
+        else:
+            layout.splits[key] = labels
+    names = {name for classes in layout.splits.values() for name, paths in classes.items() if paths}
+    if not names or (len(names) == 1 and _lists_in(tree)):
+        raise PatchlightError(_no_classes(tree))
+    return layout
+
+
+def _unwrapped(tree: Tree, layout: Layout, *, of_split: bool = False) -> Tree:
+    """The folder inside those that hold one folder with images, which holds them in folders.
+
+    A folder that is called as a split is one. Inside a split, which may hold a single class, a wrapper is called as the
+    split is, or "images" or the like.
+    """
+    begin = tree
+    while len(tree.filled) == 1 and not tree.filled[0].images:
+        inner = tree.filled[0]
+        if (of_split and not _says_nothing(inner, tree)) or (not of_split and split_of(inner.name)[0]):
+            break
+        layout.leave_out(OUTSIDE, tree.images)
+        if beside := [folder.name for folder in tree.folders if folder is not inner]:
+            layout.notes.append(f"folders of {tree.path} without images: {', '.join(beside)}")
+        tree = inner
+    if tree is not begin:
+        layout.notes.append(f"the images of {begin.path} are those of {tree.path.relative_to(begin.path)}")
+    return tree
+
+
+def _splits_inside_classes(top: Tree) -> dict[str, dict[str, Tree]]:
+    """The folders ROOT/CLASS/SPLIT by split and class, where there are no others with images; else {}."""
+    parts: dict[str, dict[str, Tree]] = {}
+    for folder in top.filled:
+        inner = folder.filled
+        if split_of(folder.name)[0] or not inner or any(not part.images or part.filled for part in inner):
+            return {}
+        for part in inner:
+            if split_of(part.name)[0] is None:
+                return {}
+            parts.setdefault(part.name, {})[folder.name] = part
+    return parts if len(parts) > 1 else {}
+
+
+def _split_trees(top: Tree, layout: Layout, config: DataConfig) -> dict[str, tuple[Tree, Classes | None]]:
+    """The folder of each split, and its classes where a file beside its images has their labels."""
+    named = [folder for folder in top.filled if split_of(folder.name)[0]]
+    if len(top.filled) > 1 and len(named) == len(top.filled) and all(_is_flat(folder) for folder in named):
+        raise PatchlightError(_flat_splits(top, named))
+    if not names_are_given(config) and not any(_holds_classes(folder) for folder in named):
+        return {"train": (top, None)}
+    matched = match_splits([folder.name for folder in top.filled], str(top.path), config)
+    layout.notes += matched.notes
+    if beside := [folder.name for folder in top.folders if not folder.has_images]:
+        layout.notes.append(f"folders of {top.path} without images: {', '.join(beside)}")
+    layout.leave_out(OUTSIDE, top.images)
+    folders = {folder.name: folder for folder in top.filled}
+    for name in matched.others:
+        unlabelled = is_unlabelled(name) and _is_flat(folders[name])
+        reason = NO_LABELS if unlabelled else BESIDE
+        layout.leave_out(reason, folders[name].all_images(), unlabelled or names_are_given(config))
+    trees = {}
+    for key, name in matched.splits.items():
+        split = _unwrapped(folders[name], layout, of_split=True)
+        trees[key] = split, _tiny_imagenet(split, layout)
+    return trees
+
+
+def _holds_classes(folder: Tree) -> bool:
+    """Whether a folder that is called as a split is one, and no class: more of its images are in folders than not."""
+    inside = sum(len(inner.all_images()) for inner in folder.filled)
+    return inside > len(folder.images)
+
+
+def _is_flat(folder: Tree) -> bool:
+    """Whether a folder has images and no class folders, one that is called "images" or the like aside."""
+    return all(_says_nothing(inner, folder) and not inner.filled for inner in folder.filled)
+
+
+def _says_nothing(inner: Tree, folder: Tree) -> bool:
+    """Whether the name of a folder says no more than that of the folder that it is in."""
+    words = set(words_of(inner.name)) - set(words_of(folder.name))
+    return words <= PADDING | SPLIT_WORDS.keys()
+
+
+def _without_unlabelled(
+    trees: dict[str, tuple[Tree, Classes | None]], layout: Layout
+) -> dict[str, tuple[Tree, Classes | None]]:
+    """The splits without those that have images in no class folder, unless they are all that there is."""
+    flat = {key for key, (split, labels) in trees.items() if labels is None and _is_flat(split)}
+    if "train" in flat or len(flat) == len(trees):
+        raise PatchlightError(_no_classes(next(iter(trees.values()))[0]))
+    for key in flat:
+        reason = f"{NO_LABELS} (the split {key} has no class folders)"
+        layout.leave_out(reason, trees[key][0].all_images(), expected=key == "test")  # tests are often held back
+    return {key: split for key, split in trees.items() if key not in flat}
+
+
+def _level(trees: Iterable[tuple[Tree, Classes | None]], config: DataConfig, layout: Layout) -> str:
+    """Which folder names the class, "outer" or "inner"; "" where class folders hold images alone, or some besides.
+
+    Raises PatchlightError where it must be said.
+    """
+    folders = [folder for split, labels in trees if labels is None for folder in split.filled]
+    deep = [folder for folder in folders if not folder.images]
+    if config.class_folders is not None:
+        return config.class_folders
+    if not deep:
+        return ""
+    inner = {part.name for folder in deep for part in folder.filled}
+    if len(inner) == 1 and len(deep) == len(folders) and all(part.images for f in deep for part in f.filled):
+        layout.notes.append(f"the images of each class are in its folder '{inner.pop()}'")
+        return "outer"
+    first = deep[0]
+    outer_names = sorted({folder.name for folder in folders})
+    inner_names = sorted({tree.name for folder in folders for tree in folder.walk() if tree.images})
+    raise PatchlightError(
+        f"{first.path} holds no images itself but in its folders {_some(part.name for part in first.filled)}; say "
+        f"which folders name the classes: data.class_folders = 'outer' for {_some(outer_names)}, or 'inner' for "
+        f"{_some(inner_names)}"
+    )
+
+
+def _classes(split: Tree, level: str, layout: Layout) -> Classes:
+    layout.leave_out(OUTSIDE, split.images)
+    for folder in split.folders:
+        if not folder.has_images:
+            layout.empty[folder.name] = folder.contents()
+    if level == "inner":
+        return _inner_classes(split)
+    classes: Classes = {}
+    for folder in split.folders:
+        classes[folder.name] = folder.all_images() if level == "outer" else folder.images
+        if level != "outer":
+            layout.leave_out(DEEPER, [path for inner in folder.filled for path in inner.all_images()])
+    return classes
+
+
+def _inner_classes(split: Tree) -> Classes:
+    """By the name of the folder that an image is in, or by its path where two have one name."""
+    trees = [tree for folder in split.folders for tree in folder.walk() if tree.images]
+    names = [tree.name for tree in trees]
+    return {
+        tree.name if names.count(tree.name) == 1 else tree.path.relative_to(split.path).as_posix(): tree.images
+        for tree in trees
+    }
+
+
+def _tiny_imagenet(split: Tree, layout: Layout) -> Classes | None:
+    """The classes of a split whose labels are in a file as Tiny ImageNet's `val_annotations.txt`: a line for each
+    image, with its name and its class first, separated by tabs. None where there is no such file.
+    """
+    beside = [split, *split.folders]
+    files = [p for t in beside for ps in t.others.values() for p in ps if p.name.endswith("_annotations.txt")]
+    if len(files) != 1 or not _is_flat(split):
+        return None
+    labels = {}
+    for line in files[0].read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, rest = line.partition("\t")
+        labels[name.strip()] = rest.partition("\t")[0].strip()
+    classes: Classes = {}
+    without = []
+    for path in split.all_images():
+        if label := labels.get(path.name):
+            classes.setdefault(label, []).append(path)
+        else:
+            without.append(path)
+    if not classes:
+        return None
+    layout.notes.append(f"the labels of {split.path} are those of {files[0].name}")
+    layout.leave_out(f"images that {files[0].name} has no label for", without)
+    return classes
+
+
+def _images_of(trees: Iterable[Tree]) -> list[Path]:
+    return [path for tree in trees for path in tree.all_images()]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
+
+
+def _no_images(tree: Tree) -> str:
+    contents = tree.contents()
+    expected = f"expected {tree.name}/CLASS/*.png, {tree.name}/train/CLASS/*.png, or another source of docs/data.md"
+    return (
+        f"{tree.path} holds no image but {contents}; {expected}"
+        if contents != "nothing"
+        else (f"{tree.path} is empty; {expected}")
+    )
+
+
+def _lists_in(*trees: Tree) -> list[Path]:
+    """Files that may say the labels of images beside them."""
+    kinds = (".csv", ".tsv", ".jsonl", ".parquet")
+    return [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
+
+
+def _no_classes(tree: Tree) -> str:
+    """What a folder without class folders looks like, and what to do."""
+    images = tree.all_images()
+    lists = _lists_in(*tree.walk())
+    looks = f"{tree.path} has {len(images):,} images in no or one class folder, as {images[0].relative_to(tree.path)}"
+    if lists:
+        return f"{looks}; if {lists[0].name} has their labels, give it as the source: data.source = '{lists[0]}'"
+    return (
+        f"{looks}; put the images of each class into a folder of its own, or give a CSV file with the columns image "
+        "and label as data.source"
+    )
+
+
+def _flat_splits(top: Tree, named: list[Tree]) -> str:
+    lists = _lists_in(top, *named)
+    names = " and ".join(folder.name for folder in named)
+    looks = f"{top.path}: {names} look like splits, but have no class folders in them"
+    if lists:
+        return f"{looks}; if {lists[0].name} has their labels, give it as the source: data.source = '{lists[0]}'"
+    return f"{looks}; put the images of each class into a folder of its own, as in {named[0].name}/CLASS/*.png"

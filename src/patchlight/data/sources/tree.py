@@ -1,0 +1,202 @@
+"""A folder as it lies on the disk: in each of its folders the images, by their content, and what else is there.
+
+A file with the suffix of a usual image format is taken for an image; whether it is one, decoding will say. A file with
+another suffix is one where Pillow knows its beginning. All others are sorted by what they are, so that it can be said
+what was left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from patchlight.data.decode import DAMAGE
+from patchlight.data.heif import open_file
+from patchlight.data.listing import LeftOut
+
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
+RAW = frozenset(".cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .pef .srw".split())
+VIDEO = frozenset(".mp4 .mov .avi .mkv .webm .mpg .mpeg .m4v".split())
+
+# Folders and files that systems and programs make; with hidden ones they are no data.
+JUNK = frozenset({"__MACOSX", "@eaDir", "__pycache__", "Thumbs.db", "desktop.ini", "Icon\r", "$RECYCLE.BIN"})
+
+LINK = "links to files that are not there (fetch them first, as with `git annex get` or `dvc pull`)"
+HIDDEN = "hidden images, or images that a system made"
+OTHER = "files that are no images"
+
+HEAD = 512  # bytes of a file that tell what it is
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files that may hold images that Pillow cannot read: how they are called in a message, and how they are known."""
+
+    about: str
+    matches: Callable[[str, bytes], bool]  # suffix in small letters, beginning of the file
+
+
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+UNREADABLE: tuple[Kind, ...] = (
+    Kind(
+        "HEIC images, which need pillow-heif (pip install 'patchlight[heic]')",
+        lambda suffix, head: head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS,
+    ),
+    Kind(
+        "JPEG XL images (store them as PNG)",
+        lambda suffix, head: head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")),
+    ),
+    Kind("raw files of cameras (store them as PNG or JPEG)", lambda suffix, head: suffix in RAW),
+    Kind("DICOM files (store them as PNG)", lambda suffix, head: head[128:132] == b"DICM" or suffix == ".dcm"),
+    Kind("drawings (SVG; store them as PNG)", lambda suffix, head: suffix in (".svg", ".svgz")),
+    Kind("videos", lambda suffix, head: suffix in VIDEO),
+    Kind("arrays of NumPy (store them as PNG)", lambda suffix, head: head.startswith(b"\x93NUMPY")),
+    Kind("pointers of Git LFS (run `git lfs pull`)", lambda suffix, head: head.startswith(b"version https://git-lfs")),
+)
+
+
+@dataclass
+class Tree:
+    """A folder: its images and folders, sorted by name, and by reason its other files.
+
+    Junk and hidden folders are not in it; the images in them are counted in `others`.
+    """
+
+    path: Path
+    images: list[Path] = field(default_factory=list)
+    folders: list[Tree] = field(default_factory=list)
+    others: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    def walk(self) -> Iterator[Tree]:
+        """This folder and all below."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+    def all_images(self) -> list[Path]:
+        """The images here and in all folders below."""
+        return [path for tree in self.walk() for path in tree.images]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an image here or below."""
+        return any(tree.images for tree in self.walk())
+
+    @property
+    def filled(self) -> list[Tree]:
+        """The folders right below that hold images, at any depth."""
+        return [folder for folder in self.folders if folder.has_images]
+
+    def add_other(self, reason: str, path: Path) -> None:
+        self.others.setdefault(reason, []).append(path)
+
+    def all_others(self) -> dict[str, list[Path]]:
+        """The other files here and in all folders below, by reason."""
+        found: dict[str, list[Path]] = {}
+        for tree in self.walk():
+            for reason, paths in tree.others.items():
+                found.setdefault(reason, []).extend(paths)
+        return found
+
+    def contents(self) -> str:
+        """What is here and below beside images, in words: "12 .npy files, 3 folders"; "nothing" for an empty folder."""
+        others = self.all_others()
+        suffixes = Counter(path.suffix.lower() or "other" for path in others.pop(OTHER, []))
+        words = [f"{len(paths):,} {reason}" for reason, paths in others.items()]
+        most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:5]
+        words += [f"{count:,} {kind} file{'s' if count > 1 else ''}" for kind, count in most]
+        words += [f"{len(self.folders)} folder{'s' if len(self.folders) > 1 else ''}"] if self.folders else []
+        return ", ".join(words) or "nothing"
+
+
+def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
+    """Read the folder and all folders below. A link to a folder that it lies in is not followed. Raises OSError for a
+    folder that cannot be read.
+    """
+    tree = Tree(root)
+    here = above | {os.path.realpath(root)}
+    with os.scandir(root) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = root / entry.name
+        if entry.is_dir():
+            if os.path.realpath(path) in here:
+                continue
+            if is_junk(entry.name):
+                for hidden in _hidden_images(path):
+                    tree.add_other(HIDDEN, hidden)
+            else:
+                tree.folders.append(scan(path, here))
+        elif is_junk(entry.name):
+            if path.suffix.lower() in SUFFIXES:
+                tree.add_other(HIDDEN, path)
+        elif not entry.is_file():
+            tree.add_other(LINK if entry.is_symlink() else OTHER, path)
+        elif path.suffix.lower() in SUFFIXES:
+            tree.images.append(path)
+        elif reason := reason_against(path):
+            tree.add_other(reason, path)
+        else:
+            tree.images.append(path)
+    return tree
+
+
+def is_junk(name: str) -> bool:
+    """Whether a folder or file is hidden, or made by a system or a program."""
+    return name.startswith(".") or name in JUNK
+
+
+def reason_against(path: Path) -> str | None:
+    """Why a file is no image, as LeftOut words it; None where Pillow knows its content. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    for kind in UNREADABLE:
+        if kind.matches(path.suffix.lower(), head):
+            return None if "HEIC" in kind.about and _pillow_knows(path) else kind.about
+    if not head or (_is_text(head) and not head.startswith((b"P", b"#define", b"/* XPM", b"SIMPLE"))):
+        return OTHER
+    return None if _pillow_knows(path) else OTHER
+
+
+def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
+    """The other files as what is left out, those that can hold no images as expected."""
+    return [
+        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN))
+        for reason, paths in sorted(others.items())
+        if paths
+    ]
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < HEAD else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(char.isprintable() or char in "\t\r\n\f\ufeff" for char in text)
+
+
+def _pillow_knows(path: Path) -> bool:
+    try:
+        with open_file(path) as image:
+            return image.format not in ("MPEG", "EPS", "WMF", "GRIB", "HDF5", "BUFR")  # known, and not decoded
+    except (UnidentifiedImageError, *DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
+
+
+def _hidden_images(root: Path) -> list[Path]:
+    try:
+        found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
+    except OSError:
+        return []
+    return sorted(path for path in found if path.is_file())

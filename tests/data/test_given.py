@@ -1,0 +1,142 @@
+"""Images that are given in Python: arrays, lists, ImageSets, data sets of torch and of `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import torchvision
+from source_files import chw, picture, write_folder
+
+from patchlight.config import DataConfig
+from patchlight.data.images import ImageSet
+from patchlight.data.sources import list_source, load_source, read_given
+from patchlight.data.splits import given_splits
+from patchlight.errors import PatchlightError, UsageError
+
+COUNT = 12
+PIXELS = torch.stack([chw(picture(i)) for i in range(COUNT)])  # (12, 3, 8, 8) uint8
+LABELS = [i % 3 for i in range(COUNT)]
+
+
+class Pairs(torch.utils.data.Dataset[Any]):
+    """A data set of torch with `classes`, as torchvision's have them."""
+
+    classes = ("ant", "bee", "cow")
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.make(index), LABELS[index]
+
+
+WAYS: dict[str, Any] = {
+    "an array": lambda root: (PIXELS.numpy(), LABELS),
+    "channels last": lambda root: (PIXELS.permute(0, 2, 3, 1).numpy(), np.array(LABELS)),
+    "a tensor of floats": lambda root: (PIXELS / 255, torch.tensor(LABELS)),
+    "a list of Pillow images": lambda root: ([picture(i) for i in range(COUNT)], LABELS),
+    "a list of arrays": lambda root: ([PIXELS[i].numpy() for i in range(COUNT)], LABELS),
+    "a list of paths": lambda root: (
+        sorted(write_folder(root, [f"{i:02}" for i in range(COUNT)], per_class=1).rglob("*.png")),
+        LABELS,
+    ),
+    "with names": lambda root: (PIXELS.numpy(), LABELS, ["ant", "bee", "cow"]),
+    "labels of text": lambda root: (PIXELS.numpy(), [["ant", "bee", "cow"][i] for i in LABELS]),
+    "an ImageSet": lambda root: ImageSet(PIXELS, torch.tensor(LABELS), ("ant", "bee", "cow")),
+    "torch, Pillow images": lambda root: Pairs(picture),
+    "torch, tensors": lambda root: Pairs(lambda i: torchvision.transforms.functional.to_tensor(picture(i))),
+    "datasets": lambda root: datasets.Dataset.from_dict(
+        {"img": [picture(i) for i in range(COUNT)], "label": LABELS},
+        features=datasets.Features(
+            {"img": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cow"])}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("limit", [64, 0])
+def test_every_way_gives_the_same_images(way: str, limit: int, tmp_path: Path) -> None:
+    given = WAYS[way](tmp_path)
+    (train,) = read_given(given, DataConfig(source="python", memory_limit_mb=limit)).values()
+    expected = PIXELS if way != "a list of paths" else torch.stack([chw(picture(100 * i)) for i in range(COUNT)])
+    assert torch.equal(train.images, expected)
+    assert train.labels.tolist() == LABELS
+    assert train.class_names in (("ant", "bee", "cow"), ("0", "1", "2"))
+
+
+def test_sets_by_their_splits() -> None:
+    train, test = (PIXELS[:8].numpy(), ["b", "a"] * 4), (PIXELS[8:].numpy(), ["a", "b"] * 2)
+    sets = read_given({"training": train, "test": test}, DataConfig(source="python"))
+    assert {key: len(images) for key, images in sets.items()} == {"train": 8, "test": 4}
+    assert sets["test"].class_names == ("a", "b")
+    both = datasets.DatasetDict({"train": WAYS["datasets"](None), "validation": WAYS["datasets"](None)})
+    assert list(read_given(both, DataConfig(source="python"))) == ["train", "val"]
+    cut = given_splits((PIXELS.repeat(4, 1, 1, 1).numpy(), LABELS * 4), DataConfig(source="python"))
+    assert (len(cut.train), len(cut.val or ()), len(cut.test)) == (36, 3, 9)
+
+
+def test_torchvisions_own_sets(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, ["ant", "bee"], per_class=3)
+    theirs = torchvision.datasets.ImageFolder(str(root))
+    ours, given = load_source(str(root))["train"], read_given(theirs, DataConfig(source="python"))["train"]
+    assert torch.equal(ours.images, given.images)
+    assert (ours.labels.tolist(), ours.class_names) == (given.labels.tolist(), given.class_names)
+    part = torch.utils.data.Subset(theirs, [0, 5, 3])
+    assert read_given(part, DataConfig(source="python"))["train"].labels.tolist() == [0, 1, 1]
+
+
+def test_images_of_other_sizes_are_fitted() -> None:
+    images = [picture(i, (20 + i, 24)) for i in range(6)]
+    train = read_given((images, LABELS[:6]), DataConfig(source="python", image_size=16))["train"]
+    assert train.image_size == (16, 16)
+
+
+class Walked(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (3, "data is a int; give"),
+        ("photos", "data is a str; give"),
+        ([1, 2], "data is a list; give"),
+        ({}, "an empty dictionary"),
+        (Walked(), "can only be walked"),
+        ((PIXELS.numpy(), LABELS[:5]), "12 images and 5 labels"),
+        ((PIXELS.numpy() * 3.0, LABELS), "neither of 0..1 nor whole numbers"),
+        ((PIXELS.numpy().reshape(COUNT, -1), LABELS), "rows of 192 numbers"),
+        ((PIXELS.numpy(), [0.5] * COUNT), "a label is text or a whole number"),
+        ((PIXELS.numpy(), np.ones((COUNT, 2), int)), "multi-label data are not supported"),
+        ((PIXELS.numpy(), LABELS, ["a", "b"]), "row 2 has the label 2"),
+        ((PIXELS.numpy(), [object()] * COUNT), "is no array of numbers or text"),
+        ((PIXELS.numpy(), [[1], [1, 2]]), "cannot be made an array"),
+        (Pairs(lambda i: torch.rand(3, 8, 8)), "its transform draws at random"),
+        (torch.utils.data.TensorDataset(PIXELS), "not a pair of image and label"),
+        ({"train": Pairs(picture), "test": WAYS["datasets"](None)}, "give sets of one kind"),
+        ((["/no/such.png"] * COUNT, LABELS), "there is no such file"),
+    ],
+)
+def test_what_cannot_be_used_is_said(data: Any, message: str) -> None:
+    with pytest.raises(PatchlightError, match=message):
+        read_given(data, DataConfig(source="python"))
+
+
+def test_the_name_of_what_was_given_gives_nothing() -> None:
+    with pytest.raises(
+        PatchlightError, match=r"were given to patchlight.train\(\.\.\., data=\.\.\.\) and are not stored"
+    ):
+        list_source(DataConfig(source="python"))
+    with pytest.raises(UsageError):
+        read_given(7, DataConfig(source="python"))

@@ -1,0 +1,113 @@
+"""Near copies across sets: found where an image was stored, sized or coloured anew, not where two resemble."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
+
+from patchlight.data.images import ImageSet
+from patchlight.data.similar import details, near_duplicates
+from patchlight.data.splits import load_splits
+
+SIZE = 48
+
+
+def scenes(count: int, seed: int) -> torch.Tensor:
+    """Random pictures with coarse and fine structure, (N, 3, 48, 48) uint8."""
+    draw = torch.Generator().manual_seed(seed)
+    layers = [
+        weight * F.interpolate(torch.rand(count, 3, side, side, generator=draw), size=(SIZE, SIZE), mode="bicubic")
+        for side, weight in ((3, 0.5), (7, 0.35), (20, 0.25))
+    ]
+    return (255 * sum(layers).clamp(0, 1)).to(torch.uint8)  # type: ignore[union-attr]
+
+
+def as_set(images: torch.Tensor) -> ImageSet:
+    return ImageSet(images, torch.arange(len(images)) % 3, ("a", "b", "c"))
+
+
+def image_of(pixels: torch.Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
+
+
+def stored_again(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=40)
+    return Image.open(buffer)
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "stored as JPEG": stored_again,
+    "resized": lambda image: image.resize((20, 20)).resize(image.size),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.6),
+    "grey": ImageOps.grayscale,
+    "cut a little": lambda image: image.crop((1, 1, 47, 47)).resize(image.size),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_found(change: str) -> None:
+    train, test = scenes(60, 0), scenes(30, 1)
+    copied = {4: 17, 20: 3}
+    for at, source in copied.items():
+        test[at] = pixels_of(CHANGES[change](image_of(train[source])))
+    found = near_duplicates({"train": as_set(train), "test": as_set(test)})
+    assert {pair.held_index: pair.seen_index for pair in found.pairs} == copied
+    assert not any(pair.exact for pair in found.pairs)
+    assert all(found.threshold["train-test"] <= pair.likeness < 1 for pair in found.pairs)
+
+
+def test_exact_copies_are_told_apart_and_sets_compared_in_pairs() -> None:
+    train, val, test = scenes(40, 0), scenes(20, 1), scenes(20, 2)
+    val[3], test[5], test[6] = train[2], val[3], val[9]
+    found = near_duplicates({"train": as_set(train), "val": as_set(val), "test": as_set(test)})
+    told = {(pair.seen, pair.seen_index, pair.held, pair.held_index) for pair in found.pairs}
+    assert told == {
+        ("train", 2, "val", 3),
+        ("train", 2, "test", 5),
+        ("val", 3, "test", 5),
+        ("val", 9, "test", 6),
+    }
+    assert all(pair.exact and pair.likeness == 1 for pair in found.pairs)
+    assert [pair.held_index for pair in found.of("test")] == [5]
+
+
+def test_flat_images_are_like_nothing() -> None:
+    flat = torch.full((5, 3, SIZE, SIZE), 90, dtype=torch.uint8)
+    assert details(flat).norm(dim=1).max() < 1e-3
+    other = flat.clone()
+    other[1] += 1
+    other[0] = 3
+    found = near_duplicates({"train": as_set(flat), "test": as_set(other)})
+    assert sorted(pair.held_index for pair in found.pairs) == [2, 3, 4]  # the exact ones
+
+
+def test_digits_of_one_class_resemble_and_are_no_copies() -> None:
+    from patchlight.config import DataConfig
+
+    found = near_duplicates(load_splits(DataConfig(source="digits")).sets)
+    assert len(found.pairs) <= 2
+    assert found.threshold["train-test"] > 0.9
+
+
+def test_cifar10_has_near_copies(cifar10_parquet: Path) -> None:
+    """Barz and Denzler 2020 ("Do we train on test data?") found them for 286 of the 10,000 test images."""
+    from patchlight.config import DataConfig
+
+    data = load_splits(DataConfig(source=str(cifar10_parquet), val_fraction=0, train_per_class=600)).sets
+    pairs = near_duplicates(data).of("test")
+    assert 12 < len(pairs) < 50
+    same = [data["train"].labels[p.seen_index] == data["test"].labels[p.held_index] for p in pairs]
+    assert sum(map(bool, same)) > 0.95 * len(pairs)
