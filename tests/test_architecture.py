@@ -19,7 +19,7 @@ TABLE = {
     "explanation": "models figures config units errors",
     "evaluation": "models data runs machine progress errors",
     "models": "runs config machine errors",
-    "data": "config machine paths progress errors",
+    "data": "config machine progress paths errors",
     "figures": "runs units",
     "runs": "config machine paths errors",
     "config": "paths errors",

@@ -124,14 +124,14 @@ def test_folders_patterns_and_odd_names(run, here, capsys):
     report = json.loads(captured.out)
     names = [each["image"] for each in report["predictions"]]
     assert names == ["~tmp.png", "photos/b.png", "photos/sub/a.png", "photos/sub/a.png", "caf\\udce9.png"]
-    assert report["notes"] == ["left out of photos: 1 file of no image type, such as photos/notes.txt"]
+    assert report["notes"] == ["left out of photos: files that are no images: 1, such as photos/notes.txt"]
     assert report["notes"][0] in captured.err
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["empty"], 1, "empty holds no image"),
+        (["empty"], 1, "empty is an empty folder"),
         (["none*.png"], 1, "nothing matches none*.png"),
         ([""], 2, "a path is empty"),
         (["C:\\photos\\a.png"], 1, "C:\\photos\\a.png: there is no such file"),

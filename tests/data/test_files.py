@@ -30,7 +30,10 @@ def test_folders_are_walked_and_sorted(photos: Path) -> None:
     below = ["photos/a.jpg", "photos/b.png", "photos/sub/c.bmp", "photos/sub/deep/d.png"]
     assert found("photos") == below
     assert found("photos/b.png", "photos", "photos/b.png") == ["photos/b.png", *below, "photos/b.png"]
-    assert find_images(["photos"]).notes == ("left out of photos: 1 file of no image type, such as photos/notes.txt",)
+    assert find_images(["photos"]).notes == (
+        "left out of photos: files that are no images: 1, such as photos/notes.txt",
+        "left out of photos: hidden images, or images that a system made: 2, such as photos/.cache/x.png",
+    )
     (photos / "sub" / "loop").symlink_to(photos)
     (photos / "link").symlink_to(photos / "sub" / "deep")
     assert sorted(map(os.path.realpath, found("photos"))) == sorted(map(os.path.realpath, below))
@@ -47,7 +50,7 @@ def test_patterns_that_no_shell_took_up(photos: Path) -> None:
 
 def test_what_cannot_be_found(here: Path) -> None:
     (here / "empty").mkdir()
-    with pytest.raises(PatchlightError, match="empty holds no image"):
+    with pytest.raises(PatchlightError, match="empty is an empty folder"):
         find_images(["empty"])
     with pytest.raises(PatchlightError, match=r"nothing matches \*\.png"):
         find_images(["*.png"])

@@ -228,7 +228,7 @@ def test_other_archives_are_not_taken_for_shards(tmp_path: Path) -> None:
         ("json", b'{"label": [1, 2]}', r"the label is \[1, 2\]; one class per image is"),
         ("json", b'{"label": 1.5}', r"the label is 1\.5; one class per image is"),
         ("txt", b"", "no image has a label"),
-        ("npy", b"", "3 images and no class folders"),
+        ("npy", b"", "3 images in no or one class folder"),
     ],
 )
 def test_labels_that_are_refused(field: str, value: bytes, message: str, tmp_path: Path) -> None:

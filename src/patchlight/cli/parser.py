@@ -89,7 +89,8 @@ VERBS = {
     ),
     "eval": Verb(
         "measure a finished run on its own data or another source",
-        "patchlight eval runs/quickstart --split test --json",
+        "patchlight eval runs/quickstart --split test --json\n"
+        "  patchlight eval runs/pets --data more.csv --data.label_column breed",
         (
             WEIGHTS,
             option(
@@ -105,6 +106,7 @@ VERBS = {
         ),
         call="patchlight.commands.evaluate:evaluate",
         text="patchlight.cli.text:result_table",
+        settings="data.field",
     ),
     "predict": Verb(
         "say what is on image files of any size and mode",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from patchlight.config import Config, DataConfig, apply_overrides
 from patchlight.data.images import ImageSet, digest
-from patchlight.data.sources import load_source
-from patchlight.data.splits import load_splits
-from patchlight.errors import PatchlightError
+from patchlight.data.sources import GIVEN, read_given, read_source
+from patchlight.data.splits import given_splits, load_splits
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
@@ -22,13 +25,16 @@ from patchlight.training.record import source_path
 def evaluate(
     run: str | Path | Run,
     *,
-    data: str | None = None,
+    data: Any = None,
+    settings: Mapping[str, Any] | None = None,
     split: str = "test",
     device: str = "auto",
     precision: str | None = None,
 ) -> EvalResult:
     """The metrics of a run on a split of its own data, or on `data`, any source with the same classes.
 
+    `data` is a source as data.source takes it, or images as `train` takes them, with {"data.label_column": "breed"} and
+    the like as `settings` of how another source is read. A run whose own images were given in Python gets them again.
     `split` is "train", "val", "test" or "subset_test"; a source without splits is taken whole. `device` is as
     train.device, `precision` as eval.precision, None for that of the run's recipe. A run that is not finished is
     measured with its best weights so far; a checkpoint, RUN/checkpoints/epoch-050 or RUN/checkpoints/last, with its
@@ -44,21 +50,50 @@ def evaluate(
         say(checkpoint.line)
     elif not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
-    if data is None or is_own_source(opened, data):
-        images = own_split(opened, split)
+    own = own_images(opened, data, split)
+    if own is not None and not settings:
+        images = own
+    elif own is not None:
+        raise UsageError(f"{next(iter(settings or {}))} is about another source; name one with --data, or leave it out")
     else:
-        images, split = other_split(data, split, card, config.data.on_bad)
+        images, split = other_split(data, split, card, reading(settings or {}, config.data))
     result, _ = evaluation.evaluate(
         model,
         card,
         images,
-        data=data or config.data.source,
+        data=data if isinstance(data, str) else config.data.source if data is None else GIVEN,
         split=split,
         batch_size=config.eval.batch_size,
         precision=precision or config.eval.precision,
         mirror=config.eval.mirror,
     )
     return result if checkpoint is None else dataclasses.replace(result, weights=checkpoint.weights)
+
+
+def own_images(run: Run, data: Any, split: str) -> ImageSet | None:
+    """The run's own images of a split where `data` stand for them, as None and its own source do, else None.
+
+    Raises as `own_split`.
+    """
+    if data is None or (isinstance(data, str) and is_own_source(run, data)):
+        return own_split(run, split)
+    config = run.config()
+    if isinstance(data, str) or config.data.source != GIVEN:
+        return None
+    found = given_splits(data, config.data, config.model.img_size).sets.get(split)
+    known = run.read(Environment).data.digests
+    return found if found is not None and digest(found) == known.get(split) else None
+
+
+def reading(settings: Mapping[str, Any], own: DataConfig) -> DataConfig:
+    """How another source is read: by `settings`, and bad images as in the run's own.
+
+    Raises UsageError for a setting of another section, and of the source itself.
+    """
+    for key in settings:
+        if not key.startswith("data.") or key == "data.source":
+            raise UsageError(f"`patchlight eval` does not take --{key}; it takes data.label_column and the like")
+    return apply_overrides(Config(data=DataConfig(on_bad=own.on_bad)), settings).data
 
 
 def is_own_source(run: Run, source: str) -> bool:
@@ -91,19 +126,25 @@ def own_split(run: Run, split: str) -> ImageSet:
     return images
 
 
-def other_split(source: str, split: str, card: ModelCard, on_bad: str = "error") -> tuple[ImageSet, str]:
-    """A split of another source with labels in the model's order, and its name.
+def other_split(data: Any, split: str, card: ModelCard, config: DataConfig) -> tuple[ImageSet, str]:
+    """A split of another source, or of images that are given, with labels in the model's order, and its name.
 
-    A source without splits is taken whole, and the name is then "all". Raises PatchlightError for an unknown split.
+    `config` says how it is read but for what the model's card says. A source without splits is taken whole, and the
+    name is then "all". Raises PatchlightError for an unknown split.
     """
-    sets = load_source(
-        source, image_size=card.fit_size, interpolation=card.fit_interpolation, pixel_max=card.pixel_max, on_bad=on_bad
+    config = dataclasses.replace(
+        config,
+        source=data if isinstance(data, str) else GIVEN,
+        image_size=card.fit_size,
+        interpolation=card.fit_interpolation,
+        pixel_max=card.pixel_max,
     )
+    sets = read_source(config) if isinstance(data, str) else read_given(data, config)
     for note in next(iter(sets.values())).notes:
         say(note)
     if split not in sets and len(sets) == 1:
         split = "all"
         sets = {split: next(iter(sets.values()))}
     if split not in sets:
-        raise PatchlightError(f"{source} has no '{split}' split; it has {', '.join(sets)}")
+        raise PatchlightError(f"{config.source} has no '{split}' split; it has {', '.join(sets)}")
     return evaluation.align_classes(sets[split], card), split

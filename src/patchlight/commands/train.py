@@ -67,7 +67,7 @@ def train(
     """
     if data is not None:
         settings = {**(settings or {}), "data.source": GIVEN}
-    config = recipe_of(recipe, settings)
+    config = with_full_paths(recipe_of(recipe, settings))
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
     run = Run(user_path(out) if out is not None else Path("runs") / config.about.name)
@@ -115,6 +115,16 @@ def train(
             conclude(run, config, sets)
     report(run.path)
     return run
+
+
+def with_full_paths(config: Config) -> Config:
+    """The recipe with data.image_folder in full: relative to the current folder, it would mean another one later."""
+    folder = config.data.image_folder
+    if folder is None:
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, image_folder=str(user_path(folder).resolve()))
+    )
 
 
 def models_named(config: Config) -> dict[str, str]:

@@ -145,6 +145,22 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     return value
 
 
+def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:
+    """A list as a tuple of finite numbers of the kind's type, each within its range."""
+    item = get_args(kind.type)[0]
+    names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
+    asked = f"{name} must be {names}a list of {'whole ' if item is int else ''}numbers, not {_shown(value)}"
+    if not isinstance(value, (list, tuple)) or not all(_is_number(v) for v in value):
+        raise UsageError(asked)
+    numbers = tuple(_bounded(v, name) for v in value)
+    if any(item(v) != v for v in numbers):
+        raise UsageError(asked)
+    outside = [v for v in numbers if kind.range is not None and v not in kind.range]
+    if outside:
+        raise UsageError(f"{name} must be a list of numbers that are {kind.range}, and one is {outside[0]!r}")
+    return tuple(item(v) for v in numbers)
+
+
 def _bounded(value: float, name: str) -> float:
     """A number as it is. Raises UsageError for one that is infinite, none at all, or greater than tensors hold."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -161,21 +177,6 @@ def _shown(value: Any) -> str:
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
-
-
-def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:
-    """A list as a tuple of finite numbers of the kind's type, each within its range."""
-    item = get_args(kind.type)[0]
-    if not isinstance(value, (list, tuple)) or not all(
-        _is_number(v) and abs(v) <= MOST and math.isfinite(v) and item(v) == v for v in value
-    ):
-        names = f"{' or '.join(kind.choices)}, or " if kind.choices else ""
-        whole = "whole " if item is int else ""
-        raise UsageError(f"{name} must be {names}a list of {whole}numbers, not {_shown(value)}")
-    outside = [v for v in value if kind.range is not None and v not in kind.range]
-    if outside:
-        raise UsageError(f"{name} must be a list of numbers that are {kind.range}, and one is {outside[0]!r}")
-    return tuple(item(v) for v in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -40,9 +40,13 @@ THREADS_FROM_PIXELS = 192 * 192
 # Images decoded together: few enough that their files, and their pixels, stay small beside the set.
 CHUNK_IMAGES = 128
 CHUNK_BYTES = 16_000_000
+ENCODED_BYTES = 32_000_000  # of images that are given as bytes, decoded together
 
 HEADERS = 200  # images of a split whose size is read from the file's header before any is decoded
 NAMED = 3  # bad images, and reasons, that a sentence names
+
+
+Item = tuple[str, int, str, Encoded]  # the split, the place in it, the name, the image
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def pixel_chunks(job: Job, found: Found) -> Iterator[np.ndarray]:
         for index, (name, encoded) in enumerate(split.items())
     )
     with ThreadPoolExecutor(threads) as pool:
-        while chunk := list(islice(items, step)):
+        while chunk := _together(items, step):
             out = np.zeros((len(chunk), 3, size, size), dtype=np.uint8)
             images = [(name, encoded) for _, _, name, encoded in chunk]
             with listening():  # not while the caller has the turn
@@ -168,6 +172,16 @@ def pixel_chunks(job: Job, found: Found) -> Iterator[np.ndarray]:
             yield out
     if job.config.on_bad == "error":
         _refuse(job, found)
+
+
+def _together(items: Iterator[Item], count: int) -> list[Item]:
+    """The next `count` images, or fewer where these are large already: as bytes, they are all in memory."""
+    taken = list[Item]()
+    size = 0
+    while len(taken) < count and size < ENCODED_BYTES and (item := next(items, None)) is not None:
+        taken.append(item)
+        size += len(item[3]) if isinstance(item[3], bytes) else 0
+    return taken
 
 
 def job_of(job: Job) -> Any:
@@ -197,9 +211,9 @@ def _decoded(job: Job, *notes: str) -> dict[str, ImageSet]:
         found = Found.from_json(kept)
     else:
         pixels = torch.empty(shape, dtype=torch.uint8)
-        at = 0
+        target, at = pixels.numpy(), 0  # NumPy copies a small chunk sooner than torch, which wakes its threads for it
         for chunk in pixel_chunks(job, found):
-            pixels[at : at + len(chunk)] = torch.from_numpy(chunk)
+            target[at : at + len(chunk)] = chunk
             at += len(chunk)
     if job.config.on_bad == "error":
         _refuse(job, found)  # a cached set may have been made with "skip"

@@ -17,8 +17,9 @@ from patchlight.config.sections import Interpolation
 from patchlight.data.decode import Decoded, decode
 from patchlight.data.heard import listening
 from patchlight.data.levels import FULL
+from patchlight.data.listing import LeftOut
 from patchlight.data.remarks import Remarks
-from patchlight.data.sources.choice import SUFFIXES
+from patchlight.data.sources.tree import left_out_of, scan
 from patchlight.errors import PatchlightError
 from patchlight.paths import is_folder, is_there, printable, user_path
 
@@ -48,7 +49,7 @@ def find_images(words: Sequence[str | Path]) -> ImageFiles:
             if is_folder(place):
                 inside, others = _images_below(place)
                 paths += inside
-                notes += _left_out(place, others)
+                notes += [f"left out of {printable(place)}: {each}" for each in others]
             else:
                 paths.append(place)
     return ImageFiles(tuple(paths), tuple(dict.fromkeys(notes)))
@@ -97,35 +98,21 @@ def _matches(path: Path) -> list[Path]:
     return [Path(each) for each in (files if "**" in path.parts else found)]
 
 
-def _images_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Image files in a folder and below it, and other files, hidden ones left out: each sorted folder by folder.
+def _images_below(folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
+    """Image files in a folder and below it, sorted folder by folder, and what is there beside them.
 
-    Links are followed, but into no folder twice.
+    Links are followed; of a file that is reached twice the first path counts.
     """
-    images, others, seen = list[Path](), list[Path](), set[tuple[int, int]]()
-
-    def refuse(error: OSError) -> None:
+    try:
+        tree = scan(folder)
+    except OSError as error:
         raise PatchlightError(f"cannot read {printable(error.filename or folder)}: {error.strerror}") from None
-
-    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(place) / name
-            (images if path.suffix.lower() in SUFFIXES else others).append(path)
+    first: dict[str, Path] = {}
+    for path in tree.all_images():
+        first.setdefault(os.path.realpath(path), path)
+    images, others = list(first.values()), tuple(left_out_of(tree.all_others()))
     if not images:
-        raise PatchlightError(
-            f"{printable(folder)} holds no image ({', '.join(sorted(SUFFIXES))}), nor do the folders in it"
-        )
+        if (there := tree.contents()) == "nothing":
+            raise PatchlightError(f"{printable(folder)} is an empty folder")
+        raise PatchlightError(f"{printable(folder)} and the folders in it hold no image but {there}")
     return images, others
-
-
-def _left_out(folder: Path, others: list[Path]) -> list[str]:
-    if not others:
-        return []
-    files = f"{len(others):,} file{'' if len(others) == 1 else 's'}"
-    return [f"left out of {printable(folder)}: {files} of no image type, such as {printable(others[0])}"]

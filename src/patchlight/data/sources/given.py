@@ -203,7 +203,7 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
 def _pixels(image: Any, name: str) -> np.ndarray:
     """A Pillow image, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
-        return np.ascontiguousarray(rgb_pixels(image, None, name).transpose(2, 0, 1))
+        return np.ascontiguousarray(rgb_pixels(image, None, name)[0].transpose(2, 0, 1))
     array = _array(image, name)[None]
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array})

@@ -25,6 +25,7 @@ from patchlight.data.names import SPLIT_WORDS, match_splits, names_are_given, sp
 from patchlight.data.sources.columns import IMAGE_NAMES, Column, Columns, find_columns, label_column, read_labels
 from patchlight.data.sources.tree import SUFFIXES
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.paths import user_path
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -326,7 +327,7 @@ def _is_plain(text: str) -> bool:
 
 def _paths(rows: Rows, column: str, config: DataConfig) -> list[Path | None]:
     """The file of each row, None where there is none."""
-    folder = rows.file.parent if config.image_folder is None else Path(config.image_folder)
+    folder = rows.file.parent if config.image_folder is None else user_path(config.image_folder)
     if not folder.is_dir():
         raise UsageError(f"data.image_folder: there is no folder '{config.image_folder}'")
     stems: dict[str, list[str]] | None = None

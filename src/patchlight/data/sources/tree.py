@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from patchlight.data.decode import DAMAGE
-from patchlight.data.heif import open_file
+from patchlight.data.heif import BRANDS, open_file
 from patchlight.data.listing import LeftOut
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
@@ -41,12 +41,10 @@ class Kind:
     matches: Callable[[str, bytes], bool]  # suffix in small letters, beginning of the file
 
 
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-
 UNREADABLE: tuple[Kind, ...] = (
     Kind(
         "HEIC images, which need pillow-heif (pip install 'patchlight[heic]')",
-        lambda suffix, head: head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS,
+        lambda suffix, head: head[4:8] == b"ftyp" and head[8:12] in BRANDS,
     ),
     Kind(
         "JPEG XL images (store them as PNG)",
@@ -56,7 +54,10 @@ UNREADABLE: tuple[Kind, ...] = (
     Kind("DICOM files (store them as PNG)", lambda suffix, head: head[128:132] == b"DICM" or suffix == ".dcm"),
     Kind("drawings (SVG; store them as PNG)", lambda suffix, head: suffix in (".svg", ".svgz")),
     Kind("videos", lambda suffix, head: suffix in VIDEO),
-    Kind("arrays of NumPy (store them as PNG)", lambda suffix, head: head.startswith(b"\x93NUMPY")),
+    Kind(
+        "arrays of NumPy (an array of all images is a source itself)",
+        lambda suffix, head: head.startswith(b"\x93NUMPY"),
+    ),
     Kind("pointers of Git LFS (run `git lfs pull`)", lambda suffix, head: head.startswith(b"version https://git-lfs")),
 )
 
