@@ -1,5 +1,6 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
+# make test-fuzz     FUZZ=10 times as many random files and words as `make test` tries, with other seeds, in some minutes
 # make test-examples all notebooks of examples/ from top to bottom, which `make test` leaves out
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-examples check bench gpu-results lock test-oldest test-newest wheel clean
+.PHONY: demo test test-fuzz test-examples check bench gpu-results lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -21,6 +22,10 @@ PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: .venv/.installed-dev
 	$(BIN)/python tools/install.py --versions dev
 	$(BIN)/$(PYTEST)
+
+FUZZ ?= 10
+test-fuzz: .venv/.installed-dev
+	FUZZ=$(FUZZ) $(BIN)/$(PYTEST) -m fuzz
 
 test-examples: .venv/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow" tests/test_examples.py

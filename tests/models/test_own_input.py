@@ -237,7 +237,11 @@ def test_the_input_is_known_without_the_weights(tmp_path):
 
 def test_an_old_card_is_bicubic():
     card = ModelCard(
-        "vit-micro", load_backbone(ModelConfig(name="vit-micro"), img_size=8, num_classes=2).spec, (), (), ()
+        "vit-micro",
+        load_backbone(ModelConfig(name="vit-micro"), img_size=8, num_classes=2).spec,
+        (),
+        (0.5, 0.5, 0.5),
+        (0.2, 0.2, 0.2),
     )
     old = {key: value for key, value in card.to_json().items() if "interpolation" not in key}
     assert ModelCard.from_json(old) == card

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from patchlight.config import DataConfig
-from patchlight.data.decode import open_image, rgb_pixels
+from patchlight.data.decode import open_image, pixels_and_facts
 from patchlight.data.decoding import decode_listing
 from patchlight.data.heard import hearing, listening
 from patchlight.data.images import BadFile, channel_stats, content_hash
@@ -204,7 +204,7 @@ def _scan_split(scan: Scan, key: str, split: RawSplit, pixel_max: int) -> None:
         try:
             with listening(), hearing() as warnings:
                 image = open_image(encoded, name)
-                pixels, facts = rgb_pixels(image, None, name, pixel_max=pixel_max)
+                pixels, facts = pixels_and_facts(image, None, name, pixel_max=pixel_max)
         except PatchlightError as error:
             scan.bad.append(BadFile(key, index, name, str(error).removeprefix(f"{name}: ")))
             continue

@@ -190,7 +190,7 @@ def decode(
     """What `decode_image` gives, with what there is to say of it."""
     with hearing() as said:
         image = open_image(encoded, name)
-        pixels, facts = rgb_pixels(image, size, name, interpolation, pixel_max)
+        pixels, facts = pixels_and_facts(image, size, name, interpolation, pixel_max)
     return Decoded(pixels, facts, tuple(said))
 
 
@@ -208,10 +208,21 @@ def decode_image(
     """
     if name is None:
         name = str(encoded) if isinstance(encoded, Path) else "image"
-    return rgb_pixels(open_image(encoded, name), size, name, interpolation, pixel_max)[0]
+    return rgb_pixels(open_image(encoded, name), size, name, interpolation, pixel_max)
 
 
 def rgb_pixels(
+    image: Image.Image,
+    size: int | None,
+    name: str,
+    interpolation: Interpolation = "bicubic",
+    pixel_max: int = FULL,
+) -> np.ndarray:
+    """What `decode_image` gives, of an image that is open already."""
+    return pixels_and_facts(image, size, name, interpolation, pixel_max)[0]
+
+
+def pixels_and_facts(
     image: Image.Image,
     size: int | None,
     name: str,

@@ -20,15 +20,19 @@ _at = threading.local()  # .texts: what was said of the image that this thread d
 _lock = threading.Lock()
 
 
-@contextlib.contextmanager
-def hearing() -> Iterator[list[str]]:
-    """Collects what Pillow says in this thread inside of it, of one image; something is heard inside of `listening`."""
-    before, texts = getattr(_at, "texts", None), list[str]()
-    _at.texts = texts
-    try:
-        yield texts
-    finally:
-        _at.texts = before
+class hearing:
+    """Collects what Pillow says in this thread inside of it, of one image; something is heard inside of `listening`.
+
+    It is a class because it is entered for every image, and a generator would take longer.
+    """
+
+    def __enter__(self) -> list[str]:
+        self.before, texts = getattr(_at, "texts", None), list[str]()
+        _at.texts = texts
+        return texts
+
+    def __exit__(self, *_: object) -> None:
+        _at.texts = self.before
 
 
 @contextlib.contextmanager

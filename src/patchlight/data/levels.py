@@ -13,6 +13,7 @@ No range is guessed of the values but in the last case; `ValueFacts` are what a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ DARK = 4095  # the greatest of 12 bits: of 0..65535 they are nearly black
 KEY = "patchlight"  # of Pillow's `info`, which goes with an image where it is copied or turned
 
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
+KEY_SCALES = {"L;2": 85, "L;4": 17}
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of the last two
 
 
@@ -51,6 +53,7 @@ class ValueFacts:
 
 
 PLAIN = ValueFacts()
+EIGHT_BITS = Levels()
 
 
 def levels_of(image: Image.Image) -> Levels:
@@ -67,14 +70,14 @@ def levels_of(image: Image.Image) -> Levels:
             signed=kinds[0] == SIGNED,
             inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
         )
-    if image.format == "PNG":
-        return Levels(16 if ";16" in str(raw) else 8, key_scale={"L;2": 85, "L;4": 17}.get(str(raw), 1))
-    return Levels(16 if ";16" in f"{raw} {image.mode}" else 8)
+    if image.format == "PNG" and raw in KEY_SCALES:
+        return Levels(key_scale=KEY_SCALES[raw])
+    return Levels(16) if ";16" in str(raw) or ";16" in image.mode else EIGHT_BITS
 
 
 def keep_levels(image: Image.Image, levels: Levels) -> None:
     """Keep what its file says with the image. A grey value that is transparent is put on the scale of the pixels."""
-    if levels != Levels():
+    if levels is not EIGHT_BITS:
         image.info[KEY] = levels
     key = image.info.get("transparency")
     if image.format == "PNG" and isinstance(key, int) and image.mode in ("1", "L"):
@@ -140,7 +143,7 @@ def spread(values: np.ndarray) -> np.ndarray:
     return np.zeros_like(values) if low == high else (values - low) * (255 / (high - low))
 
 
-def _arguments(image: Image.Image) -> tuple[object, ...]:
+def _arguments(image: Image.Image) -> tuple[Any, ...]:
     """Those of the decoder that Pillow has chosen for the file, the name of its raw mode first."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    arguments: Any = image.tile[0][3] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
     return arguments if isinstance(arguments, tuple) else (arguments,)

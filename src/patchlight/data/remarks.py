@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from patchlight.data.levels import DARK, FULL, ValueFacts
+from patchlight.data.levels import DARK, FULL, PLAIN, ValueFacts
 from patchlight.paths import printable
 
 KINDS_TOLD = 3  # of Pillow's warnings; the rest is a number
@@ -50,6 +50,8 @@ class Remarks:
 
     def add(self, name: str, facts: ValueFacts, warnings: tuple[str, ...] = ()) -> None:
         """Count an image."""
+        if facts is PLAIN and not warnings:  # of most there is nothing to say
+            return
         name = printable(name)
         for kind in ("above", "signed", "spread", "colour", "dark_colour"):
             if getattr(facts, kind):
