@@ -313,3 +313,57 @@ def test_folders_that_are_no_splits_are_not_merged(tmp_path: Path) -> None:
         load_source(str(tmp_path))
     write_arrow(tmp_path / "cats" / "TEST.PARQUET", {"image": PNG[:2], "label": [0, 1]})
     assert list(load_source(str(tmp_path / "cats"))) == ["train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("make", "note"),
+    [
+        (lambda x: x.astype("uint8"), ""),
+        (lambda x: x.transpose(0, 2, 3, 1).astype("uint8"), ""),
+        (lambda x: (x / 255).astype("float32"), "pixels of 0 to 1 are multiplied by 255"),
+        (lambda x: x.astype("int64"), "int64 pixels from 0 to 255 are read as whole numbers"),
+    ],
+)
+def test_images_as_arrays(make: Any, note: str, tmp_path: Path) -> None:
+    pixels = torch.stack([chw(picture(i)) for i in range(6)]).numpy()
+    pixels[0, 0, 0, :2] = 0, 255
+    write_arrow(tmp_path / "train.parquet", {"image": make(pixels).tolist(), "label": [0, 1] * 3})
+    train = load_source(str(tmp_path))["train"]
+    assert torch.equal(train.images, torch.from_numpy(pixels))
+    assert any(note in each for each in train.notes)
+
+
+def test_arrays_of_datasets_and_arrays_that_are_no_images(tmp_path: Path) -> None:
+    import datasets
+
+    grey = [chw(picture(i)).numpy()[0] for i in range(4)]
+    features = datasets.Features({"image": datasets.Array2D((8, 8), "uint8"), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict({"image": grey, "label": [0, 1, 0, 1]}, features).to_parquet(tmp_path / "train.parquet")
+    train = load_source(str(tmp_path))["train"]
+    assert torch.equal(train.images[2], torch.from_numpy(grey[2]).expand(3, 8, 8))
+    for values, message in (
+        ([[1.0, 2.0]] * 4, "rows of 2 numbers, not images"),
+        ([[[1, 300], [2, 3]]] * 4, "neither of 0..1 nor whole numbers"),
+        ([[[1, 9], [2]]] * 4, "its rows have different lengths"),
+        ([[["a"]]] * 4, "holds list<.*string.*>, no images"),
+    ):
+        path = write_arrow(tmp_path / "bad" / "train.parquet", {"image": values, "label": [0, 1, 0, 1]})
+        with pytest.raises(PatchlightError, match=message):
+            load_source(str(path))
+
+
+def test_paths_in_a_column_of_text(tmp_path: Path) -> None:
+    for index in range(4):
+        picture(index).save(tmp_path / f"{index}.png")
+    write_arrow(tmp_path / "train.parquet", {"file_name": [f"{i}.png" for i in range(4)], "label": [0, 1, 0, 1]})
+    assert torch.equal(load_source(str(tmp_path))["train"].images[3], chw(picture(3)))
+
+
+def test_a_table_of_pixels_is_told(tmp_path: Path) -> None:
+    columns = {"label": [0, 1]} | {f"pixel{i}": [0, 255] for i in range(784)}
+    with pytest.raises(PatchlightError, match="as a table of pixels has; store them as an array"):
+        load_source(str(write_arrow(tmp_path / "train.parquet", columns)))
+    lines = [",".join(columns), *(",".join(str(values[row]) for values in columns.values()) for row in range(2))]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    with pytest.raises(PatchlightError, match=r"785 columns of numbers .* as a table of pixels has"):
+        load_source(str(tmp_path / "train.csv"))

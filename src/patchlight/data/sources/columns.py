@@ -26,6 +26,7 @@ IMAGE_NAMES = frozenset(
     "image images img file files file_name filename path paths filepath file_path image_path imagepath img_path "
     "image_name imagename image_file image_id imageid image_filename".split()
 )
+MANY_NUMBERS = 64  # columns: of 8 x 8 pixels
 FEW_ROWS = 8  # with fewer, each may well have a label of its own
 INDEX_NAMES = frozenset({"", "__index_level_0__", "unnamed: 0", "index"})  # what pandas writes
 
@@ -108,10 +109,20 @@ def _image_of(there: list[Column], where: str) -> Column:
     for candidates in kinds:
         if candidates:
             return _only(candidates, IMAGE_NAMES, "image", where)
+    refuse_pixels(sum(column.kind in ("number", "fraction") for column in there), where)
     raise PatchlightError(
         f"{where} has no image column; its columns are {_listed(there)}; data.image_column names the one of the "
         "images, which are encoded or paths"
     )
+
+
+def refuse_pixels(numbers: int, where: str) -> None:
+    """Raises PatchlightError for a table with so many columns of numbers that they are pixels."""
+    if numbers >= MANY_NUMBERS:
+        raise PatchlightError(
+            f"{where} has {numbers} columns of numbers and none of images, as a table of pixels has; store them as an "
+            "array (N, H, W) beside their labels in an .npz file"
+        )
 
 
 def _label_of(there: list[Column], where: str) -> Column:

@@ -22,7 +22,15 @@ from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import SPLIT_WORDS, match_splits, names_are_given, split_of
-from patchlight.data.sources.columns import IMAGE_NAMES, Column, Columns, find_columns, label_column, read_labels
+from patchlight.data.sources.columns import (
+    IMAGE_NAMES,
+    Column,
+    Columns,
+    find_columns,
+    label_column,
+    read_labels,
+    refuse_pixels,
+)
 from patchlight.data.sources.tree import SUFFIXES
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import user_path
@@ -266,8 +274,11 @@ def _with_image_column(table: Rows, config: DataConfig) -> DataConfig:
         if first is not None and _paths(Rows(table.name, (name,), [first], table.file), name, config)[0]:
             naming.append(name)
     if not naming:
+        cells = (str(value) for value in table.rows[0].values())
+        refuse_pixels(sum(cell.replace(".", "", 1).isdecimal() for cell in cells), table.name)
+        shown = ", ".join(table.columns[:8]) + (", ..." if len(table.columns) > 8 else "")
         raise PatchlightError(
-            f"{table.name}: none of the columns {', '.join(table.columns)} names an image in "
+            f"{table.name}: none of the columns {shown} names an image in "
             f"{config.image_folder or table.file.parent}; data.image_folder says what the paths are relative to, and "
             "data.image_column which column has them"
         )

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from patchlight.config import DataConfig
-from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import Matched, is_unlabelled, match_splits, names_are_given, split_of
-from patchlight.data.sources.columns import Columns, arrow_columns, find_columns, label_column, read_labels
+from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
+from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column, read_labels
 from patchlight.errors import PatchlightError
 from patchlight.paths import user_path
 
@@ -203,6 +203,7 @@ def list_tables(
     named = {key: table.name for key, table in tables.items()}
     labels = read_labels(values, columns.label, named, given=config.label_column is not None)
     splits: dict[str, RawSplit] = {}
+    notes = (columns.note(where), *matched.notes)
     for key, own in labels.of_split.items():
         table, kept = tables[key], np.flatnonzero(own >= 0)
         if len(kept) == 0:
@@ -211,7 +212,9 @@ def list_tables(
         if len(kept) < len(own):
             row = int(np.flatnonzero(own < 0)[0])
             left_out.append(LeftOut("rows without a label", len(own) - len(kept), f"{table.name}[{row}]"))
-        splits[key] = RawSplit(own[kept], _items(table, columns.image.name, kept))
+        items, read_notes = _items(table, columns.image, kept)
+        splits[key] = RawSplit(own[kept], items)
+        notes += read_notes
     for key, table in unlabelled.items():
         reason = f"images without labels (the split {key})"
         left_out.append(LeftOut(reason, table.rows(), table.name, expected=True))
@@ -221,7 +224,7 @@ def list_tables(
         splits,
         labels.class_names,
         fingerprint,
-        notes=(columns.note(where), *matched.notes),
+        notes=tuple(dict.fromkeys(notes)),
         left_out=tuple(each for each in left_out if each.count),
     )
 
@@ -259,32 +262,18 @@ def _with_labels(
     return labelled, without
 
 
-def _items(table: Table, column: str, kept: np.ndarray) -> Callable[[], Iterator[tuple[str, Encoded]]]:
-    """A walk over the images of the `kept` rows, which are in order."""
-    wanted = None if len(kept) and int(kept[-1]) == len(kept) - 1 else set(kept.tolist())
-    last = int(kept[-1])
+def _items(table: Table, column: Column, kept: np.ndarray) -> tuple[Items, tuple[str, ...]]:
+    """A walk over the images of the `kept` rows, which are in order, and notes on how they are read."""
 
-    def items() -> Iterator[tuple[str, Encoded]]:
-        index = -1
-        for batch in table.batches([column]):
-            for cell in batch.column(column).to_pylist():
-                index += 1
-                if index > last:
-                    return
-                if wanted is None or index in wanted:
-                    yield _item(table, index, cell)
+    def cells() -> Iterator[Any]:
+        for batch in table.batches([column.name]):
+            yield from batch.column(column.name).to_pylist()
 
-    return items
-
-
-def _item(table: Table, index: int, cell: Any) -> tuple[str, Encoded]:
-    path, data = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
-    if isinstance(data, str):
-        path, data = data, None
-    name = f"{table.name}[{index}]" + (f" ({path})" if path else "")
-    if data is None and path:
-        return name, (table.folder or Path()) / path
-    return name, data or b""  # an empty cell is a bad image, and decoding says so
+    read: Read = no_arrays
+    notes: tuple[str, ...] = ()
+    if column.kind == "list":
+        read, notes = array_reader(table.batches([column.name]), column.name, table.name)
+    return cell_items(cells, kept, table.name, table.folder, read), notes
 
 
 def _parquet_table(files: list[Path], root: Path) -> Table:
