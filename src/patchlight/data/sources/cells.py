@@ -14,11 +14,10 @@ from patchlight.errors import PatchlightError
 
 Cells = Callable[[], Iterator[Any]]  # a walk over all cells of a column, in order
 Items = Callable[[], Iterator[tuple[str, Encoded]]]
+Read = Callable[[Any, str], Encoded]  # of a cell that is neither bytes nor path, and what a message calls it
 
 
-def cell_items(
-    cells: Cells, kept: np.ndarray, name: str, folder: Path | None, read: Callable[[Any, str], Encoded]
-) -> Items:
+def cell_items(cells: Cells, kept: np.ndarray, name: str, folder: Path | None, read: Read) -> Items:
     """A walk over the images of the `kept` rows (ascending). Paths in cells are relative to `folder`; `read` takes what
     is neither bytes nor path.
     """
@@ -49,9 +48,7 @@ def no_arrays(cell: Any, name: str) -> Encoded:
     raise PatchlightError(f"{name} is a {type(cell).__name__}, no image")
 
 
-def array_reader(
-    batches: Iterable[Any], column: str, where: str
-) -> tuple[Callable[[Any, str], Encoded], tuple[str, ...]]:
+def array_reader(batches: Iterable[Any], column: str, where: str) -> tuple[Read, tuple[str, ...]]:
     """What turns a cell of nested lists into (3, H, W) uint8, and notes on how values are read.
 
     Arrow `batches` of the `column` are walked once, since what 0 to 1 or 0 to 255 means is a question to all images.
