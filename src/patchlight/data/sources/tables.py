@@ -149,7 +149,7 @@ def list_hub(name: str, config: DataConfig) -> Listing:
             "give the path of a local copy"
         ) from None
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
-        raise PatchlightError(f"cannot load '{name}': {' '.join(str(error).split())[:400]}") from error
+        raise PatchlightError(f"cannot load '{name}': {_in_a_line(error)}") from error
     return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)
 
 
@@ -286,14 +286,14 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
                 with pq.ParquetFile(file) as opened:
                     yield from opened.iter_batches(BATCH_ROWS, columns=columns)
             except (OSError, ValueError, pyarrow.ArrowException) as error:
-                raise PatchlightError(f"cannot read {file}: {error}") from error
+                raise PatchlightError(f"cannot read {file}: {_in_a_line(error)}") from error
 
     schemas = []
     for file in files:
         try:
             schemas.append(pq.read_schema(file))
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise PatchlightError(f"cannot read {file}: {error}") from error
+            raise PatchlightError(f"cannot read {file}: {_in_a_line(error)}") from error
     first = _shape_of(schemas[0])
     for file, schema in zip(files, schemas, strict=True):
         if _shape_of(schema) != first:
@@ -303,6 +303,10 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
     folder = root if root.is_dir() else root.parent
     name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0], root)}-*"
     return Table(name, schemas[0], walk, lambda: sum(pq.read_metadata(file).num_rows for file in files), folder)
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _shape_of(schema: Any) -> list[tuple[str, tuple[str, ...] | None]]:
