@@ -6,6 +6,7 @@ All three carry an Arrow schema in which `datasets` has written what the columns
 
 from __future__ import annotations
 
+import functools
 import lzma
 import re
 import tarfile
@@ -24,7 +25,7 @@ from patchlight.data.names import Matched, is_unlabelled, match_splits, names_ar
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
 from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column, read_labels
 from patchlight.errors import PatchlightError
-from patchlight.paths import user_path
+from patchlight.paths import is_there, user_path
 
 BATCH_ROWS = 64  # rows that are in memory at a time: images of some megabytes each still fit
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
@@ -42,7 +43,19 @@ class Table:
 
     def column(self, name: str) -> list[Any]:
         """All values of a column."""
-        return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
+        return list(self.cells(name))
+
+    def cells(self, name: str, part: str = "") -> Iterator[Any]:
+        """The values of a column, or that `part` of its structs alone, one after the other.
+
+        Raises PatchlightError for values that cannot be read.
+        """
+        for batch in self.batches([name + part]):
+            try:
+                values = batch.column(name).to_pylist()
+            except (ValueError, OverflowError) as error:  # text that is not UTF-8, times that no calendar has
+                raise PatchlightError(f"{self.name}: the column '{name}' is damaged: {_in_a_line(error)}") from error
+            yield from values
 
 
 def list_parquet(path: Path, config: DataConfig) -> Listing:
@@ -264,16 +277,11 @@ def _with_labels(
 
 def _items(table: Table, column: Column, kept: np.ndarray) -> tuple[Items, tuple[str, ...]]:
     """A walk over the images of the `kept` rows, which are in order, and notes on how they are read."""
-
-    def cells() -> Iterator[Any]:
-        for batch in table.batches([column.name]):
-            yield from batch.column(column.name).to_pylist()
-
     read: Read = no_arrays
     notes: tuple[str, ...] = ()
     if column.kind == "list":
         read, notes = array_reader(table.batches([column.name]), column.name, table.name)
-    return cell_items(cells, kept, table.name, table.folder, read), notes
+    return cell_items(functools.partial(table.cells, column.name), kept, table.name, table.folder, read), notes
 
 
 def _parquet_table(files: list[Path], root: Path) -> Table:
@@ -344,9 +352,13 @@ def _picture_files(table: Table, config: DataConfig) -> Iterator[Path]:
 
     column = find_columns(arrow_columns(table.schema), table.name, config).image.name
     kind = table.schema.field(column).type
-    if not pyarrow.types.is_struct(kind) or kind.get_field_index("path") < 0:
+    if pyarrow.types.is_struct(kind):
+        part = ".path" if kind.get_field_index("path") >= 0 else None
+    else:
+        part = "" if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) else None
+    if part is None:
         return
-    for batch in table.batches([f"{column}.path"]):
-        for cell in batch.column(column).to_pylist():
-            if cell and cell["path"] and (picture := (table.folder or Path()) / cell["path"]).is_file():
-                yield picture
+    for cell in table.cells(column, part):
+        path = cell["path"] if isinstance(cell, dict) else cell
+        if path and is_there(picture := (table.folder or Path()) / path):
+            yield picture
