@@ -19,7 +19,7 @@ from patchlight.cli.main import main
 from patchlight.commands.audit import audit
 from patchlight.commands.evaluate import other_split, own_split
 from patchlight.commands.predict import predict
-from patchlight.config import ModelConfig, load_recipe
+from patchlight.config import DataConfig, ModelConfig, load_recipe
 from patchlight.data.decode import load_image
 from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError
@@ -113,7 +113,7 @@ def test_files_are_resized_as_the_processor_says(resample, interpolation, here, 
     for answer, row in zip(predict(run, files, precision="fp32", device="cpu"), probs, strict=True):
         assert answer.classes[0].probability == pytest.approx(row.max().item(), abs=1e-6)
     assert own_input(ModelConfig(name="run")).interpolation == interpolation  # for training on from it
-    again, _ = other_split(str(root), "test", card)
+    again, _ = other_split(str(root), "test", card, DataConfig())
     assert torch.equal(again.gather(range(len(again)))[0], ours)
 
 

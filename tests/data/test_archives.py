@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzzing import damaged_versions, outcomes
+from fuzz import damaged_versions, outcomes
 from source_files import official, pack, picture, write_folder, write_parquet
 
 from patchlight.config import DataConfig

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzzing import damaged_versions, outcomes
+from fuzz import damaged_versions, outcomes
 
 from patchlight.config import DataConfig
 from patchlight.data.sources import list_source, load_source

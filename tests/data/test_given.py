@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from source_files import chw, picture, write_folder
 
 from patchlight.config import DataConfig
@@ -140,3 +141,12 @@ def test_the_name_of_what_was_given_gives_nothing() -> None:
         list_source(DataConfig(source="python"))
     with pytest.raises(UsageError):
         read_given(7, DataConfig(source="python"))
+
+
+def test_pillow_images_of_sixteen_bits_are_read_as_files_are() -> None:
+    deep = [Image.fromarray(np.full((8, 8), 40 * i, dtype=np.uint16)) for i in range(COUNT)]
+    config = DataConfig(source="python", pixel_max=4095)
+    train = read_given((deep, LABELS), config)["train"]
+    assert train.images[11].unique().tolist() == [round(440 * 255 / 4095)]
+    dark = read_given((deep, LABELS), DataConfig(source="python"))["train"]
+    assert any("data.pixel_max" in note for note in dark.notes)

@@ -11,7 +11,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import torch
-from fuzzing import damaged_versions, outcomes
+from fuzz import damaged_versions, outcomes
 from PIL import Image
 from source_files import picture, write_folder
 

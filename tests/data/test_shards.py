@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import damaged_versions, outcomes
+from fuzz import damaged_versions, outcomes
 from source_files import chw, encode, picture, write_folder
 
 from patchlight.config import DataConfig

@@ -55,8 +55,8 @@ DAMAGE = (
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-# What a source hands out for an image: a file's bytes, its path, or pixels (3, H, W) uint8.
-Encoded = bytes | Path | np.ndarray
+# What a source hands out for an image: a file's bytes, its path, pixels (3, H, W) uint8, or an image of Pillow's.
+Encoded = bytes | Path | np.ndarray | Image.Image
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
     """
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0)))
+    if isinstance(encoded, Image.Image):
+        return encoded
     try:
         with _pillow("it cannot be read"), open_file(_file(encoded)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -259,6 +261,8 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
     """Height and width after the EXIF orientation, from the file's header alone; None where that cannot be read."""
     if isinstance(encoded, np.ndarray):
         return int(encoded.shape[1]), int(encoded.shape[2])
+    if isinstance(encoded, Image.Image):
+        return encoded.height, encoded.width
     try:
         with hearing(), open_file(_file(encoded)) as image:
             width, height = image.size

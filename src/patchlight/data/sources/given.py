@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from patchlight.config import DataConfig
-from patchlight.data.decode import Encoded, rgb_pixels
+from patchlight.data.decode import Encoded
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
@@ -109,10 +109,11 @@ def _hash(splits: Mapping[str, RawSplit]) -> str:
     for key, split in splits.items():
         digest.update(key.encode())
         for _, encoded in split.items():
-            if isinstance(encoded, np.ndarray):
-                digest.update(repr(encoded.shape).encode() + np.ascontiguousarray(encoded).tobytes())
-            else:
+            if isinstance(encoded, Path | bytes):
                 digest.update(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+            else:
+                pixels = np.asarray(encoded)
+                digest.update(repr((pixels.shape, str(pixels.dtype))).encode() + pixels.tobytes())
     return digest.hexdigest()
 
 
@@ -174,7 +175,7 @@ def _of_torch(data: Any, where: str) -> GivenSet:
     if len(data) == 0:
         raise PatchlightError(f"{where} is empty")
     first, again = _item(data, 0, where), _item(data, 0, where)
-    if not np.array_equal(_pixels(first[0], f"{where}[0]"), _pixels(again[0], f"{where}[0]")):
+    if not np.array_equal(*(np.asarray(_pixels(item[0], f"{where}[0]")) for item in (first, again))):
         raise PatchlightError(
             f"{where}[0] is another image each time: its transform draws at random; give the set without augmentation, "
             "which is the recipe's ([augment])"
@@ -200,10 +201,10 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _pixels(image: Any, name: str) -> np.ndarray:
-    """A Pillow image, an array or a tensor as (3, H, W) uint8."""
+def _pixels(image: Any, name: str) -> np.ndarray | Image.Image:
+    """A Pillow image as it is, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
-        return np.ascontiguousarray(rgb_pixels(image, None, name)[0].transpose(2, 0, 1))
+        return image
     array = _array(image, name)[None]
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array})

@@ -158,6 +158,6 @@ def channels_first(image: np.ndarray, layout: Layout, name: str) -> np.ndarray:
         return np.repeat(image[None], 3, axis=0)
     if layout == "NHWC":
         if image.shape[2] == 4:
-            image, _ = rgb_pixels(Image.fromarray(np.ascontiguousarray(image)), None, name)
+            image = rgb_pixels(Image.fromarray(np.ascontiguousarray(image)), None, name)
         image = image.transpose(2, 0, 1)
     return np.repeat(image, 3, axis=0) if len(image) == 1 else image
