@@ -175,7 +175,7 @@ def _of_torch(data: Any, where: str) -> GivenSet:
     if len(data) == 0:
         raise PatchlightError(f"{where} is empty")
     first, again = _item(data, 0, where), _item(data, 0, where)
-    if not np.array_equal(*(np.asarray(_pixels(item[0], f"{where}[0]")) for item in (first, again))):
+    if not np.array_equal(_values(first[0], where), _values(again[0], where)):
         raise PatchlightError(
             f"{where}[0] is another image each time: its transform draws at random; give the set without augmentation, "
             "which is the recipe's ([augment])"
@@ -209,6 +209,10 @@ def _pixels(image: Any, name: str) -> np.ndarray | Image.Image:
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array})
     return channels_first(scale[name](array)[0], layout, name)
+
+
+def _values(image: Any, where: str) -> np.ndarray:
+    return np.asarray(_pixels(image, f"{where}[0]"))
 
 
 def _array(values: Any, where: str) -> np.ndarray:
