@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -110,9 +111,11 @@ class Walked(torch.utils.data.IterableDataset[Any]):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "data is a int; give"),
-        ("photos", "data is a str; give"),
-        ([1, 2], "data is a list; give"),
+        (3, "data is of the type int; give"),
+        ("photos", "data is a str; a source on disk is the setting data.source"),
+        ([1, 2], "data is of the type list; give"),
+        (pd.DataFrame({"image": ["a"], "label": [1]}), "data is a table; give its columns"),
+        (Pairs(lambda i: 1 // 0), r"data\[0\] cannot be read: ZeroDivisionError: integer"),
         ({}, "an empty dictionary"),
         (Walked(), "can only be walked"),
         ((PIXELS.numpy(), LABELS[:5]), "12 images and 5 labels"),

@@ -249,9 +249,13 @@ def test_links_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
     assert sets_of(tmp_path) == {"train": ["a", "b", "b"]}
 
 
-def test_classes_that_differ_in_capitals_alone_are_told(tmp_path: Path) -> None:
-    lay(tmp_path, ["Cat/0.png", "cat/0.png", "dog/0.png"])
-    assert "classes that differ in capitals or blanks alone: Cat, cat" in notes_of(tmp_path)
+def test_names_of_classes_that_look_alike_are_told(tmp_path: Path) -> None:
+    names = ["Cat", "cat", "dog", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"]
+    lay(tmp_path, [f"{name}/{i}.png" for name in names for i in range(3)])
+    notes = load_splits(DataConfig(source=str(tmp_path), val_fraction=0)).notes
+    (alike,) = (note for note in notes if "look alike" in note)
+    assert all(name in alike for name in names if name != "dog")
+    assert "dog" not in alike
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_paths_begin_in_a_folder_and_may_lack_a_suffix(pictures: Path) -> None:
     write(path, {"image": [str(pictures / "pics" / f"{i}.png") for i in ids], "label": NAMES * 4})
     assert len(load_source(str(path))["train"]) == 12
     write(path, {"image": [f"https://example.org/{i}.png" for i in ids], "label": NAMES * 4})
-    with pytest.raises(PatchlightError, match=r"holds addresses \(https://example.org/00.png\); download"):
+    with pytest.raises(PatchlightError, match=r"its images are addresses \(https://example.org/00.png\); download"):
         load_source(str(path))
 
 
@@ -229,3 +229,94 @@ def test_the_cache_notices_a_changed_list(pictures: Path) -> None:
     second = load_source(str(path), memory_limit_mb=0)["train"]
     assert torch.equal(second.images[0], chw(picture(77)))
     assert torch.equal(first.images[1:], second.images[1:])
+
+
+def test_nothing_of_a_split_column_is_dropped(pictures: Path) -> None:
+    for odd in ("", "extra"):
+        path = write(pictures / "a.csv", rows(split=["train"] * 8 + [odd] + ["test"] * 3))
+        with pytest.raises(PatchlightError, match="the column 'split' names splits, but also"):
+            load_source(str(path))
+    write(path, rows(split=["train", "Train", "TRAIN "] * 3 + ["test"] * 3))
+    assert {key: len(own) for key, own in classes_of(path).items()} == {"train": 9, "test": 3}
+    write(path, rows(is_valid=[True] * 4 + [False] * 8))
+    assert "not used: is_valid" in notes_of(path, label_column="label")
+
+
+def test_a_metadata_file_above_the_folders_of_splits(pictures: Path) -> None:
+    for split in ("train", "test"):
+        (pictures / split).mkdir()
+        for index in range(4):
+            picture(index).save(pictures / split / f"{index}.png")
+    names = [f"{split}/{index}.png" for split in ("train", "test") for index in range(4)]
+    write(pictures / "metadata.csv", {"file_name": names, "label": [0, 1] * 4})
+    assert {key: len(own) for key, own in classes_of(pictures).items()} == {"train": 4, "test": 4}
+
+
+def test_a_first_row_is_not_taken_for_names(pictures: Path) -> None:
+    lines = [f"{i:02}.png,{NAMES[i % 3]}" for i in range(12)]
+    path = pictures / "a.csv"
+    folder = {"image_folder": str(pictures / "pics")}
+    path.write_text("\n".join(lines))
+    assert len(classes_of(path, **folder)["train"]) == 12
+    path.write_text("\n".join(line.replace(".png", "") for line in lines))
+    assert len(classes_of(path, **folder)["train"]) == 12
+    path.write_text("\n".join(["gone.png,ant", *lines]))
+    with pytest.raises(PatchlightError, match=r"1 of 13 .*images that are not there: 1, such as gone.png"):
+        load_source(str(path), **folder)
+    path.write_text("# a comment\nimage,label\na,b\n")
+    with pytest.raises(PatchlightError, match="the first line has one cell, '# a comment'"):
+        load_source(str(path))
+
+
+def test_cells_that_stand_for_no_label_or_for_several(pictures: Path) -> None:
+    columns = rows()
+    columns["label"][0] = "nan"
+    path = write(pictures / "a.csv", columns)
+    with pytest.raises(PatchlightError, match=r"1 of 12 .*rows without a label: 1"):
+        load_source(str(path))
+    columns["label"][0] = "N/A"
+    write(path, columns)
+    frame = path.read_text()
+    assert "N/A" in frame
+    assert "'label' has the class N/A; if that means no label" in notes_of(path)
+    for several in ("ant|bee", "ant, cow", "[0, 1]"):
+        columns["label"][0] = several
+        with pytest.raises(PatchlightError, match="several labels for an image"):
+            load_source(str(write(path, columns)))
+    hot = {"image": rows()["image"], "MEL": [1, 0, 0] * 4, "NV": [0, 1, 0] * 4, "BCC": [0, 0, 1] * 4}
+    (pictures / "hot.jsonl").write_text(
+        "\n".join(json.dumps({name: own[i] for name, own in hot.items()}) for i in range(12))
+    )
+    with pytest.raises(PatchlightError, match=r"columns of 0 and 1, one of each class, are not read"):
+        load_source(str(pictures / "hot.jsonl"))
+
+
+def test_an_image_that_is_listed_twice(pictures: Path) -> None:
+    columns = {key: own + own[:3] for key, own in rows().items()}
+    path = write(pictures / "a.csv", columns)
+    assert len(classes_of(path)["train"]) == 12
+    assert "rows that name an image again: 3, such as pics/00.png" in notes_of(path)
+    columns["label"][-1] = "ant"
+    with pytest.raises(PatchlightError, match=r"02\.png is listed with two labels, in the rows 3 and 15"):
+        load_source(str(write(path, columns)))
+
+
+def test_names_of_images_that_are_not_clear(pictures: Path) -> None:
+    picture(50).save(pictures / "pics" / "img.v0.png")
+    path = write(pictures / "a.csv", {"image": ["img.v0", "00"] * 2, "label": [0, 1] * 2})
+    assert len(classes_of(path, image_folder=str(pictures / "pics"))["train"]) == 2
+    picture(51).save(pictures / "pics" / "00.jpg")
+    with pytest.raises(PatchlightError, match=r"'00' can be 00\.jpg or 00\.png of .*; write the suffix"):
+        load_source(str(path), image_folder=str(pictures / "pics"))
+    for name in ("/home/alice/x.png", "C:\\Users\\me\\x.png"):
+        write(path, {"image": [name] * 4, "label": [0, 1] * 2})
+        with pytest.raises(PatchlightError, match="which is in full; make the paths relative"):
+            load_source(str(path))
+    assert (
+        len(
+            classes_of(
+                write(pictures / "b.csv", {"image": ["00.png", "01.png"], "label": [0, 1]}), image_folder="pics"
+            )["train"]
+        )
+        == 2
+    )

@@ -300,7 +300,7 @@ def test_unknown_sources(source: str, message: str) -> None:
 
 def test_a_file_that_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(UsageError, match="is a file that is no data source; known are the official CIFAR archive"):
+    with pytest.raises(UsageError, match="is a file that is no data source; a source is a folder of class folders"):
         list_source(DataConfig(source=str(tmp_path / "a.txt")))
 
 
@@ -343,3 +343,25 @@ def test_a_bug_of_our_own_is_not_called_a_damaged_data_set(monkeypatch: pytest.M
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(Bug):
         load_source("hf:o/n")
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (images_row, {"label_column": "x"}),
+        (images_row, {"image_folder": "x"}),
+        (list_row, {"class_folders": "outer"}),
+        (parquet_row, {"split_column": "x"}),
+        (cifar_folder_row, {"train_split": "x"}),
+        (lambda root, monkeypatch: "digits", {"label_column": "x"}),
+    ],
+)
+def test_a_setting_that_says_nothing_of_a_source_is_an_error(
+    make: Callable[[Path, pytest.MonkeyPatch], Path],
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (name,) = settings
+    with pytest.raises(UsageError, match=rf"data\.{name} says nothing of .*, which is .*; leave it out"):
+        load_source(str(make(tmp_path, monkeypatch)), **settings)

@@ -240,7 +240,11 @@ def test_the_label_is_not_guessed(tmp_path: Path) -> None:
     path = write_arrow(tmp_path / "a.parquet", {"left": PNG, "right": PNG, "label": folds})
     with pytest.raises(PatchlightError, match=r"2 columns that can be the image: left .*, right .*data\.image_column"):
         load_source(str(path))
-    assert load_source(str(path), image_column="right")["train"].notes[0].endswith("'right', labels from 'label'")
+    assert (
+        load_source(str(path), image_column="right")["train"]
+        .notes[0]
+        .endswith("'right', labels from 'label'; not used: left")
+    )
 
 
 def test_labels_that_do_not_fit_their_names(tmp_path: Path) -> None:
@@ -367,3 +371,20 @@ def test_a_table_of_pixels_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("\n".join(lines))
     with pytest.raises(PatchlightError, match=r"785 columns of numbers .* as a table of pixels has"):
         load_source(str(tmp_path / "train.csv"))
+
+
+def test_pictures_of_a_table_that_are_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    for index in range(4):
+        picture(index).save(tmp_path / "pics" / f"{index}.png")
+    path = write_arrow(tmp_path / "train.parquet", {"path": [f"{i}.png" for i in range(4)], "label": [0, 1, 0, 1]})
+    with pytest.raises(PatchlightError, match=r"none of its 4 images is there; the first is 0\.png, looked for in"):
+        load_source(str(path))
+    assert len(load_source(str(path), image_folder=str(tmp_path / "pics"))["train"]) == 4
+
+
+def test_what_differs_between_splits_is_said(tmp_path: Path) -> None:
+    write_arrow(tmp_path / "train.parquet", {"image": PNG[:2], "label": [0, 1]}, {"label": class_label("a", "b")})
+    write_arrow(tmp_path / "test.parquet", {"image": PNG[:2], "label": [0, 1]}, {"label": class_label("b", "a")})
+    with pytest.raises(PatchlightError, match="those of 'label' are b, a, not a, b; give all files the same"):
+        load_source(str(tmp_path))

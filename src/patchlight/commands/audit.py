@@ -59,6 +59,10 @@ def audit(
     if source is None and recipe is None:
         raise UsageError("give a data source, or a recipe with --recipe, whose source is looked at")
     given = {} if source is None else {"data.source": source}
+    if source is not None and (settings or {}).get("data.source", source) != source:
+        raise UsageError(
+            f"two sources are given: {source} and --data.source {(settings or {})['data.source']}; leave one out"
+        )
     config = recipe_of(recipe or DEFAULT_RECIPE, {**(settings or {}), **given})
     source = config.data.source
     if given and source in recipe_names() and source not in SOURCES and not is_there(user_path(source)):

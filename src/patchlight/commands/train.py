@@ -19,7 +19,7 @@ from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import MODELS, check_model, load_model, own_input, pin_checkpoints, with_own_input
 from patchlight.models.reference import folder_of
-from patchlight.paths import user_path
+from patchlight.paths import is_folder, user_path
 from patchlight.progress import say
 from patchlight.runs import (
     Environment,
@@ -120,7 +120,7 @@ def train(
 def with_full_paths(config: Config) -> Config:
     """The recipe with data.image_folder in full: relative to the current folder, it would mean another one later."""
     folder = config.data.image_folder
-    if folder is None:
+    if folder is None or not is_folder(user_path(folder)):  # it may be one of the source's own
         return config
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, image_folder=str(user_path(folder).resolve()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import torch
 
 from patchlight.data.images import ImageSet
@@ -42,12 +44,14 @@ def _likely_cause(unknown: list[str], train: ImageSet, known: torch.Tensor) -> s
 
 def _plain(name: str) -> str:
     """A name without capitals, blanks, signs and the leading zeros of a number: what is often written differently."""
-    return "".join(char for char in name.casefold() if char.isalnum()).lstrip("0")
+    return "".join(char for char in unicodedata.normalize("NFKC", name).casefold() if char.isalnum()).lstrip("0")
 
 
 def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str]:
-    """Sentences on classes that have no images in a set, and on those with few to train on."""
+    """Sentences on classes that have no images in a set, on those with few to train on, and on names that are alike."""
     notes = []
+    if alike := _alike(train.class_names):
+        notes.append(f"classes whose names look alike: {', '.join(alike)}; are they one class?")
     counts = train.class_counts()
     absent = _named(train, counts == 0)
     if absent:
@@ -61,6 +65,12 @@ def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str
         if lacking:
             notes.append(f"no {name} image shows {_listed(lacking)}: nothing is measured of it")
     return notes
+
+
+def _alike(names: tuple[str, ...]) -> list[str]:
+    """Those names that are the same but for capitals, blanks, and the ways to write a letter in Unicode."""
+    plain = [unicodedata.normalize("NFKC", "".join(name.split())).casefold() for name in names]
+    return [name for name, key in zip(names, plain, strict=True) if plain.count(key) > 1]
 
 
 def _uneven(images: ImageSet) -> str | None:

@@ -46,6 +46,7 @@ class NamedSource:
     about: str
     listing: Callable[[DataConfig], Listing]
     train_images: int | None = None  # images to train on, those to validate with among them, where that is known
+    takes: frozenset[str] = frozenset()  # as of a PathKind
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,14 @@ class PathKind:
     about: str
     matches: Callable[[Path], bool]
     listing: Callable[[Path, DataConfig], Listing]
+    takes: frozenset[str] = frozenset()  # the settings of READING that say how it is read
 
+
+# Settings of [data] that are about some kinds of source, and an error where a source is of another.
+SPLITS = frozenset({"train_split", "val_split", "test_split"})
+COLUMNS = frozenset({"image_column", "label_column"}) | SPLITS
+LISTS = COLUMNS | {"split_column", "image_folder"}
+READING = LISTS | {"class_folders"}
 
 SOURCES: dict[str, NamedSource] = {
     "digits": NamedSource(
@@ -65,12 +73,13 @@ SOURCES: dict[str, NamedSource] = {
         "7,200 made-up images, in each one known patch decides the label", lambda config: list_planted(), 6000
     ),
     "cifar10": NamedSource(
-        "CIFAR-10 from the Hugging Face hub", lambda config: list_hub("uoft-cs/cifar10", config), 50_000
+        "CIFAR-10 from the Hugging Face hub", lambda config: list_hub("uoft-cs/cifar10", config), 50_000, COLUMNS
     ),
     "cifar100": NamedSource(
         "CIFAR-100, fine labels, from the Hugging Face hub",
         lambda config: list_hub("uoft-cs/cifar100", with_label(config, "fine_label")),
         50_000,
+        COLUMNS,
     ),
     GIVEN: NamedSource("images that are given in Python, as patchlight.train(recipe, data=...)", not_stored),
 }
@@ -83,26 +92,39 @@ PATH_KINDS: tuple[PathKind, ...] = (
         is_cifar_archive,
         lambda path, config: list_cifar_archive(path),
     ),
-    PathKind("MNIST's idx files, a folder of them or one set's images", is_idx, list_idx),
-    PathKind("WebDataset's shards, a .tar of samples or a folder of them", is_shards, list_shards),
+    PathKind("MNIST's idx files, a folder of them or one set's images", is_idx, list_idx, SPLITS),
+    PathKind("WebDataset's shards, a .tar of samples or a folder of them", is_shards, list_shards, COLUMNS),
     PathKind(
         "an archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz) of any of these",
         is_archive,
         lambda path, config: list_archive(path, config, list_path),
+        READING,  # of what it holds
     ),
     PathKind(
         "the official CIFAR folder",
         lambda path: find_cifar_folder(path) is not None,
         lambda path, config: list_cifar_folder(path),
     ),
-    PathKind("a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config)),
-    PathKind("Parquet, a file or a folder of them", lambda path: bool(parquet_files(path)), list_parquet),
-    PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays),
-    PathKind("MATLAB files as SVHN's, a .mat file or a folder of them", lambda path: bool(mat_files(path)), list_mat),
     PathKind(
-        "a list of image files (CSV, TSV, JSON Lines), or a folder of lists", lambda p: bool(list_files(p)), list_lists
+        "a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config), COLUMNS
     ),
-    PathKind("a folder of class folders with images", Path.is_dir, list_image_folder),
+    PathKind(
+        "Parquet, a file or a folder of them",
+        lambda path: bool(parquet_files(path)),
+        list_parquet,
+        COLUMNS | {"image_folder"},
+    ),
+    PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays, COLUMNS),
+    PathKind(
+        "MATLAB files as SVHN's, a .mat file or a folder of them", lambda path: bool(mat_files(path)), list_mat, SPLITS
+    ),
+    PathKind(
+        "a list of image files (CSV, TSV, JSON Lines), or a folder of lists",
+        lambda p: bool(list_files(p)),
+        list_lists,
+        LISTS,
+    ),
+    PathKind("a folder of class folders with images", Path.is_dir, list_image_folder, SPLITS | {"class_folders"}),
 )
 
 
@@ -114,8 +136,10 @@ def list_source(config: DataConfig) -> Listing:
     """
     source = config.source
     if source in SOURCES:
+        check_applies(config, SOURCES[source].takes, SOURCES[source].about)
         return SOURCES[source].listing(config)
     if source.startswith("hf:"):
+        check_applies(config, COLUMNS, "a data set of the hub")
         return list_hub(source.removeprefix("hf:"), config)
     path = user_path(source)
     if not is_there(path):
@@ -128,10 +152,21 @@ def list_path(path: Path, config: DataConfig) -> Listing:
     try:
         for kind in PATH_KINDS:
             if kind.matches(path):
+                check_applies(config, kind.takes, kind.about)
                 return kind.listing(path, config)
     except OSError as error:
         raise PatchlightError(f"cannot read {error.filename or path}: {error.strerror}") from error
-    raise UsageError(f"{path} is a file that is no data source; known are {', '.join(k.about for k in PATH_KINDS)}")
+    raise UsageError(
+        f"{path} is a file that is no data source; a source is a folder of class folders, a list (.csv, .jsonl), "
+        "Parquet, an archive, arrays (.npz) or one of the others that docs/data.md lists"
+    )
+
+
+def check_applies(config: DataConfig, takes: frozenset[str], about: str) -> None:
+    """Raises UsageError for a setting that says how a source is read and is not about one of this kind."""
+    for name in sorted(READING - takes):
+        if getattr(config, name) is not None:
+            raise UsageError(f"data.{name} says nothing of {config.source}, which is {about}; leave it out")
 
 
 def read_source(config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:

@@ -13,7 +13,8 @@ from patchlight.config import DataConfig
 from patchlight.data import heif
 from patchlight.data.listing import LeftOut
 from patchlight.data.names import Matched, is_unlabelled, names_are_given, split_of
-from patchlight.data.sources.columns import Column, read_labels
+from patchlight.data.sources.columns import Column
+from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.tree import SUFFIXES as PLAIN_SUFFIXES
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 

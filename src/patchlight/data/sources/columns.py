@@ -11,12 +11,9 @@ data.label_column say which. Candidates are looked for in this order, names with
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
@@ -27,7 +24,6 @@ IMAGE_NAMES = frozenset(
     "image_name imagename image_file image_id imageid image_filename".split()
 )
 MANY_NUMBERS = 64  # columns: of 8 x 8 pixels
-FEW_ROWS = 8  # with fewer, each may well have a label of its own
 INDEX_NAMES = frozenset({"", "__index_level_0__", "unnamed: 0", "index"})  # what pandas writes
 
 
@@ -54,9 +50,12 @@ class Columns:
         """The names that the table gives its classes."""
         return self.label.class_names
 
-    def note(self, where: str) -> str:
-        """A sentence on what was chosen."""
-        return f"columns of {where}: images from '{self.image.name}', labels from '{self.label.name}'"
+    def note(self, where: str, there: Iterable[str], *used: str) -> str:
+        """A sentence on what was chosen, and which of the columns that are `there` are not used."""
+        chosen = f"columns of {where}: images from '{self.image.name}', labels from '{self.label.name}'"
+        others = [name for name in there if name not in (self.image.name, self.label.name, *used)]
+        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+        return f"{chosen}; not used: {', '.join(others[:8])}{more}" if others else chosen
 
 
 def find_columns(columns: Iterable[Column], where: str, config: DataConfig) -> Columns:
@@ -132,6 +131,8 @@ def _label_of(there: list[Column], where: str) -> Column:
     for candidates in (declared, named, rest):
         if candidates:
             return _only(candidates, LABEL_NAMES, "label", where)
+    if not there:
+        raise PatchlightError(f"{where} has no column beside that of the images; add one of the labels")
     raise PatchlightError(
         f"{where} has no column that can be the label; its columns are {_listed(there)}; data.label_column names one "
         "of text or whole numbers"
@@ -144,9 +145,11 @@ def _only(candidates: list[Column], names: frozenset[str], what: str, where: str
     named = [column for column in candidates if column.name.casefold() in names]
     if len(named) == 1:
         return named[0]
+    one_hot = what == "label" and sum(column.kind == "number" for column in candidates) > 2
+    hint = " (columns of 0 and 1, one of each class, are not read: make one column of them)" if one_hot else ""
     raise PatchlightError(
         f"{where} has {len(candidates)} columns that can be the {what}: {_listed(candidates)}; say which with "
-        f"data.{what}_column"
+        f"data.{what}_column{hint}"
     )
 
 
@@ -204,97 +207,3 @@ def _kind_of(of: Any) -> str:
     if storage is not None:
         return _kind_of(storage)
     return next((name for name, own in checks if any(check(of) for check in own)), "other")
-
-
-# --- labels ---
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The classes of a source, and by split the label of each row, (N,) int64; -1 where a row has none."""
-
-    class_names: tuple[str, ...]
-    of_split: dict[str, np.ndarray]
-
-
-def read_labels(values: dict[str, list[Any]], column: Column, where: dict[str, str], *, given: bool) -> Labels:
-    """From the label column's values in each split to classes; `where` is what a message calls each split.
-
-    Without names, the values, sorted, are the classes. Raises PatchlightError for values that are no labels, named
-    labels out of range, splits that have labels of different types and, unless the column was `given` by a setting,
-    where most rows have a value of their own.
-    """
-    plain = {key: [_plain(value, where[key], column) for value in own] for key, own in values.items()}
-    if column.class_names is not None:
-        return Labels(
-            column.class_names, {key: _named(own, column.class_names, where[key], column) for key, own in plain.items()}
-        )
-    _forget_blanks(plain)
-    _same_type(plain, where, column)
-    distinct = sorted({value for own in plain.values() for value in own if value is not None})
-    rows = sum(value is not None for own in plain.values() for value in own)
-    if not given and rows >= FEW_ROWS and 2 * len(distinct) > rows:
-        raise PatchlightError(
-            f"{next(iter(where.values()))}: the column '{column.name}' has {len(distinct):,} values in {rows:,} rows, "
-            "too many for labels; data.label_column names the column of the labels (this one, if it is)"
-        )
-    ids = {value: index for index, value in enumerate(distinct)}
-    names = tuple(str(value) for value in distinct)
-    labels = {key: [-1 if value is None else ids[value] for value in own] for key, own in plain.items()}
-    return Labels(names, {key: np.array(own, dtype=np.int64) for key, own in labels.items()})
-
-
-def _plain(value: Any, where: str, column: Column) -> int | str | bool | None:
-    """A cell as text, whole number or truth; None where it says nothing."""
-    if isinstance(value, str):
-        return value if value.strip() else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise PatchlightError(
-            f"{where}: the column '{column.name}' holds {type(value).__name__} values, no labels"
-        ) from None
-    if math.isnan(number):
-        return None
-    if not math.isfinite(number) or number != int(number):
-        raise PatchlightError(
-            f"{where}: the column '{column.name}' holds {value!r}; a label is text or a whole number, so this is no "
-            "label, or needs classes made of it first"
-        )
-    return int(number)
-
-
-def _named(values: list[Any], names: tuple[str, ...], where: str, column: Column) -> np.ndarray:
-    """Labels of a column whose classes have names: numbers in 0..K-1 or names. `datasets` writes -1 for unknown."""
-    places = {name: index for index, name in enumerate(names)}
-    labels = np.full(len(values), -1, dtype=np.int64)
-    for row, value in enumerate(values):
-        if value is None or value == -1:  # as `datasets` writes it
-            continue
-        label = places.get(value, len(names)) if isinstance(value, str) else int(value)
-        if not 0 <= label < len(names):
-            raise PatchlightError(
-                f"{where}: row {row} has the label {value!r} in the column '{column.name}', whose {len(names)} classes "
-                f"are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}; correct the label or the names"
-            )
-        labels[row] = label
-    return labels
-
-
-def _forget_blanks(values: dict[str, list[Any]]) -> None:
-    """Where labels are numbers without names: a split of -1 alone, which no other split has, is one without labels."""
-    for key, own in values.items():
-        others = (value for other, theirs in values.items() if other != key for value in theirs)
-        if len(values) > 1 and own and set(own) == {-1} and -1 not in others:
-            values[key] = [None] * len(own)
-
-
-def _same_type(values: dict[str, list[Any]], where: dict[str, str], column: Column) -> None:
-    kinds = {key: {isinstance(value, str) for value in own if value is not None} for key, own in values.items()}
-    if len(set().union(*kinds.values())) < 2:
-        return
-    words = {True: "text", False: "numbers"}
-    told = [f"{' and '.join(sorted(words[k] for k in own))} in {where[key]}" for key, own in kinds.items() if own]
-    raise PatchlightError(f"the column '{column.name}' holds {', '.join(told)}; give all rows labels of one type")

@@ -32,8 +32,6 @@ def list_image_folder(root: Path, config: DataConfig) -> Listing:
     if empty := [name for name in names if not any(classes.get(name) for classes in splits.values())]:
         raise PatchlightError(_empty_class(root, empty, layout.empty.get(empty[0], "nothing")))
     notes = list(layout.notes)
-    if alike := _alike(names):
-        notes.append(f"classes that differ in capitals or blanks alone: {', '.join(alike)}; are they one class?")
     left_out = layout.left_out + left_out_of(tree.all_others())
     left_out.sort(key=lambda each: each.expected)
     files = [path for classes in splits.values() for paths in classes.values() for path in paths]
@@ -62,9 +60,3 @@ def _empty_class(root: Path, empty: list[str], contents: str) -> str:
         if contents != "nothing"
         else f"the class folder '{empty[0]}'{more} in {root} is empty"
     ) + "; put its images there, or move it elsewhere if it is no class"
-
-
-def _alike(names: list[str]) -> list[str]:
-    """Those names that are the same without capitals and blanks."""
-    plain = ["".join(name.split()).casefold() for name in names]
-    return [name for name, key in zip(names, plain, strict=True) if plain.count(key) > 1]

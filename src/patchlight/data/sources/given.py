@@ -129,13 +129,17 @@ def _read(data: Any, where: str) -> GivenSet:
         return _of_pair(data[0], data[1], names, where)
     if isinstance(data, torch.utils.data.IterableDataset):
         raise UsageError(f"{where} is a set that can only be walked; give one with len(set) and set[i]")
+    if isinstance(data, str | Path):
+        raise UsageError(f"{where} is a {type(data).__name__}; a source on disk is the setting data.source")
+    if type(data).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
+        raise UsageError(f"{where} is a table; give its columns: (list of paths or images, list of labels)")
     if (
         hasattr(data, "__getitem__")
         and isinstance(data, Sized)
         and not isinstance(data, str | bytes | list | np.ndarray)
     ):
         return _of_torch(data, where)
-    raise UsageError(f"{where} is a {type(data).__name__}; give {WAYS}")
+    raise UsageError(f"{where} is of the type {type(data).__name__}; give {WAYS}")
 
 
 def _of_image_set(images: ImageSet, where: str) -> GivenSet:
@@ -195,7 +199,10 @@ def _of_torch(data: Any, where: str) -> GivenSet:
 
 
 def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
-    item = data[row]
+    try:
+        item = data[row]
+    except Exception as error:  # a user's own code may raise anything
+        raise PatchlightError(f"{where}[{row}] cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise PatchlightError(f"{where}[{row}] is a {type(item).__name__}, not a pair of image and label")
     return item[0], item[1]

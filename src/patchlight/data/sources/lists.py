@@ -8,11 +8,8 @@ cells are text, so that `001` stays `001`; labels that are whole numbers without
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +25,18 @@ from patchlight.data.sources.columns import (
     Columns,
     find_columns,
     label_column,
-    read_labels,
     refuse_pixels,
 )
+from patchlight.data.sources.labels import read_labels
+from patchlight.data.sources.located import Located, none_there, picture_folder
+from patchlight.data.sources.rows import Row, Rows, read_rows
 from patchlight.data.sources.tree import SUFFIXES
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.paths import user_path
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 METADATA = ("metadata.csv", "metadata.jsonl")
+TRIED = 20  # rows in which a file is looked for
 SPLIT_COLUMNS = ("split", "subset", "partition")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What one list, or a part of one, says: its name in messages, its columns, its rows, and where its paths begin."""
-
-    name: str
-    columns: tuple[str, ...]
-    rows: list[Row]
-    file: Path
-    notes: tuple[str, ...] = ()  # how the file was read
-
-    def values(self, column: str) -> list[Any]:
-        """All cells of a column, None where a row has none."""
-        return [row.get(column) for row in self.rows]
 
 
 def list_files(path: Path) -> list[Path]:
@@ -94,7 +75,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     columns that are missing or can be meant twice, and where none of the images is there.
     """
     files = list_files(path)
-    read = [_read(file) for file in files]
+    read = [read_rows(file, config) for file in files]
     parts, notes = _parts(read, path, config)
     notes += [note for rows in read for note in rows.notes]
     matched = match_splits(parts, str(path), config)
@@ -102,7 +83,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     tables = {key: parts[name] for key, name in matched.splits.items()}
     first = next(iter(tables.values()))
     columns = find_columns(_columns(first), first.name, _with_image_column(first, config))
-    notes.append(columns.note(first.name))
+    notes.append(columns.note(first.name, first.columns))
     left_out = [
         LeftOut(f"images of the split '{name}'", len(parts[name].rows), parts[name].name, names_are_given(config))
         for name in matched.others
@@ -117,6 +98,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         {key: rows.name for key, rows in labelled.items()},
         given=config.label_column is not None,
     )
+    notes += labels.notes
     splits, used = {}, list[Path]()
     for key, rows in labelled.items():
         paths = _paths(rows, columns.image.name, config)
@@ -125,7 +107,9 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         missing = np.array([path is None for path in paths], dtype=bool)
         _check_found(missing, rows, columns.image.name, config)
         _tell(left_out, "images that are not there", rows, missing & (own >= 0), columns.image.name)
-        kept = np.flatnonzero(~missing & (own >= 0))
+        repeated = _repeated(paths, own, rows)
+        _tell(left_out, "rows that name an image again", rows, repeated, columns.image.name, expected=True)
+        kept = np.flatnonzero(~missing & (own >= 0) & ~repeated)
         if len(kept):
             found = [each for each in (paths[index] for index in kept) if each is not None]
             splits[key] = RawSplit(own[kept], _items(found))
@@ -148,75 +132,13 @@ def _items(paths: list[Path]) -> Any:
     return items
 
 
-def _tell(left_out: list[LeftOut], reason: str, rows: Rows, which: np.ndarray, column: str = "") -> None:
+def _tell(
+    left_out: list[LeftOut], reason: str, rows: Rows, which: np.ndarray, column: str = "", *, expected: bool = False
+) -> None:
     if count := int(which.sum()):
         index = int(np.flatnonzero(which)[0])
         example = str(rows.rows[index].get(column)) if column else f"row {index + 1} of {rows.name}"
-        left_out.append(LeftOut(reason, count, example))
-
-
-# --- reading ---
-
-
-def _read(file: Path) -> Rows:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PatchlightError(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); store it as UTF-8"
-        ) from None
-    rows = _json_lines(text, file) if file.suffix.lower() in (".jsonl", ".ndjson") else _csv(text, file)
-    if not rows.rows:
-        raise PatchlightError(f"{file} has no rows")
-    return rows
-
-
-def _json_lines(text: str, file: Path) -> Rows:
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PatchlightError(f"{file}: line {number} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise PatchlightError(f'{file}: line {number} is no JSON object, as in {{"image": "a.png", "label": 0}}')
-        rows.append(row)
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return Rows(str(file), tuple(columns), rows, file)
-
-
-def _csv(text: str, file: Path) -> Rows:
-    """A table whose first line names the columns, unless the first line itself names a file that is there."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=first.count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        lines = [line for line in reader if any(cell.strip() for cell in line)]
-    except csv.Error as error:
-        raise PatchlightError(f"{file} is no table with {DELIMITERS[delimiter]}: {error}") from None
-    if not lines:
-        raise PatchlightError(f"{file} is empty")
-    notes: tuple[str, ...] = ()
-    if delimiter != ",":
-        notes += (f"{file} is read as a table with {DELIMITERS[delimiter]}",)
-    header = [name.strip() for name in lines[0]]
-    if any(cell and _file_of(file.parent, cell) for cell in header):
-        header = [f"column {number}" for number in range(1, len(header) + 1)]
-        notes += (f"{file} does not name its columns; they are called column 1 to column {len(header)}",)
-    else:
-        lines = lines[1:]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise PatchlightError(f"{file} has two columns called '{twice[0]}'; rename one")
-    for number, line in enumerate(lines, 1):
-        if len(line) != len(header):
-            raise PatchlightError(
-                f"{file}: row {number} has {len(line)} cells where the first line has {len(header)} (with "
-                f"{DELIMITERS[delimiter]} between them); put quotes around a cell that has one of these in it"
-            )
-    rows: list[Row] = [{name: cell.strip() or None for name, cell in zip(header, line, strict=True)} for line in lines]
-    return Rows(str(file), tuple(header), rows, file, notes)
+        left_out.append(LeftOut(reason, count, example, expected))
 
 
 # --- splits ---
@@ -231,13 +153,29 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
     table = tables[0]
     column = _split_column(table, config)
     if column is None:
-        return {_name_of(table.file, path): table}, []
+        return _split_folders(table, path) or ({_name_of(table.file, path): table}, [])
     parts: dict[str, list[Row]] = {}
+    spelled: dict[str, str] = {}  # "Train" and "train " are one split
     for row in table.rows:
-        parts.setdefault(str(row.get(column)), []).append(row)
+        name = str(row.get(column)).strip()
+        parts.setdefault(spelled.setdefault(name.casefold(), name), []).append(row)
     note = f"splits of {table.name}: from the column '{column}'"
     columns = tuple(name for name in table.columns if name != column)
     return {name: Rows(f"{table.name} ({name})", columns, rows, table.file) for name, rows in parts.items()}, [note]
+
+
+def _split_folders(table: Rows, path: Path) -> tuple[dict[str, Rows], list[str]] | None:
+    """The parts of a metadata file whose paths all begin with the folder of a split, as `datasets` reads them."""
+    column = next((name for name in table.columns if name.casefold() in IMAGE_NAMES), None)
+    if table.file.name not in METADATA or column is None:
+        return None
+    parts: dict[str, list[Row]] = {}
+    for row in table.rows:
+        parts.setdefault(str(row.get(column)).replace("\\", "/").partition("/")[0], []).append(row)
+    if len(parts) < 2 or not all(split_of(name)[1] for name in parts):
+        return None
+    rows = {name: Rows(f"{table.name} ({name})", table.columns, own, table.file) for name, own in parts.items()}
+    return rows, [f"splits of {table.name}: from the folders in its paths"]
 
 
 def _name_of(file: Path, root: Path) -> str:
@@ -256,8 +194,17 @@ def _split_column(table: Rows, config: DataConfig) -> str | None:
             )
         return config.split_column
     for name in table.columns:
-        if name.lower() in SPLIT_COLUMNS and all(str(value).lower() in SPLIT_WORDS for value in table.values(name)):
-            return name
+        if name.lower() not in SPLIT_COLUMNS:
+            continue
+        values = {str(value).strip().lower() for value in table.values(name)}
+        if unknown := sorted(values - SPLIT_WORDS.keys()):
+            if len(unknown) < len(values):
+                raise PatchlightError(
+                    f"{table.name}: the column '{name}' names splits, but also {', '.join(unknown[:5])} (None is an "
+                    "empty cell); correct them, or rename the column where it is none of splits"
+                )
+            continue
+        return name
     return None
 
 
@@ -269,13 +216,14 @@ def _with_image_column(table: Rows, config: DataConfig) -> DataConfig:
     if config.image_column is not None or any(name.casefold() in IMAGE_NAMES for name in table.columns):
         return config
     naming = []
+    files = Located(picture_folder(table.file.parent, config))
     for name in table.columns:
-        first = next((row for row in table.rows if row.get(name) is not None), None)
-        if first is not None and _paths(Rows(table.name, (name,), [first], table.file), name, config)[0]:
+        cells = (row.get(name) for row in table.rows[:TRIED])
+        if any(cell is not None and files.find(str(cell)) is not None for cell in cells):
             naming.append(name)
     if not naming:
-        cells = (str(value) for value in table.rows[0].values())
-        refuse_pixels(sum(cell.replace(".", "", 1).isdecimal() for cell in cells), table.name)
+        first = [str(value) for value in table.rows[0].values()]
+        refuse_pixels(sum(text.replace(".", "", 1).isdecimal() for text in first), table.name)
         shown = ", ".join(table.columns[:8]) + (", ..." if len(table.columns) > 8 else "")
         raise PatchlightError(
             f"{table.name}: none of the columns {shown} names an image in "
@@ -338,51 +286,32 @@ def _is_plain(text: str) -> bool:
 
 def _paths(rows: Rows, column: str, config: DataConfig) -> list[Path | None]:
     """The file of each row, None where there is none."""
-    folder = rows.file.parent if config.image_folder is None else user_path(config.image_folder)
-    if not folder.is_dir():
-        raise UsageError(f"data.image_folder: there is no folder '{config.image_folder}'")
-    stems: dict[str, list[str]] | None = None
-    found: list[Path | None] = []
-    for value in rows.values(column):
-        path = None if value is None else _file_of(folder, str(value))
-        if path is None and value is not None and not Path(str(value)).suffix:
-            stems = _stems(folder) if stems is None else stems
-            named = stems.get(str(value), [])
-            path = folder / named[0] if len(named) == 1 else None
-        found.append(path)
-    return found
-
-
-def _file_of(folder: Path, name: str) -> Path | None:
-    for written in dict.fromkeys((name, name.replace("\\", "/"))):  # as Windows writes paths
-        try:
-            if (folder / written).is_file():
-                return folder / written
-        except (ValueError, OSError):  # a null character, a name that is too long
-            return None
-    return None
-
-
-def _stems(folder: Path) -> dict[str, list[str]]:
-    """The images right in the folder by their names without suffix: lists such as Kaggle's leave it out."""
-    stems: dict[str, list[str]] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() in SUFFIXES:
-            stems.setdefault(path.stem, []).append(path.name)
-    return stems
+    files = Located(picture_folder(rows.file.parent, config))
+    return [None if value is None else files.find(str(value)) for value in rows.values(column)]
 
 
 def _check_found(missing: np.ndarray, rows: Rows, column: str, config: DataConfig) -> None:
     """Raises PatchlightError where no image is there, which means that the folder is wrong."""
-    if not missing.all():
-        return
-    first = next((str(value) for value in rows.values(column) if value is not None), "")
-    if first.startswith(("http://", "https://", "s3://", "gs://")):
-        raise PatchlightError(
-            f"{rows.name}: the column '{column}' holds addresses ({first}); download the images first"
-        )
-    folder = config.image_folder or rows.file.parent
-    raise PatchlightError(
-        f"{rows.name}: none of its {len(missing):,} images is there; the first is {first}, looked for in {folder}; "
-        "data.image_folder says what the paths are relative to"
-    )
+    if missing.all():
+        first = next((str(value) for value in rows.values(column) if value is not None), "")
+        raise PatchlightError(none_there(rows.name, len(missing), first, picture_folder(rows.file.parent, config)))
+
+
+def _repeated(paths: list[Path | None], labels: np.ndarray, rows: Rows) -> np.ndarray:
+    """Which rows (N,) name a file that a row before them names, with the same label.
+
+    Raises PatchlightError for a file that stands under two labels.
+    """
+    first: dict[Path, int] = {}
+    repeated = np.zeros(len(paths), dtype=bool)
+    for row, path in enumerate(paths):
+        if path is None or labels[row] < 0:
+            continue
+        if (before := first.setdefault(path, row)) != row:
+            repeated[row] = True
+            if labels[before] != labels[row]:
+                raise PatchlightError(
+                    f"{rows.name}: {path} is listed with two labels, in the rows {before + 1} and {row + 1}; an image "
+                    "has one class (multi-label data are not supported)"
+                )
+    return repeated

@@ -23,7 +23,9 @@ from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import Matched, is_unlabelled, match_splits, names_are_given, split_of
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
-from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column, read_labels
+from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column
+from patchlight.data.sources.labels import read_labels
+from patchlight.data.sources.located import none_there, picture_folder
 from patchlight.errors import PatchlightError
 from patchlight.paths import is_there, user_path
 
@@ -70,7 +72,7 @@ def list_parquet(path: Path, config: DataConfig) -> Listing:
     for file in files:
         by_name.setdefault(_split_name(file, path), []).append(file)
     matched = match_splits(by_name, str(path), config)
-    every = {name: _parquet_table(own, path) for name, own in by_name.items()}
+    every = {name: _parquet_table(own, path, config) for name, own in by_name.items()}
     tables = {key: every[name] for key, name in matched.splits.items()}
 
     def fingerprint() -> str:
@@ -216,7 +218,7 @@ def list_tables(
     named = {key: table.name for key, table in tables.items()}
     labels = read_labels(values, columns.label, named, given=config.label_column is not None)
     splits: dict[str, RawSplit] = {}
-    notes = (columns.note(where), *matched.notes)
+    notes = (columns.note(where, next(iter(tables.values())).schema.names), *matched.notes, *labels.notes)
     for key, own in labels.of_split.items():
         table, kept = tables[key], np.flatnonzero(own >= 0)
         if len(kept) == 0:
@@ -265,26 +267,45 @@ def _with_labels(
             columns.label.name,
             columns.class_names,
         ):
-            raise PatchlightError(
-                f"{table.name} has other image and label columns, or other classes, than the first of the splits "
-                f"('{found.image.name}' and '{found.label.name}', not '{columns.image.name}' and "
-                f"'{columns.label.name}'); give all files the same, or name them with data.image_column and "
-                "data.label_column"
-            )
+            raise PatchlightError(_difference(table.name, found, columns))
         labelled[key] = table
     return labelled, without
+
+
+def _difference(where: str, found: Columns, first: Columns) -> str:
+    """What is different in the columns of one split."""
+    if (found.image.name, found.label.name) == (first.image.name, first.label.name):
+        ours, theirs = (", ".join(names.class_names or ("none",))[:80] for names in (found, first))
+        return (
+            f"{where} has other classes than the first of the splits: those of '{found.label.name}' are {ours}, not "
+            f"{theirs}; give all files the same, in the same order"
+        )
+    return (
+        f"{where} has other image and label columns than the first of the splits ('{found.image.name}' and "
+        f"'{found.label.name}', not '{first.image.name}' and '{first.label.name}'); give all files the same, or name "
+        "them with data.image_column and data.label_column"
+    )
 
 
 def _items(table: Table, column: Column, kept: np.ndarray) -> tuple[Items, tuple[str, ...]]:
     """A walk over the images of the `kept` rows, which are in order, and notes on how they are read."""
     read: Read = no_arrays
     notes: tuple[str, ...] = ()
+    if column.kind == "text":
+        _check_there(table, column)
     if column.kind == "list":
         read, notes = array_reader(table.batches([column.name]), column.name, table.name)
     return cell_items(functools.partial(table.cells, column.name), kept, table.name, table.folder, read), notes
 
 
-def _parquet_table(files: list[Path], root: Path) -> Table:
+def _check_there(table: Table, column: Column) -> None:
+    """Raises PatchlightError where a column of paths names no file at all: the folder is wrong."""
+    folder, paths = table.folder or Path(), [path for path in table.cells(column.name) if path]
+    if paths and not any(is_there(folder / path) for path in paths):
+        raise PatchlightError(none_there(table.name, len(paths), paths[0], folder))
+
+
+def _parquet_table(files: list[Path], root: Path, config: DataConfig) -> Table:
     import pyarrow
     import pyarrow.parquet as pq
 
@@ -308,7 +329,7 @@ def _parquet_table(files: list[Path], root: Path) -> Table:
             raise PatchlightError(
                 f"{file} has other columns or other classes than {files[0].name} beside it; give both the same"
             )
-    folder = root if root.is_dir() else root.parent
+    folder = picture_folder(root if root.is_dir() else root.parent, config)
     name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0], root)}-*"
     return Table(name, schemas[0], walk, lambda: sum(pq.read_metadata(file).num_rows for file in files), folder)
 
