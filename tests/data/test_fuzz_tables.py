@@ -186,7 +186,11 @@ def test_random_folders(seed: int, times: int, tmp_path: Path) -> None:
     for number in range(200 * times):
         root = tmp_path / f"root{number}"
         root.mkdir()
-        for _ in range(draw.integers(1, 14)):
+        for name in ("cat", "dog") if number % 2 else ():
+            for index in range(4):
+                (root / name).mkdir(exist_ok=True)
+                (root / name / f"{index}.png").write_bytes(PNGS[draw.integers(8)])
+        for _ in range(draw.integers(1, 4 + 10 * (number % 3))):
             parts = [FOLDERS[i] for i in draw.integers(0, len(FOLDERS), draw.integers(0, 4))]
             file = root.joinpath(*parts, FILES[draw.integers(len(FILES))])
             try:
@@ -197,7 +201,7 @@ def test_random_folders(seed: int, times: int, tmp_path: Path) -> None:
                     file.write_bytes(PNGS[draw.integers(8)] if draw.random() < 0.7 else b"a.png\tx\n")
             except (FileExistsError, NotADirectoryError):
                 continue
-        given = {"max_left_out": 1.0, "on_bad": ["error", "skip"][number % 2], "image_size": 8}
+        given = {"max_left_out": 1.0, "on_bad": ["error", "skip"][draw.integers(2)], "image_size": 8}
         if draw.random() < 0.3:
             given["class_folders"] = ["outer", "inner"][draw.integers(2)]
         config = DataConfig(source=str(root), val_fraction=0.0, **given)

@@ -29,7 +29,9 @@ def lay(root: Path, paths: Iterable[str], seed: int = 0) -> Path:
         if file.suffix in (".png", ".jpg", ".JPEG"):
             file.write_bytes(encode(picture(seed + index, (4, 4))))
         else:
-            file.write_text("some words\n")
+            file.write_text(
+                "file_name,score\ncat/0.png,1\ndog/0.png,2\n" if file.name == "metadata.csv" else "some words\n"
+            )
     return root
 
 
@@ -113,6 +115,16 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]], str]] = {
         {"train": ["bus", "test_tube", "train"]},
         "",
     ),
+    "classes with words of splits": (
+        [f"{name}/{i}.png" for name in ("positive test", "negative test") for i in range(2)],
+        {"train": ["negative test"] * 2 + ["positive test"] * 2},
+        "",
+    ),
+    "lists beside classes": (
+        ["a/0.png", "b/0.png", "labels.csv", "train_test_split.txt"],
+        {"train": ["a", "b"]},
+        r"lists, which are not read \(one that has labels or splits can be the source\): 2",
+    ),
     "one split": (["train/a/0.png", "train/b/0.png"], {"train": ["a", "b"]}, ""),
 }  # fmt: skip
 
@@ -135,8 +147,9 @@ def test_layouts_that_mean_one_thing(name: str, tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[list[str], str]] = {
     "nested breeds": (
         ["dog/pug/0.png", "dog/beagle/0.png", "cat/siamese/0.png", "cat/persian/0.png"],
-        r"holds no images itself but in its folders persian, siamese; say which folders name the classes: "
-        r"data.class_folders = 'outer' for cat, dog, or 'inner' for beagle, persian, pug, siamese",
+        r"holds no images itself but in its folders persian, siamese; say which folders name the classes with "
+        r"data.class_folders: 'outer' for 2 classes \(cat, dog\), or 'inner' for 4 classes \(beagle, persian, pug, "
+        r"siamese\), or 'path' for 4 classes \(cat/persian",
     ),
     "some nested": (["dog/pug/0.png", "cat/0.png"], "say which folders name the classes"),
     "flat splits": (["train/0.png", "test/0.png"], "look like splits, but have no class folders"),
@@ -153,6 +166,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no images": (["a/0.txt", "b/0.npz"], r"holds no image but 1 .npz file, 1 .txt file, 2 folders; expected"),
     "an empty class": (["a/0.png", "b/0.png", "c/"], r"class folder 'c' in .* is empty"),
     "classes without images": (["a/0.png", "b/0.png", "c/x.xml", "d/"], r"'c' \(and 1 other class folders\)"),
+    "masks": (["images/0.png", "masks/0.png"], "are called as parts of a data set, not as classes"),
+    "downloads": (["train.zip", "test.zip", "labels.csv"], r"give an archive as the source, such as .*test.zip"),
+    "a submission": (
+        ["train/0.png", "test1/0.png", "sampleSubmission.csv"],
+        "put the images of each class into a folder",
+    ),
+    "metadata beside classes": (
+        ["cat/0.png", "dog/0.png", "metadata.csv"],
+        r"has class folders \(cat, dog\) and metadata.csv with the column 'score'",
+    ),
     "train without class folders": (["train/0.png", "test/a/0.png", "test/b/0.png"], "in no or one class folder"),
 }
 
@@ -167,7 +190,9 @@ def test_layouts_that_mean_two_things_or_nothing(name: str, tmp_path: Path) -> N
 def test_which_folders_name_the_classes(tmp_path: Path) -> None:
     lay(tmp_path, ["dog/pug/0.png", "dog/other/0.png", "cat/siamese/0.png", "cat/other/old/0.png", "cat/other/1.png"])
     assert sets_of(tmp_path, class_folders="outer") == {"train": ["cat"] * 3 + ["dog"] * 2}
-    assert sets_of(tmp_path, class_folders="inner") == {"train": ["cat/other", "dog/other", "old", "pug", "siamese"]}
+    assert sets_of(tmp_path, class_folders="inner") == {"train": ["old", "other", "other", "pug", "siamese"]}
+    paths = ["cat/other", "cat/other/old", "cat/siamese", "dog/other", "dog/pug"]
+    assert sets_of(tmp_path, class_folders="path") == {"train": paths}
 
 
 def test_splits_are_chosen_by_settings(tmp_path: Path) -> None:

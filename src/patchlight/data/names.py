@@ -61,7 +61,7 @@ def split_of(name: str) -> tuple[str | None, bool]:
     meant = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     if len(meant) != 1:
         return None, False
-    return meant.pop(), all(word in SPLIT_WORDS or word in PADDING for word in words)
+    return meant.pop(), all(word in SPLIT_WORDS or word in PADDING or word.isdigit() for word in words)
 
 
 def is_unlabelled(name: str) -> bool:

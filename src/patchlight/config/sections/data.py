@@ -37,8 +37,8 @@ class DataConfig(Section):
     val_split: Annotated[str | None, "the source's own name of the split to validate with"] = None
     test_split: Annotated[str | None, "the source's own name of the split to test on"] = None
     class_folders: Annotated[
-        Literal["outer", "inner"] | None,
-        "where class folders hold folders, which names the class: the outer one, or the one that the image is in",
+        Literal["outer", "inner", "path"] | None,
+        "where class folders hold folders, what names the class: the outer one, the one that the image is in, or both",
     ] = None
     max_left_out: Annotated[
         float, "share of a source's images that may be left out, each reason being told; more is an error", RATE

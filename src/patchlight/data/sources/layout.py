@@ -20,6 +20,7 @@ from pathlib import Path
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut
+from patchlight.data.members import ARCHIVE
 from patchlight.data.names import PADDING, SPLIT_WORDS, is_unlabelled, match_splits, names_are_given, split_of, words_of
 from patchlight.data.sources.tree import Tree
 from patchlight.errors import PatchlightError
@@ -30,6 +31,11 @@ OUTSIDE = "images outside class folders"
 DEEPER = "images in folders inside class folders (data.class_folders = 'outer' takes them)"
 BESIDE = "images in folders beside the splits (data.train_split, val_split and test_split name the splits)"
 NO_LABELS = "images without labels"
+# What folders are called that stand beside each other and are no classes.
+NO_CLASS = PADDING | frozenset(
+    "mask masks annotation annotations label labels segmentation segmentations trimap trimaps depth jpegimages "
+    "groundtruth gt".split()
+)
 
 
 @dataclass
@@ -71,6 +77,12 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
     names = {name for classes in layout.splits.values() for name, paths in classes.items() if paths}
     if not names or (len(names) == 1 and _lists_in(tree)):
         raise PatchlightError(_no_classes(tree))
+    if all(set(words_of(name)) <= NO_CLASS for name in names):
+        raise PatchlightError(
+            f"the folders {_some(sorted(names))} of {top.path} are called as parts of a data set, not as classes; put "
+            "the images of each class into a folder of its own, and give the folder that holds these, or a list of "
+            "images with their labels, as the source"
+        )
     return layout
 
 
@@ -111,8 +123,9 @@ def _splits_inside_classes(top: Tree) -> dict[str, dict[str, Tree]]:
 def _split_trees(top: Tree, layout: Layout, config: DataConfig) -> dict[str, tuple[Tree, Classes | None]]:
     """The folder of each split, and its classes where a file beside its images has their labels."""
     named = [folder for folder in top.filled if split_of(folder.name)[0]]
-    if len(top.filled) > 1 and len(named) == len(top.filled) and all(_is_flat(folder) for folder in named):
-        raise PatchlightError(_flat_splits(top, named))
+    flat = [folder for folder in top.filled if split_of(folder.name)[1] and _is_flat(folder)]
+    if len(top.filled) > 1 and len(flat) == len(top.filled):
+        raise PatchlightError(_flat_splits(top, flat))
     if not names_are_given(config) and not any(_holds_classes(folder) for folder in named):
         return {"train": (top, None)}
     matched = match_splits([folder.name for folder in top.filled], str(top.path), config)
@@ -163,7 +176,7 @@ def _without_unlabelled(
 
 
 def _level(trees: Iterable[tuple[Tree, Classes | None]], config: DataConfig, layout: Layout) -> str:
-    """Which folder names the class, "outer" or "inner"; "" where class folders hold images alone, or some besides.
+    """Which folder names the class: "outer", "inner" or "path"; "" where class folders hold images alone, or besides.
 
     Raises PatchlightError where it must be said.
     """
@@ -177,13 +190,23 @@ def _level(trees: Iterable[tuple[Tree, Classes | None]], config: DataConfig, lay
     if len(inner) == 1 and len(deep) == len(folders) and all(part.images for f in deep for part in f.filled):
         layout.notes.append(f"the images of each class are in its folder '{inner.pop()}'")
         return "outer"
-    first = deep[0]
-    outer_names = sorted({folder.name for folder in folders})
-    inner_names = sorted({tree.name for folder in folders for tree in folder.walk() if tree.images})
-    raise PatchlightError(
+    raise PatchlightError(_which_level(deep[0], [split for split, labels in trees if labels is None]))
+
+
+def _which_level(first: Tree, splits: list[Tree]) -> str:
+    """What each choice of data.class_folders would give."""
+    found = {}
+    for level in ("outer", "inner", "path"):
+        found[level] = sorted({name for split in splits for name, paths in _named(split, level).items() if paths})
+    choices = [
+        f"'{level}' for {len(names):,} classes ({_some(names)})"
+        for level, names in found.items()
+        if level != "path" or names != found["inner"]
+    ]
+    return (
         f"{first.path} holds no images itself but in its folders {_some(part.name for part in first.filled)}; say "
-        f"which folders name the classes: data.class_folders = 'outer' for {_some(outer_names)}, or 'inner' for "
-        f"{_some(inner_names)}"
+        f"which folders name the classes with data.class_folders: {', or '.join(choices)}; or give a folder in it as "
+        "the source"
     )
 
 
@@ -192,24 +215,22 @@ def _classes(split: Tree, level: str, layout: Layout) -> Classes:
     for folder in split.folders:
         if not folder.has_images:
             layout.empty[folder.name] = folder.contents()
-    if level == "inner":
-        return _inner_classes(split)
+        elif not level:
+            layout.leave_out(DEEPER, [path for inner in folder.filled for path in inner.all_images()])
+    return _named(split, level)
+
+
+def _named(split: Tree, level: str) -> Classes:
+    """The images of each class, by the folder that `level` says names it; "" takes those right in class folders."""
+    if level in ("", "outer"):
+        return {f.name: f.all_images() if level else f.images for f in split.folders}
     classes: Classes = {}
     for folder in split.folders:
-        classes[folder.name] = folder.all_images() if level == "outer" else folder.images
-        if level != "outer":
-            layout.leave_out(DEEPER, [path for inner in folder.filled for path in inner.all_images()])
+        for tree in folder.walk():
+            if tree.images:
+                name = tree.name if level == "inner" else tree.path.relative_to(split.path).as_posix()
+                classes.setdefault(name, []).extend(tree.images)
     return classes
-
-
-def _inner_classes(split: Tree) -> Classes:
-    """By the name of the folder that an image is in, or by its path where two have one name."""
-    trees = [tree for folder in split.folders for tree in folder.walk() if tree.images]
-    names = [tree.name for tree in trees]
-    return {
-        tree.name if names.count(tree.name) == 1 else tree.path.relative_to(split.path).as_posix(): tree.images
-        for tree in trees
-    }
 
 
 def _tiny_imagenet(split: Tree, layout: Layout) -> Classes | None:
@@ -250,6 +271,9 @@ def _some(names: Iterable[str]) -> str:
 def _no_images(tree: Tree) -> str:
     contents = tree.contents()
     expected = f"expected {tree.name}/CLASS/*.png, {tree.name}/train/CLASS/*.png, or another source of docs/data.md"
+    packed = [p for paths in tree.others.values() for p in paths if ARCHIVE.search(p.name)]
+    if packed:
+        expected = f"give an archive as the source, such as {packed[0]}, or unpack them here"
     return (
         f"{tree.path} holds no image but {contents}; {expected}"
         if contents != "nothing"
@@ -260,7 +284,8 @@ def _no_images(tree: Tree) -> str:
 def _lists_in(*trees: Tree) -> list[Path]:
     """Files that may say the labels of images beside them."""
     kinds = (".csv", ".tsv", ".jsonl", ".parquet")
-    return [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
+    found = [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
+    return [path for path in found if "submission" not in path.stem.lower()]
 
 
 def _no_classes(tree: Tree) -> str:

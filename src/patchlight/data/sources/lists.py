@@ -21,6 +21,7 @@ from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash
 from patchlight.data.names import SPLIT_WORDS, match_splits, names_are_given, split_of
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
+    LABEL_NAMES,
     Column,
     Columns,
     find_columns,
@@ -83,6 +84,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     tables = {key: parts[name] for key, name in matched.splits.items()}
     first = next(iter(tables.values()))
     columns = find_columns(_columns(first), first.name, _with_image_column(first, config))
+    _check_meant(columns, first, path, config)
     notes.append(columns.note(first.name, first.columns))
     left_out = [
         LeftOut(f"images of the split '{name}'", len(parts[name].rows), parts[name].name, names_are_given(config))
@@ -123,6 +125,22 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         notes=tuple(notes),
         left_out=tuple(left_out),
     )
+
+
+def _check_meant(columns: Columns, rows: Rows, path: Path, config: DataConfig) -> None:
+    """Raises PatchlightError for a metadata file that may only describe images whose folders name their classes."""
+    named = columns.label.name.casefold() in LABEL_NAMES or config.label_column is not None
+    if rows.file.name in METADATA and not named and path.is_dir():
+        folders = {str(value).replace("\\", "/").rpartition("/")[0] for value in rows.values(columns.image.name)}
+        inside = [
+            folder.name for folder in _folders(path) if any(e.suffix.lower() in SUFFIXES for e in folder.iterdir())
+        ]
+        if len(inside) > 1 and not all(split_of(name)[1] for name in inside):
+            raise PatchlightError(
+                f"{path} has class folders ({', '.join(inside[:4])}) and {rows.file.name} with the column "
+                f"'{columns.label.name}': if that is the label, say so with data.label_column; if the folders are the "
+                f"classes ({len(folders)} of them are named in it), move {rows.file.name} elsewhere"
+            )
 
 
 def _items(paths: list[Path]) -> Any:

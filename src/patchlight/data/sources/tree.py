@@ -8,6 +8,7 @@ what was left out.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ JUNK = frozenset({"__MACOSX", "@eaDir", "__pycache__", "Thumbs.db", "desktop.ini
 LINK = "links to files that are not there (fetch them first, as with `git annex get` or `dvc pull`)"
 HIDDEN = "hidden images, or images that a system made"
 OTHER = "files that are no images"
+LISTED = "lists, which are not read (one that has labels or splits can be the source)"
+LIST = frozenset(".csv .tsv .jsonl .ndjson".split())
+
+SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
 
 HEAD = 512  # bytes of a file that tell what it is
 
@@ -113,7 +118,8 @@ class Tree:
     def contents(self) -> str:
         """What is here and below beside images, in words: "12 .npy files, 3 folders"; "nothing" for an empty folder."""
         others = self.all_others()
-        suffixes = Counter(path.suffix.lower() or "other" for path in others.pop(OTHER, []))
+        plain = [*others.pop(OTHER, []), *others.pop(LISTED, [])]
+        suffixes = Counter(path.suffix.lower() or "other" for path in plain)
         words = [f"{len(paths):,} {reason}" for reason, paths in others.items()]
         most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:5]
         words += [f"{count:,} {kind} file{'s' if count > 1 else ''}" for kind, count in most]
@@ -146,6 +152,8 @@ def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
             tree.add_other(LINK if entry.is_symlink() else OTHER, path)
         elif path.suffix.lower() in SUFFIXES:
             tree.images.append(path)
+        elif path.suffix.lower() in LIST or SPLIT_LIST.search(entry.name):
+            tree.add_other(LISTED, path)
         elif reason := reason_against(path):
             tree.add_other(reason, path)
         else:
@@ -173,7 +181,7 @@ def reason_against(path: Path) -> str | None:
 def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
     """The other files as what is left out, those that can hold no images as expected."""
     return [
-        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN))
+        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN, LISTED))
         for reason, paths in sorted(others.items())
         if paths
     ]
