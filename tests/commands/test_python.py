@@ -72,7 +72,7 @@ SMALL = {
 }
 
 
-def test_images_that_are_given_are_trained_and_measured_on(tmp_path, no_slides):
+def test_images_that_are_given_are_trained_and_measured_on(tmp_path, no_charts):
     images, labels = small_digits()
     seen = []
     run = patchlight.train("quickstart", SMALL, out=tmp_path / "run", data=(images, labels), on_epoch=seen.append)
@@ -90,7 +90,7 @@ def test_images_that_are_given_are_trained_and_measured_on(tmp_path, no_slides):
     assert "--data.source python" in command.read_text()
 
 
-def test_a_run_on_given_images_goes_on_with_the_same_alone(tmp_path, no_slides):
+def test_a_run_on_given_images_goes_on_with_the_same_alone(tmp_path, no_charts):
     images, labels = small_digits()
 
     def stop(row):
@@ -106,7 +106,7 @@ def test_a_run_on_given_images_goes_on_with_the_same_alone(tmp_path, no_slides):
     assert cut.result().loss == whole.result().loss
 
 
-def test_data_of_torchvision_and_datasets_train_alike(tmp_path, no_slides):
+def test_data_of_torchvision_and_datasets_train_alike(tmp_path, no_charts):
     import datasets
     import torchvision
 

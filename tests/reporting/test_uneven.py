@@ -40,7 +40,7 @@ def answers(run):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["today's", "of 0.2.0"])
-def test_a_row_for_each_class(tmp_path, no_slides, old):
+def test_a_row_for_each_class(tmp_path, no_charts, old):
     run = make_run(tmp_path / "run")
     change(run, "eval.json", confusion=[[i + 1 + 6 * (i == j) * i for j in range(10)] for i in range(10)])
     labels, preds = answers(run)
@@ -66,14 +66,14 @@ def test_a_row_for_each_class(tmp_path, no_slides, old):
     assert f"| Balanced accuracy | {balanced} |" in build_readme(run).read_text()
 
 
-def test_nearly_even_test_images_have_one_number_beside_the_score(tmp_path, no_slides):
+def test_nearly_even_test_images_have_one_number_beside_the_score(tmp_path, no_charts):
     run = make_run(tmp_path / "run", names=("a", "b"))
     for rows, told in (([[14, 0], [1, 9]], False), ([[16, 0], [1, 9]], True)):  # 1.4 and 1.6 times the images
         change(run, "eval.json", confusion=rows)
         assert ("the mean of the classes' accuracies" in text_of(run)) == told
 
 
-def test_even_test_images_have_one_accuracy(tmp_path, no_slides):
+def test_even_test_images_have_one_accuracy(tmp_path, no_charts):
     run = make_run(tmp_path / "run", names=("a", "b"))
     change(run, "eval.json", confusion=[[190, 10], [20, 180]])
     text = text_of(run)
@@ -82,7 +82,7 @@ def test_even_test_images_have_one_accuracy(tmp_path, no_slides):
     assert "Balanced accuracy |" not in build_readme(run).read_text()
 
 
-def test_of_many_classes_the_hardest_are_shown_and_the_others_named(tmp_path, no_slides):
+def test_of_many_classes_the_hardest_are_shown_and_the_others_named(tmp_path, no_charts):
     run = make_run(tmp_path / "run", names=tuple(f"class {i}" for i in range(100)))
     text = text_of(run)
     table = text.split('<table class="of-classes">')[1].split("</table>")[0]
@@ -95,19 +95,19 @@ def test_of_many_classes_the_hardest_are_shown_and_the_others_named(tmp_path, no
     assert shown == [f"{100 * value:.1f}" for value in lowest]
 
 
-def test_the_subsets_test_images_have_a_table_of_their_own(tmp_path, no_slides):
+def test_the_subsets_test_images_have_a_table_of_their_own(tmp_path, no_charts):
     text = text_of(add_subset(make_run(tmp_path / "run")))
     assert text.count('<table class="of-classes">') == 2
     assert "Precision, recall and F1, the subset's 200" in text
 
 
-def test_a_class_without_images_has_no_recall(tmp_path, no_slides):
+def test_a_class_without_images_has_no_recall(tmp_path, no_charts):
     run = make_run(tmp_path / "run", names=("a", "b", "c"))
     change(run, "eval.json", confusion=[[3, 0, 1], [0, 4, 0], [0, 0, 0]])
     assert cells_of(text_of(run), "c") == ["0", "0.0 %", "\N{EN DASH}", "0.0 %"]
 
 
-def test_the_recipe_tells_the_loss_and_the_draws(tmp_path, no_slides):
+def test_the_recipe_tells_the_loss_and_the_draws(tmp_path, no_charts):
     run = make_run(tmp_path / "run")
     weights = {"class_weights": "balanced", "select": "best_balanced"}
     settings = {"data.sampler": "balanced", **{f"train.{key}": value for key, value in weights.items()}}
