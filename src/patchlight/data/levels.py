@@ -135,6 +135,22 @@ def colour_facts(image: Image.Image) -> ValueFacts:
     return ValueFacts(colour=True, dark_colour=0 < greatest <= DARK >> 8)
 
 
+def bits_of(greatest: int) -> int | None:
+    """How many bits values of 16 bits look like, where none is above `greatest`: 8, 10, 12, 13 or 14; None for more."""
+    return next((bits for bits in (8, 10, 12, 13, 14) if 0 < greatest < 2**bits), None)
+
+
+def looks_like(greatest: int) -> str | None:
+    """The end of a sentence on 16-bit values that were read as 0 to 65535 and look like fewer bits; None for others."""
+    if (bits := bits_of(greatest)) is None:
+        return None
+    share = max(1, round(255 * greatest / FULL))
+    return (
+        f"look like {bits}-bit values and are read as 0 to {FULL}, so that nothing is brighter than {share} of 255; "
+        f"set data.pixel_max = {2**bits - 1} if {2**bits - 1} is white in them"
+    )
+
+
 def spread(values: np.ndarray) -> np.ndarray:
     """(H, W) numbers of any range, moved and stretched to 0..255. Raises PatchlightError where some are not finite."""
     if not np.isfinite(values).all():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from patchlight.data.levels import DARK, FULL, PLAIN, ValueFacts
+from patchlight.data.levels import DARK, FULL, PLAIN, ValueFacts, looks_like
 from patchlight.paths import printable
 
 KINDS_TOLD = 3  # of Pillow's warnings; the rest is a number
@@ -108,15 +108,9 @@ class Remarks:
 
     def _of_depth(self, grey: Count, dark: Count) -> str:
         """Where the values of 16-bit grey images leave the upper bits empty."""
-        bits = next((bits for bits in (8, 10, 12, 14) if 0 < self.greatest < 2**bits), None)
-        if bits is not None:
-            white, every = 2**bits - 1, "" if grey.images == 1 else "all "
-            share = max(1, round(255 * self.greatest / FULL))
-            return (
-                f"{every}{grey} of 16 bits hold no value above {self.greatest}, such as {grey.example}: they look like "
-                f"{bits}-bit values and are read as 0 to {FULL}, so that nothing is brighter than {share} of 255; set "
-                f"data.pixel_max = {white} if {white} is white in them"
-            )
+        if few := looks_like(self.greatest):
+            every, hold = ("", "holds") if grey.images == 1 else ("all ", "hold")
+            return f"{every}{grey} of 16 bits {hold} no value above {self.greatest}, such as {grey.example}: they {few}"
         if dark.images and self.greatest:
             return (
                 f"{dark.images:,} of {grey} of 16 bits hold no value above {DARK}, such as {dark.example}: they are "
