@@ -75,7 +75,7 @@ class Answers:
                 progress.advance(len(batch))
                 if progress.due():
                     progress.show(f"{len(self.bad)} cannot be read" if self.bad else "")
-        self.notes = (*self.files.notes, *remarks.sentences(card.pixel_max))
+        self.notes = (*self.files.notes, *remarks.sentences(card.pixel_max, trained=True))
         if len(self.bad) > 1:
             more = f", the first {BAD_SAID} of which are named here and all by --json" * (len(self.bad) > BAD_SAID)
             say(f"{len(self.bad):,} of {len(paths):,} images cannot be read{more}")

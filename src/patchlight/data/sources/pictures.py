@@ -67,7 +67,8 @@ def layout_of(shape: tuple[int, ...], where: str) -> Layout:
 def scales(arrays: Mapping[str, np.ndarray], pixel_max: int = FULL) -> tuple[dict[str, Scale], tuple[str, ...]]:
     """For each array, by its name in messages, what turns its values into uint8, and notes on what is done.
 
-    `pixel_max` is the value that is white in uint16. Raises PatchlightError for types and values that are none of those at the top of this module.
+    `pixel_max` is the value that is white in uint16. Raises PatchlightError for types and values that are none of those
+    at the top of this module.
     """
     found: dict[str, Scale] = {}
     notes: list[str] = []
