@@ -164,8 +164,11 @@ def test_a_table_of_many_images(run, here, capsys):
     assert captured.err == "bad.png: it is not an image file that Pillow can read\n"
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "class", "probability", "class_2", "probability_2"]
-    assert [row["image"] for row in rows] == [f"{number:03}, x.png" for number in range(300)]
+    assert list(rows[0]) == ["image", "class", "probability", "class_2", "probability_2", "error"]
+    assert [row["image"] for row in rows] == [*(f"{number:03}, x.png" for number in range(300)), "bad.png"]
+    assert {row["error"] for row in rows[:300]} == {""}
+    reason = "it is not an image file that Pillow can read"
+    assert list(rows[300].values()) == ["bad.png", "", "", "", "", reason]
     direct = predict(run, ["007, x.png"], top=2)[0].classes
     assert [rows[7]["class"], rows[7]["class_2"]] == [each.name for each in direct]
     assert float(rows[7]["probability"]) == pytest.approx(direct[0].probability, abs=1e-3)
@@ -177,7 +180,13 @@ def test_a_table_of_many_images(run, here, capsys):
         "bad": [{"image": "bad.png", "error": "it is not an image file that Pillow can read"}],
         "notes": [],
     }
-    assert len((here / "out.csv").read_text().splitlines()) == 2
+    with (here / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["bad.png", "000, x.png"]
+    assert [bool(row["error"]) for row in rows] == [True, False]
+    assert [len(row) for row in rows] == [2 + 2 * 5] * 2
+    assert main(["predict", str(run), "bad.png", "--csv", "out.csv", "--top", "1"]) == 1  # none can be read
+    assert (here / "out.csv").read_text().splitlines() == ["image,class,probability,error", f"bad.png,,,{reason}"]
 
 
 def test_a_table_is_whole_or_not_there(run, here, monkeypatch):
@@ -205,6 +214,16 @@ def test_pillows_warnings_are_notes(run, here, capsys, recwarn):
     assert len(recwarn) == 0
 
 
+def test_animations_are_notes(run, here, capsys):
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 99)]
+    frames[0].save(here / "a.gif", save_all=True, append_images=frames[1:])
+    assert main(["predict", str(run), "a.gif", "--json"]) == 0
+    captured = capsys.readouterr()
+    note = "1 image is an animation, such as a.gif: its first picture is used and no other"
+    assert json.loads(captured.out)["notes"] == [note]
+    assert captured.err == f"{note}\n"
+
+
 def test_training_and_predict_see_the_same_of_sixteen_bits(here, capsys, no_charts):
     """data.pixel_max goes with the model, and is said where it matters."""
     for label in (0, 1):
@@ -226,6 +245,13 @@ def test_training_and_predict_see_the_same_of_sixteen_bits(here, capsys, no_char
     model, card = load_model(here / "bright")
     assert card.pixel_max == 4095
     assert load_model(here / "dark")[1].pixel_max == 65535
+    capsys.readouterr()
+    assert main(["predict", str(here / "dark"), "cells/0/0.png", "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "the model was trained with data.pixel_max = 65535, which is set when training" in note
+    assert "; set data.pixel_max" not in note
+    assert main(["explain", str(here / "dark"), "cells/0/0.png", "--out", "maps"]) == 0
+    assert "the model was trained with data.pixel_max = 65535" in capsys.readouterr().err
     values = np.asarray(Image.open(here / "cells" / "0" / "0.png"))
     pixels = torch.from_numpy(np.rint(values / (4095 / 255)).astype(np.uint8)).expand(1, 3, 16, 16)
     expected = model(card.to_input(pixels)).softmax(1).max().item()

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from patchlight.config import DataConfig
+from patchlight.data.audit import audit_source
 from patchlight.data.decode import decode, decode_image
 from patchlight.data.heard import listening
 from patchlight.data.remarks import Remarks
@@ -157,7 +158,7 @@ def test_a_transparent_colour_of_sixteen_bits_is_compared_in_full() -> None:
     assert decode_image(png(be(colours.reshape(1, -1)), 16, 2, key)).tolist() == [[[255] * 3, [3, 7, 11], [3, 7, 11]]]
 
 
-def remarks(*files: bytes, pixel_max: int = 65535) -> list[str]:
+def remarks(*files: bytes, pixel_max: int = 65535, trained: bool = False) -> list[str]:
     found = Remarks()
     with listening():
         for number, data in enumerate(files):
@@ -165,7 +166,7 @@ def remarks(*files: bytes, pixel_max: int = 65535) -> list[str]:
             found.add(f"{number}.x", decoded.facts, decoded.warnings)
     again = Remarks.from_json(found.to_json())
     assert again == found
-    return list(again.sentences(pixel_max))
+    return list(again.sentences(pixel_max, trained))
 
 
 def grey(*values: int) -> bytes:
@@ -186,7 +187,7 @@ def test_what_looks_like_twelve_bits_is_said_with_the_setting() -> None:
     assert remarks(grey(0, 4095), pgm(np.array([[0, 4095]]), 65535), pixel_max=4095) == []
     assert remarks(pgm(np.array([[0, 12]]), 4095)) == []  # a dark image, whose file says what is white
     (clipped,) = remarks(grey(0, 4096), grey(1, 2), pixel_max=4095)
-    assert clipped.startswith("1 image of 16 bits, such as 0.x, hold values below 0 or above the white")
+    assert clipped.startswith("1 image of 16 bits, such as 0.x, holds values below 0 or above the white")
 
 
 def test_what_has_no_range_is_said() -> None:
@@ -198,8 +199,67 @@ def test_what_has_no_range_is_said() -> None:
     assert said.startswith("1 image of signed 16 bits")
     dark = png(be(np.array([[0, 9, 4095]], dtype=np.uint16)), 16, 2)
     (said,) = remarks(dark)
-    assert said.startswith("1 image of 16 bits in colour hold no value above 4095")
+    assert said.startswith("1 image of 16 bits in colour holds no value above 4095")
     assert any("data.pixel_max is for grey ones" in line for line in remarks(dark, pixel_max=4095))
+
+
+def test_one_image_is_told_of_as_one() -> None:
+    floats = saved(Image.fromarray(np.array([[0.5, 3]], dtype=np.float32)), "TIFF")
+    assert remarks(floats)[0].startswith(
+        "1 image of 32-bit integers or floats, such as 0.x, has no fixed range: its own"
+    )
+    assert remarks(grey(0, 4095))[0].startswith(
+        "1 image of 16 bits holds no value above 4095, such as 0.x: such values look like 12-bit values"
+    )
+    (said,) = remarks(grey(0, 65535), grey(0, 4095))
+    assert said.startswith("1 of 2 images of 16 bits holds no value above 4095, such as 1.x: it is nearly black")
+    dark = png(be(np.array([[0, 9, 4095]], dtype=np.uint16)), 16, 2)
+    assert any("1 image of 16 bits in colour, such as 0.x, is read by" in line for line in remarks(dark, pixel_max=9))
+
+
+def test_where_a_model_reads_files_no_setting_is_advised() -> None:
+    trained = "the model was trained with data.pixel_max = 65535, which is set when training"
+    for files in ([grey(0, 4095)], [grey(0, 65535), grey(0, 4095)], [tiff(np.array([[0, 5]]), sample=2)]):
+        (said,) = remarks(*files, trained=True)
+        assert trained in said
+        assert "set data.pixel_max" not in said
+        assert trained not in remarks(*files)[0]
+    (clipped,) = remarks(grey(0, 4096), pixel_max=4095, trained=True)
+    assert "the white of data.pixel_max = 4095, with which the model was trained: they are black or white" in clipped
+
+
+def moving(kind: str, count: int = 3, **options: object) -> bytes:
+    first, *more = [Image.new("RGB", (4, 4), (80 * index, 0, 0)) for index in range(count)]
+    return saved(first, kind, save_all=True, append_images=more, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "two"),
+    [
+        ("GIF", "1 image is an animation, such as 0.x: its first picture is", "2 images are animations, such as 0.x"),
+        ("WEBP", "1 image is an animation", "2 images are animations, such as 0.x: the first picture of each is used"),
+        ("PNG", "1 image is an animation", "2 images are animations"),
+        (
+            "TIFF",
+            "1 image (TIFF) has several pages",
+            "2 images (TIFF) have several pages or copies in other sizes, such",
+        ),
+        ("MPO", "1 image (MPO or HEIC) holds further pictures", "2 images (MPO or HEIC) hold further pictures"),
+    ],
+)
+def test_pictures_behind_the_first_are_said(kind: str, one: str, two: str) -> None:
+    data, still = moving(kind), moving(kind, 1)
+    assert decode_image(data)[0, 0, 0] < 20  # the first one
+    assert remarks(still) == []
+    assert remarks(data, still)[0].startswith(one)
+    assert remarks(data)[0].endswith(" is used and no other")
+    assert remarks(data, still, data)[0].startswith(two)
+
+
+def test_damage_behind_the_first_picture_of_a_gif_is_no_error() -> None:
+    data = moving("GIF")
+    for end in range(len(data) - 40, len(data)):
+        assert decode_image(data[:end])[0, 0, 0] < 20
 
 
 def test_pillows_warnings_are_counted_by_kind() -> None:
@@ -241,6 +301,18 @@ def test_sets_say_it_in_memory_and_from_the_cache(tmp_path: Path, limit: int) ->
     bright = load_source(str(root), memory_limit_mb=limit, pixel_max=4095)["train"]
     assert bright.notes == ()
     assert bright.images.float().mean() > 100 > 16 > dark.images.float().mean()
+
+
+@pytest.mark.parametrize("limit", [64, 0])
+def test_animations_are_said_of_a_source(tmp_path: Path, limit: int) -> None:
+    for name in ("a/1.gif", "a/2.gif", "b/1.gif", "b/2.gif"):
+        (tmp_path / "gifs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "gifs" / name).write_bytes(moving("GIF", 2 if name == "b/2.gif" else 1))
+    for _ in range(2):
+        notes = load_source(str(tmp_path / "gifs"), memory_limit_mb=limit)["train"].notes
+        assert sum("1 image is an animation, such as " in note and "b/2.gif" in note for note in notes) == 1
+    said = audit_source(str(tmp_path / "gifs"), DataConfig(source="")).notes
+    assert any("1 image is an animation" in note for note in said)
 
 
 def test_pixel_max_has_a_range() -> None:

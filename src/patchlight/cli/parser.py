@@ -117,7 +117,12 @@ VERBS = {
             WEIGHTS,
             option("images", nargs="+", metavar="IMAGE", type=path, help=IMAGES),
             option("--top", type=int, default=5, metavar="N", help="how many classes to list (default: 5)"),
-            option("--csv", type=path, metavar="FILE", help="write a row for each image into this file"),
+            option(
+                "--csv",
+                type=path,
+                metavar="FILE",
+                help="write a row for each image into this file, also for those that cannot be read (column error)",
+            ),
             precision("auto", "auto"),
             DEVICE,
             JSON,

@@ -95,7 +95,7 @@ def read_files(given: ImageFiles, card: ModelCard) -> Chosen:
         torch.stack(images),
         tuple(printable(path) for path in given.paths),
         "the image files that were given",
-        notes=(*given.notes, *remarks.sentences(card.pixel_max)),
+        notes=(*given.notes, *remarks.sentences(card.pixel_max, trained=True)),
     )
 
 

@@ -75,7 +75,7 @@ class Answers:
                 progress.advance(len(batch))
                 if progress.due():
                     progress.show(f"{len(self.bad)} cannot be read" if self.bad else "")
-        self.notes = (*self.files.notes, *remarks.sentences(card.pixel_max))
+        self.notes = (*self.files.notes, *remarks.sentences(card.pixel_max, trained=True))
         if len(self.bad) > 1:
             more = f", the first {BAD_SAID} of which are named here and all by --json" * (len(self.bad) > BAD_SAID)
             say(f"{len(self.bad):,} of {len(paths):,} images cannot be read{more}")
@@ -180,16 +180,12 @@ def csv_place(path: str | Path) -> Path:
 
 
 def write_csv(place: Path, found: Answers) -> None:
-    """A row for each file with an answer: image, class, probability, class_2, probability_2 and so on; whole or not at
-    all.
+    """A row for each file, in order: image, class, probability, class_2, probability_2 and so on, error; whole or not
+    at all. Of a file that cannot be read only the name and the error are there.
     """
-    ranks = range(2, min(found.top, len(found.card.class_names)) + 1)
-    header = [
-        "image",
-        "class",
-        "probability",
-        *(f"{word}_{rank}" for rank in ranks for word in ("class", "probability")),
-    ]
+    ranks = min(found.top, len(found.card.class_names))
+    after = ("", *(f"_{rank}" for rank in range(2, ranks + 1)))
+    header = ["image", *(word + rank for rank in after for word in ("class", "probability")), "error"]
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", newline="", dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False
     ) as file:
@@ -198,9 +194,8 @@ def write_csv(place: Path, found: Answers) -> None:
             rows = table.writer(file)
             rows.writerow(header)
             for each in found:
-                if not each.error:
-                    cells = [(answer.name, f"{answer.probability:.6f}") for answer in each.classes]
-                    rows.writerow([each.image, *(cell for pair in cells for cell in pair)])
+                pairs = [(answer.name, f"{answer.probability:.6f}") for answer in each.classes] or [("", "")] * ranks
+                rows.writerow([each.image, *(cell for pair in pairs for cell in pair), each.error or ""])
             file.flush()
             os.fsync(file.fileno())
             file.close()

@@ -29,7 +29,7 @@ from patchlight.machine.process import cache_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 READ_BYTES = 2**24
 STALE_S = 24 * 3600  # after which a temporary file was left by a process that was killed
 

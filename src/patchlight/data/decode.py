@@ -6,7 +6,7 @@ The rules, the same for training sets and for a single file given to `predict`:
 - Transparent pixels show white behind them.
 - Values of more than 8 bits become 0..255 as `levels.py` says: 16-bit grey is divided by 257.
 - Every other mode (1, L, P, CMYK, YCbCr, HSV, LAB) goes through Pillow's own conversion.
-- Of an animation or a document with pages, the first is taken.
+- Of an animation or a document with pages, the first picture is taken, which is said.
 - To fit a square, the shorter side is resized (bicubic or bilinear, antialiased) and the middle is cut out.
 """
 
@@ -17,7 +17,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from torch import Tensor
 from patchlight.config.sections import Interpolation
 from patchlight.data.heard import hearing
 from patchlight.data.heif import open_file
-from patchlight.data.levels import FULL, PLAIN, ValueFacts, colour_facts, keep_levels, levels_of, to_grey
+from patchlight.data.levels import FULL, PLAIN, ImageFacts, colour_facts, keep_levels, levels_of, more_of, to_grey
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable, user_path
 
@@ -64,7 +64,7 @@ class Decoded:
     """The RGB pixels of an image, (H, W, 3) uint8, and what there is to say of it."""
 
     pixels: np.ndarray
-    facts: ValueFacts = PLAIN
+    facts: ImageFacts = PLAIN
     warnings: tuple[str, ...] = ()  # Pillow's, inside of `listening`
 
 
@@ -77,7 +77,7 @@ def to_rgb(image: Image.Image, pixel_max: int = FULL) -> Image.Image:
     return _to_rgb(image, pixel_max)[0]
 
 
-def _to_rgb(image: Image.Image, pixel_max: int) -> tuple[Image.Image, ValueFacts]:
+def _to_rgb(image: Image.Image, pixel_max: int) -> tuple[Image.Image, ImageFacts]:
     with _pillow("it cannot be turned into RGB"):
         if _orientation(image) != 1:  # asked here because exif_transpose copies an image it need not turn
             image = ImageOps.exif_transpose(image)
@@ -158,6 +158,8 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
                 )
             levels = levels_of(image)
             image.load()
+            if image.format == "GIF" and _has_frames(encoded):
+                levels = replace(levels, more="frames")
             keep_levels(image, levels)
             key = image.info.get("transparency")
             if levels.bits == 16 and image.mode == "RGB" and isinstance(key, tuple):
@@ -169,6 +171,17 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
 
 def _file(encoded: bytes | Path) -> io.BytesIO | Path:
     return io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+
+
+def _has_frames(encoded: bytes | Path) -> bool:
+    """Whether a second picture begins behind the first of a GIF file.
+
+    The file is opened anew, as looking spoils what was read; where it is damaged behind the first picture, no second
+    can be told.
+    """
+    with contextlib.suppress(*DAMAGE), Image.open(_file(encoded)) as again:
+        return bool(again.is_animated)  # type: ignore[attr-defined]
+    return False
 
 
 def _without_key(image: Image.Image, encoded: bytes | Path, key: tuple[int, int, int]) -> Image.Image:
@@ -230,12 +243,14 @@ def pixels_and_facts(
     name: str,
     interpolation: Interpolation = "bicubic",
     pixel_max: int = FULL,
-) -> tuple[np.ndarray, ValueFacts]:
-    """What `decode_image` gives, of an image that is open already, and what there is to say of its values."""
+) -> tuple[np.ndarray, ImageFacts]:
+    """What `decode_image` gives, of an image that is open already, and what there is to say of it."""
+    more = more_of(image)
     try:
         image, facts = _to_rgb(image, pixel_max)
     except PatchlightError as error:
         raise PatchlightError(f"{printable(name)}: {error}") from error.__cause__
+    facts = replace(facts, more=more) if more else facts
     return np.asarray(image if size is None else fit_square(image, size, interpolation)), facts
 
 

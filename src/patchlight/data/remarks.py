@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from patchlight.data.levels import DARK, FULL, PLAIN, ValueFacts
+from patchlight.data.levels import DARK, FULL, PLAIN, ImageFacts, looks_like, trained_with
 from patchlight.paths import printable
 
 KINDS_TOLD = 3  # of Pillow's warnings; the rest is a number
 LONGEST = 160  # letters of a warning
+ONE = {"have": "has", "are": "is"}  # verbs that do not just take an s
 
 
 @dataclass
@@ -27,6 +28,10 @@ class Count:
     def add(self, name: str) -> None:
         self.example = self.example or name
         self.images += 1
+
+    def verb(self, plural: str) -> str:
+        """The verb that goes with the number."""
+        return plural if self.images != 1 else ONE.get(plural, f"{plural}s")
 
     def __str__(self) -> str:
         return f"{self.images:,} image{'' if self.images == 1 else 's'}"
@@ -48,7 +53,7 @@ class Remarks:
     warned: Count = field(default_factory=Count)
     warnings: dict[str, Warned] = field(default_factory=dict)
 
-    def add(self, name: str, facts: ValueFacts, warnings: tuple[str, ...] = ()) -> None:
+    def add(self, name: str, facts: ImageFacts, warnings: tuple[str, ...] = ()) -> None:
         """Count an image."""
         if facts is PLAIN and not warnings:  # of most there is nothing to say
             return
@@ -56,6 +61,8 @@ class Remarks:
         for kind in ("above", "signed", "spread", "colour", "dark_colour"):
             if getattr(facts, kind):
                 self._count(kind, name)
+        if facts.more:
+            self._count(facts.more, name)
         if facts.greatest is not None:
             self._count("grey", name)
             self.greatest = max(self.greatest, facts.greatest)
@@ -70,60 +77,94 @@ class Remarks:
     def _count(self, kind: str, name: str) -> None:
         self.counts.setdefault(kind, Count()).add(name)
 
-    def sentences(self, pixel_max: int) -> tuple[str, ...]:
-        """What there is to say, where 16-bit grey was read with `pixel_max` as white."""
-        return tuple(sentence for sentence in (*self._of_values(pixel_max), self._of_pillow()) if sentence)
+    def sentences(self, pixel_max: int, trained: bool = False) -> tuple[str, ...]:
+        """What there is to say, where 16-bit grey was read with `pixel_max` as white.
 
-    def _of_values(self, pixel_max: int) -> Iterator[str]:
+        `trained` says that this was so because a model was trained with it: no setting is advised then.
+        """
+        said = (*self._of_values(pixel_max, trained), *self._of_more(), self._of_pillow())
+        return tuple(sentence for sentence in said if sentence)
+
+    def _of_values(self, pixel_max: int, trained: bool) -> Iterator[str]:
         counts = self.counts
         if "grey" in counts and pixel_max == FULL:
-            yield self._of_depth(counts["grey"], counts.get("dark", Count()))
-        if "above" in counts:
+            yield self._of_depth(counts["grey"], counts.get("dark", Count()), trained)
+        if above := counts.get("above"):
             yield (
-                f"{counts['above']} of 16 bits, such as {counts['above'].example}, hold values below 0 or above the "
-                f"white of data.pixel_max = {pixel_max}: they are black or white there"
+                f"{above} of 16 bits, such as {above.example}, {above.verb('hold')} values below 0 or above the white "
+                f"of data.pixel_max = {pixel_max}{', with which the model was trained' * trained}: they are black or "
+                "white there"
             )
-        if "signed" in counts:
+        if signed := counts.get("signed"):
+            them = "it" if signed.images == 1 else "them"
+            setting = trained_with(FULL) if trained else "data.pixel_max is the value that is white where 0 is black"
             yield (
-                f"{counts['signed']} of signed 16 bits, such as {counts['signed'].example}: -32768 is black in them "
-                "and 32767 white; data.pixel_max is the value that is white where 0 is black"
+                f"{signed} of signed 16 bits, such as {signed.example}: -32768 is black in {them} and 32767 white; "
+                f"{setting}"
             )
-        if "spread" in counts:
+        if spread := counts.get("spread"):
+            each = "its own least value is black and its own greatest white"
+            range_of = f"no fixed range: {each}" if spread.images == 1 else f"no fixed range: in each of them {each}"
             yield (
-                f"{counts['spread']} of 32-bit integers or floats, such as {counts['spread'].example}, have no fixed "
-                "range: in each of them its own least value is black and its own greatest white, so brightness cannot "
-                "be compared between images; save them in 8 or 16 bits where it matters"
+                f"{spread} of 32-bit integers or floats, such as {spread.example}, {spread.verb('have')} {range_of}, "
+                "so brightness cannot be compared between images; save them in 8 or 16 bits where it matters"
             )
-        if "dark_colour" in counts:
+        if dark := counts.get("dark_colour"):
+            nearly = "it is" if dark.images == 1 else "they are"
             yield (
-                f"{counts['dark_colour']} of 16 bits in colour hold no value above {DARK}, such as "
-                f"{counts['dark_colour'].example}: they are nearly black, as Pillow reads the upper 8 bits of colour; "
-                "save them in 8 bits"
+                f"{dark} of 16 bits in colour {dark.verb('hold')} no value above {DARK}, such as {dark.example}: "
+                f"{nearly} nearly black, as Pillow reads the upper 8 bits of colour; save such images in 8 bits"
             )
-        if "colour" in counts and pixel_max != FULL:
+        if (colour := counts.get("colour")) and pixel_max != FULL:
             yield (
-                f"{counts['colour']} of 16 bits in colour, such as {counts['colour'].example}, are read by their upper "
-                "8 bits; data.pixel_max is for grey ones"
+                f"{colour} of 16 bits in colour, such as {colour.example}, {colour.verb('are')} read by the upper 8 "
+                "bits; data.pixel_max is for grey ones"
             )
 
-    def _of_depth(self, grey: Count, dark: Count) -> str:
+    def _of_depth(self, grey: Count, dark: Count, trained: bool) -> str:
         """Where the values of 16-bit grey images leave the upper bits empty."""
-        bits = next((bits for bits in (8, 10, 12, 14) if 0 < self.greatest < 2**bits), None)
-        if bits is not None:
-            white, every = 2**bits - 1, "" if grey.images == 1 else "all "
-            share = max(1, round(255 * self.greatest / FULL))
+        if few := looks_like(self.greatest, trained):
+            every, such = ("", "such values") if grey.images == 1 else ("all ", "they")
             return (
-                f"{every}{grey} of 16 bits hold no value above {self.greatest}, such as {grey.example}: they look like "
-                f"{bits}-bit values and are read as 0 to {FULL}, so that nothing is brighter than {share} of 255; set "
-                f"data.pixel_max = {white} if {white} is white in them"
+                f"{every}{grey} of 16 bits {grey.verb('hold')} no value above {self.greatest}, such as {grey.example}: "
+                f"{such} {few}"
             )
         if dark.images and self.greatest:
+            nearly = "it is" if dark.images == 1 else "they are"
+            advice = (
+                trained_with(FULL)
+                if trained
+                else (
+                    "if such values have 12 bits, keep these images apart from the others and set "
+                    f"data.pixel_max = {DARK}"
+                )
+            )
             return (
-                f"{dark.images:,} of {grey} of 16 bits hold no value above {DARK}, such as {dark.example}: they are "
-                f"nearly black, as all are read as 0 to {FULL}; if their values have 12 bits, keep them apart from the "
-                f"others and set data.pixel_max = {DARK}"
+                f"{dark.images:,} of {grey} of 16 bits {dark.verb('hold')} no value above {DARK}, such as "
+                f"{dark.example}: {nearly} nearly black, as all are read as 0 to {FULL}; {advice}"
             )
         return ""
+
+    def _of_more(self) -> Iterator[str]:
+        """Where files hold more than the picture that is read."""
+        if frames := self.counts.get("frames"):
+            are, its = (
+                ("is an animation", "its first picture")
+                if frames.images == 1
+                else ("are animations", "the first picture of each")
+            )
+            yield f"{frames} {are}, such as {frames.example}: {its} is used and no other"
+        if pages := self.counts.get("pages"):
+            its = "the first" if pages.images == 1 else "the first of each"
+            yield (
+                f"{pages} (TIFF) {pages.verb('have')} several pages or copies in other sizes, such as {pages.example}: "
+                f"{its} is used and no other"
+            )
+        if beside := self.counts.get("beside"):
+            yield (
+                f"{beside} (MPO or HEIC) {beside.verb('hold')} further pictures, as previews or a second view, such as "
+                f"{beside.example}: the main picture is used and no other"
+            )
 
     def _of_pillow(self) -> str:
         kinds = sorted(self.warnings.values(), key=lambda each: -each.images)

@@ -48,7 +48,7 @@ class DataConfig(Section):
     ] = "error"
     pixel_max: Annotated[
         int,
-        "the value that is white in 16-bit grey images; 4095 where 12 bits are stored in 16",
+        "the value that is white in 16-bit grey images and arrays of uint16; 4095 where 12 bits are stored in 16",
         Range(1, 65535),
     ] = 65535
     image_size: Annotated[

@@ -108,7 +108,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
     given = next((name for name in arrays.names if name.lower() in NAME_WORDS), None)
     names = _names(arrays.read(given), f"{arrays.where}: {given}") if given else None
     classes = read_classes(values, where, names=names)
-    scale_of, said = scales({named[key]: images[key] for key in classes.labels})
+    scale_of, said = scales({named[key]: images[key] for key in classes.labels}, config.pixel_max)
     notes += said
     if any(array.ndim == 4 and array.shape[3] == 4 for array in images.values()):
         notes.append(f"{arrays.where}: the fourth channel is read as alpha, with white behind it")

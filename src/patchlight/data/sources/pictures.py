@@ -5,7 +5,7 @@ of them, it is an error. Values are
 
 - uint8: as they are, and bool: black and white;
 - floats: of 0..1, times 255, or whole ones of 0..255;
-- uint16: divided by 257, so that 0..65535 becomes 0..255, as image files of 16 bits are read;
+- uint16: 0 is black and data.pixel_max is white (65535, unless it is set), as in image files of 16-bit grey;
 - other whole numbers of 0..255.
 
 All arrays of a source that have one type are read alike. Nothing is converted before it is asked for, and then a few
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from patchlight.data.decode import MAX_PIXELS, Encoded, rgb_pixels
+from patchlight.data.levels import FULL, looks_like
 from patchlight.errors import PatchlightError
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
@@ -63,10 +64,11 @@ def layout_of(shape: tuple[int, ...], where: str) -> Layout:
     return layout
 
 
-def scales(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Scale], tuple[str, ...]]:
+def scales(arrays: Mapping[str, np.ndarray], pixel_max: int = FULL) -> tuple[dict[str, Scale], tuple[str, ...]]:
     """For each array, by its name in messages, what turns its values into uint8, and notes on what is done.
 
-    Raises PatchlightError for types and values that are none of those at the top of this module.
+    `pixel_max` is the value that is white in uint16. Raises PatchlightError for types and values that are none of those
+    at the top of this module.
     """
     found: dict[str, Scale] = {}
     notes: list[str] = []
@@ -75,13 +77,13 @@ def scales(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Scale], tuple[st
         kind = array.dtype.kind if array.dtype.kind in "bf" else str(array.dtype.newbyteorder("="))
         by_type.setdefault(kind, {})[name] = array
     for kind, own in by_type.items():
-        scale, note = _scale(kind, own)
+        scale, note = _scale(kind, own, pixel_max)
         found |= dict.fromkeys(own, scale)
         notes += [note] if note else []
     return found, tuple(notes)
 
 
-def _scale(kind: str, arrays: Mapping[str, np.ndarray]) -> tuple[Scale, str | None]:
+def _scale(kind: str, arrays: Mapping[str, np.ndarray], pixel_max: int) -> tuple[Scale, str | None]:
     names = " and ".join(arrays)
     if kind == "b":
         return lambda values: values.astype(np.uint8) * 255, f"{names}: false is black and true is white"
@@ -93,13 +95,7 @@ def _scale(kind: str, arrays: Mapping[str, np.ndarray]) -> tuple[Scale, str | No
         raise PatchlightError(f"{names}: pixels of type {type_name} are not read; store uint8 of 0 to 255")
     low, high, whole = _range(arrays)
     if kind == "uint16":
-        if high <= 255:
-            raise PatchlightError(
-                f"{names}: uint16 pixels of 0 to 65535 are read, and none of these is above {high:g}; store "
-                "them as uint8"
-            )
-        note = f"{names}: uint16 pixels are divided by 257, so that 0..65535 becomes 0..255"
-        return lambda values: np.rint(values / 257.0).astype(np.uint8), note
+        return _sixteen(names, int(high), pixel_max)
     if kind == "f" and low >= 0 and high <= 1:
         note = f"{names}: {type_name} pixels of 0 to 1 are multiplied by 255"
         return lambda values: np.rint(values.astype(np.float64) * 255).astype(np.uint8), note
@@ -108,8 +104,36 @@ def _scale(kind: str, arrays: Mapping[str, np.ndarray]) -> tuple[Scale, str | No
         return lambda values: values.astype(np.uint8), note
     raise PatchlightError(
         f"{names}: {type_name} pixels from {low:g} to {high:g} are neither of 0..1 nor whole numbers of 0..255; store "
-        "uint8 of 0 to 255"
+        f"uint8 of 0 to 255{_or_sixteen(low, high, whole)}"
     )
+
+
+def _or_sixteen(low: float, high: float, whole: bool) -> str:
+    """The second way to store what fits into 16 bits."""
+    return (
+        ", or uint16 with the value that is white as data.pixel_max"
+        if whole and low >= 0 and 255 < high <= FULL
+        else ""
+    )
+
+
+def _sixteen(names: str, greatest: int, pixel_max: int) -> tuple[Scale, str]:
+    """uint16 pixels of which none is above `greatest`: 0 is black and `pixel_max` is white."""
+    if greatest <= 255 and pixel_max == FULL:
+        raise PatchlightError(
+            f"{names}: uint16 pixels of 0 to {FULL} are read, and none of these is above {greatest}; store them as "
+            "uint8, or set data.pixel_max to the value that is white"
+        )
+
+    def scale(values: np.ndarray) -> np.ndarray:
+        return np.rint(values.clip(0, pixel_max) / (pixel_max / 255)).astype(np.uint8)
+
+    if pixel_max != FULL:
+        above = f"; they go up to {greatest}, and what is above {pixel_max} is white" if greatest > pixel_max else ""
+        return scale, f"{names}: of uint16 pixels 0 is black and data.pixel_max = {pixel_max} is white{above}"
+    if few := looks_like(greatest):
+        return scale, f"{names}: uint16 pixels hold no value above {greatest}: they {few}"
+    return scale, f"{names}: uint16 pixels are divided by 257, so that 0..{FULL} becomes 0..255"
 
 
 def _all_dark(array: np.ndarray) -> bool:
