@@ -290,6 +290,24 @@ def test_labels_that_are_refused(labels: np.ndarray, message: str, tmp_path: Pat
         load_source(str(tmp_path / "a.npz"))
 
 
+@pytest.mark.parametrize(
+    ("names", "asked", "called"),
+    [
+        (("x", "y"), None, "y"),
+        (("x_train", "y_train"), None, "y"),
+        (("train_images", "train_labels"), None, "labels"),
+        (("images", "targets"), None, "targets"),
+        (("images", "breed"), "breed", "breed"),
+    ],
+)
+def test_sentences_on_labels_name_their_array(
+    names: tuple[str, str], asked: str | None, called: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", **{names[0]: GREY, names[1]: LABELS + 0.5})
+    with pytest.raises(PatchlightError, match=rf"{names[1]}: the column '{called}' holds 0\.5"):
+        load_source(str(tmp_path / "a.npz"), label_column=asked)
+
+
 def test_images_without_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x_train=GREY, y_train=LABELS, x_test=GREY[:4])
     listing = list_source(DataConfig(source=str(tmp_path / "a.npz")))
