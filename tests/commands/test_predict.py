@@ -136,6 +136,7 @@ def test_folders_patterns_and_odd_names(run, here, capsys):
         (["empty"], 1, "empty is an empty folder"),
         (["none*.png"], 1, "nothing matches none*.png"),
         ([""], 2, "a path is empty"),
+        (["https://x.org/a.jpg"], 2, "https://x.org/a.jpg is an address, which is not read; download it first"),
         (["C:\\photos\\a.png"], 1, "C:\\photos\\a.png: there is no such file"),
         (["~nobody-at-all/a.png"], 1, "~nobody-at-all/a.png: there is no such file"),
         (["x" * 300 + ".png"], 1, "File name too long"),

@@ -205,7 +205,7 @@ def test_class_names_beside_the_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "missing"),
     [
-        (["train-000000", "train-000002"], "number 1 is missing beside train-000000.tar (1 of 3 are"),
+        (["train-000000", "train-000002"], "number 1 is missing beside train-000000.tar (1 of 3 is"),
         (["train-000003", "train-000001"], "number 2 is missing"),
         (["a_1", "a_2", "a_4", "a_6"], "number 3 is missing beside a_1.tar (2 of 6 are"),
         (["train-00000-of-00003", "train-00001-of-00003"], "number 2 is missing"),

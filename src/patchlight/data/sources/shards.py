@@ -301,7 +301,8 @@ def _notes(samples: dict[str, Samples], lines: tuple[Path, tuple[str, ...]] | No
     notes = []
     if fields:
         counts = ", ".join(
-            f".{name} ({count:,} samples)" if len(fields) > 1 else f".{name}" for name, count in fields.items()
+            f".{name} ({count:,} sample{'' if count == 1 else 's'})" if len(fields) > 1 else f".{name}"
+            for name, count in fields.items()
         )
         notes.append(f"{where}: labels are read from {counts}")
     if lines is not None:
