@@ -35,6 +35,25 @@ def test_what_is_no_path():
         user_path("a\0b")
 
 
+@pytest.mark.parametrize(
+    "word", ["https://x.org/a.jpg", "HTTP://x.org", "s3://bucket/key", "gs://b/k", "ftp://x/a", "gopher://a"]
+)
+def test_addresses_are_not_read(word: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{word} is an address, which is not read; download it first"):
+        user_path(word)
+
+
+def test_what_looks_like_an_address(here) -> None:
+    with pytest.raises(UsageError, match=r"^https:/x\.org/a\.jpg is an address"):
+        user_path(Path("https://x.org/a.jpg"))
+    with pytest.raises(UsageError, match="write the path alone, without 'file:'"):
+        user_path("file:///home/me/a.jpg")
+    for name in ("C:\\pets\\a.png", "C:/pets", "a:b/c", "hf:owner/name", "hf://datasets/owner/name", "x/https://y"):
+        assert user_path(name) == Path(name)
+    (here / "s3:").mkdir()
+    assert user_path("s3:/") == Path("s3:")  # a folder of that name is there
+
+
 def test_names_that_are_no_utf_8_are_escaped():
     name = os.fsdecode(b"caf\xe9.png")
     assert printable(Path("a") / name) == "a/caf\\udce9.png"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from patchlight.errors import UsageError
+
+# An address, as https://..., also where pathlib has made one slash of two. A scheme has two letters or more: C:\ is a
+# drive. What begins with hf: names a data set.
+ADDRESS = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]+://|(https?|ftp|s3|gs|file):/", re.IGNORECASE)
 
 
 def user_path(given: str | Path) -> Path:
     """The path that a user means, `~` and `~name` being home folders where there are such.
 
     A file that is really called `~draft.png` is meant by that name, also where nobody is called `draft.png`. Raises
-    UsageError for an empty path, which pathlib takes for the current folder, and for one that holds a zero byte.
+    UsageError for an empty path, which pathlib takes for the current folder, and for one that holds a zero byte,
+    and for an address (`https://...`).
     """
     text = str(given)
     if not text:
@@ -20,6 +26,10 @@ def user_path(given: str | Path) -> Path:
     if "\0" in text:
         raise UsageError(f"no path holds a zero byte, as {text!r} does; remove it")
     path = Path(text)
+    if ADDRESS.match(text) and not is_there(path):
+        if text.lower().startswith("file:"):
+            raise UsageError(f"{printable(text)} is an address; write the path alone, without 'file:'")
+        raise UsageError(f"{printable(text)} is an address, which is not read; download it first and name the file")
     if not text.startswith("~") or (path.parts[0] != "~" and is_there(Path(path.parts[0]))):
         return path
     try:

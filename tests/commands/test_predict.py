@@ -88,14 +88,16 @@ def test_good_files_are_answered_and_bad_ones_named(run, here, capsys):
     captured = capsys.readouterr()
     assert [line for line in captured.out.splitlines() if not line.startswith(" ")] == ["c.png", "a.png"]
     assert captured.err.splitlines() == [
-        "b.png: it is not an image file that Pillow can read",
+        "b.png: it is not an image file that Pillow can read but a text file",
         "none.png: there is no such file",
         "2 of 4 images cannot be read",
     ]
     assert main(["predict", str(run), "c.png", "b.png", "a.png", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert [each["image"] for each in report["predictions"]] == ["c.png", "a.png"]
-    assert report["bad"] == [{"image": "b.png", "error": "it is not an image file that Pillow can read"}]
+    assert report["bad"] == [
+        {"image": "b.png", "error": "it is not an image file that Pillow can read but a text file"}
+    ]
     assert report["notes"] == []
     answers = predict(run, ["c.png", "b.png", "a.png"])
     assert [each.image for each in answers] == ["c.png", "b.png", "a.png"]
@@ -134,6 +136,7 @@ def test_folders_patterns_and_odd_names(run, here, capsys):
         (["empty"], 1, "empty is an empty folder"),
         (["none*.png"], 1, "nothing matches none*.png"),
         ([""], 2, "a path is empty"),
+        (["https://x.org/a.jpg"], 2, "https://x.org/a.jpg is an address, which is not read; download it first"),
         (["C:\\photos\\a.png"], 1, "C:\\photos\\a.png: there is no such file"),
         (["~nobody-at-all/a.png"], 1, "~nobody-at-all/a.png: there is no such file"),
         (["x" * 300 + ".png"], 1, "File name too long"),
@@ -161,13 +164,13 @@ def test_a_table_of_many_images(run, here, capsys):
     assert main(["predict", str(run), ".", "--csv", "out.csv", "--top", "2"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "out.csv: 300 images\n"
-    assert captured.err == "bad.png: it is not an image file that Pillow can read\n"
+    assert captured.err == "bad.png: it is not an image file that Pillow can read but a text file\n"
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["image", "class", "probability", "class_2", "probability_2", "error"]
     assert [row["image"] for row in rows] == [*(f"{number:03}, x.png" for number in range(300)), "bad.png"]
     assert {row["error"] for row in rows[:300]} == {""}
-    reason = "it is not an image file that Pillow can read"
+    reason = "it is not an image file that Pillow can read but a text file"
     assert list(rows[300].values()) == ["bad.png", "", "", "", "", reason]
     direct = predict(run, ["007, x.png"], top=2)[0].classes
     assert [rows[7]["class"], rows[7]["class_2"]] == [each.name for each in direct]
@@ -177,7 +180,7 @@ def test_a_table_of_many_images(run, here, capsys):
     assert report == {
         "csv": "out.csv",
         "count": 1,
-        "bad": [{"image": "bad.png", "error": "it is not an image file that Pillow can read"}],
+        "bad": [{"image": "bad.png", "error": "it is not an image file that Pillow can read but a text file"}],
         "notes": [],
     }
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:

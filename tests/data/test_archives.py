@@ -303,6 +303,79 @@ def test_encrypted_and_unknown_archives_name_the_fix(pets: Path, tmp_path: Path)
             load_source(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("real", "called", "form"),
+    [
+        ("tgz", "zip", "tar"),
+        ("tar", "zip", "tar"),
+        ("tar.xz", "ZIP", "tar"),
+        ("zip", "tar", "zip"),
+        ("zip", "tar.gz", "zip"),
+        ("zip", "tgz", "zip"),
+        ("zip", "gz", "zip"),
+        ("zip", "rar", "zip"),
+        ("tar.gz", "tar.bz2", None),
+        ("tar.bz2", "tar", None),
+    ],
+)
+def test_the_content_says_what_an_archive_is(
+    real: str, called: str, form: str | None, pets: Path, tmp_path: Path
+) -> None:
+    archive = packed(tmp_path / f"all.{real}", pets).rename(tmp_path / f"mine.{called}")
+    note = f"{archive} is a {form} archive, which its name does not say, and is read as one"
+    for _ in range(2):  # unpacked, and found again
+        sets = load_source(str(archive))
+        same(sets, load_source(str(pets)))
+        assert (note in sets["train"].notes) == (form is not None)
+
+
+def test_a_zip_in_a_tar_is_a_member(pets: Path, tmp_path: Path) -> None:
+    """Python's is_zipfile takes such a tar for a zip archive."""
+    inner = tmp_path / "more"
+    inner.mkdir()
+    packed(inner / "z.zip", pets)
+    (inner / "a.txt").write_text("first")
+    outer = packed(tmp_path / "all.tar", inner)
+    assert zipfile.is_zipfile(outer)
+    assert sorted(path.name for path in unpacked(outer).folder.iterdir()) == ["a.txt", "z.zip"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is an empty file; get it again"),
+        (b"<!doctype html><title>404", "is no archive but an HTML page, as a download that failed leaves"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"is no archive but a pointer of Git LFS \(run `git lfs pull`",
+        ),
+        (b"7z\xbc\xaf\x27\x1c" + b"\1" * 50, r"is a 7z archive, which is not read; pack it as \.zip or \.tar\.gz"),
+        (b"\x28\xb5\x2f\xfd" + b"\1" * 50, "is a file compressed by zstd, which is not read"),
+        (b"Not found", "is no archive but a text file"),
+        (b"\0" * 10240, "holds no files|is damaged or cut off"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_what_is_no_archive_is_told(data: bytes, message: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(PatchlightError, match=message):
+        load_source(str(tmp_path / name))
+
+
+def test_shards_that_are_zip_archives_are_told(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    packed(tmp_path / "a.zip", pets).rename(tmp_path / "shards" / "train-000.tar")
+    with pytest.raises(PatchlightError, match=r"train-000\.tar is a zip archive and no tar"):
+        load_source(str(tmp_path / "shards"))
+
+
+def test_one_file_is_told_of_as_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8), y=[0, 1])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.npz", "a.npz")
+    assert any("(1 file, " in note for note in load_source(str(tmp_path / "a.zip"))["train"].notes)
+
+
 def test_bombs_and_full_disks(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/zeros.bmp", bytes(300 * 2**20))

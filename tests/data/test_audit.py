@@ -100,7 +100,7 @@ def test_it_goes_on_past_bad_files(folder: Path) -> None:
     report = audit(str(folder))
     found = {(bad["split"], bad["index"], Path(bad["name"]).name) for bad in report["bad_files"]}
     assert found == {("train", 3, "03.png"), ("test", 6, "01.png")}
-    assert report["bad_files"][0]["reason"] == "it is not an image file that Pillow can read"
+    assert report["bad_files"][0]["reason"] == "it is not an image file that Pillow can read but a text file"
     assert report["sizes"] == {"8x8": 32}
     assert report["trained_on"] is None
     assert "images that cannot be read: 2" in report["problems"][0]

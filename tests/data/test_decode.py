@@ -198,6 +198,46 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         load_image(tmp_path, 8)
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS (run `git lfs pull`)"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html><html>", "an HTML page, as a download that failed leaves (get it again)"),
+        (b"<HTML><body>404", "an HTML page"),
+        (b"AccessDenied\n", "a text file"),
+        (b"\xff\x0a" + b"\x11" * 40, "a JPEG XL image (store it as PNG)"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        (b"%PDF-1.7\n%\xe2\xe3", "a PDF document (store its pages as PNG)"),
+        (b"\0\0\0 ftypisom" + b"\0" * 40, "a video"),
+        (b"\0\0\0 ftypqt  " + b"\0" * 40, "a video"),
+        (b"\x1aE\xdf\xa3" + b"\x93" * 40, "a video"),
+        (b"\x00\x00\x01\xb3" + b"1" * 99, "a video"),
+        (b"\0" * 128 + b"DICM" + b"\2" * 40, "a DICOM file (store it as PNG)"),
+        (b"<?xml version='1.0'?><svg xmlns=''/>", "a drawing (SVG; store it as PNG)"),
+        (b"\0\0\0\x18ftypcrx " + b"\0" * 40, "a raw file of a camera"),
+        (b"\x93NUMPY\1\0" + b"v" * 40, "an array of NumPy"),
+        (b"PK\3\4" + b"\x14\0" * 20, "a zip archive"),
+        (b"\x1f\x8b\x08" + b"\0" * 20, "a compressed file"),
+        (b"\0" * 4096, "a file of zeros"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image that is cut off or damaged (get it again)"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image that is cut off or damaged"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "an HDF5 file"),
+    ],
+)
+def test_what_is_no_image_is_told(data: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(data)
+    for encoded in (data, tmp_path / "a.jpg"):
+        with pytest.raises(PatchlightError) as caught:
+            decode_image(encoded, 8, "a.jpg")
+        assert str(caught.value).startswith(f"a.jpg: it is not an image file that Pillow can read but {what}")
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    with pytest.raises(PatchlightError, match=r"that Pillow can read$"):
+        decode_image(bytes(range(128, 256)), 8, "a.jpg")
+
+
 def test_damage_never_escapes_as_another_error() -> None:
     """Random bytes flipped in files of several kinds: an image or a PatchlightError, nothing else."""
     rng = np.random.default_rng(0)

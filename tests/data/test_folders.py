@@ -88,7 +88,8 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 def test_bad_files_are_named_and_counted(tmp_path: Path) -> None:
     write_folder(tmp_path, ["a", "b"], per_class=4)
     (tmp_path / "a" / "1.png").write_bytes(b"nothing")
-    reason, ways = "it is not an image file that Pillow can read", r"data\.on_bad = 'skip' leaves them out"
+    reason = "it is not an image file that Pillow can read but a text file"
+    ways = r"data\.on_bad = 'skip' leaves them out"
     expected = rf"a/1\.png: {reason} \(`patchlight data {tmp_path}` lists them; {ways}\)$"
     with pytest.raises(PatchlightError, match=expected):
         load_source(str(tmp_path))
@@ -100,7 +101,9 @@ def test_bad_files_are_named_and_counted(tmp_path: Path) -> None:
     assert list(cache_folder().iterdir()) == []
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(PatchlightError, match="8 of 8 images are bad"):
+    with pytest.raises(
+        PatchlightError, match=r"none of the 8 images can be read \(`patchlight data \S+` lists them\)$"
+    ):
         load_source(str(tmp_path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from PIL import Image
 from source_files import chw, picture, write_folder
 
 from patchlight.config import DataConfig
+from patchlight.data import sources
 from patchlight.data.images import ImageSet
+from patchlight.data.listing import GIVEN
 from patchlight.data.sources import list_source, load_source, read_given
 from patchlight.data.splits import given_splits
 from patchlight.errors import PatchlightError, UsageError
@@ -135,6 +138,25 @@ class Walked(torch.utils.data.IterableDataset[Any]):
 def test_what_cannot_be_used_is_said(data: Any, message: str) -> None:
     with pytest.raises(PatchlightError, match=message):
         read_given(data, DataConfig(source="python"))
+
+
+def test_given_paths_that_cannot_be_read(tmp_path: Path) -> None:
+    """There is no source that `patchlight data` could list, and no advice that does not help."""
+    assert GIVEN == sources.GIVEN
+    paths = [str(tmp_path / f"{index}.png") for index in range(6)]
+    labels, config = [0, 1] * 3, DataConfig(source=GIVEN)
+    with pytest.raises(PatchlightError, match=r"0\.png: there is no such file; none of the 6 images can be read$"):
+        read_given((paths, labels), config)
+    for path in paths[:4]:
+        Image.new("RGB", (4, 4)).save(path)
+    ways = r"2 of 6 images are bad \(data\.on_bad = 'skip' leaves them out\)$"
+    with pytest.raises(PatchlightError, match=ways):
+        read_given((paths, labels), config)
+    assert len(read_given((paths, labels), replace(config, on_bad="skip"))["train"]) == 4
+    for path in paths[1:4:2]:  # all of a class
+        Path(path).unlink()
+    with pytest.raises(PatchlightError, match=r"4 of 6 images are bad$"):
+        read_given((paths, labels), config)
 
 
 def test_the_name_of_what_was_given_gives_nothing() -> None:

@@ -126,9 +126,39 @@ def test_settings_choose_among_fields_and_keys(tmp_path: Path) -> None:
 
 def test_captions_are_no_labels_unless_they_are_asked_for(tmp_path: Path) -> None:
     path = str(write_tar(tmp_path / "train.tar", samples(20, txt=lambda n: f"photo {n} of a cat")))
-    with pytest.raises(PatchlightError, match="too many for labels"):
+    with pytest.raises(PatchlightError, match=r"the column 'txt' has 20 values in 20 rows, too many for labels"):
         load_source(path)
     assert len(load_source(path, label_column="txt")["train"].class_names) == 20
+
+
+@pytest.mark.parametrize("count", [6, 300])  # within what tells shards from other archives, and beyond
+@pytest.mark.parametrize("images_first", [True, False])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_samples_whose_members_are_apart(count: int, images_first: bool, mode: str, tmp_path: Path) -> None:
+    images = [(key, {"png": own["png"]}) for key, own in samples(count)]
+    labels = [(key, {"cls": index % 2}) for index, (key, _) in enumerate(images)]
+    ordered = images + labels if images_first else labels + images
+    path = write_tar(tmp_path / f"a.{'tar' if mode == 'w' else 'tgz'}", ordered, mode)
+    message = r"the image and the label of the sample '000000' do not follow each other, .* \(`tar --sort=name`\)$"
+    with pytest.raises(PatchlightError, match=message):
+        load_source(str(path))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    path.rename(folder / path.name)
+    with pytest.raises(PatchlightError, match=message):
+        load_source(str(folder))
+
+
+@pytest.mark.parametrize(("field", "name"), [("cls", "cls"), ("txt", "txt"), ("json", "json")])
+def test_sentences_on_labels_name_their_field(field: str, name: str, tmp_path: Path) -> None:
+    values: Fields = {field: lambda n: '{"label": 7}' if field == "json" else 7}
+    (tmp_path / "labels.txt").write_text("ant\nbee\n")
+    path = str(write_tar(tmp_path / "train.tar", samples(4, **values)))
+    for settings in ({}, {"label_column": field}):
+        with pytest.raises(
+            PatchlightError, match=rf"has the label 7 in the column '{name}', whose 2 classes are ant, bee"
+        ):
+            load_source(path, **settings)
 
 
 def test_what_is_incomplete_is_counted(tmp_path: Path) -> None:
@@ -175,7 +205,7 @@ def test_class_names_beside_the_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "missing"),
     [
-        (["train-000000", "train-000002"], "number 1 is missing beside train-000000.tar (1 of 3 are"),
+        (["train-000000", "train-000002"], "number 1 is missing beside train-000000.tar (1 of 3 is"),
         (["train-000003", "train-000001"], "number 2 is missing"),
         (["a_1", "a_2", "a_4", "a_6"], "number 3 is missing beside a_1.tar (2 of 6 are"),
         (["train-00000-of-00003", "train-00001-of-00003"], "number 2 is missing"),

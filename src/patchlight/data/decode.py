@@ -28,6 +28,7 @@ from torch import Tensor
 from patchlight.config.sections import Interpolation
 from patchlight.data.heard import hearing
 from patchlight.data.heif import open_file
+from patchlight.data.kinds import NOT_DECODED, what_it_is
 from patchlight.data.levels import FULL, PLAIN, ImageFacts, colour_facts, keep_levels, levels_of, more_of, to_grey
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable, user_path
@@ -106,8 +107,10 @@ def _converted(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _pillow(problem: str) -> Iterator[None]:
-    """Calls of Pillow: its errors about a file's contents become a PatchlightError that begins with `problem`."""
+def _pillow(problem: str, encoded: Encoded | None = None) -> Iterator[None]:
+    """Calls of Pillow: its errors about a file's contents become a PatchlightError that begins with `problem`, or says
+    what `encoded` is, if it is no image.
+    """
     try:
         yield
     except PatchlightError:
@@ -115,7 +118,9 @@ def _pillow(problem: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PatchlightError("it has more pixels than an image may have; make it smaller") from None
     except Image.UnidentifiedImageError:
-        raise PatchlightError("it is not an image file that Pillow can read") from None
+        known = what_it_is(encoded) if isinstance(encoded, bytes | Path) else None
+        but = f" but {known}" if known else ""
+        raise PatchlightError(f"it is not an image file that Pillow can read{but}") from None
     except FileNotFoundError:
         raise PatchlightError("there is no such file") from None
     except IsADirectoryError:
@@ -150,7 +155,9 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
     if isinstance(encoded, Image.Image):
         return encoded
     try:
-        with _pillow("it cannot be read"), open_file(_file(encoded)) as image:
+        with _pillow("it cannot be read", encoded), open_file(_file(encoded)) as image:
+            if image.format in NOT_DECODED:
+                raise PatchlightError(f"it is not an image file that Pillow can read but {NOT_DECODED[image.format]}")
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "

@@ -25,7 +25,7 @@ from patchlight.data.decode import Decoded, Encoded, decode, header_dimensions, 
 from patchlight.data.heard import listening
 from patchlight.data.images import BadFile, ImageSet
 from patchlight.data.levels import FULL
-from patchlight.data.listing import Listing, hash_of
+from patchlight.data.listing import GIVEN, Listing, hash_of
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
@@ -260,10 +260,12 @@ def _refuse(job: Job, found: Found) -> None:
     total = sum(len(split.labels) for split in job.listing.splits.values())
     count, first = len(found.bad), found.bad[0]
     more = f"; {count} of {total} images are bad" if count > 1 else ""
-    raise PatchlightError(
-        f"{first.name}: {first.reason}{more} (`patchlight data {job.config.source}` lists them; data.on_bad = 'skip' "
-        "leaves them out)"
-    )
+    if count == total > 1:
+        more = f"; none of the {total} images can be read"
+    ways = [f"`patchlight data {job.config.source}` lists them"] if job.config.source != GIVEN else []
+    ways += [] if _emptied(job, found) else ["data.on_bad = 'skip' leaves them out"]
+    told = f" ({'; '.join(ways)})" if ways else ""
+    raise PatchlightError(f"{first.name}: {first.reason}{more}{told}")
 
 
 def _skip(job: Job, found: Found) -> tuple[str, ...]:
@@ -273,6 +275,17 @@ def _skip(job: Job, found: Found) -> tuple[str, ...]:
     """
     if not found.bad:
         return ()
+    if nothing := _emptied(job, found):
+        first = found.bad[0]
+        raise PatchlightError(
+            f"no image of {nothing[0]} of '{job.config.source}' can be read ({first.name}: {first.reason}); mend them, "
+            "as data.on_bad = 'skip' leaves out only some of a split and of a class"
+        )
+    return (skip_sentence(found.bad),)
+
+
+def _emptied(job: Job, found: Found) -> list[str]:
+    """The splits, classes and classes' training images of which nothing is left without the bad images, in words."""
     names, lost = job.listing.class_names, Counter[tuple[str, int]]()
     for each in found.bad:
         lost[each.split, int(job.listing.splits[each.split].labels[each.index])] += 1
@@ -284,13 +297,7 @@ def _skip(job: Job, found: Found) -> tuple[str, ...]:
     if "train" in left:
         of_train = zip(names, there["train"], left["train"], strict=True)
         nothing += [f"the training images of the class '{name}'" for name, had, has in of_train if had and not has]
-    if nothing:
-        first = found.bad[0]
-        raise PatchlightError(
-            f"no image of {nothing[0]} of '{job.config.source}' can be read ({first.name}: {first.reason}); mend them, "
-            "as data.on_bad = 'skip' leaves out only some of a split and of a class"
-        )
-    return (skip_sentence(found.bad),)
+    return nothing
 
 
 def skip_sentence(bad: list[BadFile]) -> str:

@@ -19,6 +19,8 @@ import numpy as np
 from patchlight.data.decode import Encoded
 from patchlight.paths import printable
 
+GIVEN = "python"  # what data.source says where images were given in Python
+
 
 @dataclass(frozen=True)
 class RawSplit:

@@ -1,4 +1,7 @@
-"""The members of zip and tar archives as one kind of thing: a path, what it is, when it was changed, its bytes."""
+"""The members of zip and tar archives as one kind of thing: a path, what it is, when it was changed, its bytes.
+
+Whether a file is a zip or a tar archive is told by its content; its name decides where that says neither.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from patchlight.data.tars import DAMAGE, blocks, damaged, walk_tar
+from patchlight.data.kinds import head_of, what_it_is
+from patchlight.data.tars import DAMAGE, ZIP, blocks, damaged, is_compressed, walk_tar
 from patchlight.errors import PatchlightError
 
 ENCRYPTED = 0x1  # bits of a zip member's flags: PKWARE, APPNOTE.TXT 4.4.4
@@ -41,11 +45,56 @@ def archive_members(path: Path, announced: Callable[[int], None]) -> Iterator[Ar
     """The members of a zip or tar archive, in order.
 
     `announced` is called before the first with the bytes that they take, where the archive says it. Raises
-    PatchlightError for an archive that is damaged, cut off, encrypted or of another kind.
+    PatchlightError for an archive that is damaged, cut off, encrypted or of another kind, and for what is none.
     """
+    form = _form(path)
+    if form is None:
+        _refuse_other(path)
+        form = _form_by_name(path)
+    return _zip_members(path, announced) if form == "zip" else _tar_members(path)
+
+
+def wrong_name(path: Path) -> str | None:
+    """A sentence where an archive is of another kind than its name says."""
+    form = _form(path)
+    if form is None or form == _form_by_name(path):
+        return None
+    return f"{path} is a {form} archive, which its name does not say, and is read as one"
+
+
+def _form(path: Path) -> str | None:
+    """What an archive is by its content: "zip" or "tar", the latter perhaps compressed; None where that tells neither.
+
+    Only the beginning counts: a zip archive at the end of a tar is one of its members.
+    """
+    try:
+        head = head_of(path)
+        if head.startswith(ZIP):
+            return "zip"
+        return "tar" if head[257:262] == b"ustar" or is_compressed(path) else None
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _form_by_name(path: Path) -> str:
     if UNKNOWN.search(path.name):
-        raise PatchlightError(f"{path} is a {path.suffix} archive, which is not read; pack it as .zip or .tar.gz")
-    return _zip_members(path, announced) if path.suffix.lower() == ".zip" else _tar_members(path)
+        return path.suffix.lower().lstrip(".")
+    return "zip" if path.suffix.lower() == ".zip" else "tar"
+
+
+def _refuse_other(path: Path) -> None:
+    """Raises PatchlightError for an archive of a kind that is not read, and for a file that is known to be none."""
+    fix = "which is not read; pack it as .zip or .tar.gz"
+    if UNKNOWN.search(path.name):
+        raise PatchlightError(f"{path} is a {path.suffix} archive, {fix}")
+    known = what_it_is(path)
+    if known is None or not head_of(path).strip(b"\0"):  # an empty tar archive is nothing but zeros
+        if not path.stat().st_size:
+            raise PatchlightError(f"{path} is an empty file; get it again")
+        return
+    if known.endswith("archive") or "compressed by" in known:
+        raise PatchlightError(f"{path} is {known}, {fix}")
+    raise PatchlightError(f"{path} is no archive but {known}")
 
 
 def _tar_members(path: Path) -> Iterator[ArchiveMember]:

@@ -41,6 +41,8 @@ MAGIC: tuple[tuple[bytes, Any], ...] = (
     (b"\xfd7zXZ\x00", lzma.open),
 )
 
+ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # how a zip archive begins
+
 EXTRA_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -113,7 +115,17 @@ def walk_tar(path: Path) -> Iterator[Member]:
             while stream.read(READ_BYTES):
                 pass
     except DAMAGE as error:
+        if _begins(path, ZIP):
+            raise PatchlightError(f"{path} is a zip archive and no tar; give it a name that ends in .zip") from error
         raise damaged(path, error) from error
+
+
+def _begins(path: Path, magic: tuple[bytes, ...]) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(magic)
+    except OSError:
+        return False
 
 
 def blocks(contents: IO[bytes], path: Path) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from patchlight.data.listing import LeftOut, file_facts, hash_of
-from patchlight.data.members import ArchiveMember, archive_members
+from patchlight.data.members import ArchiveMember, archive_members, wrong_name
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import cache_folder
 from patchlight.progress import Progress
@@ -113,6 +113,8 @@ def _unpack(archive: Path, folder: Path) -> None:
     """All files of the archive into `folder`/content, and their description beside it."""
     content, done, archive_size = folder / "content", Unpacking(), max(1, archive.stat().st_size)
     content.mkdir()
+    if name := wrong_name(archive):
+        done.notes.add(name)
     budget = _Budget(archive, archive_size, folder)
     with Progress(max(1, archive_size // 2**20), f"unpacking {archive.name} (MiB)") as progress:
         for count, member in enumerate(archive_members(archive, budget.announced), start=1):

@@ -32,7 +32,8 @@ def list_archive(path: Path, config: DataConfig, list_path: Callable[[Path, Data
         error.args = (f"{error} (that is {path}, unpacked)",)
         raise
     size = f"{found.size / 1e6:,.1f} MB" if found.size >= 1e6 else f"{found.size / 1e3:,.1f} kB"
-    where = f"{path} is unpacked in {found.folder} ({found.files:,} files, {size})"
+    files = "file" if found.files == 1 else "files"
+    where = f"{path} is unpacked in {found.folder} ({found.files:,} {files}, {size})"
     notes = (where, *found.notes, *listing.notes)
     return replace(listing, notes=notes, left_out=(*found.left_out, *listing.left_out))
 

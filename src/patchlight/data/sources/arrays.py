@@ -91,6 +91,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
     values: dict[str, list[Any]] = {}
     named: dict[str, str] = {}  # of each split's images, in messages
     where: dict[str, str] = {}  # of its labels
+    name = config.label_column or "labels"
     for key, own in matched.splits.items():
         image, label = _pair(parsed[own], arrays, needed=key == "train" or len(matched.splits) == 1)
         images[key], named[key] = arrays.read(image), f"{arrays.where}: {image}"
@@ -98,6 +99,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
         where[key] = f"{arrays.where}: {label or image}"
         values[key] = [None] * len(images[key])
         if label is not None:
+            name = config.label_column or _label_word(label)
             values[key], said = whole_labels(arrays.read(label), where[key])
             notes += said
         if len(values[key]) != len(images[key]):
@@ -107,7 +109,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
             )
     given = next((name for name in arrays.names if name.lower() in NAME_WORDS), None)
     names = _names(arrays.read(given), f"{arrays.where}: {given}") if given else None
-    classes = read_classes(values, where, names=names)
+    classes = read_classes(values, where, names=names, name=name)
     scale_of, said = scales({named[key]: images[key] for key in classes.labels}, config.pixel_max)
     notes += said
     if any(array.ndim == 4 and array.shape[3] == 4 for array in images.values()):
@@ -176,6 +178,12 @@ def split_and_role(name: str, images: Iterable[str], labels: Iterable[str]) -> t
             if rest != lower and split_of(split)[1]:
                 return split, roles[word]
     return "", None
+
+
+def _label_word(name: str) -> str:
+    """What the labels of all splits are called: "y" of "y_train"."""
+    words = sorted(LABEL_WORDS, key=len, reverse=True)
+    return next((word for word in words if name.lower().startswith(word) or name.lower().endswith(word)), name)
 
 
 def _pair(own: Candidates, arrays: Arrays, *, needed: bool) -> tuple[str, str | None]:

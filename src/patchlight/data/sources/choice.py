@@ -37,14 +37,15 @@ def read_classes(
     *,
     names: tuple[str, ...] | None = None,
     given: bool = True,
+    name: str = "labels",
 ) -> Labelled:
     """From each split's labels (whole numbers, truths or text; None where there is none) to classes.
 
     `where` is what a message calls each split's labels, `names` are the names of the classes, where the source has
-    them; `given` is False where the labels may be something else, as captions. Raises PatchlightError as `read_labels`
-    does, and where no image has a label.
+    them; `given` is False where the labels may be something else, as captions; `name` is what the source, and
+    data.label_column, call the labels. Raises PatchlightError as `read_labels` does, and where no image has a label.
     """
-    found = read_labels(values, Column("labels", "text", "labels", names), where, given=given)
+    found = read_labels(values, Column(name, "text", "labels", names), where, given=given)
     labels, rows, left_out = {}, {}, []
     for key, own in found.of_split.items():
         kept = np.flatnonzero(own >= 0)

@@ -55,7 +55,7 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
     if 10 in every and every <= set(range(1, 11)):
         values = {key: [value % 10 for value in own] for key, own in values.items()}
         notes.append(f"{path}: the label 10 is the digit 0, as in SVHN")
-    classes = read_classes(values, {key: f"{file}: y" for key, file in used.items()})
+    classes = read_classes(values, {key: f"{file}: y" for key, file in used.items()}, name="y")
     loaded: dict[Path, np.ndarray] = {}
     return Listing(
         {

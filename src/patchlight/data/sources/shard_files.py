@@ -76,9 +76,10 @@ def refuse_gaps(files: list[Path]) -> None:
         else:
             continue
         if missing := [number for number in islice(expected, MAX_SHARDS) if number not in numbers]:
+            are = "is" if len(missing) == 1 else "are"
             raise PatchlightError(
                 f"{key[0]}: the shard with number {missing[0]} is missing beside {numbers[first].name} ({len(missing)} "
-                f"of {len(expected):,} are not there); get it again, or number the shards anew"
+                f"of {len(expected):,} {are} not there); get it again, or number the shards anew"
             )
 
 

@@ -19,7 +19,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,8 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
     where = {key: f"{path}: {name}" for key, name in matched.splits.items()}
     captions = config.label_column is None and any(own.fields["txt"] for own in samples.values())
     values = {key: own for key, own in _numbers_or_text(samples).items() if own}
-    classes = read_classes(values, where, names=lines[1] if lines else None, given=not captions)
+    name = "txt" if captions else config.label_column or _usual_field(samples)
+    classes = read_classes(values, where, names=lines[1] if lines else None, given=not captions, name=name)
     lost = [name for own in samples.values() for name in own.without_image]
     left_out = (LeftOut("samples without an image", len(lost), lost[0]),) if lost else ()
     facts = [*used, *([lines[0]] if lines else [])]
@@ -110,6 +110,12 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
         notes=(*matched.notes, *_notes(samples, lines, str(path))),
         left_out=(*splits_beside(matched, lambda name: _count(by_name[name]), config), *left_out, *classes.left_out),
     )
+
+
+def _usual_field(samples: dict[str, Samples]) -> str:
+    """The field that most labels are read from."""
+    counts = sum((own.fields for own in samples.values()), Counter[str]())
+    return counts.most_common(1)[0][0] if counts else "labels"
 
 
 def _count(files: list[Path]) -> int:
@@ -130,15 +136,20 @@ def _holds_samples(file: Path) -> bool:
     """Whether the first files of an archive are images with their labels beside them.
 
     Images in several folders with .json or .txt beside them may be class folders with notes on each image, so there
-    only .cls counts.
+    only .cls counts. Where all that comes first is images in no folder, or labels, the others may come later; reading
+    such a shard refuses it.
     """
     fields: dict[str, set[str]] = {}
-    for member in islice(walk_tar(file), PEEK):
-        if member.position > PEEK_BYTES:
+    sorts = set[str]()  # of the members
+    for count, member in enumerate(walk_tar(file)):
+        if (count >= PEEK or member.position > PEEK_BYTES) and sorts not in ({"image"}, {"label"}):
             break
         if member.contents is None:
             continue
         key, name = split_key(member.header.name)
+        sorts.add(
+            "other" if "/" in key else "image" if _is_image(name) else "label" if name in LABEL_FIELDS else "other"
+        )
         fields.setdefault(key, set()).add(name)
     with_image = [own for own in fields.values() if any(_is_image(name) for name in own)]
     if any("cls" in own for own in with_image):
@@ -186,8 +197,12 @@ def _samples(file: Path) -> Iterator[Sample]:
 def _read_split(files: list[Path], config: DataConfig, progress: Progress) -> Samples:
     found, done = Samples(files), float(progress.done)
     for index, file in enumerate(files):
+        alone = dict[str, bool]()  # keys whose image or label stands alone: whether it is the image
         for sample in _samples(file):
-            if not sample.images:
+            whole, is_image = bool(sample.images and sample.texts), bool(sample.images)
+            if not whole and alone.setdefault(sample.key, is_image) != is_image:
+                raise _scattered(file, sample.key)
+            if not is_image:
                 found.without_image.append(f"{file.name}:{sample.key}")
                 continue
             label, name = _label(sample, config, f"{file}: {sample.key}")
@@ -205,6 +220,13 @@ def _read_split(files: list[Path], config: DataConfig, progress: Progress) -> Sa
         done += file.stat().st_size / 2**20
         progress.advance(min(progress.total, int(done)) - progress.done)
     return found
+
+
+def _scattered(file: Path, key: str) -> PatchlightError:
+    return PatchlightError(
+        f"{file}: the image and the label of the sample '{key}' do not follow each other, as the members of a sample "
+        "must in WebDataset's shards; pack the files anew in the order of their names (`tar --sort=name`)"
+    )
 
 
 def _image(sample: Sample, config: DataConfig, where: str) -> tuple[str, int, int]:
@@ -279,7 +301,8 @@ def _notes(samples: dict[str, Samples], lines: tuple[Path, tuple[str, ...]] | No
     notes = []
     if fields:
         counts = ", ".join(
-            f".{name} ({count:,} samples)" if len(fields) > 1 else f".{name}" for name, count in fields.items()
+            f".{name} ({count:,} sample{'' if count == 1 else 's'})" if len(fields) > 1 else f".{name}"
+            for name, count in fields.items()
         )
         notes.append(f"{where}: labels are read from {counts}")
     if lines is not None:

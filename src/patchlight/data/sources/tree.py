@@ -10,19 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from patchlight.data.decode import DAMAGE
-from patchlight.data.heif import BRANDS, open_file
+from patchlight.data.heif import open_file
+from patchlight.data.kinds import HEAD, UNREADABLE, is_text
 from patchlight.data.listing import LeftOut
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
-RAW = frozenset(".cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .pef .srw".split())
-VIDEO = frozenset(".mp4 .mov .avi .mkv .webm .mpg .mpeg .m4v".split())
 
 # Folders and files that systems and programs make; with hidden ones they are no data.
 JUNK = frozenset({"__MACOSX", "@eaDir", "__pycache__", "Thumbs.db", "desktop.ini", "Icon\r", "$RECYCLE.BIN"})
@@ -34,37 +33,6 @@ LISTED = "lists, which are not read (one that has labels or splits can be the so
 LIST = frozenset(".csv .tsv .jsonl .ndjson".split())
 
 SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
-
-HEAD = 512  # bytes of a file that tell what it is
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Files that may hold images that Pillow cannot read: how they are called in a message, and how they are known."""
-
-    about: str
-    matches: Callable[[str, bytes], bool]  # suffix in small letters, beginning of the file
-
-
-UNREADABLE: tuple[Kind, ...] = (
-    Kind(
-        "HEIC images, which need pillow-heif (pip install 'patchlight[heic]')",
-        lambda suffix, head: head[4:8] == b"ftyp" and head[8:12] in BRANDS,
-    ),
-    Kind(
-        "JPEG XL images (store them as PNG)",
-        lambda suffix, head: head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")),
-    ),
-    Kind("raw files of cameras (store them as PNG or JPEG)", lambda suffix, head: suffix in RAW),
-    Kind("DICOM files (store them as PNG)", lambda suffix, head: head[128:132] == b"DICM" or suffix == ".dcm"),
-    Kind("drawings (SVG; store them as PNG)", lambda suffix, head: suffix in (".svg", ".svgz")),
-    Kind("videos", lambda suffix, head: suffix in VIDEO),
-    Kind(
-        "arrays of NumPy (an array of all images is a source itself)",
-        lambda suffix, head: head.startswith(b"\x93NUMPY"),
-    ),
-    Kind("pointers of Git LFS (run `git lfs pull`)", lambda suffix, head: head.startswith(b"version https://git-lfs")),
-)
 
 
 @dataclass
@@ -173,7 +141,7 @@ def reason_against(path: Path) -> str | None:
     for kind in UNREADABLE:
         if kind.matches(path.suffix.lower(), head):
             return None if "HEIC" in kind.about and _pillow_knows(path) else kind.about
-    if not head or (_is_text(head) and not head.startswith((b"P", b"#define", b"/* XPM", b"SIMPLE"))):
+    if not head or (is_text(head) and not head.startswith((b"P", b"#define", b"/* XPM", b"SIMPLE"))):
         return OTHER
     return None if _pillow_knows(path) else OTHER
 
@@ -185,14 +153,6 @@ def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
         for reason, paths in sorted(others.items())
         if paths
     ]
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8", errors="strict" if len(head) < HEAD else "ignore")
-    except UnicodeDecodeError:
-        return False
-    return all(char.isprintable() or char in "\t\r\n\f\ufeff" for char in text)
 
 
 def _pillow_knows(path: Path) -> bool:
