@@ -17,7 +17,6 @@ from PIL import Image
 from source_files import chw, picture, write_folder
 
 from patchlight.config import DataConfig
-from patchlight.data import sources
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import GIVEN
 from patchlight.data.sources import list_source, load_source, read_given
@@ -142,7 +141,6 @@ def test_what_cannot_be_used_is_said(data: Any, message: str) -> None:
 
 def test_given_paths_that_cannot_be_read(tmp_path: Path) -> None:
     """There is no source that `patchlight data` could list, and no advice that does not help."""
-    assert GIVEN == sources.GIVEN
     paths = [str(tmp_path / f"{index}.png") for index in range(6)]
     labels, config = [0, 1] * 3, DataConfig(source=GIVEN)
     with pytest.raises(PatchlightError, match=r"0\.png: there is no such file; none of the 6 images can be read$"):

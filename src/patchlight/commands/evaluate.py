@@ -9,7 +9,8 @@ from typing import Any
 
 from patchlight.config import Config, DataConfig, apply_overrides
 from patchlight.data.images import ImageSet, digest
-from patchlight.data.sources import GIVEN, read_given, read_source
+from patchlight.data.listing import GIVEN
+from patchlight.data.sources import read_given, read_source
 from patchlight.data.splits import given_splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation

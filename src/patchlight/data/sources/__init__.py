@@ -17,7 +17,7 @@ from typing import Any
 from patchlight.config import DataConfig
 from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import Listing
+from patchlight.data.listing import GIVEN, Listing
 from patchlight.data.sources.archives import is_archive, list_archive
 from patchlight.data.sources.arrays import is_array_file, list_arrays
 from patchlight.data.sources.cifar import (
@@ -28,7 +28,7 @@ from patchlight.data.sources.cifar import (
 )
 from patchlight.data.sources.digits import list_digits
 from patchlight.data.sources.folders import list_image_folder
-from patchlight.data.sources.given import GIVEN, list_given, not_stored
+from patchlight.data.sources.given import list_given, not_stored
 from patchlight.data.sources.idx import is_idx, list_idx
 from patchlight.data.sources.lists import list_files, list_lists
 from patchlight.data.sources.mat import list_mat, mat_files

@@ -48,7 +48,7 @@ def no_arrays(cell: Any, name: str) -> Encoded:
     raise PatchlightError(f"{name} is a {type(cell).__name__}, no image")
 
 
-def array_reader(batches: Iterable[Any], column: str, where: str) -> tuple[Read, tuple[str, ...]]:
+def array_reader(batches: Iterable[Any], column: str, where: str, pixel_max: int) -> tuple[Read, tuple[str, ...]]:
     """What turns a cell of nested lists into (3, H, W) uint8, and notes on how values are read.
 
     Arrow `batches` of the `column` are walked once, since what 0 to 1 or 0 to 255 means is a question to all images.
@@ -67,7 +67,7 @@ def array_reader(batches: Iterable[Any], column: str, where: str) -> tuple[Read,
     if dtype is None:
         raise PatchlightError(f"{where}: the column '{column}' is empty")
     name = f"the column '{column}' of {where}"
-    scale, notes = scales({name: np.concatenate(extremes).astype(dtype)})
+    scale, notes = scales({name: np.concatenate(extremes).astype(dtype)}, pixel_max)
 
     def read(cell: Any, place: str) -> Encoded:
         try:

@@ -35,7 +35,6 @@ from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import user_path
 
-GIVEN = "python"  # what data.source says of a run whose images were given
 WAYS = (
     "(images, labels), an ImageSet, a data set of torch or of `datasets`, or a dictionary of these by split, as in "
     '{"train": ..., "test": ...}'
@@ -76,7 +75,8 @@ def list_given(data: Any, config: DataConfig) -> Listing:
         return replace(listing, fingerprint=lambda: _hash(listing.splits))  # it may be in memory alone
     matched = match_splits(named, "data", config)
     sets = {
-        key: _read(named[name], f"data['{name}']" if len(named) > 1 else "data") for key, name in matched.splits.items()
+        key: _read(named[name], f"data['{name}']" if len(named) > 1 else "data", config.pixel_max)
+        for key, name in matched.splits.items()
     }
     names = _names({key: own.class_names for key, own in sets.items()})
     where = {key: f"the labels of {key}" for key in sets}
@@ -121,12 +121,12 @@ def _is_of_datasets(data: Any) -> bool:
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
-def _read(data: Any, where: str) -> GivenSet:
+def _read(data: Any, where: str, pixel_max: int) -> GivenSet:
     if isinstance(data, ImageSet):
         return _of_image_set(data, where)
     if isinstance(data, tuple) and len(data) in (2, 3):
         names = tuple(str(name) for name in data[2]) if len(data) == 3 else None
-        return _of_pair(data[0], data[1], names, where)
+        return _of_pair(data[0], data[1], names, where, pixel_max)
     if isinstance(data, torch.utils.data.IterableDataset):
         raise UsageError(f"{where} is a set that can only be walked; give one with len(set) and set[i]")
     if isinstance(data, str | Path):
@@ -138,7 +138,7 @@ def _read(data: Any, where: str) -> GivenSet:
         and isinstance(data, Sized)
         and not isinstance(data, str | bytes | list | np.ndarray)
     ):
-        return _of_torch(data, where)
+        return _of_torch(data, where, pixel_max)
     raise UsageError(f"{where} is of the type {type(data).__name__}; give {WAYS}")
 
 
@@ -150,36 +150,36 @@ def _of_image_set(images: ImageSet, where: str) -> GivenSet:
     return GivenSet(images.labels.tolist(), images.class_names, items, images.notes)
 
 
-def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str) -> GivenSet:
+def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str, pixel_max: int) -> GivenSet:
     read, label_notes = whole_labels(_array(labels, f"the labels of {where}"), f"the labels of {where}")
     if len(images) != len(read):
         raise PatchlightError(f"{where} has {len(images):,} images and {len(read):,} labels")
     if not isinstance(images, np.ndarray | torch.Tensor):
         images = list(images)
-        return GivenSet(read, names, lambda rows: _listed(images, rows, where), label_notes)
+        return GivenSet(read, names, lambda rows: _listed(images, rows, where, pixel_max), label_notes)
     array = _array(images, where)
     layout = layout_of(array.shape, where)
-    scale, notes = scales({where: array})
+    scale, notes = scales({where: array}, pixel_max)
     return GivenSet(
         read, names, lambda rows: picture_items(array, rows, layout, scale[where], where), (*notes, *label_notes)
     )
 
 
-def _listed(images: Sequence[Any], rows: np.ndarray, where: str) -> Iterator[tuple[str, Encoded]]:
+def _listed(images: Sequence[Any], rows: np.ndarray, where: str, pixel_max: int) -> Iterator[tuple[str, Encoded]]:
     for row in rows.tolist():
         image = images[row]
         if isinstance(image, str | Path):
             yield str(image), user_path(image)
         else:
-            yield f"{where}[{row}]", _pixels(image, f"{where}[{row}]")
+            yield f"{where}[{row}]", _pixels(image, f"{where}[{row}]", pixel_max)
 
 
-def _of_torch(data: Any, where: str) -> GivenSet:
+def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
     """A data set whose items are (image, label). Its labels are its `targets` or `labels`, else those of its items."""
     if len(data) == 0:
         raise PatchlightError(f"{where} is empty")
     first, again = _item(data, 0, where), _item(data, 0, where)
-    if not np.array_equal(_values(first[0], where), _values(again[0], where)):
+    if not np.array_equal(_values(first[0], where, pixel_max), _values(again[0], where, pixel_max)):
         raise PatchlightError(
             f"{where}[0] is another image each time: its transform draws at random; give the set without augmentation, "
             "which is the recipe's ([augment])"
@@ -193,7 +193,7 @@ def _of_torch(data: Any, where: str) -> GivenSet:
 
     def items(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
         for row in rows.tolist():
-            yield f"{where}[{row}]", _pixels(_item(data, row, where)[0], f"{where}[{row}]")
+            yield f"{where}[{row}]", _pixels(_item(data, row, where)[0], f"{where}[{row}]", pixel_max)
 
     return GivenSet(labels, names, items, notes)
 
@@ -208,18 +208,18 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _pixels(image: Any, name: str) -> np.ndarray | Image.Image:
+def _pixels(image: Any, name: str, pixel_max: int) -> np.ndarray | Image.Image:
     """A Pillow image as it is, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
         return image
     array = _array(image, name)[None]
     layout = layout_of(array.shape, name)
-    scale, _ = scales({name: array})
+    scale, _ = scales({name: array}, pixel_max)
     return channels_first(scale[name](array)[0], layout, name)
 
 
-def _values(image: Any, where: str) -> np.ndarray:
-    return np.asarray(_pixels(image, f"{where}[0]"))
+def _values(image: Any, where: str, pixel_max: int) -> np.ndarray:
+    return np.asarray(_pixels(image, f"{where}[0]", pixel_max))
 
 
 def _array(values: Any, where: str) -> np.ndarray:

@@ -227,7 +227,7 @@ def list_tables(
         if len(kept) < len(own):
             row = int(np.flatnonzero(own < 0)[0])
             left_out.append(LeftOut("rows without a label", len(own) - len(kept), f"{table.name}[{row}]"))
-        items, read_notes = _items(table, columns.image, kept)
+        items, read_notes = _items(table, columns.image, kept, config)
         splits[key] = RawSplit(own[kept], items)
         notes += read_notes
     for key, table in unlabelled.items():
@@ -287,14 +287,14 @@ def _difference(where: str, found: Columns, first: Columns) -> str:
     )
 
 
-def _items(table: Table, column: Column, kept: np.ndarray) -> tuple[Items, tuple[str, ...]]:
+def _items(table: Table, column: Column, kept: np.ndarray, config: DataConfig) -> tuple[Items, tuple[str, ...]]:
     """A walk over the images of the `kept` rows, which are in order, and notes on how they are read."""
     read: Read = no_arrays
     notes: tuple[str, ...] = ()
     if column.kind == "text":
         _check_there(table, column)
     if column.kind == "list":
-        read, notes = array_reader(table.batches([column.name]), column.name, table.name)
+        read, notes = array_reader(table.batches([column.name]), column.name, table.name, config.pixel_max)
     return cell_items(functools.partial(table.cells, column.name), kept, table.name, table.folder, read), notes
 
 
