@@ -1,7 +1,7 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
 # make test-fuzz     FUZZ=10 times as many random files and words as `make test` tries, with other seeds, in some minutes
-# make test-examples all notebooks of examples/ from top to bottom, which `make test` leaves out
+# make test-examples all notebooks of examples/ from top to bottom, and the slow tests of the benchmarks
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
 # make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30
@@ -28,7 +28,7 @@ test-fuzz: .venv/.installed-dev
 	FUZZ=$(FUZZ) $(BIN)/$(PYTEST) -m fuzz
 
 test-examples: .venv/.installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow or not slow" tests/test_examples.py
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow tests/test_examples.py tests/test_benchmarks.py
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .

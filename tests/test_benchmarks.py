@@ -305,6 +305,7 @@ def test_a_plan_of_transfer_has_all_of_the_time(name):
     assert config.model.name == "some/weights"
 
 
+@pytest.mark.slow
 def test_recipes_at_full_length_shortest_first_and_never_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "expected_seconds", lambda recipes, options: {"vit-tiny": 30.0, "quickstart": 10.0})
     recipes = ("vit-base", "finetune", "vit-tiny", "quickstart")
@@ -334,6 +335,7 @@ def test_recipes_at_full_length_shortest_first_and_never_twice(tmp_path, monkeyp
     assert f"| `quickstart` | 2 of 2 | {rows['quickstart']['top1']:.2%} (" in text
 
 
+@pytest.mark.slow
 def test_a_training_that_the_time_cuts_off_can_go_on(tmp_path):
     words = {"data.source": "digits", "model.depth": "1", "train.epochs": "2000", "train.device": "cpu"}
     path = tmp_path / "run"

@@ -18,7 +18,8 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.names import SPLIT_WORDS, match_splits, names_are_given, split_of
+from patchlight.data.names import SPLIT_WORDS, match_splits, split_of
+from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -86,10 +87,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     columns = find_columns(_columns(first), first.name, _with_image_column(first, config))
     _check_meant(columns, first, path, config)
     notes.append(columns.note(first.name, first.columns))
-    left_out = [
-        LeftOut(f"images of the split '{name}'", len(parts[name].rows), parts[name].name, names_are_given(config))
-        for name in matched.others
-    ]
+    left_out = list(splits_beside(matched, lambda name: len(parts[name].rows), config))
     labelled = {key: rows for key, rows in tables.items() if _has_labels(rows, columns, config)}
     for key in tables.keys() - labelled.keys():
         rows = tables[key]

@@ -21,8 +21,9 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.names import Matched, is_unlabelled, match_splits, names_are_given, split_of
+from patchlight.data.names import Matched, match_splits, split_of
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
+from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import none_there, picture_folder
@@ -79,7 +80,14 @@ def list_parquet(path: Path, config: DataConfig) -> Listing:
         pictures = (picture for table in tables.values() for picture in _picture_files(table, config))
         return hash_of([file_facts(files), file_facts(pictures)])
 
-    return list_tables(tables, str(path), fingerprint, config, matched, beside(every, matched, config))
+    return list_tables(
+        tables,
+        str(path),
+        fingerprint,
+        config,
+        matched,
+        list(splits_beside(matched, lambda name: every[name].rows(), config)),
+    )
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -115,19 +123,6 @@ def _check_shards(files: list[Path]) -> None:
                 f"{len(missing)} of the {count} files {name}-*-of-{count:05} are missing in {folder}, such as "
                 f"{name}-{missing[0]:05}-of-{count:05}.parquet; get them, or rename the others"
             )
-
-
-def beside(tables: dict[str, Table], matched: Matched, config: DataConfig) -> list[LeftOut]:
-    """The splits that are none of train, val and test, with their rows."""
-    return [
-        LeftOut(
-            f"images of the split '{name}' (data.train_split, val_split and test_split name the splits)",
-            tables[name].rows(),
-            tables[name].name,
-            expected=names_are_given(config) or is_unlabelled(name),
-        )
-        for name in matched.others
-    ]
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -179,7 +174,14 @@ def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> L
         files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
         return hash_of([name, *file_facts(files)])
 
-    return list_tables(tables, f"'{name}'", fingerprint, config, matched, beside(every, matched, config))
+    return list_tables(
+        tables,
+        f"'{name}'",
+        fingerprint,
+        config,
+        matched,
+        list(splits_beside(matched, lambda name: every[name].rows(), config)),
+    )
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
