@@ -205,7 +205,7 @@ def test_the_table_on_test_images(run, tmp_path, capsys, no_slides):
     assert "pointing" not in text
 
 
-def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_slides):
+def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_charts):
     path = tmp_path / "planted"
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.epochs", "1"]
     settings += ["--model.depth", "2", "--eval.gallery", "2"]
@@ -218,7 +218,7 @@ def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_slides):
     assert (path / "faithfulness.json").is_file()
 
 
-def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_slides):
+def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts):
     """Where images are enlarged for the model, no one patch holds it."""
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.debug", "--model.depth", "1"]
     settings += ["--eval.gallery", "2"]

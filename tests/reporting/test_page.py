@@ -83,7 +83,7 @@ def test_the_page_says_what_happened(run, page):
         assert words in page.text, words
 
 
-def test_patches_are_those_of_the_image_that_the_model_takes(tmp_path, no_slides):
+def test_patches_are_those_of_the_image_that_the_model_takes(tmp_path, no_charts):
     """Of small images that are enlarged for it."""
     run = make_run(tmp_path / "enlarged")
     about = {**ENVIRONMENT, "model": {**ENVIRONMENT["model"], "tokens": 197, "img_size": 224, "patch_size": 16}}
@@ -157,7 +157,7 @@ def test_the_subsets_test_stands_beside_the_full_one(run, page, tmp_path, no_sli
     assert not (old / "figures" / "confusion_subset.png").exists()
 
 
-def test_of_the_subsets_answers_only_those_are_told_that_are_there(tmp_path, no_slides):
+def test_of_the_subsets_answers_only_those_are_told_that_are_there(tmp_path, no_charts):
     run = add_subset(make_run(tmp_path / "run", epochs=1))
     with np.load(run / "subset_samples.npz") as file:
         arrays = dict(file)
@@ -167,7 +167,7 @@ def test_of_the_subsets_answers_only_those_are_told_that_are_there(tmp_path, no_
         assert f"of which it knows: {told}." in report(run).text
 
 
-def test_the_first_batch_is_told_and_shown(page, tmp_path, no_slides):
+def test_the_first_batch_is_told_and_shown(page, tmp_path, no_charts):
     for words in (
         "The first batch as the model was given it: augmented, normalised, and mixed. Below are the first 4 of its 64",
         "64 x 3 x 32 x 32 float32",
@@ -237,7 +237,7 @@ TABLE = {
 }
 
 
-def test_the_faithfulness_table_marks_what_beats_no_control(tmp_path, no_slides):
+def test_the_faithfulness_table_marks_what_beats_no_control(tmp_path, no_charts):
     run = make_run(tmp_path / "run", epochs=1)
     assert "Not measured yet: patchlight explain" in report(run).text
     (run / "faithfulness.json").write_text(json.dumps(TABLE))
@@ -272,7 +272,7 @@ def test_the_same_run_gives_the_same_page(tmp_path):
     assert build_report(run).read_bytes() == first
 
 
-def test_foreign_text_stays_text(tmp_path, no_slides):
+def test_foreign_text_stays_text(tmp_path, no_charts):
     evil = "<script>alert(1)</script>"
     run = make_run(tmp_path / "run", names=[evil, "$x^2$", '"><img src=http://x>', "ok"], maps=False, spread=1.0)
     config = {"about": {"name": "<b>bold</b>", "title": "a & b | `c`", "source": "<em>us</em>"}}
@@ -288,7 +288,7 @@ def test_foreign_text_stays_text(tmp_path, no_slides):
     assert r"a & b \| \`c\`" in readme
 
 
-def test_a_network_without_attention(tmp_path, no_slides):
+def test_a_network_without_attention(tmp_path, no_charts):
     run = make_run(tmp_path / "resnet", maps=False)
     size = {"params": 11173962, "trainable": [11173962], "flops_per_image": 557_000_000, "img_size": 32}
     environment = {**ENVIRONMENT, "model": {"name": "resnet18", "patch_size": None, **size}}
@@ -319,7 +319,7 @@ def test_a_run_that_was_interrupted(tmp_path):
     assert "No epoch has been recorded yet." in report(run).text
 
 
-def test_rows_without_validation(tmp_path, no_slides):
+def test_rows_without_validation(tmp_path, no_charts):
     run = make_run(tmp_path / "run")
     without_result(run)
     same = '"step": 10, "lr": 0.1, "images_per_s": 900, "epoch_s": 3'
@@ -330,7 +330,7 @@ def test_rows_without_validation(tmp_path, no_slides):
     assert "epoch 2 of 3 was kept" in page.text
 
 
-def test_what_is_odd_about_the_images_stands_beside_the_score(tmp_path, no_slides):
+def test_what_is_odd_about_the_images_stands_beside_the_score(tmp_path, no_charts):
     run = make_run(tmp_path / "my run")
     odd = {**ENVIRONMENT, "data": {**ENVIRONMENT["data"], "notes": ["test images that are copies: 57"]}}
     assert "but see what is said of the images" not in report(run).text
@@ -344,7 +344,7 @@ def test_what_is_odd_about_the_images_stands_beside_the_score(tmp_path, no_slide
     assert "Test images that are copies: 57." in (run / "README.md").read_text()
 
 
-def test_a_perfect_model_with_a_class_that_has_no_images(tmp_path, no_slides):
+def test_a_perfect_model_with_a_class_that_has_no_images(tmp_path, no_charts):
     run = make_run(tmp_path / "run", spread=100.0)
     logits = np.eye(11)[np.arange(10)] * 50
     result = classification_metrics(logits, np.arange(10), [*"0123456789", "unseen"])
@@ -390,7 +390,7 @@ def test_readme(run, page):
     assert "\N{NO-BREAK SPACE}" not in text
 
 
-def test_early_stopping_mixing_and_smoothing_are_said(tmp_path, no_slides):
+def test_early_stopping_mixing_and_smoothing_are_said(tmp_path, no_charts):
     """At the head of the page, in the README and under the curves; and nothing of them where they were not."""
     words = (
         "tage 2 stopped after epoch 4 of 9: 2 epochs without a better validation accuracy",
