@@ -28,5 +28,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if nearest:
         return f"did you mean '{nearest[0]}'?"
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"known: {', '.join(names[:12])}{more}"
+    return f"known: {first_of(names, 12)}"
+
+
+def first_of(words: Iterable[str], count: int) -> str:
+    """The words with commas between them: the first `count` of more, and how many more there are."""
+    listed = list(words)
+    more = f" and {len(listed) - count} more" if len(listed) > count else ""
+    return ", ".join(listed[:count]) + more

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from patchlight.cli.text import table
+from patchlight.errors import first_of
 
 if TYPE_CHECKING:
     from patchlight.commands.audit import DataReport
@@ -45,8 +46,7 @@ def data_text(report: DataReport) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     most = sorted(counts.items(), key=lambda item: -item[1])
-    more = f" and {len(most) - 5} more" if len(most) > 5 else ""
-    return ", ".join(f"{name} ({n:,})" for name, n in most[:5]) + more
+    return first_of((f"{name} ({n:,})" for name, n in most), 5)
 
 
 def _first(lines: Sequence[str], what: str) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from patchlight.data.images import ImageSet
 from patchlight.data.names import PADDING, words_of
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
 
 UNEVEN = 3  # times the images of the smallest class in the largest: more is said
 
@@ -20,7 +20,7 @@ def check_known(train: ImageSet, held: dict[str, ImageSet | None], source: str) 
         if images is None:
             continue
         counts = images.class_counts()
-        unknown = [train.class_names[i] for i in torch.nonzero((counts > 0) & ~known).flatten().tolist()]
+        unknown = _named(train, (counts > 0) & ~known)
         if unknown:
             count, which = int(counts[~known].sum()), _listed(unknown, "class", "classes")
             raise PatchlightError(
@@ -30,7 +30,7 @@ def check_known(train: ImageSet, held: dict[str, ImageSet | None], source: str) 
 
 
 def _likely_cause(unknown: list[str], train: ImageSet, known: torch.Tensor) -> str:
-    names = [name for name, there in zip(train.class_names, known.tolist(), strict=True) if there]
+    names = _named(train, known)
     plain = {_plain(name): name for name in names}
     for name in unknown:
         if (other := plain.get(_plain(name))) is not None:
@@ -95,6 +95,6 @@ def _named(images: ImageSet, which: torch.Tensor) -> list[str]:
 
 def _listed(names: list[str], one: str = "", many: str = "") -> str:
     """The names, the first five of many; with a word before them."""
-    shown = ", ".join(f"'{name}'" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    shown = first_of((f"'{name}'" for name in names), 5)
     word = one if len(names) == 1 else many
     return f"the {word} {shown}" if word else shown

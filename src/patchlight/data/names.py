@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from patchlight.config import DataConfig
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 SPLIT_WORDS = {
     "train": "train",
@@ -125,5 +125,4 @@ def _named_by_settings(own: list[str], where: str, config: DataConfig) -> dict[s
 
 
 def _quoted(names: list[str]) -> str:
-    shown = [f"'{name}'" for name in names[:12]]
-    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return first_of((f"'{name}'" for name in names), 12)

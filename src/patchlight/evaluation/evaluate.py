@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from patchlight.data.images import ImageSet
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
 from patchlight.evaluation.metrics import classification_metrics, softmax
 from patchlight.machine.device import autocast, multiplies
 from patchlight.machine.fastest import resolve_precision
@@ -149,5 +149,4 @@ def align_classes(images: ImageSet, card: ModelCard) -> ImageSet:
 
 
 def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"the classes {shown} and {len(names) - 5} more" if len(names) > 5 else f"the classes {shown}"
+    return f"the classes {first_of(names, 5)}"

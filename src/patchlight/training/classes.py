@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from patchlight.config import Config
 from patchlight.data.images import ImageSet
-from patchlight.errors import UsageError
+from patchlight.errors import UsageError, first_of
 from patchlight.training.stage import Stage
 
 NAMED = 10  # classes, at most, whose weights are all in the line
@@ -94,4 +94,4 @@ def _count(number: int, word: str, plural: str = "s") -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return first_of(names, NAMED)

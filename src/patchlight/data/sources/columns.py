@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchlight.config import DataConfig
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 LABEL_NAMES = frozenset("label labels class class_name classname class_id classid target targets category".split())
 IMAGE_NAMES = frozenset(
@@ -54,8 +54,7 @@ class Columns:
         """A sentence on what was chosen, and which of the columns that are `there` are not used."""
         chosen = f"columns of {where}: images from '{self.image.name}', labels from '{self.label.name}'"
         others = [name for name in there if name not in (self.image.name, self.label.name, *used)]
-        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
-        return f"{chosen}; not used: {', '.join(others[:8])}{more}" if others else chosen
+        return f"{chosen}; not used: {first_of(others, 8)}" if others else chosen
 
 
 def find_columns(columns: Iterable[Column], where: str, config: DataConfig) -> Columns:
@@ -155,7 +154,7 @@ def _only(candidates: list[Column], names: frozenset[str], what: str, where: str
 
 def _listed(columns: Iterable[Column]) -> str:
     words = [f"{column.name} ({column.about})" for column in columns]
-    return ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "") if words else "none"
+    return first_of(words, 12) or "none"
 
 
 # --- the columns of an Arrow schema ---

@@ -22,8 +22,8 @@ from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut
 from patchlight.data.members import ARCHIVE
 from patchlight.data.names import PADDING, SPLIT_WORDS, is_unlabelled, match_splits, names_are_given, split_of, words_of
-from patchlight.data.sources.tree import Tree
-from patchlight.errors import PatchlightError
+from patchlight.data.sources.tree import LISTS, Tree
+from patchlight.errors import PatchlightError, first_of
 
 Classes = dict[str, list[Path]]  # the images of each class
 
@@ -264,8 +264,7 @@ def _images_of(trees: Iterable[Tree]) -> list[Path]:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
+    return first_of(names, 4)
 
 
 def _no_images(tree: Tree) -> str:
@@ -283,7 +282,7 @@ def _no_images(tree: Tree) -> str:
 
 def _lists_in(*trees: Tree) -> list[Path]:
     """Files that may say the labels of images beside them."""
-    kinds = (".csv", ".tsv", ".jsonl", ".parquet")
+    kinds = LISTS | {".parquet"}
     found = [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
     return [path for path in found if "submission" not in path.stem.lower()]
 

@@ -32,10 +32,9 @@ from patchlight.data.sources.columns import (
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import Located, none_there, picture_folder
 from patchlight.data.sources.rows import Row, Rows, read_rows
-from patchlight.data.sources.tree import SUFFIXES
+from patchlight.data.sources.tree import LISTS, SUFFIXES
 from patchlight.errors import PatchlightError, UsageError
 
-LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRIED = 20  # rows in which a file is looked for
 SPLIT_COLUMNS = ("split", "subset", "partition")
@@ -44,17 +43,12 @@ SPLIT_COLUMNS = ("split", "subset", "partition")
 def list_files(path: Path) -> list[Path]:
     """The lists at a path: the file itself, or those of a folder that are metadata files or called as splits."""
     if path.is_file():
-        return [path] if path.suffix.lower() in LIST_SUFFIXES else []
-    metadata = [path / name for name in METADATA if (path / name).is_file()]
-    if metadata:
-        return metadata
-    below = [
-        folder / name for folder in _folders(path) if split_of(folder.name)[0] for name in METADATA
-        if (folder / name).is_file()
-    ]  # fmt: skip
-    if below:
-        return below
-    lists = sorted(file for file in path.iterdir() if file.suffix.lower() in LIST_SUFFIXES and file.is_file())
+        return [path] if path.suffix.lower() in LISTS else []
+    splits = [folder for folder in _folders(path) if split_of(folder.name)[0]]
+    for places in ([path], splits):
+        if metadata := [place / name for place in places for name in METADATA if (place / name).is_file()]:
+            return metadata
+    lists = sorted(file for file in path.iterdir() if file.suffix.lower() in LISTS and file.is_file())
     lists = [file for file in lists if split_of(file.stem)[0] and not file.name.startswith(".")]
     train = any(split_of(file.stem)[0] == "train" for file in lists)
     return lists if train and not _has_class_folders(path) else []

@@ -30,7 +30,7 @@ LINK = "links to files that are not there (fetch them first, as with `git annex 
 HIDDEN = "hidden images, or images that a system made"
 OTHER = "files that are no images"
 LISTED = "lists, which are not read (one that has labels or splits can be the source)"
-LIST = frozenset(".csv .tsv .jsonl .ndjson".split())
+LISTS = frozenset(".csv .tsv .jsonl .ndjson".split())
 
 SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
 
@@ -120,7 +120,7 @@ def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
             tree.add_other(LINK if entry.is_symlink() else OTHER, path)
         elif path.suffix.lower() in SUFFIXES:
             tree.images.append(path)
-        elif path.suffix.lower() in LIST or SPLIT_LIST.search(entry.name):
+        elif path.suffix.lower() in LISTS or SPLIT_LIST.search(entry.name):
             tree.add_other(LISTED, path)
         elif reason := reason_against(path):
             tree.add_other(reason, path)
