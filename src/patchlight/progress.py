@@ -12,6 +12,7 @@ from patchlight.units import clock
 
 LINE_EVERY_S = 30.0
 BAR_EVERY_S = 0.5
+DELAY_S = 0.3  # a bar that is gone sooner is not shown
 
 
 def say(text: str) -> None:
@@ -39,6 +40,7 @@ class Progress:
             file=sys.stderr,
             disable=not self.terminal,
             mininterval=0.2,
+            delay=DELAY_S,
         )
         self.started = self.shown = time.monotonic()
         self.first = done

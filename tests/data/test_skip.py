@@ -119,3 +119,14 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
         text.encode()
     with pytest.raises(PatchlightError, match=r"bad\\udce9\.png: it is not an image"):
         load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("limit", [64, 0])
+def test_reading_shows_how_far_it_is(folder: Path, limit: int, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("patchlight.progress.LINE_EVERY_S", 0.0)
+    load_source(str(folder), memory_limit_mb=limit, on_bad="skip")
+    assert "reading images 28/28  3 bad  0:00 left\n" in capsys.readouterr().err
+    audit_source(str(folder))
+    lines = capsys.readouterr().err.splitlines()
+    assert "looking at images 1/28" in lines[0]
+    assert "looking at images 28/28  3 bad" in lines[-1]

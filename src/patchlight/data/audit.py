@@ -25,6 +25,7 @@ from patchlight.data.sources import list_source
 from patchlight.data.splits import Splits, make_splits
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
+from patchlight.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,9 @@ def audit_source(source: str, config: DataConfig | None = None, fallback_size: i
     config = replace(config or DataConfig(), source=source)
     listing = list_source(config)
     scan = Scan()
-    for key, split in listing.splits.items():
-        _scan_split(scan, key, split, config.pixel_max)
+    with Progress(sum(len(split.labels) for split in listing.splits.values()), "looking at images") as progress:
+        for key, split in listing.splits.items():
+            _scan_split(scan, key, split, config.pixel_max, progress)
     duplicates = find_duplicates(scan.images, listing.class_names)
     problems = _problems(scan, duplicates, config)
     if sentence := listing.too_much_left_out(config.max_left_out):
@@ -198,8 +200,11 @@ def find_duplicates(images: list[ReadImage], class_names: tuple[str, ...]) -> Du
     )
 
 
-def _scan_split(scan: Scan, key: str, split: RawSplit, pixel_max: int) -> None:
+def _scan_split(scan: Scan, key: str, split: RawSplit, pixel_max: int, progress: Progress) -> None:
     for index, (raw_name, encoded) in enumerate(split.items()):
+        progress.advance()
+        if progress.due():
+            progress.show(f"{len(scan.bad):,} bad" if scan.bad else "")
         name = printable(raw_name)
         try:
             with listening(), hearing() as warnings:

@@ -29,6 +29,7 @@ from patchlight.data.listing import GIVEN, Listing, hash_of
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
+from patchlight.progress import Progress
 
 # The size that images of mixed or non-square sizes are fitted to when nothing else is asked for.
 FALLBACK_SIZE = 32
@@ -154,7 +155,8 @@ def pixel_chunks(job: Job, found: Found) -> Iterator[np.ndarray]:
         for key, split in job.listing.splits.items()
         for index, (name, encoded) in enumerate(split.items())
     )
-    with ThreadPoolExecutor(threads) as pool:
+    total = sum(len(split.labels) for split in job.listing.splits.values())
+    with ThreadPoolExecutor(threads) as pool, Progress(total, "reading images") as progress:
         while chunk := _together(items, step):
             out = np.zeros((len(chunk), 3, size, size), dtype=np.uint8)
             images = [(name, encoded) for _, _, name, encoded in chunk]
@@ -169,6 +171,9 @@ def pixel_chunks(job: Job, found: Found) -> Iterator[np.ndarray]:
                 else:
                     row[:] = result.pixels.transpose(2, 0, 1)
                     found.remarks.add(name, result.facts, result.warnings)
+            progress.advance(len(chunk))
+            if progress.due():
+                progress.show(f"{len(found.bad):,} bad" if found.bad else "")
             yield out
     if job.config.on_bad == "error":
         _refuse(job, found)
