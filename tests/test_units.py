@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchlight.units import SPACE, clock, duration, percent, short
+from patchlight.units import SPACE, clock, counted, duration, percent, short
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_clock(seconds, text):
 )
 def test_percent(rate, digits, text):
     assert percent(rate, digits).replace(SPACE, " ") == text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0 images"), (1, "1 image"), (1797, "1,797 images"), (1.0, "1 image"), (2.5, "2.5 images")],
+)
+def test_counted(number, words):
+    assert counted(number, "image") == words
+    assert counted(number, "class", "classes") == words.replace("image", "class").replace("classs", "classes")

@@ -5,6 +5,12 @@ from __future__ import annotations
 SPACE = "\N{NO-BREAK SPACE}"
 
 
+def counted(number: float, word: str, plural: str = "") -> str:
+    """A number with its word: "1 image", "1,797 images", "2.5 epochs". `plural` where an s is not enough."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {word if number == 1 else plural or f'{word}s'}"
+
+
 def short(value: float, digits: int = 3) -> str:
     """A number in few digits: 912, 2.69 M, 1.2 G; `digits` counts all that are shown."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

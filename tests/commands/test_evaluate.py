@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,41 @@ def test_a_folder_that_changed_after_training_is_not_evaluated_as_if_it_had_not(
     (here / "runs" / "pets" / "eval.json").unlink()
     assert main([*words, "--resume"]) == 1
     assert "have changed since the run was started; restore them" in capsys.readouterr().err
+
+
+def test_images_of_another_source_that_were_trained_on_are_counted(here, capsys):
+    for index, name in enumerate(("cat", "dog")):
+        pictures_of(here / "pets" / name, 20, seed=index)
+        pictures_of(here / "new" / name, 5, seed=10 + index)
+    words = ["--data.source", "pets", "--out", "run", "--train.debug", "--eval.gallery", "2"]
+    assert main(["train", "quickstart", *words]) == 0
+    shutil.copytree(here / "pets", here / "copy")
+    capsys.readouterr()
+    assert main(["eval", "run", "--data", "copy", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "copies of those that the run was trained or selected with: 32 of 40; the score flatters" in captured.err
+    result = json.loads(captured.out)
+    assert (result["copies_of_training"], result["n"]) == (32, 40)
+    assert main(["eval", "run", "--data", "new", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["copies_of_training"] == 0
+    assert "copies" not in captured.err
+    (here / "pets").rename(here / "elsewhere")
+    assert main(["eval", "run"]) == 1
+    assert f"run was trained on {here / 'pets'}, which is not there any more; put it back" in capsys.readouterr().err
+    assert main(["eval", "run", "--data", "new", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "copies_of_training" not in json.loads(captured.out)  # not known, which is said
+    assert "not compared with the images that the run was trained on: run was trained on" in captured.err
+    assert main(["eval", "run", "--data", "elsewhere", "--json"]) == 0  # the same images: its test split alone
+    assert (json.loads(capsys.readouterr().out)["n"], captured.err.count("copies")) == (8, 0)
+
+
+def pictures_of(folder, count, seed):
+    draw = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
 
 
 @pytest.mark.parametrize("source", ["pets", "~/pets"])

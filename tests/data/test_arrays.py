@@ -100,6 +100,13 @@ def test_two_candidates_are_an_error_and_a_setting_chooses(tmp_path: Path) -> No
     with pytest.raises(PatchlightError, match="none that is the image by its name, but faces, people; say it with"):
         load_source(str(path))
     assert len(load_source(str(path), image_column="faces", label_column="people")["train"]) == 6
+    for name in ("cat", "dog"):  # as Quick, Draw! has them
+        np.save(tmp_path / f"{name}.npy", GREY)
+    path.unlink()
+    with pytest.raises(
+        PatchlightError, match=r"cat, dog; .* each file holds the images of one class, save them as one"
+    ):
+        load_source(str(tmp_path))
     np.savez(path, x_train=GREY, fine_train=LABELS, x_test=GREY, fine_test=LABELS)
     assert len(load_source(str(path), label_column="fine")["test"]) == 6
 

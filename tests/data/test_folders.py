@@ -77,7 +77,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         load_source(str(tmp_path / "empty"))
     (tmp_path / "empty" / "c" / "x.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "empty" / "c" / "x.xml").write_text("<x/>")
-    with pytest.raises(PatchlightError, match=r"'c' in .* holds no image but 1 arrays of NumPy .*, 1 \.xml file;"):
+    with pytest.raises(PatchlightError, match=r"'c' in .* holds no image but an array of NumPy .*, 1 \.xml file;"):
         load_source(str(tmp_path / "empty"))
     write_folder(tmp_path / "twice" / "val", ["a"])
     write_folder(tmp_path / "twice" / "valid", ["a"])

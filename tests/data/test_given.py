@@ -126,7 +126,7 @@ class Walked(torch.utils.data.IterableDataset[Any]):
         ((PIXELS.numpy(), [0.5] * COUNT), "a label is text or a whole number"),
         ((PIXELS.numpy(), np.ones((COUNT, 2), int)), "multi-label data are not supported"),
         ((PIXELS.numpy(), LABELS, ["a", "b"]), "row 2 has the label 2"),
-        ((PIXELS.numpy(), [object()] * COUNT), "is no array of numbers or text"),
+        ((PIXELS.numpy(), [object()] * COUNT), "must be an array of numbers or text"),
         ((PIXELS.numpy(), [[1], [1, 2]]), "cannot be made an array"),
         (Pairs(lambda i: torch.rand(3, 8, 8)), "its transform draws at random"),
         (torch.utils.data.TensorDataset(PIXELS), "not a pair of image and label"),

@@ -183,7 +183,7 @@ def test_cells_are_text_and_whole_numbers_stay_in_order(pictures: Path) -> None:
         (b'image,label\n"a.png,x\n', "is no table with commas"),
         ("image;label\npics/00.png;é".encode("latin-1"), "is not UTF-8 text"),
         ("image,label\npics/00.png,x".encode("utf-16"), "is not UTF-8 text"),
-        (b"\x00\x01\x02", "has no rows"),
+        (b"\x00\x01\x02", "a character of value 0 in line 1, as no text has"),
     ],
 )
 def test_tables_that_cannot_be_read(content: bytes, message: str, pictures: Path) -> None:

@@ -365,3 +365,10 @@ def test_a_setting_that_says_nothing_of_a_source_is_an_error(
     (name,) = settings
     with pytest.raises(UsageError, match=rf"data\.{name} says nothing of .*, which is .*; leave it out"):
         load_source(str(make(tmp_path, monkeypatch)), **settings)
+
+
+def test_a_part_of_a_saved_dataset_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = next(saved_row(tmp_path, monkeypatch).rglob("*.arrow"))
+    part.unlink()
+    with pytest.raises(PatchlightError, match=rf"cannot load '.*saved': {part} is missing; get it again"):
+        load_source(str(tmp_path / "saved"))

@@ -42,7 +42,7 @@ def test_another_tools_folder_is_no_run(tmp_path):
 
 def test_resuming_needs_the_same_settings(tmp_path):
     run = Run.create(tmp_path / "run", small_config())
-    with pytest.raises(UsageError, match=r"was started with train.epochs = 2.0, not 3.0; resume it with the same"):
+    with pytest.raises(UsageError, match=r"was started with train.epochs = 2, not 3; resume it with the same"):
         Run.create(run.path, small_config(train={"epochs": 3}), resume=True)
     assert Run.create(run.path, small_config(about={"title": "other words"}), resume=True) == run
     with pytest.raises(UsageError, match=r"there is no run at .*/none to resume"):

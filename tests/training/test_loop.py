@@ -109,7 +109,7 @@ def test_a_real_signal_saves_and_stops(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match="SIGINT after 0 epochs and 1 steps"):
+    with pytest.raises(Interrupted, match=r"SIGINT after 0 epochs and 1 step$"):
         run_fit(tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
     assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-000-step-00000001"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from patchlight.cli.text import table
 from patchlight.errors import first_of
+from patchlight.units import counted
 
 if TYPE_CHECKING:
     from patchlight.commands.audit import DataReport
@@ -29,7 +30,7 @@ def data_text(report: DataReport) -> str:
         ("sizes", _counts(report.sizes)),
         ("modes", _counts(report.modes)),
         ("bad files", str(len(report.bad_files))),
-        ("duplicates", f"{report.duplicates.extra} in {report.duplicates.groups} groups"),
+        ("duplicates", f"{report.duplicates.extra} in {counted(report.duplicates.groups, 'group')}"),
     ]
     if trained:
         facts += [(name, ", ".join(f"{v:.4f}" for v in getattr(trained, name))) for name in ("mean", "std")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchlight.cli.text import rate, table
+from patchlight.units import counted
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
@@ -49,7 +50,7 @@ def faithfulness_table(result: Faithfulness, instead: str = "", *, chosen: bool 
     ]
     header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
     legend = "\n".join(textwrap.wrap(LEGEND, 120))
-    images = f"{result.n:,} image{'' if result.n == 1 else 's'}"
+    images = counted(result.n, "image")
     predicted = f"{images}, for the predicted class{f' (not {instead})' if instead else ''}"
     if chosen:
         predicted += ", chosen to be looked at: explain --faithfulness measures the methods on images drawn at random"
@@ -76,7 +77,7 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
     ]
     images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
     counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
-    chosen = "\n".join(textwrap.wrap(f"{len(rows)} image{'' if len(rows) == 1 else 's'}{counts}: {result.chosen}", 120))
+    chosen = "\n".join(textwrap.wrap(f"{counted(len(rows), 'image')}{counts}: {result.chosen}", 120))
     files = [
         *result.figures.items(),
         ("arrays", result.arrays),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchlight.config import About, FieldInfo
-from patchlight.units import clock, percent, short
+from patchlight.units import clock, counted, percent, short
 
 if TYPE_CHECKING:
     from patchlight.commands.compare import Comparison
@@ -79,7 +79,7 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
     of = f" of the weights of {result.weights}" if result.weights else ""
     return (
         f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} "
-        f"(95 % interval {interval(result.top1_ci95)}, {result.n:,} images){more}"
+        f"(95 % interval {interval(result.top1_ci95)}, {counted(result.n, 'image')}){more}"
     )
 
 
@@ -133,7 +133,7 @@ def probe_table(result: ProbeResult) -> str:
 def prediction_texts(answers: Answers) -> Iterator[str]:
     """The classes of each image below its name, as they come; of a CSV file where it is."""
     if answers.csv:
-        yield f"{answers.csv}: {answers.count:,} image{'' if answers.count == 1 else 's'}"
+        yield f"{answers.csv}: {counted(answers.count, 'image')}"
         return
     for prediction in answers:
         if not prediction.error:  # that is said on standard error

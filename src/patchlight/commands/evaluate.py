@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.config import Config, DataConfig, apply_overrides
-from patchlight.data.images import ImageSet, digest
+from patchlight.data.images import ImageSet, digest, overlap
 from patchlight.data.listing import GIVEN
 from patchlight.data.sources import read_given, read_source
 from patchlight.data.splits import given_splits, load_splits
@@ -17,6 +17,7 @@ from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
+from patchlight.paths import is_there, printable, user_path
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run
 from patchlight.runs.checkpoints import open_weights
@@ -57,9 +58,11 @@ def evaluate(
     elif not opened.has(EvalResult):
         say(f"{opened.path} is not finished; these are its best weights so far")
     images = own_images(opened, data, split)
+    copies = None
     if images is None:
         reading = apply_overrides(Config(data=DataConfig(on_bad=config.data.on_bad)), settings or {}).data
         images, split = other_split(data, split, card, reading)
+        copies = copies_of_training(opened, images)
     elif settings:
         raise UsageError(f"{next(iter(settings))} is about another source, and {data} is the run's own; leave it out")
     result, _ = evaluation.evaluate(
@@ -72,22 +75,32 @@ def evaluate(
         precision=precision or config.eval.precision,
         mirror=config.eval.mirror,
     )
-    return result if checkpoint is None else dataclasses.replace(result, weights=checkpoint.weights)
+    weights = None if checkpoint is None else checkpoint.weights
+    return dataclasses.replace(result, weights=weights, copies_of_training=copies)
 
 
 def own_images(run: Run, data: Any, split: str) -> ImageSet | None:
-    """The run's own images of a split where `data` stand for them, as None and its own source do, else None.
+    """The run's own images of a split where `data` stand for them, as None, its own source and a source that was moved
+    do, else None.
 
     Raises as `own_split`.
     """
     if data is None or (isinstance(data, str) and is_own_source(run, data)):
         return own_split(run, split)
-    config = run.config()
-    if isinstance(data, str) or config.data.source != GIVEN:
+    config, own = run.config(), run.read(Environment).data
+    if not isinstance(data, str):
+        if config.data.source != GIVEN:
+            return None
+        found = given_splits(data, config.data, config.model.img_size).sets.get(split)
+    elif own.path is not None and not is_there(Path(own.path)):
+        try:
+            moved = dataclasses.replace(config.data, source=data)
+            found = load_splits(moved, config.model.img_size).sets.get(split)
+        except PatchlightError:  # it is another source, and reading it as such says what is wrong with it
+            return None
+    else:
         return None
-    found = given_splits(data, config.data, config.model.img_size).sets.get(split)
-    known = run.read(Environment).data.digests
-    return found if found is not None and digest(found) == known.get(split) else None
+    return found if found is not None and digest(found) == own.digests.get(split) else None
 
 
 def is_own_source(run: Run, source: str) -> bool:
@@ -104,11 +117,7 @@ def own_split(run: Run, split: str) -> ImageSet:
 
     Raises PatchlightError where the run has no such images, or where they are not the same any more.
     """
-    config, own = run.config(), run.read(Environment).data
-    source = own.source
-    if own.path is not None and Path(own.path).exists():
-        source = own.path  # in full, so that it does not depend on the folder that the command is given in
-    sets = load_splits(dataclasses.replace(config.data, source=source), config.model.img_size).sets
+    sets, own = own_sets(run), run.read(Environment).data
     if split not in sets:
         raise PatchlightError(f"the run has no '{split}' images; it has {', '.join(sets)}")
     images = sets[split]
@@ -118,6 +127,41 @@ def own_split(run: Run, split: str) -> ImageSet:
             "trained on; restore it, or name a source that the model has not seen with --data"
         )
     return images
+
+
+def own_sets(run: Run) -> dict[str, ImageSet]:
+    """All images of a run as its source has them now, divided as for training. Raises PatchlightError."""
+    config, own = run.config(), run.read(Environment).data
+    source = own.source
+    if own.path is not None and is_there(Path(own.path)):
+        source = own.path  # in full, so that it does not depend on the folder that the command is given in
+    elif own.path is not None and not is_there(user_path(source)):
+        raise PatchlightError(
+            f"{run.path} was trained on {printable(own.path)}, which is not there any more; put it back (`patchlight "
+            "eval` takes its new place with --data)"
+        )
+    return load_splits(dataclasses.replace(config.data, source=source), config.model.img_size).sets
+
+
+def copies_of_training(run: Run, images: ImageSet) -> int | None:
+    """How many of another source's images are exact copies of those that a run was trained or selected with, said
+    where there are any; None, which is said too, where these are not there any more.
+    """
+    known = run.read(Environment).data.digests
+    try:
+        seen = {name: own for name, own in own_sets(run).items() if name in ("train", "val")}
+        if any(digest(own) != known.get(name) for name, own in seen.items()):
+            raise PatchlightError("the run's own images have changed")
+    except PatchlightError as error:
+        say(f"not compared with the images that the run was trained on: {error}")
+        return None
+    copies = len({index for own in seen.values() for _, index in overlap(own, images)})
+    if copies:
+        say(
+            f"images that are exact copies of those that the run was trained or selected with: {copies:,} of "
+            f"{len(images):,}; the score flatters the model"
+        )
+    return copies
 
 
 def other_split(data: Any, split: str, card: ModelCard, config: DataConfig) -> tuple[ImageSet, str]:

@@ -27,6 +27,7 @@ from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
 from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
+from patchlight.units import counted
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult as HubResult
@@ -247,7 +248,7 @@ def model_card(run: Run, card: ModelCard, format: str, checkpoint: Checkpoint | 
         metadata["eval_results"] = [hub_result(result, data)]
         low, high = result.top1_ci95
         score = (
-            f"Accuracy on {result.n:,} {result.split} images of `{data}`: "
+            f"Accuracy on {counted(result.n, f'{result.split} image')} of `{data}`: "
             f"**{100 * result.top1:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
         )
     elif card.class_names:

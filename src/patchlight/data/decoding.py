@@ -30,6 +30,7 @@ from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
 from patchlight.progress import Progress
+from patchlight.units import counted
 
 # The size that images of mixed or non-square sizes are fitted to when nothing else is asked for.
 FALLBACK_SIZE = 32
@@ -311,6 +312,6 @@ def skip_sentence(bad: list[BadFile]) -> str:
     first = {kind: next(b.reason for b in bad if re.sub(r"\d+", "0", b.reason) == kind) for kind in kinds}
     told = ", ".join(f"'{first[kind]}' ({count:,})" for kind, count in kinds.most_common(NAMED))
     more = f" and {len(kinds) - NAMED} more reasons" if len(kinds) > NAMED else ""
-    images = f"{len(bad):,} image{'' if len(bad) == 1 else 's'} that cannot be read"
+    images = f"{counted(len(bad), 'image')} that cannot be read"
     names = ", ".join(each.name for each in bad[:NAMED])
     return f"left out, as data.on_bad is 'skip': {images}: {told}{more}; such as {names}"

@@ -156,6 +156,12 @@ def what_it_is(file: bytes | Path) -> str | None:
     return next((kind.one for kind in (*UNREADABLE, *OTHERS) if kind.matches(suffix, head)), None)
 
 
+def words_for(count: int, reason: str) -> str:
+    """A count of files of a kind, as a Kind's `about` calls many of them: "2 videos", "1 video (...)"."""
+    one = next((kind.one for kind in UNREADABLE if kind.about == reason), None) if count == 1 else None
+    return one or f"{count:,} {reason}"
+
+
 def is_text(head: bytes) -> bool:
     """Whether the beginning of a file is text in UTF-8."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from patchlight.data.levels import DARK, FULL, PLAIN, ImageFacts, looks_like, trained_with
 from patchlight.paths import printable
+from patchlight.units import counted
 
 KINDS_TOLD = 3  # of Pillow's warnings; the rest is a number
 LONGEST = 160  # letters of a warning
@@ -34,7 +35,7 @@ class Count:
         return plural if self.images != 1 else ONE.get(plural, f"{plural}s")
 
     def __str__(self) -> str:
-        return f"{self.images:,} image{'' if self.images == 1 else 's'}"
+        return counted(self.images, "image")
 
 
 @dataclass

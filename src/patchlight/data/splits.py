@@ -22,6 +22,7 @@ from patchlight.data.images import ImageSet, label_conflicts, overlap
 from patchlight.data.sources import read_given, read_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
+from patchlight.units import counted
 
 TEST_SHARE = 0.2
 TEST_SEED = 0
@@ -82,8 +83,8 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     if test is None:
         train, test = _cut_test(train)
         notes.append(
-            f"'{config.source}' has no test split: {len(test)} images, {TEST_SHARE:.0%} of each class, are set aside "
-            f"from train as test (fixed seed {TEST_SEED})"
+            f"'{config.source}' has no test split: {counted(len(test), 'image')}, {TEST_SHARE:.0%} of each class, "
+            f"{'is' if len(test) == 1 else 'are'} set aside from train as test (fixed seed {TEST_SEED})"
         )
     subset_test = None
     if val is None:
@@ -172,7 +173,7 @@ def _take(images: ImageSet, per_class: int | None, seed: int, what: str, field: 
     for name, rows in zip(images.class_names, orders, strict=True):
         if len(rows) < per_class:
             raise PatchlightError(
-                f"the class '{name}' has {len(rows)} {what} images, too few for data.{field} = {per_class}"
+                f"the class '{name}' has {counted(len(rows), f'{what} image')}, too few for data.{field} = {per_class}"
             )
     return images.select(merged([rows[:per_class] for rows in orders]))
 

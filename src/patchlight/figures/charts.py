@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from patchlight.figures.style import Style, Theme, plain, styled
 from patchlight.runs.measures import MEASURES, Measure
 from patchlight.runs.records import Epoch, Reliability
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ def class_balance(counts: Mapping[str, Sequence[int]], class_names: Sequence[str
         figure = Figure(figsize=(10.6 if len(counts) > 1 else 5.4, max(1.8, height)))
         panels = figure.subplots(1, len(counts), squeeze=False)[0]
         for i, (axes, (split, sizes)) in enumerate(zip(panels, counts.items(), strict=True)):
-            axes.set_title(f"{plain(split)}: {sum(sizes):,} images")
+            axes.set_title(f"{plain(split)}: {counted(sum(sizes), 'image')}")
             if k <= 40:
                 axes.barh(range(k), sizes, height=0.7, color=s.blue)
                 axes.set_yticks(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from patchlight.figures.galleries import HEAT, overlay
 from patchlight.figures.style import Style, Theme, plain, styled
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 COLUMNS = 6  # images of a class, at most
 
@@ -90,7 +90,8 @@ def mean_maps(
         for i, name in enumerate(names):
             above, below = places[:, i]
             shown = above.imshow(mean[i], vmin=mean.min(), vmax=mean.max(), cmap=HEAT, interpolation="none")
-            above.set_title(f"{plain(name, 13)}\n{counts[i]} images", fontsize=8, fontweight="normal", color=s.ink)
+            title = f"{plain(name, 13)}\n{counted(counts[i], 'image')}"
+            above.set_title(title, fontsize=8, fontweight="normal", color=s.ink)
             above.set_xlabel(f"like centre {likeness[i]:+.2f}", fontsize=8)
             varied = below.imshow(spread[i], vmin=0, vmax=spread.max(), cmap=HEAT, interpolation="none")
         places[0, -1].imshow(centre, cmap=HEAT, interpolation="none")

@@ -10,7 +10,7 @@ import numpy as np
 from patchlight.evaluation.metrics import balanced_accuracy
 from patchlight.reporting.facts import Facts
 from patchlight.runs import Environment, EvalResult, Metrics, Score, measure_of, tells_more
-from patchlight.units import SPACE, duration, percent, short
+from patchlight.units import SPACE, counted, duration, percent, short
 
 EN = "\N{EN DASH}"
 DOT = " · "
@@ -22,7 +22,7 @@ class ScoreWords:
 
     top1: str
     interval: str
-    n: str
+    images: str  # how many: "2,000 images"
     split: str
     commonest: str  # what always naming the commonest class scores
     balanced: str | None  # mean accuracy of the classes, where they are uneven
@@ -61,7 +61,7 @@ def score_words(result: EvalResult) -> ScoreWords:
     return ScoreWords(
         top1=percent(result.top1, 1 if result.n < 10000 else 2),
         interval=f"{100 * low:.1f} {EN} {percent(high, 1)}",
-        n=f"{result.n:,}",
+        images=counted(result.n, "image"),
         split=result.split,
         commonest=percent(sizes.max() / max(sizes.sum(), 1), 0 if classes < 50 else 1),
         balanced=percent(balanced_accuracy(result.confusion), 1) if tells_more(result.confusion) else None,
@@ -74,7 +74,7 @@ def score_words(result: EvalResult) -> ScoreWords:
 
 def _subset(score: Metrics | Score) -> str:
     low, high = score.top1_ci95
-    images = f", {score.n:,} images" if score.n is not None else ""
+    images = f", {counted(score.n, 'image')}" if score.n is not None else ""
     return f"{percent(score.top1, 1)} (95 % interval {100 * low:.1f} {EN} {percent(high, 1)}{images})"
 
 

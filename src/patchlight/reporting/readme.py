@@ -55,7 +55,7 @@ def _result(head: Headline) -> str:
     if head.score is None:
         return "No test result yet: the run is still training or was interrupted."
     score = head.score
-    return f"{score.top1} {_md(score.split)} accuracy on {score.n} images (95 % interval {score.interval})."
+    return f"{score.top1} {_md(score.split)} accuracy on {score.images} (95 % interval {score.interval})."
 
 
 def _commands(facts: Facts) -> list[str]:

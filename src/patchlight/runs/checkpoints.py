@@ -16,6 +16,7 @@ from pathlib import Path
 from patchlight.errors import UsageError
 from patchlight.paths import user_path
 from patchlight.runs.folder import Run
+from patchlight.units import counted
 
 FOLDER = "checkpoints"
 LAST = "last"
@@ -51,8 +52,8 @@ class Checkpoint:
     def weights(self) -> str:
         """Which weights they are, in words: "epoch 50", "epoch 50 and 39,083 steps in all", "39,050 steps"."""
         if self.epochs is None:
-            return f"{self.steps:,} steps"
-        return f"epoch {self.epochs}" + (f" and {self.steps:,} steps in all" if self.steps else "")
+            return counted(self.steps or 0, "step")
+        return f"epoch {self.epochs}" + (f" and {counted(self.steps, 'step')} in all" if self.steps else "")
 
     @property
     def line(self) -> str:

@@ -151,7 +151,10 @@ class Run:
                 changed.pop(f"{section}.{name}", None)
         if changed:
             key, (old, new) = next(iter(changed.items()))
-            raise UsageError(f"{self.path} was started with {key} = {old}, not {new}; resume it with the same settings")
+            was, asked = (f"{value:g}" if isinstance(value, float) else str(value) for value in (old, new))
+            raise UsageError(
+                f"{self.path} was started with {key} = {was}, not {asked}; resume it with the same settings"
+            )
 
     def config(self) -> Config:
         """The recipe of the run. Raises PatchlightError where it cannot be read."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from patchlight.machine.hardware import Hardware
 from patchlight.runs.codec import Record, RecordError
+from patchlight.units import counted
 
 FORMAT = 2  # of a run folder; 1 is that of files without a number, before version 0.2.0
 
@@ -175,9 +176,8 @@ class BatchFacts(RunFile):
     def rows(self) -> list[tuple[str, str]]:
         """The batch in pairs of a word and a line, for the terminal and the page."""
         counts = [count for count in self.per_class.values() if count]
-        each = (
-            f"{min(counts)} to {max(counts)} images each" if min(counts) < max(counts) else f"{counts[0]} images each"
-        )
+        least, most = min(counts), max(counts)
+        each = f"{least} to {most} images each" if least < most else f"{counted(most, 'image')} each"
         if len(self.per_class) <= 20:
             each = ", ".join(f"{count} of {name}" for name, count in self.per_class.items())
         finite = f"all but {self.not_finite:,} finite" if self.not_finite else "all finite"
@@ -215,7 +215,7 @@ class EarlyStop(Record):
         """ "stage 2 stopped after epoch 47 of 90: 8 epochs without a better validation accuracy"."""
         stage = "" if self.stage is None else f"stage {self.stage} "
         planned = "" if self.epochs is None else f" of {self.epochs:g}"
-        count = f"{self.patience} epoch{'' if self.patience == 1 else 's'}"
+        count = counted(self.patience, "epoch")
         return f"{stage}stopped after epoch {self.epoch}{planned}: {count} without a better validation {self.measure}"
 
 
@@ -337,6 +337,8 @@ class EvalResult(RunFile, Metrics):
     subset_test: Metrics | Score | None = field(default=None, metadata={"brief": True})  # a Score in older folders
     # On the test images that look like no image that was trained or selected with; None where all do, or none does.
     without_copies: Score | None = field(default=None, metadata={"brief": True})
+    # Of another source: its images that were trained or selected with, pixel for pixel; None where that is not known.
+    copies_of_training: int | None = field(default=None, metadata={"brief": True})
     # Of a checkpoint: "epoch 50"; None: those that the run keeps.
     weights: str | None = field(default=None, metadata={"brief": True})
 

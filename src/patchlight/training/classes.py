@@ -11,6 +11,7 @@ from patchlight.config import Config
 from patchlight.data.images import ImageSet
 from patchlight.errors import UsageError, first_of
 from patchlight.training.stage import Stage
+from patchlight.units import counted
 
 NAMED = 10  # classes, at most, whose weights are all in the line
 
@@ -29,8 +30,9 @@ def class_weights(config: Config, images: ImageSet) -> tuple[float, ...] | None:
     assert not isinstance(asked, str)
     if len(asked) != len(names):
         raise UsageError(
-            f"train.class_weights has {_count(len(asked), 'number')} and the data {_count(len(names), 'class', 'es')}: "
-            f"{_listed(names)}; give one number for each, in this order, or balanced"
+            f"train.class_weights has {counted(len(asked), 'number')} and the data "
+            f"{counted(len(names), 'class', 'classes')}: {_listed(names)}; give one number for each, in this order, "
+            "or balanced"
         )
     if not any(weight and count for weight, count in zip(asked, counts, strict=True)):
         raise UsageError(
@@ -87,10 +89,6 @@ def _whole(number: float) -> str:
     """A mean of whole numbers: "140", or "140 or 141"."""
     low = int(number)
     return f"{low:,}" if low == number else f"{low:,} or {low + 1:,}"
-
-
-def _count(number: int, word: str, plural: str = "s") -> str:
-    return f"{number} {word}{'' if number == 1 else plural}"
 
 
 def _listed(names: Sequence[str]) -> str:

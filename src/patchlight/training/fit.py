@@ -86,7 +86,7 @@ def fit_stage(
         pace = rehearse(Trainer(stage, data, run, trial), rehearsal_s(stage.budget_s))
     if checkpoint is not None:
         state = restore(checkpoint, stage, run)
-        say(f"resuming from {checkpoint}: {state.epochs_done} epochs and {state.step} steps are done")
+        say(f"resuming from {checkpoint}: {state.done_so_far} are done")
     expected = stage.total_steps
     if pace is not None:
         left_s = stage.budget_s - state.stage_s - watch.passed()

@@ -12,7 +12,7 @@ from patchlight.training.inputs import mixes
 from patchlight.training.schedule import warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import TrainState
-from patchlight.units import clock
+from patchlight.units import clock, counted
 
 
 def batch_line(facts: BatchFacts) -> str:
@@ -51,7 +51,7 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
         left_s = finish_s(expected_steps, state.done, pace, per_epoch)
         end = datetime.datetime.now() + datetime.timedelta(seconds=left_s)
         yield (
-            f"the budget of {train.budget} holds {epochs:.3g} epochs of {per_epoch:,} steps at "
+            f"the budget of {train.budget} holds {epochs:.3g} epochs of {counted(per_epoch, 'step')} at "
             f"{stage.batch_size / pace.step_s:,.0f} images/s and {1000 * pace.val_s:,.0f} ms a validation; {memory}"
             f"done in {clock(left_s)}, at {end:%H:%M:%S}"
         )
@@ -65,7 +65,7 @@ def plan_lines(stage: Stage, state: TrainState, expected_steps: int, pace: Pace 
     cycles = schedule.cycles if schedule.name == "cosine_restarts" and schedule.restart_warmup else 1
     if warmup * cycles >= total and schedule.name != "onecycle":
         length = f"all {total}" if cycles == 1 else f"a cycle of {total / cycles:,.0f}"
-        yield f"the warm-up of {warmup} steps is not over after {length}: the peak is not reached"
+        yield f"the warm-up of {counted(warmup, 'step')} is not over after {length}: the peak is not reached"
 
 
 def step_line(loss: float, accuracy: float | None, mixed: bool, lr: float, images_per_s: float) -> str:

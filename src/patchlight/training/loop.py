@@ -216,7 +216,7 @@ class Trainer:
         if ended and self._on_epoch is not None:  # after the checkpoint: what it raises loses nothing
             self._on_epoch(self._rows[-1])
         if stop.requested:
-            raise Interrupted(f"stopped by {stop.requested} after {state.epochs_done} epochs and {state.step} steps")
+            raise Interrupted(f"stopped by {stop.requested} after {state.done_so_far}")
 
     def _finish_epoch(self) -> Epoch:
         """Validate, keep the weights if they are to be kept, and go on to the next epoch; the line for the metrics."""

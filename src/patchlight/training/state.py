@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from patchlight.runs.codec import RecordError, from_json, to_json
+from patchlight.units import counted
 
 # What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
 LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before"}
@@ -96,6 +97,11 @@ class TrainState:
     def steps_done(self) -> int:
         """Of all stages."""
         return self.steps_before + self.done
+
+    @property
+    def done_so_far(self) -> str:
+        """The same in words, as after 3 epochs of 20 steps each and 7 steps more: "3 epochs and 7 steps"."""
+        return f"{counted(self.epochs_done, 'epoch')} and {counted(self.step, 'step')}"
 
     @property
     def at_end(self) -> bool:

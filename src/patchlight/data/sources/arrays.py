@@ -34,7 +34,8 @@ from patchlight.data.sources.choice import (
 )
 from patchlight.data.sources.pictures import Scale, layout_of, picture_items, scales
 from patchlight.data.tars import DAMAGE
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
+from patchlight.units import counted
 
 # What arrays are called, in small letters.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "pixels", "data", "x")
@@ -104,8 +105,8 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
             notes += said
         if len(values[key]) != len(images[key]):
             raise PatchlightError(
-                f"{arrays.where}: {image} has {len(images[key]):,} images and {label} {len(values[key]):,} labels; "
-                "there must be one for each image"
+                f"{arrays.where}: {image} has {counted(len(images[key]), 'image')} and {label} "
+                f"{counted(len(values[key]), 'label')}; there must be one for each image"
             )
     given = next((name for name in arrays.names if name.lower() in NAME_WORDS), None)
     names = _names(arrays.read(given), f"{arrays.where}: {given}") if given else None
@@ -153,6 +154,12 @@ def _parsed(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidates], 
         if asked and not any(own.images if what == "image" else own.labels for own in parsed.values()):
             raise not_there(what, asked, arrays.where, arrays.names)
     if not any(own.images for own in parsed.values()):
+        if len(arrays.files) > 1:
+            raise PatchlightError(
+                f"{arrays.where} has none that is the image by its name, but {first_of(arrays.names, 12)}; say it with "
+                "data.image_column, or, where each file holds the images of one class, save them as one: "
+                "np.savez('all.npz', images=..., labels=...)"
+            )
         one_of([], "image", arrays.where, arrays.names)
     if "" in parsed:  # arrays without a split in their names are the training set
         whole = parsed.pop("")

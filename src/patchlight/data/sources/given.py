@@ -34,6 +34,7 @@ from patchlight.data.sources.pictures import channels_first, layout_of, picture_
 from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import user_path
+from patchlight.units import counted
 
 WAYS = (
     "(images, labels), an ImageSet, a data set of torch or of `datasets`, or a dictionary of these by split, as in "
@@ -153,7 +154,7 @@ def _of_image_set(images: ImageSet, where: str) -> GivenSet:
 def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str, pixel_max: int) -> GivenSet:
     read, label_notes = whole_labels(_array(labels, f"the labels of {where}"), f"the labels of {where}")
     if len(images) != len(read):
-        raise PatchlightError(f"{where} has {len(images):,} images and {len(read):,} labels")
+        raise PatchlightError(f"{where} has {counted(len(images), 'image')} and {counted(len(read), 'label')}")
     if not isinstance(images, np.ndarray | torch.Tensor):
         images = list(images)
         return GivenSet(read, names, lambda rows: _listed(images, rows, where, pixel_max), label_notes)
@@ -230,5 +231,5 @@ def _array(values: Any, where: str) -> np.ndarray:
     except ValueError as error:
         raise PatchlightError(f"{where} cannot be made an array: {error}") from None
     if array.dtype == object:
-        raise PatchlightError(f"{where} is no array of numbers or text; give whole numbers or text of one type")
+        raise PatchlightError(f"{where} must be an array of numbers or text of one type")
     return array

@@ -24,6 +24,7 @@ from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import read_classes, splits_beside
 from patchlight.errors import PatchlightError
+from patchlight.units import counted
 
 NAME = re.compile(
     r"^(?:(?P<set>.+)-)?(?P<split>train|t10k|test|val|valid|validation)[-._](?P<what>images|labels)[-.]idx\d-?ubyte(?:\.gz)?$",
@@ -96,8 +97,8 @@ def _labels(own: IdxSet, split: str, count: int, *, needed: bool) -> list[int | 
     labels: list[int | None] = _read(own.labels[split], 1).tolist()
     if len(labels) != count:
         raise PatchlightError(
-            f"{own.images[split]} has {count:,} images and {own.labels[split].name} {len(labels):,} labels; get "
-            "both again"
+            f"{own.images[split]} has {counted(count, 'image')} and {own.labels[split].name} "
+            f"{counted(len(labels), 'label')}; get both again"
         )
     return labels
 

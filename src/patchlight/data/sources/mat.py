@@ -17,6 +17,7 @@ from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import has_class_folders, read_classes, split_in_name, splits_beside, whole_labels
 from patchlight.data.sources.matlab import list_variables, read_variable
 from patchlight.errors import PatchlightError
+from patchlight.units import counted
 
 
 def mat_files(path: Path) -> list[Path]:
@@ -50,7 +51,8 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
         values[key], said = whole_labels(_column(_load(file, "y")), f"{file}: y")
         notes += said
         if len(values[key]) != shapes[key][3]:
-            raise PatchlightError(f"{file} has {shapes[key][3]:,} images and {len(values[key]):,} labels; get it again")
+            there = f"{counted(shapes[key][3], 'image')} and {counted(len(values[key]), 'label')}"
+            raise PatchlightError(f"{file} has {there}; get it again")
     every = {value for own in values.values() for value in own}
     if 10 in every and every <= set(range(1, 11)):
         values = {key: [value % 10 for value in own] for key, own in values.items()}

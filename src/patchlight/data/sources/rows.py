@@ -41,6 +41,9 @@ def read_rows(file: Path, config: DataConfig) -> Rows:
         raise PatchlightError(
             f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); store it as UTF-8"
         ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise PatchlightError(f"{file} has a character of value 0 in line {line}, as no text has; store it as UTF-8")
     rows = _json_lines(text, file) if file.suffix.lower() in (".jsonl", ".ndjson") else _csv(text, file, config)
     if not rows.rows:
         raise PatchlightError(f"{file} has no rows")

@@ -34,6 +34,7 @@ from patchlight.data.sources.shard_files import class_lines, refuse_gaps, shard_
 from patchlight.data.tars import DAMAGE, blocks, damaged, open_stream, walk_tar
 from patchlight.errors import PatchlightError
 from patchlight.progress import Progress
+from patchlight.units import counted
 
 LABEL_FIELDS = ("cls", "json", "txt")
 PEEK, PEEK_BYTES = 200, 2**25  # members and bytes of an archive that are looked at to tell samples from other archives
@@ -301,8 +302,7 @@ def _notes(samples: dict[str, Samples], lines: tuple[Path, tuple[str, ...]] | No
     notes = []
     if fields:
         counts = ", ".join(
-            f".{name} ({count:,} sample{'' if count == 1 else 's'})" if len(fields) > 1 else f".{name}"
-            for name, count in fields.items()
+            f".{name} ({counted(count, 'sample')})" if len(fields) > 1 else f".{name}" for name, count in fields.items()
         )
         notes.append(f"{where}: labels are read from {counts}")
     if lines is not None:

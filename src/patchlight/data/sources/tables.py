@@ -158,6 +158,8 @@ def list_hub(name: str, config: DataConfig) -> Listing:
             f"cannot reach the Hugging Face hub for '{name}' and it was not downloaded before; check the network, or "
             "give the path of a local copy"
         ) from None
+    except FileNotFoundError as error:
+        raise PatchlightError(f"cannot load '{name}': {error.filename or error} is missing; get it again") from error
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
         raise PatchlightError(f"cannot load '{name}': {_in_a_line(error)}") from error
     return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)

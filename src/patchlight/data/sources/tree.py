@@ -18,8 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from patchlight.data.decode import DAMAGE
 from patchlight.data.heif import open_file
-from patchlight.data.kinds import HEAD, UNREADABLE, is_text
+from patchlight.data.kinds import HEAD, UNREADABLE, is_text, words_for
 from patchlight.data.listing import LeftOut
+from patchlight.units import counted
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
 
@@ -88,10 +89,10 @@ class Tree:
         others = self.all_others()
         plain = [*others.pop(OTHER, []), *others.pop(LISTED, [])]
         suffixes = Counter(path.suffix.lower() or "other" for path in plain)
-        words = [f"{len(paths):,} {reason}" for reason, paths in others.items()]
+        words = [words_for(len(paths), reason) for reason, paths in others.items()]
         most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:5]
-        words += [f"{count:,} {kind} file{'s' if count > 1 else ''}" for kind, count in most]
-        words += [f"{len(self.folders)} folder{'s' if len(self.folders) > 1 else ''}"] if self.folders else []
+        words += [counted(count, f"{kind} file") for kind, count in most]
+        words += [counted(len(self.folders), "folder")] if self.folders else []
         return ", ".join(words) or "nothing"
 
 

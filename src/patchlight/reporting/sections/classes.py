@@ -15,7 +15,7 @@ from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import NAME, Facts
 from patchlight.reporting.section import Content, Section
 from patchlight.runs import EvalResult, Metrics
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 MOST = 5  # frequent mistakes that are listed
 TAKEN = (
@@ -89,7 +89,7 @@ def content(facts: Facts) -> Content | None:
     if result is None:
         return None
     names, subset = facts.class_names, facts.subset
-    split = f"{result.n:,} {result.split} images"
+    split = counted(result.n, f"{result.split} image")
     rates = [class_rates(result, split)]
     matrices: dict[str, tuple[Metrics, str]] = {"confusion": (result, split if subset else "")}
     if subset is not None:

@@ -7,7 +7,7 @@ from patchlight.figures.style import cut
 from patchlight.reporting.facts import NAME, Facts
 from patchlight.reporting.section import Content, Section
 from patchlight.runs import measure_of
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 NAMED = 10  # classes, at most, whose weights are all told
 SAMPLED = "of every class equally many an epoch (data.sampler balanced)"
@@ -125,7 +125,7 @@ def _stages(facts: Facts) -> list[tuple[str, str]]:
         described.append(
             [
                 ("Trained", trained if c.train.trainable != "all" or len(stages) > 1 else ""),
-                ("Length", f"{_length(c.train)}, {c.train.batch_size:,} images a step"),
+                ("Length", f"{_length(c.train)}, {counted(c.train.batch_size, 'image')} a step"),
                 ("Images", SAMPLED if c.data.sampler == "balanced" else ""),
                 ("Loss", _loss(facts, c.train, i)),
                 ("Optimizer", _optimizer(c)),
@@ -157,8 +157,8 @@ def _loss(facts: Facts, train: TrainConfig, stage: int) -> str:
 
 def _length(train: TrainConfig) -> str:
     if train.debug:
-        return f"{train.epochs:g} epochs of at most two steps (train.debug)"
-    return train.budget or f"{train.epochs:g} epochs"
+        return f"{counted(train.epochs, 'epoch')} of at most two steps (train.debug)"
+    return train.budget or counted(train.epochs, "epoch")
 
 
 def _optimizer(config: Config) -> str:
@@ -182,7 +182,7 @@ def _warmup(schedule: ScheduleConfig) -> str:
         return f", {percent(schedule.warmup_share)} of it warm-up{each}" if schedule.warmup_share else ""
     steps, epochs = schedule.warmup_steps, schedule.warmup_epochs
     length, unit = (epochs, "epoch") if steps is None else (steps, "step")
-    return f" after {length:g} {unit}{'' if length == 1 else 's'} of warm-up{each}" if length else ""
+    return f" after {counted(length, unit)} of warm-up{each}" if length else ""
 
 
 SECTION = Section(title="What was trained", content=content, template=TEMPLATE)
