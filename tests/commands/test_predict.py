@@ -255,10 +255,19 @@ def test_training_and_predict_see_the_same_of_sixteen_bits(here, capsys, no_char
     assert "; set data.pixel_max" not in note
     assert main(["explain", str(here / "dark"), "cells/0/0.png", "--out", "maps"]) == 0
     assert "the model was trained with data.pixel_max = 65535" in capsys.readouterr().err
-    values = np.asarray(Image.open(here / "cells" / "0" / "0.png"))
+    (here / "cells").rename(here / "others")
+    (here / "others" / "0" / "0.png").unlink()  # so that these are not the run's own
+    assert main(["eval", str(here / "dark"), "--data", "others"]) == 0
+    said = capsys.readouterr().err
+    assert "the model was trained with data.pixel_max = 65535, which is set when training" in said
+    assert "; set data.pixel_max" not in said
+    for setting in (["--data.pixel_max", "4095"], ["--data.image_size", "8"]):
+        assert main(["eval", str(here / "dark"), "--data", "others", *setting]) == 2
+        assert f"{setting[0][2:]} is the model's own, as it was trained, and cannot be" in capsys.readouterr().err
+    values = np.asarray(Image.open(here / "others" / "0" / "1.png"))
     pixels = torch.from_numpy(np.rint(values / (4095 / 255)).astype(np.uint8)).expand(1, 3, 16, 16)
     expected = model(card.to_input(pixels)).softmax(1).max().item()
-    answer = predict(here / "bright", ["cells/0/0.png"], precision="fp32")[0].classes[0]
+    answer = predict(here / "bright", ["others/0/1.png"], precision="fp32")[0].classes[0]
     assert answer.probability == pytest.approx(expected, abs=1e-5)
     config = json.loads((here / "bright" / "model" / "config.json").read_text())
     del config["pixel_max"]

@@ -23,6 +23,8 @@ from patchlight.runs import Environment, EvalResult, Run
 from patchlight.runs.checkpoints import open_weights
 from patchlight.training.record import source_path
 
+MODELS_OWN = ("data.image_size", "data.interpolation", "data.pixel_max")
+
 
 def evaluate(
     run: str | Path | Run,
@@ -46,6 +48,8 @@ def evaluate(
     for key in settings or {}:
         if not key.startswith("data.") or key == "data.source":
             raise UsageError(f"`patchlight eval` does not take --{key}; it takes data.label_column and the like")
+        if key in MODELS_OWN:
+            raise UsageError(f"{key} is the model's own, as it was trained, and cannot be another; leave it out")
         if data is None:
             raise UsageError(f"{key} is about another source; name one with --data, or leave it out")
     opened, checkpoint = open_weights(run)
@@ -177,7 +181,7 @@ def other_split(data: Any, split: str, card: ModelCard, config: DataConfig) -> t
         interpolation=card.fit_interpolation,
         pixel_max=card.pixel_max,
     )
-    sets = read_source(config) if isinstance(data, str) else read_given(data, config)
+    sets = read_source(config, trained=True) if isinstance(data, str) else read_given(data, config, trained=True)
     for note in next(iter(sets.values())).notes:
         say(note)
     if split not in sets and len(sets) == 1:

@@ -59,6 +59,7 @@ class Job:
     config: DataConfig
     size: int  # pixels a side
     interpolation: Interpolation | None
+    trained: bool = False  # the config is that of a model, so no other setting is advised
 
 
 @dataclass
@@ -82,18 +83,21 @@ class _MixedSizesError(Exception):
     """The images do not all have one size. Its text names the first that differs."""
 
 
-def decode_listing(listing: Listing, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+def decode_listing(
+    listing: Listing, config: DataConfig, fallback_size: int | None = None, *, trained: bool = False
+) -> dict[str, ImageSet]:
     """The listing's splits as image sets: in memory up to data.memory_limit_mb (2^20 bytes each), else in the cache.
 
     The size is data.image_size, else the listing's own, else the square size that all images share, else
     `fallback_size` (None is FALLBACK_SIZE), which a note on the sets reports, as it does an interpolation other than
-    bicubic (which unset is). Raises PatchlightError for images that cannot be decoded, naming the first and counting
-    them; with data.on_bad = "skip" they are left out, which a note reports, unless nothing is left of a split or class.
+    bicubic (which unset is). `trained` says that a model was trained with these settings: no others are advised then.
+    Raises PatchlightError for images that cannot be decoded, naming the first and counting them; with data.on_bad =
+    "skip" they are left out, which a note reports, unless nothing is left of a split or class.
     """
     interpolation = config.interpolation or "bicubic"
     wanted, fallback = config.image_size or listing.size, fallback_size or FALLBACK_SIZE
     if wanted is not None:
-        return _fitted(Job(listing, config, wanted, interpolation))
+        return _fitted(Job(listing, config, wanted, interpolation, trained))
     height, width, name = first_dimensions(listing)
     if not name:  # no image can be read, and decoding says why
         return _decoded(Job(listing, config, fallback, interpolation))
@@ -247,7 +251,7 @@ def _sets(job: Job, pixels: torch.Tensor, found: Found, notes: tuple[str, ...]) 
         *listing.left_out_sentences(),
         *skipped,
         *notes,
-        *found.remarks.sentences(config.pixel_max),
+        *found.remarks.sentences(config.pixel_max, job.trained),
     )
     sets, at = {}, 0
     for key, split in listing.splits.items():

@@ -169,26 +169,31 @@ def check_applies(config: DataConfig, takes: frozenset[str], about: str) -> None
             raise UsageError(f"data.{name} says nothing of {config.source}, which is {about}; leave it out")
 
 
-def read_source(config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+def read_source(config: DataConfig, fallback_size: int | None = None, *, trained: bool = False) -> dict[str, ImageSet]:
     """The splits that data.source has, under "train", "val" and "test"; at least one of them, "train" as a rule.
 
-    `fallback_size` is as `decode_listing` takes it. Sets that take more than data.memory_limit_mb decoded are
-    memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images cannot be
-    decoded, naming the first and counting them, or where more than data.max_left_out of them would not be used.
+    `fallback_size` and `trained` are as `decode_listing` takes them. Sets that take more than data.memory_limit_mb
+    decoded are memory-mapped from the cache folder. Raises as `list_source` does, and PatchlightError where images
+    cannot be decoded, naming the first and counting them, or where more than data.max_left_out of them would not be
+    used.
     """
-    return read_listing(list_source(config), config, fallback_size)
+    return read_listing(list_source(config), config, fallback_size, trained=trained)
 
 
-def read_given(data: Any, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+def read_given(
+    data: Any, config: DataConfig, fallback_size: int | None = None, *, trained: bool = False
+) -> dict[str, ImageSet]:
     """`read_source` of images that are given in Python (`given.py` says what they may be)."""
-    return read_listing(list_given(data, config), config, fallback_size)
+    return read_listing(list_given(data, config), config, fallback_size, trained=trained)
 
 
-def read_listing(listing: Listing, config: DataConfig, fallback_size: int | None = None) -> dict[str, ImageSet]:
+def read_listing(
+    listing: Listing, config: DataConfig, fallback_size: int | None = None, *, trained: bool = False
+) -> dict[str, ImageSet]:
     """The image sets of a listing, unless too much of it would be left out. Raises as `read_source` does."""
     if sentence := listing.too_much_left_out(config.max_left_out):
         raise PatchlightError(f"'{config.source}': {sentence}")
-    return decode_listing(listing, config, fallback_size)
+    return decode_listing(listing, config, fallback_size, trained=trained)
 
 
 def load_source(source: str, *, fallback_size: int | None = None, **settings: Any) -> dict[str, ImageSet]:
