@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from undrawn import undrawn
 
 torch.set_num_threads(1)  # the models are small, and threads of several processes would wait for each other
 
@@ -27,15 +29,14 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def no_slides(monkeypatch):
-    """For a test of something other than PNG files, of a report or of `explain`, which are half of its time: empty."""
-    for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
-        monkeypatch.setattr(where, lambda figure, theme, description=None: b"")
+def no_slides() -> Iterator[None]:
+    """For a test of something other than PNG files, of a report or of `explain`: they are empty."""
+    with undrawn(charts=False):
+        yield
 
 
 @pytest.fixture
-def no_charts(no_slides, monkeypatch):
+def no_charts() -> Iterator[None]:
     """For a test that trains and is not about the charts of its page: they are made, and not drawn."""
-    monkeypatch.setattr(
-        "patchlight.reporting.embed.svg", lambda figure, theme: "<svg xmlns='http://www.w3.org/2000/svg'/>"
-    )
+    with undrawn():
+        yield

@@ -47,7 +47,7 @@ class Linear(nn.Module):
         return self.head(self.squeeze(x.flatten(1)).relu())
 
 
-def test_a_model_is_a_class_and_a_row(tmp_path, monkeypatch):
+def test_a_model_is_a_class_and_a_row(tmp_path, no_charts, monkeypatch):
     monkeypatch.setitem(MODELS, "linear", (Linear, {"width": 16}))
     assert create_model("linear", img_size=16).squeeze.out_features == 16
     fields = dict.fromkeys(("embed_dim", "depth", "num_heads", "fused_attn"))  # it has none of these

@@ -62,7 +62,7 @@ def test_data_shows_what_a_recipe_makes_of_it(here, capsys):
         assert picture.width > 1000
 
 
-def test_data_of_a_recipe_alone_and_of_neither(here, capsys):
+def test_data_of_a_recipe_alone_and_of_neither(here, capsys, no_slides):
     assert main(["data", "--recipe", "quickstart", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source"] == "digits"
     assert main(["data"]) == 2
@@ -73,7 +73,7 @@ def test_data_of_a_recipe_alone_and_of_neither(here, capsys):
     )
 
 
-def test_a_batch_that_is_not_as_it_should_be_is_a_problem(here, capsys):
+def test_a_batch_that_is_not_as_it_should_be_is_a_problem(here, capsys, no_slides):
     assert main(["data", "digits", "--data.mean", "0,0,0", "--data.std", "1,1,1"]) == 1
     assert "problem: the values of the first batch lie between 0.00 and 1.00" in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_what_the_terminal_cannot_write_is_no_traceback(here):
 
 
 @pytest.mark.parametrize("words", [["planted"], ["--recipe", "planted"]])
-def test_a_source_with_the_name_of_a_recipe(here, capsys, words):
+def test_a_source_with_the_name_of_a_recipe(here, capsys, words, no_slides):
     assert main(["data", *words, "--out", "seen"]) == 0
     assert "mark 0" in capsys.readouterr().out
 
@@ -123,7 +123,7 @@ def test_many_classes_and_bad_files_are_counted_and_all_in_json(here, capsys):
     assert len(report["splits"]["train"]["per_class"]) == len(report["classes"]) == 300
 
 
-def test_groups_of_duplicates_are_all_in_json(here, capsys):
+def test_groups_of_duplicates_are_all_in_json(here, capsys, no_slides):
     for name in ("cat", "dog"):
         (here / "pets" / name).mkdir(parents=True)
         for index in range(130):
@@ -158,7 +158,7 @@ def test_a_folder_that_is_read_only(here, capsys):
     assert "so the pictures are in" in capsys.readouterr().out
 
 
-def test_bad_files_that_are_skipped_are_no_problem(here, capsys):
+def test_bad_files_that_are_skipped_are_no_problem(here, capsys, no_slides):
     folder_of(here / "pets", 3, 6)
     (here / "pets" / "c000" / "bad.png").write_bytes(b"nothing")
     assert main(["data", "pets", "--data.on_bad", "skip"]) == 0

@@ -14,6 +14,7 @@ import torch
 import transformers
 from saved import SAVED
 from small import SMALL
+from undrawn import undrawn
 
 from patchlight.cli.main import main
 from patchlight.commands.export import FORMATS, export, model_card
@@ -26,11 +27,21 @@ from patchlight.runs import Run, Weights
 def runs(tmp_path_factory):
     """A run of ours, of a timm model and of a Hugging Face model."""
     root = tmp_path_factory.mktemp("export")
-    assert main(["train", "quickstart", *SMALL, "--model.global_pool", "token", "--out", str(root / "ours")]) == 0
-    data = [*SMALL[:8], "--train.debug", "--data.source", "digits", "--train.device", "cpu", "--model.img_size", "16"]
-    for kind, save in SAVED.items():
-        words = ["train", "finetune", *data, "--model.name", str(save(root / f"weights-{kind}"))]
-        assert main([*words, "--out", str(root / kind)]) == 0
+    with undrawn():
+        assert main(["train", "quickstart", *SMALL, "--model.global_pool", "token", "--out", str(root / "ours")]) == 0
+        data = [
+            *SMALL[:8],
+            "--train.debug",
+            "--data.source",
+            "digits",
+            "--train.device",
+            "cpu",
+            "--model.img_size",
+            "16",
+        ]
+        for kind, save in SAVED.items():
+            words = ["train", "finetune", *data, "--model.name", str(save(root / f"weights-{kind}"))]
+            assert main([*words, "--out", str(root / kind)]) == 0
     return root
 
 

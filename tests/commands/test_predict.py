@@ -19,6 +19,8 @@ from patchlight.commands.predict import predict
 from patchlight.models import load_model
 from patchlight.runs import Run
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1"])
 def test_predict_takes_any_mode(run, here, capsys, mode):

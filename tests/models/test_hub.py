@@ -678,7 +678,7 @@ def test_pixels_that_a_model_cannot_take_are_told_before_a_run_is_replaced(tmp_p
 
 
 @pytest.mark.parametrize("family", SMALL_FAMILIES)
-def test_other_classifiers_of_hugging_face_train(tmp_path, family):
+def test_other_classifiers_of_hugging_face_train(tmp_path, no_charts, family):
     save_family(tmp_path / "weights", family)
     words = ["train", "finetune", "--data.source", "digits", *SMALL[:8], "--model.name", str(tmp_path / "weights")]
     words += ["--model.img_size", "32", "--train.debug", "--train.device", "cpu", "--out", str(tmp_path / "run")]

@@ -117,7 +117,7 @@ def test_no_run_folder(tmp_path):
             build(tmp_path)
 
 
-def test_an_environment_that_lacks_a_field_is_refused(tmp_path):
+def test_an_environment_that_lacks_a_field_is_refused(tmp_path, no_charts):
     run = make_run(tmp_path / "run", epochs=1)
     environments = (
         ({"model": None}, "model must be an object of fields"),
