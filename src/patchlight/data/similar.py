@@ -28,7 +28,7 @@ NEIGHBOUR = 10
 SIDE = 32  # pixels that are compared
 FLAT = 0.25  # grey levels that details deviate by in an image without any, by rounding
 SAMPLE = (200, 1000)  # images of the set that is measured, and of each set, that say how alike unrelated ones are
-ROWS = 200  # hashes compared with all others at a time
+TILE = (2000, 4000)  # held and seen images that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,12 @@ def _threshold(sets: dict[str, ImageSet], held: ImageSet) -> float:
 
 def _spread(images: ImageSet, count: int) -> Tensor:
     """The details of some images at equal distances."""
-    rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().to(torch.int64)
-    return torch.cat([details(images.gather(part)[0]) for part in rows.split(CHUNK)])
+    return _details_of(images, np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
+
+
+def _details_of(images: ImageSet, rows: np.ndarray) -> Tensor:
+    """The details of the images in these rows (R,), R x 1024."""
+    return torch.cat([details(images.gather(part)[0]) for part in torch.from_numpy(rows).split(CHUNK)])
 
 
 def _best(
@@ -123,26 +127,28 @@ def _best(
 ) -> Iterator[tuple[int, int, float, bool]]:
     """For each held image with a near duplicate: its index, that of the most alike seen one, likeness, and whether the
     pixels are the same.
+
+    Details are compared tile by tile, so that sets of which all images are alike take no longer than a matrix product.
     """
     first = {key: index for index, key in reversed(list(enumerate(seen.hashes)))}
-    for start in range(0, len(held), ROWS):
-        distances = np.bitwise_count(held_hashes[start : start + ROWS, None] ^ seen_hashes[None])
-        rows, columns = np.nonzero(distances <= HASH_DISTANCE)
-        likeness = _likeness(held, rows + start, seen, columns)
-        for row in range(min(ROWS, len(held) - start)):
-            if (same := first.get(held.hashes[start + row])) is not None:
-                yield start + row, same, 1.0, True
+    same = [first.get(key) for key in held.hashes]
+    left = np.array([index for index, other in enumerate(same) if other is None], dtype=np.int64)
+    best, place = np.full(len(held), -1.0, dtype=np.float32), np.zeros(len(held), dtype=np.int64)
+    for start in range(0, len(seen), TILE[1]):
+        for rows in (left[at : at + TILE[0]] for at in range(0, len(left), TILE[0])):
+            others = seen_hashes[start : start + TILE[1]]
+            near = np.bitwise_count(held_hashes[rows, None] ^ others[None]) <= HASH_DISTANCE
+            some, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+            if not len(some):
                 continue
-            own = np.flatnonzero(rows == row)
-            if len(own) and likeness[best := own[likeness[own].argmax()]] >= threshold:
-                yield start + row, int(columns[best]), float(likeness[best]), False
-
-
-def _likeness(held: ImageSet, rows: np.ndarray, seen: ImageSet, columns: np.ndarray) -> np.ndarray:
-    """Of each pair (P,) the likeness (P,)."""
-    values = np.zeros(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        a, b = held.gather(rows[part])[0], seen.gather(columns[part])[0]
-        values[part] = (details(a) * details(b)).sum(dim=1).numpy()
-    return values
+            likeness = (_details_of(held, rows[some]) @ _details_of(seen, columns + start).T).numpy()
+            likeness[~near[np.ix_(some, columns)]] = -1
+            most = likeness.argmax(axis=1)
+            value = likeness[np.arange(len(some)), most]
+            better = value > best[rows[some]]
+            best[rows[some[better]]], place[rows[some[better]]] = value[better], columns[most[better]] + start
+    for index, other in enumerate(same):
+        if other is not None:
+            yield index, other, 1.0, True
+        elif best[index] >= threshold:
+            yield index, int(place[index]), float(best[index]), False
