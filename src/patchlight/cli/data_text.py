@@ -58,7 +58,7 @@ def _first(lines: Sequence[str], what: str) -> str:
 
 def _group(group: DuplicateGroup) -> str:
     more = f" and {len(group.images) - 5:,} more" if len(group.images) > 5 else ""
-    return "same pixels: " + ", ".join(f"{i.split}/{i.name} ({i.label})" for i in group.images[:5]) + more
+    return "same pixels: " + ", ".join(f"{i.name} ({i.split}, {i.label})" for i in group.images[:5]) + more
 
 
 def has_problems(report: DataReport) -> bool:

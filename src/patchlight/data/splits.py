@@ -108,7 +108,10 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
             )
     check_known(train, {"validation": val, "test": test}, config.source)
     if conflicts := label_conflicts(train):
-        notes.append(f"training images that stand under several labels: {conflicts}; `patchlight data` lists them")
+        notes.append(
+            f"training images that stand under several labels: {conflicts}; `patchlight data` lists those that are the "
+            "same as files, too"
+        )
     notes += balance_notes(train, {"validation": val, "test": test})
     return Splits(train, val, test, subset_test, tuple(notes))
 

@@ -27,7 +27,7 @@ from patchlight.runs import (
 )
 from patchlight.training.setup import Setup
 from patchlight.training.state import TrainState
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 
 def describe_run(setup: Setup, command: str, before: Environment | None = None) -> Environment:
@@ -126,5 +126,5 @@ def summary_line(record: Environment) -> str:
     return (
         f"{model.name}: {model.params:,} parameters, {model.flops_per_image / 1e6:,.0f} MFLOPs/image{stem}; "
         f"{data.train:,} training, {data.val:,} validation, {subset}{data.test:,} test images; "
-        f"{now.hardware.device}, {now.precision}, {now.threads} threads{attention}"
+        f"{now.hardware.device}, {now.precision}, {counted(now.threads, 'thread')}{attention}"
     )
