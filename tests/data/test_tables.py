@@ -356,6 +356,18 @@ def test_arrays_of_datasets_and_arrays_that_are_no_images(tmp_path: Path) -> Non
             load_source(str(path))
 
 
+@pytest.mark.parametrize("declared", [False, True])
+def test_arrays_in_what_datasets_saved(declared: bool, tmp_path: Path) -> None:
+    import datasets
+
+    pixels = [chw(picture(i)).permute(1, 2, 0).numpy() for i in range(6)]
+    features = datasets.Features({"image": datasets.Array3D((8, 8, 3), "uint8"), "label": datasets.Value("int64")})
+    made = datasets.Dataset.from_dict({"image": pixels, "label": [0, 1] * 3}, features if declared else None)
+    datasets.concatenate_datasets([made, made]).save_to_disk(tmp_path / "saved")  # in two pieces
+    train = load_source(str(tmp_path / "saved"))["train"]
+    assert torch.equal(train.images, torch.stack([chw(picture(i)) for i in range(6)] * 2))
+
+
 def test_paths_in_a_column_of_text(tmp_path: Path) -> None:
     for index in range(4):
         picture(index).save(tmp_path / f"{index}.png")

@@ -349,7 +349,8 @@ def _shape_of(schema: Any) -> list[tuple[str, tuple[str, ...] | None]]:
 
 def _dataset_table(dataset: Any, name: str) -> Table:
     def walk(columns: list[str]) -> Iterator[Any]:
-        return iter(dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS))
+        for part in dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS):
+            yield from part.to_batches()  # as Parquet files give them: a table's columns come in pieces
 
     return Table(name, dataset.features.arrow_schema, walk, lambda: len(dataset))
 
