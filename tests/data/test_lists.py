@@ -238,8 +238,6 @@ def test_nothing_of_a_split_column_is_dropped(pictures: Path) -> None:
             load_source(str(path))
     write(path, rows(split=["train", "Train", "TRAIN "] * 3 + ["test"] * 3))
     assert {key: len(own) for key, own in classes_of(path).items()} == {"train": 9, "test": 3}
-    write(path, rows(is_valid=[True] * 4 + [False] * 8))
-    assert "not used: is_valid" in notes_of(path, label_column="label")
 
 
 def test_a_metadata_file_above_the_folders_of_splits(pictures: Path) -> None:
@@ -283,12 +281,6 @@ def test_cells_that_stand_for_no_label_or_for_several(pictures: Path) -> None:
         columns["label"][0] = several
         with pytest.raises(PatchlightError, match="several labels for an image"):
             load_source(str(write(path, columns)))
-    hot = {"image": rows()["image"], "MEL": [1, 0, 0] * 4, "NV": [0, 1, 0] * 4, "BCC": [0, 0, 1] * 4}
-    (pictures / "hot.jsonl").write_text(
-        "\n".join(json.dumps({name: own[i] for name, own in hot.items()}) for i in range(12))
-    )
-    with pytest.raises(PatchlightError, match=r"columns of 0 and 1, one of each class, are not read"):
-        load_source(str(pictures / "hot.jsonl"))
 
 
 def test_an_image_that_is_listed_twice(pictures: Path) -> None:

@@ -100,7 +100,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
             {},
             r"no image column; its columns are text \(string\), label \(int64\)",
         ),
-        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
+        ({"image": data, "x": [0, 1], "y": [2, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
         ({"image": data, "score": [0.5, 1.0]}, {}, "no column that can be the label"),
         ({"image": data, "label": [0, None]}, {}, r"1 of 2 images would be left out \(rows without a label: 1"),
         ({"image": data, "label": [-1, -1]}, label, "no labelled images"),

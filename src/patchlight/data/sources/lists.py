@@ -18,7 +18,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.names import SPLIT_WORDS, match_splits, split_of
+from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
@@ -32,12 +32,12 @@ from patchlight.data.sources.columns import (
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import Located, none_there, picture_folder
 from patchlight.data.sources.rows import Row, Rows, read_rows
+from patchlight.data.sources.split_columns import find_split_column
 from patchlight.data.sources.tree import LISTS, SUFFIXES
 from patchlight.errors import PatchlightError, UsageError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRIED = 20  # rows in which a file is looked for
-SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
 def list_files(path: Path) -> list[Path]:
@@ -78,7 +78,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     notes += matched.notes
     tables = {key: parts[name] for key, name in matched.splits.items()}
     first = next(iter(tables.values()))
-    columns = find_columns(_columns(first), first.name, _with_image_column(first, config))
+    columns = find_columns(_columns(first), first.name, _with_image_column(first, config), first.values)
     _check_meant(columns, first, path, config)
     notes.append(columns.note(first.name, first.columns))
     left_out = list(splits_beside(matched, lambda name: len(parts[name].rows), config))
@@ -161,17 +161,16 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
             raise UsageError(f"data.split_column: {path} has a list for each split; leave it out")
         return {_name_of(table.file, path): table for table in tables}, []
     table = tables[0]
-    column = _split_column(table, config)
-    if column is None:
+    said = find_split_column(table, config)
+    if said is None:
         return _split_folders(table, path) or ({_name_of(table.file, path): table}, [])
     parts: dict[str, list[Row]] = {}
-    spelled: dict[str, str] = {}  # "Train" and "train " are one split
-    for row in table.rows:
-        name = str(row.get(column)).strip()
-        parts.setdefault(spelled.setdefault(name.casefold(), name), []).append(row)
-    note = f"splits of {table.name}: from the column '{column}'"
-    columns = tuple(name for name in table.columns if name != column)
-    return {name: Rows(f"{table.name} ({name})", columns, rows, table.file) for name, rows in parts.items()}, [note]
+    for row, name in zip(table.rows, said.names, strict=True):
+        parts.setdefault(name, []).append(row)
+    columns = tuple(name for name in table.columns if name != said.column)
+    return {name: Rows(f"{table.name} ({name})", columns, rows, table.file) for name, rows in parts.items()}, [
+        said.note
+    ]
 
 
 def _split_folders(table: Rows, path: Path) -> tuple[dict[str, Rows], list[str]] | None:
@@ -193,29 +192,6 @@ def _name_of(file: Path, root: Path) -> str:
     if file.name in METADATA:
         return file.parent.name if file.parent != root else "train"
     return "train" if file == root and split_of(file.stem)[0] is None else file.stem
-
-
-def _split_column(table: Rows, config: DataConfig) -> str | None:
-    """data.split_column, else a column that is called so and holds nothing but names of splits."""
-    if config.split_column is not None:
-        if config.split_column not in table.columns:
-            raise UsageError(
-                f"data.split_column: {table.name} has no column '{config.split_column}', but {', '.join(table.columns)}"
-            )
-        return config.split_column
-    for name in table.columns:
-        if name.lower() not in SPLIT_COLUMNS:
-            continue
-        values = {str(value).strip().lower() for value in table.values(name)}
-        if unknown := sorted(values - SPLIT_WORDS.keys()):
-            if len(unknown) < len(values):
-                raise PatchlightError(
-                    f"{table.name}: the column '{name}' names splits, but also {', '.join(unknown[:5])} (None is an "
-                    "empty cell); correct them, or rename the column where it is none of splits"
-                )
-            continue
-        return name
-    return None
 
 
 # --- columns and labels ---
