@@ -126,3 +126,124 @@ def test_a_column_for_each_class_is_told(kind: Any, suffix: str, root: Path) -> 
     assert "4 rows with several 1s look like several labels for an image" in refused(path)
     write(healthy=[1, 0, 2] * 4, rust=[1, 1, 2] * 4)
     assert "columns of 0 and 1" not in refused(path, label_column="none")
+
+
+def test_images_in_folders_of_parts(root: Path) -> None:
+    for part in ("part_1", "part_2"):
+        (root / "images" / part).mkdir()
+    for index in range(12):
+        (root / "images" / f"{index:02}.png").rename(root / "images" / f"part_{index % 2 + 1}" / f"{index:02}.png")
+    for column, suffix in (("image_id", ""), ("Image Index", ".png"), ("image", ".png")):
+        names = [f"{i:02}{suffix}" for i in range(12)]
+        pd.DataFrame({column: names, "label": NAMES * 4}).to_csv(root / "all.csv", index=False)
+        found = listing(root / "all.csv")
+        assert sizes(found) == {"train": 12}
+        assert "12 of 12 images found by name in the folders below" in told(found)
+        assert [Path(name).stem for name, _ in found.splits["train"].items()] == [f"{i:02}" for i in range(12)]
+    (root / "images" / "thumbs").mkdir()
+    picture(0).save(root / "images" / "thumbs" / "00.png")
+    assert "'00.png' can be images/part_1/00.png or images/thumbs/00.png of" in refused(root / "all.csv")
+    path = table(root, image=["part_9/00.png", *(f"part_{i % 2 + 1}/{i:02}.png" for i in range(1, 12))])
+    assert "images that are not there: 1, such as part_9/00.png" in told(
+        listing(path)
+    )  # that of another folder is another
+    (root / "all.csv").write_text("\n".join(f"{i:02},{NAMES[i % 3]}" for i in range(1, 12)))
+    assert "its first line has '01', which names an image; put a line before it" in refused(root / "all.csv")
+
+
+def test_a_name_that_differs_from_the_file(root: Path) -> None:
+    for written in ("images/{}.jpg", "Images/{}.PNG", "IMAGES\\{}.png"):
+        said = refused(table(root, image=[written.format(f"{i:02}") for i in range(12)]))
+        assert f"the first is {written.format('00')}, but in {root} there is images/00.png; write the paths" in said
+    (root / "images" / "11.png").rename(root / "images" / "11.PNG")
+    said = told(listing(table(root)))
+    assert "images that are not there: 1, such as images/11.png (there is images/11.PNG)" in said
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("column", ["pixels", "image"])
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (" ".join(["70"] * 2304), "the pixels themselves as text (70 70"),
+        (" ".join(["70"] * 50_000), "the pixels themselves as text (70 70"),
+        ("https://example.org/a.png", "addresses (https://example.org/a.png); download them first"),
+        ("iVBORw0KGgoAAAANSUhEUg" * 50, "images as text, base64 as it looks (iVBORw0KGgo"),
+        ("data:image/png;base64,iVBOR", "images as text, base64 as it looks (data:image/png"),
+    ],
+)
+def test_cells_that_hold_images_in_a_way_that_is_not_read(
+    suffix: str, column: str, cell: str, message: str, root: Path
+) -> None:
+    frame = pd.DataFrame(
+        {"emotion": [0, 1] * 6, column: [cell] * 12, "Usage": ["Training", "PublicTest", "PrivateTest"] * 4}
+    )
+    if column == "image":  # whose splits are told of first
+        frame = frame.drop(columns="Usage")
+    if suffix == "csv":
+        frame.to_csv(root / "all.csv", index=False)
+    else:
+        frame.to_parquet(root / "all.parquet")
+    said = refused(root / f"all.{suffix}", label_column="emotion")
+    assert message in said
+    assert len(said) < 500
+
+
+def test_a_column_of_addresses_beside_the_images_is_no_fault(root: Path) -> None:
+    path = table(root, url=["https://example.org/a.png"] * 12)
+    pd.read_csv(path).rename(columns={"image": "id"}).to_csv(path, index=False)
+    assert sizes(listing(path)) == {"train": 12}
+
+
+def test_a_table_of_pixels_without_names_of_columns(root: Path) -> None:
+    (root / "a.csv").write_text("\n".join(",".join(["3"] + ["0"] * 784) for _ in range(12)))
+    assert "785 columns of numbers and none of images, as a table of pixels has" in refused(root / "a.csv")
+    (root / "a.csv").write_text("image,,\nimages/00.png,1,2\n")
+    assert "has two columns without a name; rename one" in refused(root / "a.csv")
+
+
+def test_what_separates_cells_is_said(root: Path) -> None:
+    body = "\n".join(["image;label", *(f"images/{i:02}.png;{NAMES[i % 3]}" for i in range(12))])
+    for sign in (";", "\t", "|", ":"):
+        (root / "a.csv").write_text(f"sep={sign}\r\n" + body.replace(";", sign))
+        found = listing(root / "a.csv")
+        assert sizes(found) == {"train": 12}
+        assert f"is read with '{sign}' between cells, as its first line says" in told(found)
+    (root / "a.tsv").write_text(body.replace(";", ","))
+    assert "is read as a table with commas" in told(listing(root / "a.tsv"))
+    (root / "a.tsv").write_text(body.replace(";", "\t"))
+    assert "is read as a table" not in told(listing(root / "a.tsv"))
+
+
+def test_a_quote_that_is_not_closed(root: Path) -> None:
+    lines = ["image,label", *(f"images/{i:02}.png,{NAMES[i % 3]}" for i in range(12))]
+    lines[5] = 'images/04.png,"bee'
+    (root / "a.csv").write_text("\n".join(lines))
+    assert "a quote that opens in line 6 is not closed" in refused(root / "a.csv")
+    lines[9] = 'images/08.png,"cow"'
+    (root / "a.csv").write_text("\n".join(lines))
+    assert "(line 6)" in refused(root / "a.csv")
+
+
+def test_json_lines(root: Path) -> None:
+    lines = [f'{{"image": "images/{i:02}.png", "label": {i % 2}}}' for i in range(12)]
+    path = root / "a.jsonl"
+
+    def said(last: str) -> str:
+        path.write_text("\n".join([*lines[:11], last]))
+        return refused(path)
+
+    assert "line 12 is no JSON: Unterminated string starting at, column 11" in said('{"image": "images/11.png}')
+    path.write_text("\n".join([*lines[:11], '{"image": "images/11.png", "label": NaN}']))
+    assert "rows without a label: 1, such as row 12" in told(listing(path))
+    objects = [line.replace('"label": ', '"label": {"id": ') + "}" for line in lines]
+    path.write_text("\n".join(objects))
+    assert "the column 'label' holds objects, no labels" in refused(path)
+    assert "values of several types (number, object), no labels" in said(objects[11])
+    path.write_text("\n".join([*lines[:11], '{"image": "images/11.png", "label": 1.0}']))
+    assert listing(path).class_names == ("0", "1")
+    path.write_text("[" + ",\n".join(lines) + "]")
+    assert sizes(listing(path)) == {"train": 12}
+    assert "is one JSON array, whose objects are read as lines" in told(listing(path))
+    path.write_text("[" + ",\n".join([*lines, "3"]) + "]")
+    assert "entry 13 is no JSON object" in refused(path)

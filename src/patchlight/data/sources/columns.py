@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from patchlight.config import DataConfig
+from patchlight.data.sources.unread import refuse_unread
 from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 from patchlight.units import counted
 
@@ -72,7 +73,7 @@ def find_columns(columns: Iterable[Column], where: str, config: DataConfig, valu
     one is missing or two can be meant.
     """
     there = list(columns)
-    image = _given(there, "image_column", config.image_column, where) or _image_of(there, where)
+    image = _given(there, "image_column", config.image_column, where) or _image_of(there, where, values)
     if image.kind in ("number", "fraction", "other"):
         raise PatchlightError(f"{where}: the column '{image.name}' holds {image.about}, no images")
     label = label_column([column for column in there if column is not image], where, config, values)
@@ -106,7 +107,7 @@ def _given(there: list[Column], field: str, name: str | None, where: str) -> Col
     )
 
 
-def _image_of(there: list[Column], where: str) -> Column:
+def _image_of(there: list[Column], where: str, values: Values | None) -> Column:
     kinds = (
         [column for column in there if column.kind == "image"],
         [column for column in there if column.kind == "bytes"],
@@ -115,6 +116,8 @@ def _image_of(there: list[Column], where: str) -> Column:
     for candidates in kinds:
         if candidates:
             return _only(candidates, IMAGE_NAMES, "image", where)
+    if values:
+        refuse_unread([column.name for column in there if column.kind == "text"], values, where)
     refuse_pixels(sum(column.kind in ("number", "fraction") for column in there), where)
     raise PatchlightError(
         f"{where} has no image column; its columns are {_listed(there)}; data.image_column names the one of the "
