@@ -100,7 +100,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
             {},
             r"no image column; its columns are text \(string\), label \(int64\)",
         ),
-        ({"image": data, "x": [0, 1], "y": [1, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
+        ({"image": data, "x": [0, 1], "y": [2, 0]}, {}, r"2 columns that can be the label: x \(int64\), y \(int64\)"),
         ({"image": data, "score": [0.5, 1.0]}, {}, "no column that can be the label"),
         ({"image": data, "label": [0, None]}, {}, r"1 of 2 images would be left out \(rows without a label: 1"),
         ({"image": data, "label": [-1, -1]}, label, "no labelled images"),
@@ -356,6 +356,18 @@ def test_arrays_of_datasets_and_arrays_that_are_no_images(tmp_path: Path) -> Non
             load_source(str(path))
 
 
+@pytest.mark.parametrize("declared", [False, True])
+def test_arrays_in_what_datasets_saved(declared: bool, tmp_path: Path) -> None:
+    import datasets
+
+    pixels = [chw(picture(i)).permute(1, 2, 0).numpy() for i in range(6)]
+    features = datasets.Features({"image": datasets.Array3D((8, 8, 3), "uint8"), "label": datasets.Value("int64")})
+    made = datasets.Dataset.from_dict({"image": pixels, "label": [0, 1] * 3}, features if declared else None)
+    datasets.concatenate_datasets([made, made]).save_to_disk(tmp_path / "saved")  # in two pieces
+    train = load_source(str(tmp_path / "saved"))["train"]
+    assert torch.equal(train.images, torch.stack([chw(picture(i)) for i in range(6)] * 2))
+
+
 def test_paths_in_a_column_of_text(tmp_path: Path) -> None:
     for index in range(4):
         picture(index).save(tmp_path / f"{index}.png")
@@ -378,7 +390,7 @@ def test_pictures_of_a_table_that_are_elsewhere(tmp_path: Path) -> None:
     for index in range(4):
         picture(index).save(tmp_path / "pics" / f"{index}.png")
     path = write_arrow(tmp_path / "train.parquet", {"path": [f"{i}.png" for i in range(4)], "label": [0, 1, 0, 1]})
-    with pytest.raises(PatchlightError, match=r"none of its 4 images is there; the first is 0\.png, looked for in"):
+    with pytest.raises(PatchlightError, match=r"the first is 0\.png, but in .* there is pics/0\.png"):
         load_source(str(path))
     assert len(load_source(str(path), image_folder=str(tmp_path / "pics"))["train"]) == 4
 

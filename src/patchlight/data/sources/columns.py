@@ -15,16 +15,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from patchlight.config import DataConfig
+from patchlight.data.sources.unread import refuse_unread
 from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
+from patchlight.units import counted
 
 LABEL_NAMES = frozenset("label labels class class_name classname class_id classid target targets category".split())
 IMAGE_NAMES = frozenset(
     "image images img file files file_name filename path paths filepath file_path image_path imagepath img_path "
     "image_name imagename image_file image_id imageid image_filename".split()
 )
+ONE_HOT = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 MANY_NUMBERS = 64  # columns: of 8 x 8 pixels
 INDEX_NAMES = frozenset({"", "__index_level_0__", "unnamed: 0", "index"})  # what pandas writes
+
+Values = Callable[[str], list[Any]]  # all cells of the column of a name
 
 
 @dataclass(frozen=True)
@@ -57,23 +64,25 @@ class Columns:
         return f"{chosen}; not used: {first_of(others, 8)}" if others else chosen
 
 
-def find_columns(columns: Iterable[Column], where: str, config: DataConfig) -> Columns:
+def find_columns(columns: Iterable[Column], where: str, config: DataConfig, values: Values | None = None) -> Columns:
     """The image and the label column, by the rules at the top of this module.
+
+    `values` gives all cells of a column; with it columns that look like one for each class are told.
 
     Raises UsageError for a setting that names no column, and PatchlightError, listing the columns that there are, where
     one is missing or two can be meant.
     """
     there = list(columns)
-    image = _given(there, "image_column", config.image_column, where) or _image_of(there, where)
+    image = _given(there, "image_column", config.image_column, where) or _image_of(there, where, values)
     if image.kind in ("number", "fraction", "other"):
         raise PatchlightError(f"{where}: the column '{image.name}' holds {image.about}, no images")
-    label = label_column([column for column in there if column is not image], where, config)
+    label = label_column([column for column in there if column is not image], where, config, values)
     return Columns(image, label)
 
 
-def label_column(there: list[Column], where: str, config: DataConfig) -> Column:
+def label_column(there: list[Column], where: str, config: DataConfig, values: Values | None = None) -> Column:
     """The label among the columns that are not the image's. Raises as `find_columns`."""
-    label = _given(there, "label_column", config.label_column, where) or _label_of(there, where)
+    label = _given(there, "label_column", config.label_column, where) or _label_of(there, where, values)
     if label.kind == "list":
         raise PatchlightError(
             f"{where}: the column '{label.name}' holds {label.about}, several labels for an image; Patchlight learns "
@@ -98,7 +107,7 @@ def _given(there: list[Column], field: str, name: str | None, where: str) -> Col
     )
 
 
-def _image_of(there: list[Column], where: str) -> Column:
+def _image_of(there: list[Column], where: str, values: Values | None) -> Column:
     kinds = (
         [column for column in there if column.kind == "image"],
         [column for column in there if column.kind == "bytes"],
@@ -107,6 +116,8 @@ def _image_of(there: list[Column], where: str) -> Column:
     for candidates in kinds:
         if candidates:
             return _only(candidates, IMAGE_NAMES, "image", where)
+    if values:
+        refuse_unread([column.name for column in there if column.kind == "text"], values, where)
     refuse_pixels(sum(column.kind in ("number", "fraction") for column in there), where)
     raise PatchlightError(
         f"{where} has no image column; its columns are {_listed(there)}; data.image_column names the one of the "
@@ -123,10 +134,12 @@ def refuse_pixels(numbers: int, where: str) -> None:
         )
 
 
-def _label_of(there: list[Column], where: str) -> Column:
+def _label_of(there: list[Column], where: str, values: Values | None) -> Column:
     declared = [column for column in there if column.is_class]
     named = [column for column in there if column.name.casefold() in LABEL_NAMES]
     rest = [c for c in there if c.kind in ("text", "number") and c.name.casefold() not in INDEX_NAMES]
+    if values and not declared and not named:
+        _refuse_one_hot([c.name for c in there if c.kind in ("text", "number", "fraction")], values, where)
     for candidates in (declared, named, rest):
         if candidates:
             return _only(candidates, LABEL_NAMES, "label", where)
@@ -144,11 +157,31 @@ def _only(candidates: list[Column], names: frozenset[str], what: str, where: str
     named = [column for column in candidates if column.name.casefold() in names]
     if len(named) == 1:
         return named[0]
-    one_hot = what == "label" and sum(column.kind == "number" for column in candidates) > 2
-    hint = " (columns of 0 and 1, one of each class, are not read: make one column of them)" if one_hot else ""
     raise PatchlightError(
         f"{where} has {len(candidates)} columns that can be the {what}: {_listed(candidates)}; say which with "
-        f"data.{what}_column{hint}"
+        f"data.{what}_column"
+    )
+
+
+def _refuse_one_hot(names: list[str], values: Values, where: str) -> None:
+    """Raises PatchlightError for several columns of nothing but 0 and 1, which are a column for each class."""
+    columns = ((name, [ONE_HOT.get(str(cell)) for cell in values(name)]) for name in names)
+    hot = {name: np.array(cells, dtype=bool) for name, cells in columns if None not in cells}
+    if len(hot) < 2:
+        return
+    ones = np.sum(list(hot.values()), axis=0)
+    found = f"{where} has {len(hot)} columns of 0 and 1: {first_of(hot, 8)}"
+    if several := int((ones > 1).sum()):
+        raise PatchlightError(
+            f"{found}; {counted(several, 'row')} with several 1s look like several labels for an image, but Patchlight "
+            "learns one class for each image (multi-label data are not supported); data.label_column takes one of the "
+            "columns alone"
+        )
+    none = int((ones == 0).sum())
+    raise PatchlightError(
+        f"{found}, one for each class as it seems (one-hot), which are not read: make one column of them, in pandas "
+        "df['label'] = df[cols].idxmax(axis=1) with cols the list of these"
+        + (f"; take out the {counted(none, 'row')} without a 1 before" if none else "")
     )
 
 

@@ -8,7 +8,7 @@ cells are text, so that `001` stays `001`; labels that are whole numbers without
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
-from patchlight.data.names import SPLIT_WORDS, match_splits, split_of
+from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
@@ -32,12 +32,15 @@ from patchlight.data.sources.columns import (
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import Located, none_there, picture_folder
 from patchlight.data.sources.rows import Row, Rows, read_rows
+from patchlight.data.sources.split_columns import find_split_column
 from patchlight.data.sources.tree import LISTS, SUFFIXES
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.data.sources.unread import refuse_unread, shown
+from patchlight.errors import PatchlightError, UsageError, first_of
+from patchlight.units import counted
 
 METADATA = ("metadata.csv", "metadata.jsonl")
+ABOUT = {"list": "lists", "object": "objects"} | {kind: kind for kind in ("text", "number", "fraction")}
 TRIED = 20  # rows in which a file is looked for
-SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
 def list_files(path: Path) -> list[Path]:
@@ -72,13 +75,15 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     """
     files = list_files(path)
     read = [read_rows(file, config) for file in files]
+    if len(read) == 1:  # before its splits, since those of a list that cannot be read do not matter
+        config = _with_image_column(read[0], config)
     parts, notes = _parts(read, path, config)
     notes += [note for rows in read for note in rows.notes]
     matched = match_splits(parts, str(path), config)
     notes += matched.notes
     tables = {key: parts[name] for key, name in matched.splits.items()}
     first = next(iter(tables.values()))
-    columns = find_columns(_columns(first), first.name, _with_image_column(first, config))
+    columns = find_columns(_columns(first), first.name, _with_image_column(first, config), first.values)
     _check_meant(columns, first, path, config)
     notes.append(columns.note(first.name, first.columns))
     left_out = list(splits_beside(matched, lambda name: len(parts[name].rows), config))
@@ -93,14 +98,17 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         given=config.label_column is not None,
     )
     notes += labels.notes
-    splits, used = {}, list[Path]()
+    splits, used, located = {}, list[Path](), dict[Path, Located]()
     for key, rows in labelled.items():
-        paths = _paths(rows, columns.image.name, config)
+        folder = picture_folder(rows.file.parent, config)
+        files_there = located.setdefault(folder, Located(folder))
+        paths, found_notes = _paths(rows, columns.image.name, files_there)
+        notes += found_notes
         own = labels.of_split[key]
         _tell(left_out, "rows without a label", rows, own < 0)
         missing = np.array([path is None for path in paths], dtype=bool)
-        _check_found(missing, rows, columns.image.name, config)
-        _tell(left_out, "images that are not there", rows, missing & (own >= 0), columns.image.name)
+        _check_found(missing, rows, columns.image.name, folder)
+        _tell(left_out, "images that are not there", rows, missing & (own >= 0), columns.image.name, files=files_there)
         repeated = _repeated(paths, own, rows)
         _tell(left_out, "rows that name an image again", rows, repeated, columns.image.name, expected=True)
         kept = np.flatnonzero(~missing & (own >= 0) & ~repeated)
@@ -143,12 +151,24 @@ def _items(paths: list[Path]) -> Any:
 
 
 def _tell(
-    left_out: list[LeftOut], reason: str, rows: Rows, which: np.ndarray, column: str = "", *, expected: bool = False
+    left_out: list[LeftOut],
+    reason: str,
+    rows: Rows,
+    which: np.ndarray,
+    column: str = "",
+    *,
+    expected: bool = False,
+    files: Located | None = None,
 ) -> None:
     if count := int(which.sum()):
         index = int(np.flatnonzero(which)[0])
-        example = str(rows.rows[index].get(column)) if column else f"row {index + 1} of {rows.name}"
-        left_out.append(LeftOut(reason, count, example, expected))
+        name = str(rows.rows[index].get(column)) if column else f"row {index + 1} of {rows.name}"
+        other = files.alike(name) if files else None
+        left_out.append(
+            LeftOut(
+                reason, count, (shown(name) if column else name) + (f" (there is {other})" if other else ""), expected
+            )
+        )
 
 
 # --- splits ---
@@ -161,17 +181,16 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
             raise UsageError(f"data.split_column: {path} has a list for each split; leave it out")
         return {_name_of(table.file, path): table for table in tables}, []
     table = tables[0]
-    column = _split_column(table, config)
-    if column is None:
+    said = find_split_column(table, config)
+    if said is None:
         return _split_folders(table, path) or ({_name_of(table.file, path): table}, [])
     parts: dict[str, list[Row]] = {}
-    spelled: dict[str, str] = {}  # "Train" and "train " are one split
-    for row in table.rows:
-        name = str(row.get(column)).strip()
-        parts.setdefault(spelled.setdefault(name.casefold(), name), []).append(row)
-    note = f"splits of {table.name}: from the column '{column}'"
-    columns = tuple(name for name in table.columns if name != column)
-    return {name: Rows(f"{table.name} ({name})", columns, rows, table.file) for name, rows in parts.items()}, [note]
+    for row, name in zip(table.rows, said.names, strict=True):
+        parts.setdefault(name, []).append(row)
+    columns = tuple(name for name in table.columns if name != said.column)
+    return {name: Rows(f"{table.name} ({name})", columns, rows, table.file) for name, rows in parts.items()}, [
+        said.note
+    ]
 
 
 def _split_folders(table: Rows, path: Path) -> tuple[dict[str, Rows], list[str]] | None:
@@ -195,29 +214,6 @@ def _name_of(file: Path, root: Path) -> str:
     return "train" if file == root and split_of(file.stem)[0] is None else file.stem
 
 
-def _split_column(table: Rows, config: DataConfig) -> str | None:
-    """data.split_column, else a column that is called so and holds nothing but names of splits."""
-    if config.split_column is not None:
-        if config.split_column not in table.columns:
-            raise UsageError(
-                f"data.split_column: {table.name} has no column '{config.split_column}', but {', '.join(table.columns)}"
-            )
-        return config.split_column
-    for name in table.columns:
-        if name.lower() not in SPLIT_COLUMNS:
-            continue
-        values = {str(value).strip().lower() for value in table.values(name)}
-        if unknown := sorted(values - SPLIT_WORDS.keys()):
-            if len(unknown) < len(values):
-                raise PatchlightError(
-                    f"{table.name}: the column '{name}' names splits, but also {', '.join(unknown[:5])} (None is an "
-                    "empty cell); correct them, or rename the column where it is none of splits"
-                )
-            continue
-        return name
-    return None
-
-
 # --- columns and labels ---
 
 
@@ -225,43 +221,57 @@ def _with_image_column(table: Rows, config: DataConfig) -> DataConfig:
     """The settings with the one column whose first cell names a file, where no column is called as those of images."""
     if config.image_column is not None or any(name.casefold() in IMAGE_NAMES for name in table.columns):
         return config
-    naming = []
     files = Located(picture_folder(table.file.parent, config))
-    for name in table.columns:
-        cells = (row.get(name) for row in table.rows[:TRIED])
-        if any(cell is not None and files.find(str(cell)) is not None for cell in cells):
-            naming.append(name)
-    if not naming:
-        first = [str(value) for value in table.rows[0].values()]
-        refuse_pixels(sum(text.replace(".", "", 1).isdecimal() for text in first), table.name)
-        shown = ", ".join(table.columns[:8]) + (", ..." if len(table.columns) > 8 else "")
+    looked_up: tuple[tuple[Callable[[str], Any], float], ...] = ((files.find, 0), (files.below, 0.5))
+    for look_up, least in looked_up:
+        naming = [name for name in table.columns if _share_found(table, name, look_up) > least]
+        if naming:
+            break
+    else:
+        raise PatchlightError(_none_names_an_image(table, config))
+    if look_up == files.below and (named := [name for name in table.columns if files.below(name)]):
         raise PatchlightError(
-            f"{table.name}: none of the columns {shown} names an image in "
-            f"{config.image_folder or table.file.parent}; data.image_folder says what the paths are relative to, and "
-            "data.image_column which column has them"
+            f"{table.name}: its first line has '{named[0]}', which names an image; put a line before it that names the "
+            "columns, as image,label"
         )
     return replace(config, image_column=naming[0]) if len(naming) == 1 else config
+
+
+def _share_found(table: Rows, column: str, look_up: Callable[[str], Any]) -> float:
+    """Which part (0..1) of a column's first cells names a file."""
+    cells = [row.get(column) for row in table.rows[:TRIED]]
+    return sum(cell is not None and bool(look_up(str(cell))) for cell in cells) / len(cells)
+
+
+def _none_names_an_image(table: Rows, config: DataConfig) -> str:
+    refuse_unread(table.columns, table.values, table.name)
+    first = [str(value) for value in table.rows[0].values()]
+    refuse_pixels(sum(text.replace(".", "", 1).isdecimal() for text in first), table.name)
+    return (
+        f"{table.name}: none of the columns {first_of(table.columns, 8)} names an image in "
+        f"{config.image_folder or table.file.parent} or in the folders below; data.image_folder says what the paths "
+        "are relative to, and data.image_column which column has them"
+    )
 
 
 def _columns(table: Rows) -> list[Column]:
     found = []
     for name in table.columns:
         kinds = {_kind(value) for value in table.values(name) if value is not None}
-        kind = (
-            "text" if "text" in kinds and kinds <= {"text", "number"} else kinds.pop() if len(kinds) == 1 else "other"
-        )
-        found.append(Column(name, kind, {"list": "lists", "other": "values of several types"}.get(kind, kind)))
+        mixed = "text" if "text" in kinds else "fraction"
+        kind = kinds.pop() if len(kinds) == 1 else mixed if kinds and kinds <= {"text", "number", mixed} else "other"
+        found.append(Column(name, kind, ABOUT.get(kind) or f"values of several types ({first_of(sorted(kinds), 4)})"))
     return found
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, bool | int):
-        return "number"
-    if isinstance(value, float):
-        return "fraction"
-    return "list" if isinstance(value, list) else "other"
+    kinds: tuple[tuple[str, type | Any], ...] = (
+        ("text", str),
+        ("number", bool | int),
+        ("fraction", float),
+        ("list", list),
+    )
+    return next((kind for kind, of in kinds if isinstance(value, of)), "object")
 
 
 def _has_labels(rows: Rows, columns: Columns, config: DataConfig) -> bool:
@@ -294,17 +304,27 @@ def _is_plain(text: str) -> bool:
 # --- paths ---
 
 
-def _paths(rows: Rows, column: str, config: DataConfig) -> list[Path | None]:
-    """The file of each row, None where there is none."""
-    files = Located(picture_folder(rows.file.parent, config))
-    return [None if value is None else files.find(str(value)) for value in rows.values(column)]
+def _paths(rows: Rows, column: str, files: Located) -> tuple[list[Path | None], list[str]]:
+    """The file of each row, None where there is none, and a note on those that lie in folders below."""
+    names = [None if value is None else str(value) for value in rows.values(column)]
+    paths = [None if name is None else files.find(name) for name in names]
+    below = [index for index, path in enumerate(paths) if path is None and names[index] is not None]
+    for index in below:
+        paths[index] = files.find_below(str(names[index]))
+    found = [path for path in (paths[index] for index in below) if path is not None]
+    if not found:
+        return paths, []
+    return paths, [
+        f"{rows.name}: {len(found):,} of {counted(len(paths), 'image')} found by name in the folders below "
+        f"{files.folder}, such as {found[0]}"
+    ]
 
 
-def _check_found(missing: np.ndarray, rows: Rows, column: str, config: DataConfig) -> None:
+def _check_found(missing: np.ndarray, rows: Rows, column: str, folder: Path) -> None:
     """Raises PatchlightError where no image is there, which means that the folder is wrong."""
     if missing.all():
         first = next((str(value) for value in rows.values(column) if value is not None), "")
-        raise PatchlightError(none_there(rows.name, len(missing), first, picture_folder(rows.file.parent, config)))
+        raise PatchlightError(none_there(rows.name, len(missing), first, folder))
 
 
 def _repeated(paths: list[Path | None], labels: np.ndarray, rows: Rows) -> np.ndarray:

@@ -216,13 +216,14 @@ def list_tables(
     left_out: list[LeftOut],
 ) -> Listing:
     """The listing of some splits' tables. Reads all labels and no image."""
-    columns = find_columns(arrow_columns(next(iter(tables.values())).schema), where, config)
+    first = next(iter(tables.values()))
+    columns = find_columns(arrow_columns(first.schema), where, config, first.column)
     tables, unlabelled = _with_labels(tables, columns, config)
     values = {key: table.column(columns.label.name) for key, table in tables.items()}
     named = {key: table.name for key, table in tables.items()}
     labels = read_labels(values, columns.label, named, given=config.label_column is not None)
     splits: dict[str, RawSplit] = {}
-    notes = (columns.note(where, next(iter(tables.values())).schema.names), *matched.notes, *labels.notes)
+    notes = (columns.note(where, first.schema.names), *matched.notes, *labels.notes)
     for key, own in labels.of_split.items():
         table, kept = tables[key], np.flatnonzero(own >= 0)
         if len(kept) == 0:
@@ -349,7 +350,8 @@ def _shape_of(schema: Any) -> list[tuple[str, tuple[str, ...] | None]]:
 
 def _dataset_table(dataset: Any, name: str) -> Table:
     def walk(columns: list[str]) -> Iterator[Any]:
-        return iter(dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS))
+        for part in dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS):
+            yield from part.to_batches()  # as Parquet files give them: a table's columns come in pieces
 
     return Table(name, dataset.features.arrow_schema, walk, lambda: len(dataset))
 
