@@ -304,6 +304,15 @@ def test_class_names_and_further_splits(tmp_path: Path) -> None:
     assert "not used of" in load_source(str(tmp_path / "b.npz"))["train"].notes[0]
 
 
+def test_names_and_classes_that_may_be_wrong_are_told_of(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=GREY, y=LABELS, class_names=["ant", "bee", "ant"])
+    with pytest.raises(PatchlightError, match="class_names has the name 'ant' twice; give each class a name"):
+        load_source(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", x=GREY, y=LABELS - 1)
+    (note,) = load_source(str(tmp_path / "a.npz"))["train"].notes
+    assert note == "'y' has the class -1; if that means no label, leave these images out"
+
+
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import (
     SUFFIXES,
+    distinct_names,
     has_class_folders,
     not_there,
     one_of,
@@ -123,7 +124,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
         splits,
         classes.class_names,
         lambda: hash_of(["arrays", *named.values(), *file_facts(arrays.files)]),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys((*notes, *classes.notes))),
         left_out=(*splits_beside(matched, lambda own: _count(parsed[own], arrays), config), *classes.left_out),
     )
 
@@ -204,7 +205,7 @@ def _pair(own: Candidates, arrays: Arrays, *, needed: bool) -> tuple[str, str | 
 def _names(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise PatchlightError(f"{where} has {array.dtype} {array.shape}, not a list of names")
-    return tuple(str(value) for value in whole_labels(array, where)[0])
+    return distinct_names((str(value) for value in whole_labels(array, where)[0]), where)
 
 
 def _arrays(path: Path) -> Arrays:

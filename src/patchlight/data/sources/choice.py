@@ -29,6 +29,7 @@ class Labelled:
     labels: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_classes(
@@ -43,7 +44,8 @@ def read_classes(
 
     `where` is what a message calls each split's labels, `names` are the names of the classes, where the source has
     them; `given` is False where the labels may be something else, as captions; `name` is what the source, and
-    data.label_column, call the labels. Raises PatchlightError as `read_labels` does, and where no image has a label.
+    data.label_column, call the labels. The notes are on classes that may mean no label. Raises PatchlightError as
+    `read_labels` does, and where no image has a label.
     """
     found = read_labels(values, Column(name, "text", "labels", names), where, given=given)
     labels, rows, left_out = {}, {}, []
@@ -57,7 +59,15 @@ def read_classes(
             left_out.append(LeftOut(reason, missing, example, expected=not len(kept) and key != "train"))
     if not labels:
         raise PatchlightError(f"{' and '.join(where.values()) or 'the source'}: no image has a label")
-    return Labelled(found.class_names, labels, rows, tuple(left_out))
+    return Labelled(found.class_names, labels, rows, tuple(left_out), found.notes)
+
+
+def distinct_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """The names of classes. Raises PatchlightError where two classes have one name."""
+    listed = tuple(names)
+    if twice := next((name for at, name in enumerate(listed) if name in listed[:at]), None):
+        raise PatchlightError(f"{where} has the name '{twice}' twice; give each class a name of its own")
+    return listed
 
 
 def splits_beside(matched: Matched, count: Callable[[str], int], config: DataConfig) -> tuple[LeftOut, ...]:

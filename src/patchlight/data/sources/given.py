@@ -3,7 +3,8 @@
 A set is one of
 
 - `(images, labels)` or `(images, labels, class_names)`: images as an array or tensor of the layouts and types of
-  `pictures.py`, or a list of paths, Pillow images and arrays; labels as whole numbers or text;
+  `pictures.py`, or a list of paths, Pillow images and arrays; labels as whole numbers or text, all of one type, and
+  None or NaN where an image has none; names of classes in the order of their numbers, or by number, or numbers by name;
 - an `ImageSet`;
 - a data set of torch: `len(set)`, and `set[i]` is (image, label), with the names of its classes in `set.classes`;
 - a data set of the library `datasets`;
@@ -29,7 +30,8 @@ from patchlight.data.decode import Encoded
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
-from patchlight.data.sources.choice import read_classes, splits_beside, whole_labels
+from patchlight.data.sources.choice import read_classes, splits_beside
+from patchlight.data.sources.given_values import as_array, given_names, is_row, label_values
 from patchlight.data.sources.pictures import channels_first, layout_of, picture_items, scales
 from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
@@ -87,7 +89,7 @@ def list_given(data: Any, config: DataConfig) -> Listing:
         splits,
         labelled.class_names,
         lambda: _hash(splits),
-        notes=(*matched.notes, *dict.fromkeys(note for own in sets.values() for note in own.notes)),
+        notes=(*matched.notes, *dict.fromkeys(note for own in sets.values() for note in own.notes), *labelled.notes),
         left_out=(*splits_beside(matched, lambda name: len(named[name]), config), *labelled.left_out),
     )
 
@@ -126,12 +128,12 @@ def _read(data: Any, where: str, pixel_max: int) -> GivenSet:
     if isinstance(data, ImageSet):
         return _of_image_set(data, where)
     if isinstance(data, tuple) and len(data) in (2, 3):
-        names = tuple(str(name) for name in data[2]) if len(data) == 3 else None
+        names = given_names(data[2], f"the list of class names of {where}") if len(data) == 3 else None
         return _of_pair(data[0], data[1], names, where, pixel_max)
     if isinstance(data, torch.utils.data.IterableDataset):
         raise UsageError(f"{where} is a set that can only be walked; give one with len(set) and set[i]")
     if isinstance(data, str | Path):
-        raise UsageError(f"{where} is a {type(data).__name__}; a source on disk is the setting data.source")
+        raise UsageError(f"{where} is of the type {type(data).__name__}; a source on disk is the setting data.source")
     if type(data).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
         raise UsageError(f"{where} is a table; give its columns: (list of paths or images, list of labels)")
     if (
@@ -152,18 +154,29 @@ def _of_image_set(images: ImageSet, where: str) -> GivenSet:
 
 
 def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str, pixel_max: int) -> GivenSet:
-    read, label_notes = whole_labels(_array(labels, f"the labels of {where}"), f"the labels of {where}")
+    read, label_notes = label_values(labels, f"the list of labels of {where}")
+    if not is_row(images):
+        about = f"the type {type(images).__name__}"
+        raise UsageError(f"the images of {where} are of {about}; give an array, or a list of paths, images or arrays")
+    if listed := _is_listed(images):
+        images = list(iter(images))  # a nested tensor can be walked and has no length
     if len(images) != len(read):
         raise PatchlightError(f"{where} has {counted(len(images), 'image')} and {counted(len(read), 'label')}")
-    if not isinstance(images, np.ndarray | torch.Tensor):
-        images = list(images)
+    if listed:
         return GivenSet(read, names, lambda rows: _listed(images, rows, where, pixel_max), label_notes)
-    array = _array(images, where)
+    array = as_array(images, where)
     layout = layout_of(array.shape, where)
     scale, notes = scales({where: array}, pixel_max)
     return GivenSet(
         read, names, lambda rows: picture_items(array, rows, layout, scale[where], where), (*notes, *label_notes)
     )
+
+
+def _is_listed(images: Any) -> bool:
+    """Whether images are one thing each, as paths are, and not one array of all."""
+    if isinstance(images, torch.Tensor):
+        return bool(images.is_nested)
+    return not isinstance(images, np.ndarray) or images.ndim == 1
 
 
 def _listed(images: Sequence[Any], rows: np.ndarray, where: str, pixel_max: int) -> Iterator[tuple[str, Encoded]]:
@@ -188,7 +201,7 @@ def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
     stored = next((getattr(data, name) for name in ("targets", "labels") if hasattr(data, name)), None)
     if stored is None or len(stored) != len(data):
         stored = [_item(data, row, where)[1] for row in range(len(data))]
-    labels, notes = whole_labels(_array(stored, f"the labels of {where}"), f"the labels of {where}")
+    labels, notes = label_values(stored, f"the list of labels of {where}")
     classes = getattr(data, "classes", None)
     names = tuple(map(str, classes)) if isinstance(classes, list | tuple) and classes else None
 
@@ -205,7 +218,7 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
     except Exception as error:  # a user's own code may raise anything
         raise PatchlightError(f"{where}[{row}] cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise PatchlightError(f"{where}[{row}] is a {type(item).__name__}, not a pair of image and label")
+        raise PatchlightError(f"{where}[{row}] is of the type {type(item).__name__}, not a pair of image and label")
     return item[0], item[1]
 
 
@@ -213,7 +226,7 @@ def _pixels(image: Any, name: str, pixel_max: int) -> np.ndarray | Image.Image:
     """A Pillow image as it is, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
         return image
-    array = _array(image, name)[None]
+    array = as_array(image, name)[None]
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array}, pixel_max)
     return channels_first(scale[name](array)[0], layout, name)
@@ -221,15 +234,3 @@ def _pixels(image: Any, name: str, pixel_max: int) -> np.ndarray | Image.Image:
 
 def _values(image: Any, where: str, pixel_max: int) -> np.ndarray:
     return np.asarray(_pixels(image, f"{where}[0]", pixel_max))
-
-
-def _array(values: Any, where: str) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise PatchlightError(f"{where} cannot be made an array: {error}") from None
-    if array.dtype == object:
-        raise PatchlightError(f"{where} must be an array of numbers or text of one type")
-    return array
