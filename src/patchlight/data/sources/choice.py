@@ -16,7 +16,7 @@ from patchlight.data.names import Matched, is_unlabelled, names_are_given, split
 from patchlight.data.sources.columns import Column
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.tree import SUFFIXES as PLAIN_SUFFIXES
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 SUFFIXES = PLAIN_SUFFIXES | heif.SUFFIXES  # of image files, whatever library opens them
 
@@ -94,22 +94,27 @@ def has_class_folders(root: Path) -> bool:
     return any(entry.suffix.lower() in SUFFIXES for folder in folders for entry in folder.iterdir())
 
 
-def one_of(candidates: Sequence[str], what: str, where: str, there: Iterable[str]) -> str:
-    """The only candidate. Raises PatchlightError, which lists what there is, where there are none or several."""
+def one_of(candidates: Sequence[str], what: str, where: str, there: Iterable[str], called: Iterable[str] = ()) -> str:
+    """The only candidate. Raises PatchlightError, which lists what there is and how such are `called`, where there are
+    none or several.
+    """
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        found = f"{where} has {len(candidates)} that can be the {what}: {', '.join(candidates[:12])}; say which"
-    else:
-        found = (
-            f"{where} has none that is the {what} by its name, but {', '.join(list(there)[:12]) or 'nothing'}; say it"
+        raise PatchlightError(
+            f"{where} has {len(candidates)} that can be the {what}: {first_of(candidates, 12)}; say which with "
+            f"data.{what}_column"
         )
-    raise PatchlightError(f"{found} with data.{what}_column")
+    raise PatchlightError(
+        f"none of {first_of(there, 12)} (of {where}) is called as {what}s are ({', '.join(called)}); "
+        f"data.{what}_column names the right one"
+    )
 
 
 def not_there(what: str, name: str, where: str, there: Iterable[str]) -> UsageError:
     """The error for data.image_column or data.label_column that names nothing."""
-    return UsageError(f"data.{what}_column: {where} has no '{name}'; {did_you_mean(name, there)}")
+    others = [other for other in there if other != name]
+    return UsageError(f"data.{what}_column: {where} has no '{name}'; {did_you_mean(name, others)}")
 
 
 def whole_labels(labels: np.ndarray, where: str) -> tuple[list[Any], tuple[str, ...]]:
