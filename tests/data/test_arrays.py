@@ -108,7 +108,7 @@ def test_two_candidates_are_an_error_and_a_setting_chooses(tmp_path: Path) -> No
         load_source(str(path), image_column="faces", label_column="Faces")
     assert len(load_source(str(path), image_column="faces", label_column="people")["train"]) == 6
     np.savez(path, y=GREY, x=LABELS)
-    with pytest.raises(PatchlightError, match="none of x .* is called as labels"):
+    with pytest.raises(PatchlightError, match=r"none of x .* is called as labels"):
         load_source(str(path), image_column="y", label_column=None)
     assert len(load_source(str(path), image_column="y", label_column="x")["train"]) == 6
     for name in ("cat", "dog"):  # as Quick, Draw! has them

@@ -20,12 +20,17 @@ from patchlight.config import DataConfig
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import GIVEN
 from patchlight.data.sources import list_source, load_source, read_given
+from patchlight.data.sources.given import list_given
 from patchlight.data.splits import given_splits
 from patchlight.errors import PatchlightError, UsageError
 
 COUNT = 12
 PIXELS = torch.stack([chw(picture(i)) for i in range(COUNT)])  # (12, 3, 8, 8) uint8
 LABELS = [i % 3 for i in range(COUNT)]
+
+
+def given(data: Any, **settings: Any) -> ImageSet:
+    return read_given(data, DataConfig(source=GIVEN, **settings))["train"]
 
 
 class Pairs(torch.utils.data.Dataset[Any]):
@@ -89,6 +94,87 @@ def test_sets_by_their_splits() -> None:
     assert (len(cut.train), len(cut.val or ()), len(cut.test)) == (36, 3, 9)
 
 
+PAIR = (PIXELS.numpy(), np.array(LABELS))
+PART = (PIXELS[:6].numpy(), np.array(LABELS[:6]))
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        ((PAIR, PART), "as load_data() returns: the first is train, the second is test"),
+        ([list(PAIR), (PART[0], LABELS[:6])], "the first is train"),
+        (((PAIR[0], PAIR[1][:, None]), (PART[0], PART[1][:, None])), "the first is train"),
+        ({"x_train": PAIR[0], "y_train": PAIR[1], "x_test": PART[0], "y_test": PART[1]}, None),
+        ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS[:6], "y_test": LABELS[:6]}, None),
+        (
+            {"images": PAIR[0], "labels": pd.Series(LABELS), "x_test": PART[0], "y_test": PART[1], "a": 1},
+            "not used of data: a",
+        ),
+        ({"train": {"images": PAIR[0], "labels": PAIR[1]}, "test": {"x": PART[0], "y": PART[1]}}, None),
+    ],
+)
+def test_forms_of_train_and_test(data: Any, note: str | None) -> None:
+    sets = read_given(data, DataConfig(source=GIVEN))
+    assert torch.equal(sets["train"].images, PIXELS)
+    assert torch.equal(sets["test"].images, PIXELS[:6])
+    assert [own.labels.tolist() for own in sets.values()] == [LABELS, LABELS[:6]]
+    assert len(sets["train"].notes) == (note is not None)
+    assert all(str(note) in said for said in sets["train"].notes)
+
+
+def test_two_images_with_two_labels_are_one_set() -> None:
+    assert given(((PIXELS[0].numpy(), PIXELS[1].numpy()), (0, 1))).labels.tolist() == [0, 1]
+
+
+def test_a_bunch_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    train = given(digits)
+    assert torch.equal(train.images[:, 0], torch.tensor(digits.images).to(torch.uint8))
+    assert train.labels.tolist() == digits.target.tolist()
+    assert "not used of data: data, whose rows of numbers are no images" in train.notes
+    named = {"images": PIXELS, "labels": LABELS, "class_names": {0: "ant", 1: "bee", 2: "cow"}}
+    assert given(named).class_names == ("ant", "bee", "cow")
+
+
+def test_splits_beside_count_their_images() -> None:
+    with pytest.raises(PatchlightError, match=r"6 of 18 images would be left out .*'extra'"):
+        given({"train": PAIR, "extra": PART})
+    (left,) = list_given({"x_train": PAIR[0], "y_train": PAIR[1], "x_test": PART[0]}, DataConfig(source=GIVEN)).left_out
+    assert (left.count, left.reason) == (6, "images without labels (the split test)")
+
+
+RIGHT = r".* as in \{\"train\": \(x_train, y_train\), \"test\": \(x_test, y_test\)\}"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((*PAIR, *PART), f"data is of the type tuple with 4 parts; give {RIGHT}"),
+        ((PAIR, PART, PART), f"data is of the type tuple with 3 parts; give {RIGHT}"),
+        ((Pairs(picture), Pairs(picture)), f"data is of the type tuple with 2 parts; give {RIGHT}"),
+        ([*PAIR], f"data is of the type list; give {RIGHT}"),
+        (PAIR[0], f"data is of the type ndarray; give {RIGHT}"),
+        ({"train": PAIR[0], "test": PART[0]}, rf"data\['train'\] is of the type ndarray; give {RIGHT}, or of arrays"),
+        ({"a": PAIR[0], "b": PAIR[1]}, rf"data\['a'\] is of the type ndarray; give {RIGHT}, or of arrays"),
+        ({"train": PAIR, "extra": 3}, f"a split of the type int, no set; give {RIGHT}"),
+        (
+            {"train": {"x_train": PAIR[0], "y_train": PAIR[1], "x_test": PAIR[0]}},
+            "has the splits train, test in it",
+        ),
+        ({"images": PAIR[0], "data": PAIR[0], "labels": LABELS}, "2 that can be the image: images, data; say which"),
+        ({"images": PAIR[0]}, "data has no array of labels for images; add one"),
+        ({"labels": LABELS}, r"none of labels \(of data\) is called as images are"),
+        ({"x_train": PAIR[0], "y_train": PART[1]}, r"data\['x_train'\] has 12 images and 6 labels"),
+        ({"data": PIXELS.reshape(COUNT, -1), "target": LABELS}, r"data\['data'\] .* rows of 192 numbers"),
+    ],
+)
+def test_forms_that_are_none(data: Any, message: str) -> None:
+    with pytest.raises(PatchlightError, match=message):
+        read_given(data, DataConfig(source=GIVEN))
+
+
 def test_torchvisions_own_sets(tmp_path: Path) -> None:
     root = write_folder(tmp_path, ["ant", "bee"], per_class=3)
     theirs = torchvision.datasets.ImageFolder(str(root))
@@ -148,10 +234,6 @@ class Walked(torch.utils.data.IterableDataset[Any]):
 def test_what_cannot_be_used_is_said(data: Any, message: str) -> None:
     with pytest.raises(PatchlightError, match=message):
         read_given(data, DataConfig(source="python"))
-
-
-def given(data: Any, **settings: Any) -> ImageSet:
-    return read_given(data, DataConfig(source=GIVEN, **settings))["train"]
 
 
 @pytest.mark.parametrize(

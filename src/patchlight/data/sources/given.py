@@ -9,8 +9,9 @@ A set is one of
 - a data set of torch: `len(set)`, and `set[i]` is (image, label), with the names of its classes in `set.classes`;
 - a data set of the library `datasets`;
 
-and the data are one set, which is divided as a source without splits is, or a dictionary of sets by the names of their
-splits: {"train": ..., "test": ...}.
+and the data are one set, which is divided as a source without splits is, or one of the forms of `given_forms.py`: a
+dictionary of sets by the names of their splits, {"train": ..., "test": ...}, or of arrays by their names,
+{"x_train": ..., "y_train": ...}, or two pairs, ((x_train, y_train), (x_test, y_test)).
 """
 
 from __future__ import annotations
@@ -31,17 +32,13 @@ from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import read_classes, splits_beside
+from patchlight.data.sources.given_forms import WAYS, count_of, is_of_datasets, sets_of
 from patchlight.data.sources.given_values import as_array, given_names, is_row, label_values
 from patchlight.data.sources.pictures import channels_first, layout_of, picture_items, scales
 from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import user_path
 from patchlight.units import counted
-
-WAYS = (
-    "(images, labels), an ImageSet, a data set of torch or of `datasets`, or a dictionary of these by split, as in "
-    '{"train": ..., "test": ...}'
-)
 
 
 @dataclass(frozen=True)
@@ -66,31 +63,26 @@ def list_given(data: Any, config: DataConfig) -> Listing:
     """The listing of images that are given. Raises UsageError for data of no known kind, and PatchlightError for images
     and labels that do not fit.
     """
-    named: dict[str, Any] = (
-        {str(name): own for name, own in data.items()} if isinstance(data, Mapping) else {"train": data}
-    )
-    if not named:
-        raise UsageError(f"data is an empty dictionary; give {WAYS}")
-    if any(_is_of_datasets(own) for own in named.values()):
-        if not all(_is_of_datasets(own) for own in named.values()):
+    named, notes = sets_of(data, config)
+    of_datasets = [is_of_datasets(own) for _, own in named.values()]
+    if any(of_datasets):
+        if not all(of_datasets):
             raise UsageError("data mixes sets of `datasets` with others; give sets of one kind")
-        listing = list_datasets(named, "data", config)
+        listing = list_datasets({name: own for name, (_, own) in named.items()}, "data", config)
         return replace(listing, fingerprint=lambda: _hash(listing.splits))  # it may be in memory alone
     matched = match_splits(named, "data", config)
-    sets = {
-        key: _read(named[name], f"data['{name}']" if len(named) > 1 else "data", config.pixel_max)
-        for key, name in matched.splits.items()
-    }
+    sets = {key: _read(named[name][1], named[name][0], config.pixel_max) for key, name in matched.splits.items()}
     names = _names({key: own.class_names for key, own in sets.items()})
     where = {key: f"the labels of {key}" for key in sets}
     labelled = read_classes({key: own.labels for key, own in sets.items()}, where, names=names)
     splits = {key: RawSplit(labels, _walk(sets[key], labelled.rows[key])) for key, labels in labelled.labels.items()}
+    said = (note for own in sets.values() for note in own.notes)
     return Listing(
         splits,
         labelled.class_names,
         lambda: _hash(splits),
-        notes=(*matched.notes, *dict.fromkeys(note for own in sets.values() for note in own.notes), *labelled.notes),
-        left_out=(*splits_beside(matched, lambda name: len(named[name]), config), *labelled.left_out),
+        notes=tuple(dict.fromkeys((*notes, *matched.notes, *said, *labelled.notes))),
+        left_out=(*splits_beside(matched, lambda name: count_of(named[name][1]), config), *labelled.left_out),
     )
 
 
@@ -118,10 +110,6 @@ def _hash(splits: Mapping[str, RawSplit]) -> str:
                 pixels = np.asarray(encoded)
                 digest.update(repr((pixels.shape, str(pixels.dtype))).encode() + pixels.tobytes())
     return digest.hexdigest()
-
-
-def _is_of_datasets(data: Any) -> bool:
-    return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def _read(data: Any, where: str, pixel_max: int) -> GivenSet:
