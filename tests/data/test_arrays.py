@@ -97,14 +97,25 @@ def test_two_candidates_are_an_error_and_a_setting_chooses(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"data\.label_column: .*a\.npz has no 'targte'; did you mean 'target'\?"):
         load_source(str(path), image_column="data", label_column="targte")
     np.savez(path, faces=GREY, people=LABELS)
-    with pytest.raises(PatchlightError, match="none that is the image by its name, but faces, people; say it with"):
+    with pytest.raises(
+        PatchlightError,
+        match=r"none of faces, people .* as images are \(images, .*, x\); data\.im",
+    ):
         load_source(str(path))
+    with pytest.raises(PatchlightError, match=r"none of people .* as labels are \(labels, .*, y\); data\.lab"):
+        load_source(str(path), image_column="faces")
+    with pytest.raises(UsageError, match="both name 'faces'; name two arrays"):
+        load_source(str(path), image_column="faces", label_column="Faces")
     assert len(load_source(str(path), image_column="faces", label_column="people")["train"]) == 6
+    np.savez(path, y=GREY, x=LABELS)
+    with pytest.raises(PatchlightError, match=r"none of x .* is called as labels"):
+        load_source(str(path), image_column="y", label_column=None)
+    assert len(load_source(str(path), image_column="y", label_column="x")["train"]) == 6
     for name in ("cat", "dog"):  # as Quick, Draw! has them
         np.save(tmp_path / f"{name}.npy", GREY)
     path.unlink()
     with pytest.raises(
-        PatchlightError, match=r"cat, dog; .* each file holds the images of one class, save them as one"
+        PatchlightError, match=r"none of cat, dog .*; where each file holds the images of one class, save them as one"
     ):
         load_source(str(tmp_path))
     np.savez(path, x_train=GREY, fine_train=LABELS, x_test=GREY, fine_test=LABELS)
@@ -284,13 +295,54 @@ def test_images_without_labels(tmp_path: Path) -> None:
     (left,) = listing.left_out
     assert (left.count, left.expected, left.reason) == (4, True, "images without labels (the split test)")
     np.savez(tmp_path / "b.npz", x_train=GREY)
-    with pytest.raises(PatchlightError, match="none that is the label by its name"):
+    with pytest.raises(PatchlightError, match="no array of labels for x_train; add one with a label for each image"):
         load_source(str(tmp_path / "b.npz"))
     np.savez(tmp_path / "c.npz", x=GREY, y=np.array(["a", "", "b", "a", " ", "b"]))
     with pytest.raises(PatchlightError, match=r"2 of 6 images would be left out \(images without a label: 2"):
         load_source(str(tmp_path / "c.npz"))
     kept = load_source(str(tmp_path / "c.npz"), max_left_out=0.5)["train"]
     assert torch.equal(kept.images, rgb(GREY[[0, 2, 3, 5]]))
+
+
+def test_a_file_without_labels_or_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=GREY, x_test=GREY, y_test=LABELS)
+    with pytest.raises(PatchlightError, match=r"no array of labels for x_train; .*, or y_train beside x_train$"):
+        load_source(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz")
+    with pytest.raises(PatchlightError, match=r"holds no arrays; save .* in it: np\.savez\('all\.npz', im"):
+        load_source(str(tmp_path / "a.npz"))
+
+
+def test_files_of_one_array_without_a_name(tmp_path: Path) -> None:
+    """As KMNIST's: what they hold is in their names."""
+    for split, count in (("train", 6), ("test", 4)):
+        np.savez_compressed(tmp_path / f"kmnist-{split}-imgs.npz", GREY[:count])
+        np.savez_compressed(tmp_path / f"kmnist-{split}-labels.npz", LABELS[:count])
+    sets = load_source(str(tmp_path))
+    assert {key: len(images) for key, images in sets.items()} == {"train": 6, "test": 4}
+    assert torch.equal(sets["test"].images, rgb(GREY[:4]))
+    assert (
+        "the array without a name (arr_0) is called as its file is, in kmnist-test-imgs.npz" in sets["train"].notes[0]
+    )
+    one = load_source(str(tmp_path / "kmnist-train-imgs.npz"))["train"]
+    assert (len(one), one.labels.tolist()) == (6, LABELS.tolist())
+    with pytest.raises(PatchlightError, match="is one array; its labels must stand beside it"):
+        load_source(str(tmp_path / "kmnist-train-labels.npz"))
+    np.save(tmp_path / "kmnist-test-labels.npy", LABELS)
+    with pytest.raises(PatchlightError, match=r"labels\.np[yz] and kmnist-test-labels\.np[yz] are of one name"):
+        load_source(str(tmp_path))
+    (tmp_path / "kmnist-test-labels.npy").unlink()
+    np.savez(tmp_path / "all.npz", x=GREY, y=LABELS)
+    with pytest.raises(PatchlightError, match=r"several files of arrays \(all\.npz, kmnist-test-imgs\.npz, .*name one"):
+        load_source(str(tmp_path))
+
+
+def test_a_beginning_that_all_names_share_says_nothing(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", fine_images=GREY, fine_labels=LABELS)
+    assert list(load_source(str(tmp_path / "a.npz"))) == ["train"]
+    np.savez(tmp_path / "a.npz", set_test_x_train=GREY, set_test_x_labels=LABELS)
+    with pytest.raises(PatchlightError, match="none of set_test_x_train, set_test_x_labels"):
+        load_source(str(tmp_path / "a.npz"))
 
 
 def test_class_names_and_further_splits(tmp_path: Path) -> None:
@@ -304,6 +356,15 @@ def test_class_names_and_further_splits(tmp_path: Path) -> None:
     assert "not used of" in load_source(str(tmp_path / "b.npz"))["train"].notes[0]
 
 
+def test_names_and_classes_that_may_be_wrong_are_told_of(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=GREY, y=LABELS, class_names=["ant", "bee", "ant"])
+    with pytest.raises(PatchlightError, match="class_names has the name 'ant' twice; give each class a name"):
+        load_source(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", x=GREY, y=LABELS - 1)
+    (note,) = load_source(str(tmp_path / "a.npz"))["train"].notes
+    assert note == "'y' has the class -1; if that means no label, leave these images out"
+
+
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -315,7 +376,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", GREY)
     np.save(tmp_path / "labels.npy", objects, allow_pickle=True)
     for source in ("a.npz", "images.npy"):
-        with pytest.raises(PatchlightError, match=r"holds Python objects, .* save numbers or text, as np\.array"):
+        with pytest.raises(PatchlightError, match=r"holds Python objects, .* save labels as text or .*np\.stack"):
             load_source(str(tmp_path / source))
     assert not (tmp_path / "sprung").exists()
 

@@ -66,8 +66,13 @@ def test_extra_is_told_of_and_may_be_named(tmp_path: Path) -> None:
 
 def test_files_of_another_kind(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"images": pixels(4), "y": digits(4)}, "holds images, y; SVHN's files have X"),
-        ({}, "holds nothing; SVHN's files have X"),
+        (
+            {"images": pixels(4), "y": digits(4)},
+            "no array of images called X, .* but images, y, and is not",
+        ),
+        ({}, "no array of images called X, as SVHN's files have, but nothing"),
+        ({"annotations": digits(4)}, "called X, .* but annotations, and is not read; for image files, a list"),
+        ({"X": pixels(4)}, "no array of labels called y"),
         ({"X": pixels(4).astype(float), "y": digits(4)}, r"X is float64 \(32, 32, 3, 4\), not uint8"),
         ({"X": pixels(4).transpose(3, 0, 1, 2), "y": digits(4)}, "X is uint8 .*, not uint8"),
         ({"X": pixels(4), "y": digits(3)}, "has 4 images and 3 labels"),
@@ -109,6 +114,11 @@ def test_arrays_of_all_kinds_are_scipys(compressed: bool, tmp_path: Path) -> Non
             values = read_variable(tmp_path / "all.mat", variable)
             assert values.dtype == theirs[name].dtype.newbyteorder("=")
             assert np.array_equal(values, theirs[name])
+
+
+def test_a_class_that_may_be_none_is_told_of(tmp_path: Path) -> None:
+    savemat(tmp_path / "train.mat", {"X": pixels(4), "y": np.array([[-1, 0, 1, -1]])})
+    assert "'y' has the class -1; if that means no label" in load_source(str(tmp_path))["train"].notes[0]
 
 
 def test_mat_files_beside_class_folders_are_about_something_else(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """NumPy's files: an .npz of images and labels, or .npy files of them in one folder.
 
-An array's name says its split and what it holds: `train_images` and `train_labels` (MedMNIST), `x_train` and `y_train`
-(Keras), or `images` and `labels` alone. Where two of a split could be the images, or the labels, it is an error that
-lists them; data.image_column and data.label_column name the right ones. `class_names` may name the classes.
+`array_names.py` says what is read from an array's name. An .npz file of one array without a name is as an .npy file.
 
 Pickles are never opened. .npy files are memory-mapped, and arrays of an .npz are read once.
 """
@@ -12,8 +10,7 @@ from __future__ import annotations
 import tokenize
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,12 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
-from patchlight.data.names import match_splits, split_of
+from patchlight.data.names import match_splits
+from patchlight.data.sources.array_names import Arrays, Candidates, find_splits, label_word, pair_of, roles_of
 from patchlight.data.sources.choice import (
     SUFFIXES,
+    distinct_names,
     has_class_folders,
-    not_there,
-    one_of,
     read_classes,
     splits_beside,
     whole_labels,
@@ -37,30 +34,8 @@ from patchlight.data.tars import DAMAGE
 from patchlight.errors import PatchlightError, first_of
 from patchlight.units import counted
 
-# What arrays are called, in small letters.
-IMAGE_WORDS = ("images", "image", "imgs", "img", "pixels", "data", "x")
-LABEL_WORDS = ("labels", "label", "targets", "target", "classes", "class", "cls", "y")
-NAME_WORDS = ("class_names", "label_names", "target_names")
+UNNAMED = "arr_0"  # what np.savez calls an array that is given without a name
 ARRAY_ERRORS = (*DAMAGE, zipfile.BadZipFile, RuntimeError, TypeError, SyntaxError, tokenize.TokenError, AttributeError)
-
-
-@dataclass
-class Arrays:
-    """Arrays by name, not read yet, and what messages call the file or folder that they are in."""
-
-    where: str
-    names: list[str]
-    read: Callable[[str], np.ndarray]
-    files: list[Path]
-    only: str | None = None  # the images of the one file that was asked for
-
-
-@dataclass
-class Candidates:
-    """The names of a split's arrays that may be its images and its labels."""
-
-    images: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
 
 
 def is_array_file(path: Path) -> bool:
@@ -72,8 +47,8 @@ def is_array_file(path: Path) -> bool:
         return path.suffix.lower() in (".npz", ".npy")
     if not path.is_dir() or not (any(_of_kind(path, ".npz")) or any(_of_kind(path, ".npy"))):
         return False
-    stems = [entry.stem for entry in _of_kind(path, ".npy")]
-    telling = any(split_and_role(stem, IMAGE_WORDS, LABEL_WORDS)[1] == "image" for stem in stems)
+    roles = roles_of([entry.stem for entry in _of_kind(path, ".npy")], DataConfig())
+    telling = any(role == "image" for _, role in roles.values())
     beside_images = any(entry.suffix.lower() in SUFFIXES for entry in path.iterdir())
     return not has_class_folders(path) and (telling or not beside_images)
 
@@ -85,22 +60,22 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
     or do not fit each other.
     """
     arrays = _arrays(path)
-    parsed, unused = _parsed(arrays, config)
+    parsed, unused = find_splits(arrays, config)
     matched = match_splits(parsed, arrays.where, config)
-    notes = [*matched.notes, *unused]
+    notes = [*arrays.notes, *matched.notes, *unused]
     images: dict[str, np.ndarray] = {}
     values: dict[str, list[Any]] = {}
     named: dict[str, str] = {}  # of each split's images, in messages
     where: dict[str, str] = {}  # of its labels
     name = config.label_column or "labels"
     for key, own in matched.splits.items():
-        image, label = _pair(parsed[own], arrays, needed=key == "train" or len(matched.splits) == 1)
+        image, label = pair_of(parsed[own], arrays, config, needed=key == "train" or len(matched.splits) == 1)
         images[key], named[key] = arrays.read(image), f"{arrays.where}: {image}"
         layout_of(images[key].shape, named[key])
         where[key] = f"{arrays.where}: {label or image}"
         values[key] = [None] * len(images[key])
         if label is not None:
-            name = config.label_column or _label_word(label)
+            name = config.label_column or label_word(label)
             values[key], said = whole_labels(arrays.read(label), where[key])
             notes += said
         if len(values[key]) != len(images[key]):
@@ -108,7 +83,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
                 f"{arrays.where}: {image} has {counted(len(images[key]), 'image')} and {label} "
                 f"{counted(len(values[key]), 'label')}; there must be one for each image"
             )
-    given = next((name for name in arrays.names if name.lower() in NAME_WORDS), None)
+    given = arrays.class_names
     names = _names(arrays.read(given), f"{arrays.where}: {given}") if given else None
     classes = read_classes(values, where, names=names, name=name)
     scale_of, said = scales({named[key]: images[key] for key in classes.labels}, config.pixel_max)
@@ -123,7 +98,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
         splits,
         classes.class_names,
         lambda: hash_of(["arrays", *named.values(), *file_facts(arrays.files)]),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys((*notes, *classes.notes))),
         left_out=(*splits_beside(matched, lambda own: _count(parsed[own], arrays), config), *classes.left_out),
     )
 
@@ -137,125 +112,84 @@ def _count(own: Candidates, arrays: Arrays) -> int:
     return len(arrays.read(own.images[0]))
 
 
-def _parsed(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidates], list[str]]:
-    """By the source's own names of splits, in order of first appearance, what they may be read from; and notes."""
-    images = (config.image_column.lower(),) if config.image_column else IMAGE_WORDS
-    labels = (config.label_column.lower(),) if config.label_column else LABEL_WORDS
-    parsed: dict[str, Candidates] = {}
-    unknown = []
-    for name in arrays.names:
-        split, role = split_and_role(name, images, labels)
-        if role is None:
-            unknown += [] if name.lower() in NAME_WORDS else [name]
-            continue
-        found = parsed.setdefault(split, Candidates())
-        (found.images if role == "image" else found.labels).append(name)
-    for what, asked in (("image", config.image_column), ("label", config.label_column)):
-        if asked and not any(own.images if what == "image" else own.labels for own in parsed.values()):
-            raise not_there(what, asked, arrays.where, arrays.names)
-    if not any(own.images for own in parsed.values()):
-        if len(arrays.files) > 1:
-            raise PatchlightError(
-                f"{arrays.where} has none that is the image by its name, but {first_of(arrays.names, 12)}; say it with "
-                "data.image_column, or, where each file holds the images of one class, save them as one: "
-                "np.savez('all.npz', images=..., labels=...)"
-            )
-        one_of([], "image", arrays.where, arrays.names)
-    if "" in parsed:  # arrays without a split in their names are the training set
-        whole = parsed.pop("")
-        found = parsed.setdefault(
-            next((name for name in parsed if split_of(name)[0] == "train"), "train"), Candidates()
-        )
-        found.images += whole.images
-        found.labels += whole.labels
-    kept = {name: own for name, own in parsed.items() if own.images}
-    unknown += [name for split, own in parsed.items() if split not in kept for name in own.labels]
-    return kept, [f"not used of {arrays.where}: {', '.join(unknown)}"] if unknown else []
-
-
-def split_and_role(name: str, images: Iterable[str], labels: Iterable[str]) -> tuple[str, str | None]:
-    """The split and the role that an array's name says: ("train", "image") of "x_train", "train_images", "trainX"."""
-    lower = name.lower()
-    roles = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
-    if lower in roles:
-        return "", roles[lower]
-    for word in sorted(roles, key=len, reverse=True):
-        for rest in (lower.removeprefix(word), lower.removesuffix(word)):
-            split = rest.strip("_-. ")
-            if rest != lower and split_of(split)[1]:
-                return split, roles[word]
-    return "", None
-
-
-def _label_word(name: str) -> str:
-    """What the labels of all splits are called: "y" of "y_train"."""
-    words = sorted(LABEL_WORDS, key=len, reverse=True)
-    return next((word for word in words if name.lower().startswith(word) or name.lower().endswith(word)), name)
-
-
-def _pair(own: Candidates, arrays: Arrays, *, needed: bool) -> tuple[str, str | None]:
-    """The names of a split's images and labels; None where it has no labels and they are not `needed`."""
-    image = one_of(own.images, "image", arrays.where, arrays.names)
-    if not own.labels and not needed:
-        return image, None
-    return image, one_of(own.labels, "label", arrays.where, arrays.names)
-
-
 def _names(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise PatchlightError(f"{where} has {array.dtype} {array.shape}, not a list of names")
-    return tuple(str(value) for value in whole_labels(array, where)[0])
+    return distinct_names((str(value) for value in whole_labels(array, where)[0]), where)
 
 
 def _arrays(path: Path) -> Arrays:
-    if path.is_dir():
-        packed, plain = sorted(_of_kind(path, ".npz")), sorted(_of_kind(path, ".npy"))
-        if len(packed) == 1 and not plain:
-            path = packed[0]
-        elif packed:
-            names = ", ".join(file.name for file in (packed + plain)[:8])
-            raise PatchlightError(f"{path} has several files of arrays ({names}); name one of the .npz files")
-        else:
-            return _loose(path, plain)
-    if path.suffix.lower() == ".npz":
+    """The arrays of an .npz file, or of files of one array each, which are called as their files are."""
+    if path.is_file() and path.suffix.lower() == ".npz" and not _is_single(path):
         return _packed(path)
-    beside = sorted(_of_kind(path.parent, ".npy"))
-    loose = _loose(path.parent, beside)
-    split, role = split_and_role(path.stem, IMAGE_WORDS, LABEL_WORDS)
-    partners = [
-        file
-        for file in beside
-        if file != path and split_and_role(file.stem, IMAGE_WORDS, LABEL_WORDS) == (split, "label")
-    ]
+    folder = path if path.is_dir() else path.parent
+    packed = sorted(_of_kind(folder, ".npz"))
+    single = sorted([*_of_kind(folder, ".npy"), *(file for file in packed if _is_single(file))])
+    if path.is_file():
+        return _with_labels(path, single)
+    several = [file for file in packed if file not in single]
+    if len(several) == 1 and not single:
+        return _packed(several[0])
+    if several:
+        names = first_of((file.name for file in several + single), 8)
+        raise PatchlightError(f"{path} has several files of arrays ({names}); name one of the .npz files")
+    return _loose(path, single)
+
+
+def _with_labels(path: Path, beside: list[Path]) -> Arrays:
+    """A file of one array, which holds images, and of those beside it the ones that hold their labels."""
+    roles = roles_of([file.stem for file in beside], DataConfig())
+    split, role = roles[path.stem]
+    partners = [file for file in beside if roles[file.stem] == (split, "label")]
     if role != "image" or not partners:
         raise PatchlightError(
             f"{path} is one array; its labels must stand beside it in a file whose name says so, as images.npy and "
             "labels.npy do, or x_train.npy and y_train.npy"
         )
-    return Arrays(str(path.parent), [path.stem, *(f.stem for f in partners)], loose.read, [path, *partners])
+    return _loose(path.parent, [path, *partners])
 
 
 def _of_kind(folder: Path, suffix: str) -> Iterator[Path]:
     return (p for p in folder.iterdir() if p.suffix.lower() == suffix and not p.name.startswith(".") and p.is_file())
 
 
+def _members(path: Path) -> dict[str, int]:
+    """The names of an .npz file's arrays, and the bytes of each."""
+    with _opening(str(path)), zipfile.ZipFile(path) as archive:
+        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+    return sizes
+
+
+def _is_single(path: Path) -> bool:
+    """Whether an .npz file holds one array, to which nobody gave a name."""
+    return list(_members(path)) == [UNNAMED]
+
+
 def _loose(folder: Path, files: list[Path]) -> Arrays:
-    """.npy files of a folder: their names are their stems."""
-    by_name = {file.stem: file for file in files}
+    """Files of one array each in a folder: their names are their stems."""
+    by_name: dict[str, Path] = {}
+    for file in files:
+        if file.stem in by_name:
+            raise PatchlightError(f"{by_name[file.stem]} and {file.name} are of one name; remove one")
+        by_name[file.stem] = file
+    packed = {file.stem: _packed(file) for file in files if file.suffix.lower() == ".npz"}
 
     def read(name: str) -> np.ndarray:
+        if name in packed:
+            return packed[name].read(UNNAMED)
         file = by_name[name]
         with _opening(str(file)):
             return _plain(np.load(file, mmap_mode="r", allow_pickle=False), str(file))
 
-    return Arrays(str(folder), list(by_name), read, files)
+    files_of = first_of((f"{name}.npz" for name in packed), 8)
+    told = f"{folder}: the array without a name ({UNNAMED}) is called as its file is, in {files_of}"
+    return Arrays(str(folder), list(by_name), read, files, (told,) if packed else ())
 
 
 def _packed(path: Path) -> Arrays:
     """The members of an .npz file, each read when it is first asked for, and kept."""
     kept: dict[str, np.ndarray] = {}
-    with _opening(str(path)), zipfile.ZipFile(path) as archive:
-        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+    sizes = _members(path)
 
     def read(name: str) -> np.ndarray:
         if name not in kept:
@@ -319,8 +253,8 @@ class _opening:
 
 def _pickled(where: str) -> str:
     return (
-        f"{where} holds Python objects, which are pickled and could run any code; save numbers or text, as "
-        "np.array(labels, dtype=str) or images of one size"
+        f"{where} holds Python objects, which are pickled and could run any code; save labels as text or numbers, as "
+        "np.array(labels, dtype=str), and images as one array of numbers, as np.stack(images)"
     )
 
 

@@ -16,7 +16,7 @@ from patchlight.data.names import Matched, is_unlabelled, names_are_given, split
 from patchlight.data.sources.columns import Column
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.tree import SUFFIXES as PLAIN_SUFFIXES
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 SUFFIXES = PLAIN_SUFFIXES | heif.SUFFIXES  # of image files, whatever library opens them
 
@@ -29,6 +29,7 @@ class Labelled:
     labels: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_classes(
@@ -43,7 +44,8 @@ def read_classes(
 
     `where` is what a message calls each split's labels, `names` are the names of the classes, where the source has
     them; `given` is False where the labels may be something else, as captions; `name` is what the source, and
-    data.label_column, call the labels. Raises PatchlightError as `read_labels` does, and where no image has a label.
+    data.label_column, call the labels. The notes are on classes that may mean no label. Raises PatchlightError as
+    `read_labels` does, and where no image has a label.
     """
     found = read_labels(values, Column(name, "text", "labels", names), where, given=given)
     labels, rows, left_out = {}, {}, []
@@ -57,7 +59,15 @@ def read_classes(
             left_out.append(LeftOut(reason, missing, example, expected=not len(kept) and key != "train"))
     if not labels:
         raise PatchlightError(f"{' and '.join(where.values()) or 'the source'}: no image has a label")
-    return Labelled(found.class_names, labels, rows, tuple(left_out))
+    return Labelled(found.class_names, labels, rows, tuple(left_out), found.notes)
+
+
+def distinct_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """The names of classes. Raises PatchlightError where two classes have one name."""
+    listed = tuple(names)
+    if twice := next((name for at, name in enumerate(listed) if name in listed[:at]), None):
+        raise PatchlightError(f"{where} has the name '{twice}' twice; give each class a name of its own")
+    return listed
 
 
 def splits_beside(matched: Matched, count: Callable[[str], int], config: DataConfig) -> tuple[LeftOut, ...]:
@@ -84,22 +94,27 @@ def has_class_folders(root: Path) -> bool:
     return any(entry.suffix.lower() in SUFFIXES for folder in folders for entry in folder.iterdir())
 
 
-def one_of(candidates: Sequence[str], what: str, where: str, there: Iterable[str]) -> str:
-    """The only candidate. Raises PatchlightError, which lists what there is, where there are none or several."""
+def one_of(candidates: Sequence[str], what: str, where: str, there: Iterable[str], called: Iterable[str] = ()) -> str:
+    """The only candidate. Raises PatchlightError, which lists what there is and how such are `called`, where there are
+    none or several.
+    """
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        found = f"{where} has {len(candidates)} that can be the {what}: {', '.join(candidates[:12])}; say which"
-    else:
-        found = (
-            f"{where} has none that is the {what} by its name, but {', '.join(list(there)[:12]) or 'nothing'}; say it"
+        raise PatchlightError(
+            f"{where} has {len(candidates)} that can be the {what}: {first_of(candidates, 12)}; say which with "
+            f"data.{what}_column"
         )
-    raise PatchlightError(f"{found} with data.{what}_column")
+    raise PatchlightError(
+        f"none of {first_of(there, 12)} (of {where}) is called as {what}s are ({', '.join(called)}); "
+        f"data.{what}_column names the right one"
+    )
 
 
 def not_there(what: str, name: str, where: str, there: Iterable[str]) -> UsageError:
     """The error for data.image_column or data.label_column that names nothing."""
-    return UsageError(f"data.{what}_column: {where} has no '{name}'; {did_you_mean(name, there)}")
+    others = [other for other in there if other != name]
+    return UsageError(f"data.{what}_column: {where} has no '{name}'; {did_you_mean(name, others)}")
 
 
 def whole_labels(labels: np.ndarray, where: str) -> tuple[list[Any], tuple[str, ...]]:

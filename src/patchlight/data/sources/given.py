@@ -3,13 +3,15 @@
 A set is one of
 
 - `(images, labels)` or `(images, labels, class_names)`: images as an array or tensor of the layouts and types of
-  `pictures.py`, or a list of paths, Pillow images and arrays; labels as whole numbers or text;
+  `pictures.py`, or a list of paths, Pillow images and arrays; labels as whole numbers or text, all of one type, and
+  None or NaN where an image has none; names of classes in the order of their numbers, or by number, or numbers by name;
 - an `ImageSet`;
 - a data set of torch: `len(set)`, and `set[i]` is (image, label), with the names of its classes in `set.classes`;
 - a data set of the library `datasets`;
 
-and the data are one set, which is divided as a source without splits is, or a dictionary of sets by the names of their
-splits: {"train": ..., "test": ...}.
+and the data are one set, which is divided as a source without splits is, or one of the forms of `given_forms.py`: a
+dictionary of sets by the names of their splits, {"train": ..., "test": ...}, or of arrays by their names,
+{"x_train": ..., "y_train": ...}, or two pairs, ((x_train, y_train), (x_test, y_test)).
 """
 
 from __future__ import annotations
@@ -29,17 +31,14 @@ from patchlight.data.decode import Encoded
 from patchlight.data.images import ImageSet
 from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
-from patchlight.data.sources.choice import read_classes, splits_beside, whole_labels
+from patchlight.data.sources.choice import read_classes, splits_beside
+from patchlight.data.sources.given_forms import WAYS, count_of, is_of_datasets, sets_of
+from patchlight.data.sources.given_values import as_array, given_names, is_row, label_values
 from patchlight.data.sources.pictures import channels_first, layout_of, picture_items, scales
 from patchlight.data.sources.tables import list_datasets
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.paths import user_path
 from patchlight.units import counted
-
-WAYS = (
-    "(images, labels), an ImageSet, a data set of torch or of `datasets`, or a dictionary of these by split, as in "
-    '{"train": ..., "test": ...}'
-)
 
 
 @dataclass(frozen=True)
@@ -64,31 +63,26 @@ def list_given(data: Any, config: DataConfig) -> Listing:
     """The listing of images that are given. Raises UsageError for data of no known kind, and PatchlightError for images
     and labels that do not fit.
     """
-    named: dict[str, Any] = (
-        {str(name): own for name, own in data.items()} if isinstance(data, Mapping) else {"train": data}
-    )
-    if not named:
-        raise UsageError(f"data is an empty dictionary; give {WAYS}")
-    if any(_is_of_datasets(own) for own in named.values()):
-        if not all(_is_of_datasets(own) for own in named.values()):
+    named, notes = sets_of(data, config)
+    of_datasets = [is_of_datasets(own) for _, own in named.values()]
+    if any(of_datasets):
+        if not all(of_datasets):
             raise UsageError("data mixes sets of `datasets` with others; give sets of one kind")
-        listing = list_datasets(named, "data", config)
+        listing = list_datasets({name: own for name, (_, own) in named.items()}, "data", config)
         return replace(listing, fingerprint=lambda: _hash(listing.splits))  # it may be in memory alone
     matched = match_splits(named, "data", config)
-    sets = {
-        key: _read(named[name], f"data['{name}']" if len(named) > 1 else "data", config.pixel_max)
-        for key, name in matched.splits.items()
-    }
+    sets = {key: _read(named[name][1], named[name][0], config.pixel_max) for key, name in matched.splits.items()}
     names = _names({key: own.class_names for key, own in sets.items()})
     where = {key: f"the labels of {key}" for key in sets}
     labelled = read_classes({key: own.labels for key, own in sets.items()}, where, names=names)
     splits = {key: RawSplit(labels, _walk(sets[key], labelled.rows[key])) for key, labels in labelled.labels.items()}
+    said = (note for own in sets.values() for note in own.notes)
     return Listing(
         splits,
         labelled.class_names,
         lambda: _hash(splits),
-        notes=(*matched.notes, *dict.fromkeys(note for own in sets.values() for note in own.notes)),
-        left_out=(*splits_beside(matched, lambda name: len(named[name]), config), *labelled.left_out),
+        notes=tuple(dict.fromkeys((*notes, *matched.notes, *said, *labelled.notes))),
+        left_out=(*splits_beside(matched, lambda name: count_of(named[name][1]), config), *labelled.left_out),
     )
 
 
@@ -118,20 +112,16 @@ def _hash(splits: Mapping[str, RawSplit]) -> str:
     return digest.hexdigest()
 
 
-def _is_of_datasets(data: Any) -> bool:
-    return type(data).__module__.partition(".")[0] == "datasets"
-
-
 def _read(data: Any, where: str, pixel_max: int) -> GivenSet:
     if isinstance(data, ImageSet):
         return _of_image_set(data, where)
     if isinstance(data, tuple) and len(data) in (2, 3):
-        names = tuple(str(name) for name in data[2]) if len(data) == 3 else None
+        names = given_names(data[2], f"the list of class names of {where}") if len(data) == 3 else None
         return _of_pair(data[0], data[1], names, where, pixel_max)
     if isinstance(data, torch.utils.data.IterableDataset):
         raise UsageError(f"{where} is a set that can only be walked; give one with len(set) and set[i]")
     if isinstance(data, str | Path):
-        raise UsageError(f"{where} is a {type(data).__name__}; a source on disk is the setting data.source")
+        raise UsageError(f"{where} is of the type {type(data).__name__}; a source on disk is the setting data.source")
     if type(data).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
         raise UsageError(f"{where} is a table; give its columns: (list of paths or images, list of labels)")
     if (
@@ -152,18 +142,29 @@ def _of_image_set(images: ImageSet, where: str) -> GivenSet:
 
 
 def _of_pair(images: Any, labels: Any, names: tuple[str, ...] | None, where: str, pixel_max: int) -> GivenSet:
-    read, label_notes = whole_labels(_array(labels, f"the labels of {where}"), f"the labels of {where}")
+    read, label_notes = label_values(labels, f"the list of labels of {where}")
+    if not is_row(images):
+        about = f"the type {type(images).__name__}"
+        raise UsageError(f"the images of {where} are of {about}; give an array, or a list of paths, images or arrays")
+    if listed := _is_listed(images):
+        images = list(iter(images))  # a nested tensor can be walked and has no length
     if len(images) != len(read):
         raise PatchlightError(f"{where} has {counted(len(images), 'image')} and {counted(len(read), 'label')}")
-    if not isinstance(images, np.ndarray | torch.Tensor):
-        images = list(images)
+    if listed:
         return GivenSet(read, names, lambda rows: _listed(images, rows, where, pixel_max), label_notes)
-    array = _array(images, where)
+    array = as_array(images, where)
     layout = layout_of(array.shape, where)
     scale, notes = scales({where: array}, pixel_max)
     return GivenSet(
         read, names, lambda rows: picture_items(array, rows, layout, scale[where], where), (*notes, *label_notes)
     )
+
+
+def _is_listed(images: Any) -> bool:
+    """Whether images are one thing each, as paths are, and not one array of all."""
+    if isinstance(images, torch.Tensor):
+        return bool(images.is_nested)
+    return not isinstance(images, np.ndarray) or images.ndim == 1
 
 
 def _listed(images: Sequence[Any], rows: np.ndarray, where: str, pixel_max: int) -> Iterator[tuple[str, Encoded]]:
@@ -188,7 +189,7 @@ def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
     stored = next((getattr(data, name) for name in ("targets", "labels") if hasattr(data, name)), None)
     if stored is None or len(stored) != len(data):
         stored = [_item(data, row, where)[1] for row in range(len(data))]
-    labels, notes = whole_labels(_array(stored, f"the labels of {where}"), f"the labels of {where}")
+    labels, notes = label_values(stored, f"the list of labels of {where}")
     classes = getattr(data, "classes", None)
     names = tuple(map(str, classes)) if isinstance(classes, list | tuple) and classes else None
 
@@ -205,7 +206,7 @@ def _item(data: Any, row: int, where: str) -> tuple[Any, Any]:
     except Exception as error:  # a user's own code may raise anything
         raise PatchlightError(f"{where}[{row}] cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise PatchlightError(f"{where}[{row}] is a {type(item).__name__}, not a pair of image and label")
+        raise PatchlightError(f"{where}[{row}] is of the type {type(item).__name__}, not a pair of image and label")
     return item[0], item[1]
 
 
@@ -213,7 +214,7 @@ def _pixels(image: Any, name: str, pixel_max: int) -> np.ndarray | Image.Image:
     """A Pillow image as it is, an array or a tensor as (3, H, W) uint8."""
     if isinstance(image, Image.Image):
         return image
-    array = _array(image, name)[None]
+    array = as_array(image, name)[None]
     layout = layout_of(array.shape, name)
     scale, _ = scales({name: array}, pixel_max)
     return channels_first(scale[name](array)[0], layout, name)
@@ -221,15 +222,3 @@ def _pixels(image: Any, name: str, pixel_max: int) -> np.ndarray | Image.Image:
 
 def _values(image: Any, where: str, pixel_max: int) -> np.ndarray:
     return np.asarray(_pixels(image, f"{where}[0]", pixel_max))
-
-
-def _array(values: Any, where: str) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise PatchlightError(f"{where} cannot be made an array: {error}") from None
-    if array.dtype == object:
-        raise PatchlightError(f"{where} must be an array of numbers or text of one type")
-    return array

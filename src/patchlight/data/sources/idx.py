@@ -83,7 +83,7 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
         },
         class_names,
         lambda: hash_of(["idx", *file_facts(files)]),
-        notes=tuple(notes),
+        notes=(*notes, *classes.notes),
         left_out=(*splits_beside(matched, lambda split: len(_read(own.images[split], 3)), config), *classes.left_out),
     )
 

@@ -16,7 +16,7 @@ from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import has_class_folders, read_classes, split_in_name, splits_beside, whole_labels
 from patchlight.data.sources.matlab import list_variables, read_variable
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
 from patchlight.units import counted
 
 
@@ -66,7 +66,7 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
         },
         classes.class_names,
         lambda: hash_of(["mat", *file_facts(used.values())]),
-        notes=tuple(notes),
+        notes=(*notes, *classes.notes),
         left_out=(*splits_beside(matched, lambda name: _shape(by_name[name])[3], config), *classes.left_out),
     )
 
@@ -98,8 +98,11 @@ def _shape(file: Path) -> tuple[int, ...]:
     """Of X: (H, W, 3, N), read without its pixels."""
     there = list_variables(file)
     if "X" not in there or "y" not in there:
+        missing = "images called X" if "X" not in there else "labels called y"
         raise PatchlightError(
-            f"{file} holds {', '.join(sorted(there)[:12]) or 'nothing'}; SVHN's files have X (images) and y (labels)"
+            f"{file} has no array of {missing}, as SVHN's files have, but {first_of(sorted(there), 12) or 'nothing'}, "
+            "and is not read; for image files, a list (CSV) with a column of their names and one of labels can be the "
+            "source"
         )
     shape, dtype = there["X"].shape, there["X"].dtype
     if len(shape) != 4 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
