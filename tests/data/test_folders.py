@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from PIL import Image
 from source_files import chw, picture, write_folder
 
+from patchlight.commands.audit import audit
 from patchlight.config import DataConfig
 from patchlight.data.cache import FORMAT, cache_folder
 from patchlight.data.listing import hash_of
 from patchlight.data.sources import list_source, load_source
+from patchlight.data.sources.tree import NOT_ALWAYS_THERE, PREVIEWS
 from patchlight.errors import PatchlightError
 
 
@@ -120,6 +123,55 @@ def test_images_deeper_down_are_told_of(tmp_path: Path) -> None:
         f"{tmp_path / 'pets' / 'cat' / '2023' / '0.png'}"
     )
     assert load_source(str(tmp_path / "pets"), class_folders="outer")["train"].class_counts().tolist() == [9, 2]
+
+
+def test_parts_of_a_set_may_be_classes(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["part1", "part2"])
+    with pytest.raises(PatchlightError, match="parts of one set"):
+        load_source(str(tmp_path))
+    assert load_source(str(tmp_path), class_folders="outer")["train"].class_names == ("part1", "part2")
+
+
+def test_a_split_that_a_setting_names_is_not_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path / "Train", ["0", "1"])
+    write_folder(tmp_path, ["Test"])
+    for name in ("Meta.csv", "Test.csv"):
+        (tmp_path / name).write_text("some words\n")
+    notes = load_source(str(tmp_path), train_split="Train")["train"].notes
+    assert any("images without labels (the split test has no class folders): 2" in note for note in notes)
+    told = r"data.test_split = 'Test' lie in no class folders; .*if Test.csv has their labels, .* leave data.test_split"
+    with pytest.raises(PatchlightError, match=told):
+        load_source(str(tmp_path), test_split="Test")
+
+
+def test_what_patchlight_wrote_is_passed_over(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["a", "b", "previews/source", "runs/1/figures", "runs/2/checkpoints", "why"], per_class=1)
+    for name in (*PREVIEWS, NOT_ALWAYS_THERE):
+        shutil.copy(tmp_path / "a" / "0.png", tmp_path / "previews" / "source" / name)
+    (tmp_path / "previews" / "source" / "0.png").unlink()
+    for name in (
+        "runs/1/config.toml",
+        "runs/1/metrics.jsonl",
+        "runs/2/config.toml",
+        "why/explanation.json",
+        "why/maps.npz",
+    ):
+        (tmp_path / name).touch()
+    train = load_source(str(tmp_path))["train"]
+    assert train.class_names == ("a", "b")
+    first = tmp_path / "previews" / "source" / "augmentation.png"
+    assert train.notes == (f"left out: pictures that Patchlight wrote: 8, such as {first}",)
+    write_folder(tmp_path / "runs", ["3"])
+    assert load_source(str(tmp_path), class_folders="outer")["train"].class_names == ("a", "b", "runs")
+    with pytest.raises(PatchlightError, match="holds no image but 5 pictures that Patchlight wrote"):
+        load_source(str(tmp_path / "previews"))
+
+
+def test_the_pictures_of_the_audit_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, ["a", "b"], per_class=8)
+    monkeypatch.chdir(tmp_path)
+    assert {Path(path).name for path in audit(".").figures} - {NOT_ALWAYS_THERE} == PREVIEWS
+    assert audit(".", overwrite=True).classes == ("a", "b")
 
 
 def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:
