@@ -101,8 +101,8 @@ def parts_of_a_set(top: Tree, names: list[str]) -> str | None:
         return None
     lists = lists_in(*top.walk())
     listed = (
-        f"if {lists[0].name} has the labels of their images, put these into one folder and give the list as the source: "
-        f"data.source = '{lists[0]}', with that folder as data.image_folder"
+        f"if {lists[0].name} has the labels of their images, put these into one folder and give the list as the "
+        f"source: data.source = '{lists[0]}', with that folder as data.image_folder"
         if lists
         else "put the images of each class into a folder of its own, or give a list of images with their labels"
     )
