@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from source_files import chw, picture, write_folder
+from source_files import chw, picture, write_folder, write_parquet
 
 from patchlight.commands.audit import audit
 from patchlight.config import DataConfig
@@ -18,7 +18,7 @@ from patchlight.data.cache import FORMAT, cache_folder
 from patchlight.data.listing import hash_of
 from patchlight.data.sources import list_source, load_source
 from patchlight.data.sources.tree import NOT_ALWAYS_THERE, PREVIEWS
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,75 @@ def test_the_pictures_of_the_audit_are_known(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert {Path(path).name for path in audit(".").figures} - {NOT_ALWAYS_THERE} == PREVIEWS
     assert audit(".", overwrite=True).classes == ("a", "b")
+
+
+def test_class_folders_beside_a_table_are_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", ["cat", "dog"])
+    image = (tmp_path / "train" / "cat" / "0.png").read_bytes()
+    write_parquet(tmp_path / "train.parquet", {"image": [image] * 4, "label": ["a", "b"] * 2})
+    told = r"4 of 8 images would be left out \(images in class folders, as the source is read as Parquet \(name its"
+    with pytest.raises(PatchlightError, match=told):
+        load_source(str(tmp_path))
+    assert load_source(str(tmp_path / "train.parquet"))["train"].notes == tuple(
+        note.replace(str(tmp_path), str(tmp_path / "train.parquet"))
+        for note in load_source(str(tmp_path), max_left_out=1)["train"].notes
+        if not note.startswith("left out")
+    )
+    assert load_source(str(tmp_path / "train"))["train"].class_names == ("cat", "dog")
+    write_parquet(tmp_path / "train.parquet", {"image": ["train/cat/0.png", "train/dog/0.png"], "label": ["a", "b"]})
+    assert len(load_source(str(tmp_path))["train"]) == 2
+
+
+@pytest.mark.parametrize(("labels", "told"), [("xyxy", True), (("dog", "dog", "cat", "cat"), True), (None, False)])
+def test_a_list_that_overrides_folders_is_told(labels: tuple[str, ...] | None, told: bool, tmp_path: Path) -> None:
+    files = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
+    write_folder(tmp_path, ["cat", "dog"])
+    rows = zip(files, labels or ("cat", "cat", "dog", "dog"), strict=True)
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
+    note = "the labels are those of the list; the folders cat, dog that its images lie in are not the classes"
+    assert (note in load_source(str(tmp_path))["train"].notes) is told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.json", r"is a file that is no data source; write it as JSON Lines \(\.jsonl\)"),
+        ("a.txt", "write it as a CSV file with the columns image and label"),
+        ("a.XLSX", "save it as a CSV file"),
+        ("a.pkl", "pickles may run code and are not opened"),
+        ("a.pth", "may hold tensors or a model"),
+        ("a.h5", "HDF5 is not read: store its images"),
+        ("a.tfrecord", "shards of WebDataset or as Parquet"),
+        ("a.arrow", "give the folder that `datasets` saved"),
+        ("a.png", "is one image; give the folder"),
+        ("t10k-labels-idx1-ubyte", "holds labels alone; give the file of the images beside it"),
+        ("a.unknown", "a source is a folder of class folders, a list"),
+        ("a", "a source is a folder of class folders, a list"),
+    ],
+)
+def test_files_that_are_no_source_name_the_fix(name: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(UsageError, match=told):
+        load_source(str(tmp_path / name))
+
+
+def test_a_folder_with_a_list_alone_names_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,label\n/far/0.png,cat\n")
+    with pytest.raises(PatchlightError, match=r"if labels.csv lists images .* data.source = '.*/labels.csv'$"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("CIFAR10", "did you mean 'cifar10'"),
+        ("xyz", "known: cifar10, cifar100, digits, planted$"),
+        ("hf:", "hf: names no data set; write hf:owner/name"),
+    ],
+)
+def test_names_that_are_no_source(source: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        load_source(source)
 
 
 def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:

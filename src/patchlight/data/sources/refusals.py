@@ -29,6 +29,11 @@ def no_images(tree: Tree) -> str:
     """A folder without images."""
     contents = tree.contents()
     expected = f"expected {tree.name}/CLASS/*.png, {tree.name}/train/CLASS/*.png, or another source of docs/data.md"
+    if lists := lists_in(*tree.walk()):
+        expected = (
+            f"if {lists[0].name} lists images that lie elsewhere, with their labels, give it as the source: "
+            f"data.source = '{lists[0]}'"
+        )
     packed = [p for paths in tree.others.values() for p in paths if ARCHIVE.search(p.name)]
     if packed:
         expected = f"give an archive as the source, such as {packed[0]}, or unpack them here"
