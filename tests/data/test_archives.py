@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import struct
@@ -360,6 +363,16 @@ def test_what_is_no_archive_is_told(data: bytes, message: str, name: str, tmp_pa
     (tmp_path / name).write_bytes(data)
     with pytest.raises(PatchlightError, match=message):
         load_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("suffix", "fix"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
+@pytest.mark.parametrize("stem", ["labels.csv", "photo.nii", "set.tar"])
+def test_a_compressed_file_that_is_no_tar(stem: str, suffix: str, fix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{stem}.{suffix}"
+    data = b"\1\2\3" * 300 if stem == "photo.nii" else b"image,label\n0.png,cat\n" * 99
+    path.write_bytes({"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[suffix](data))
+    with pytest.raises(PatchlightError, match=rf"and no tar archive; unpack it \({fix}\) and name what is in it$"):
+        load_source(str(path))
 
 
 def test_shards_that_are_zip_archives_are_told(pets: Path, tmp_path: Path) -> None:

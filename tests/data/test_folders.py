@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from source_files import chw, picture, write_folder
+from source_files import chw, picture, write_folder, write_parquet
 
+from patchlight.commands.audit import audit
 from patchlight.config import DataConfig
 from patchlight.data.cache import FORMAT, cache_folder
 from patchlight.data.listing import hash_of
 from patchlight.data.sources import list_source, load_source
-from patchlight.errors import PatchlightError
+from patchlight.data.sources.tree import NOT_ALWAYS_THERE, PREVIEWS
+from patchlight.errors import PatchlightError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,124 @@ def test_images_deeper_down_are_told_of(tmp_path: Path) -> None:
         f"{tmp_path / 'pets' / 'cat' / '2023' / '0.png'}"
     )
     assert load_source(str(tmp_path / "pets"), class_folders="outer")["train"].class_counts().tolist() == [9, 2]
+
+
+def test_parts_of_a_set_may_be_classes(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["part1", "part2"])
+    with pytest.raises(PatchlightError, match="parts of one set"):
+        load_source(str(tmp_path))
+    assert load_source(str(tmp_path), class_folders="outer")["train"].class_names == ("part1", "part2")
+
+
+def test_a_split_that_a_setting_names_is_not_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path / "Train", ["0", "1"])
+    write_folder(tmp_path, ["Test"])
+    for name in ("Meta.csv", "Test.csv"):
+        (tmp_path / name).write_text("some words\n")
+    notes = load_source(str(tmp_path), train_split="Train")["train"].notes
+    assert any("images without labels (the split test has no class folders): 2" in note for note in notes)
+    told = r"data.test_split = 'Test' lie in no class folders; .*if Test.csv has their labels, .* leave data.test_split"
+    with pytest.raises(PatchlightError, match=told):
+        load_source(str(tmp_path), test_split="Test")
+
+
+def test_what_patchlight_wrote_is_passed_over(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["a", "b", "previews/source", "runs/1/figures", "runs/2/checkpoints", "why"], per_class=1)
+    for name in (*PREVIEWS, NOT_ALWAYS_THERE):
+        shutil.copy(tmp_path / "a" / "0.png", tmp_path / "previews" / "source" / name)
+    (tmp_path / "previews" / "source" / "0.png").unlink()
+    for name in (
+        "runs/1/config.toml",
+        "runs/1/metrics.jsonl",
+        "runs/2/config.toml",
+        "why/explanation.json",
+        "why/maps.npz",
+    ):
+        (tmp_path / name).touch()
+    train = load_source(str(tmp_path))["train"]
+    assert train.class_names == ("a", "b")
+    first = tmp_path / "previews" / "source" / "augmentation.png"
+    assert train.notes == (f"left out: pictures that Patchlight wrote: 8, such as {first}",)
+    write_folder(tmp_path / "runs", ["3"])
+    assert load_source(str(tmp_path), class_folders="outer")["train"].class_names == ("a", "b", "runs")
+    with pytest.raises(PatchlightError, match="holds no image but 5 pictures that Patchlight wrote"):
+        load_source(str(tmp_path / "previews"))
+
+
+def test_the_pictures_of_the_audit_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, ["a", "b"], per_class=8)
+    monkeypatch.chdir(tmp_path)
+    assert {Path(path).name for path in audit(".").figures} - {NOT_ALWAYS_THERE} == PREVIEWS
+    assert audit(".", overwrite=True).classes == ("a", "b")
+
+
+def test_class_folders_beside_a_table_are_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", ["cat", "dog"])
+    image = (tmp_path / "train" / "cat" / "0.png").read_bytes()
+    write_parquet(tmp_path / "train.parquet", {"image": [image] * 4, "label": ["a", "b"] * 2})
+    told = r"4 of 8 images would be left out \(images in class folders, as the source is read as Parquet \(name its"
+    with pytest.raises(PatchlightError, match=told):
+        load_source(str(tmp_path))
+    assert load_source(str(tmp_path / "train.parquet"))["train"].notes == tuple(
+        note.replace(str(tmp_path), str(tmp_path / "train.parquet"))
+        for note in load_source(str(tmp_path), max_left_out=1)["train"].notes
+        if not note.startswith("left out")
+    )
+    assert load_source(str(tmp_path / "train"))["train"].class_names == ("cat", "dog")
+    write_parquet(tmp_path / "train.parquet", {"image": ["train/cat/0.png", "train/dog/0.png"], "label": ["a", "b"]})
+    assert len(load_source(str(tmp_path))["train"]) == 2
+
+
+@pytest.mark.parametrize(("labels", "told"), [("xyxy", True), (("dog", "dog", "cat", "cat"), True), (None, False)])
+def test_a_list_that_overrides_folders_is_told(labels: tuple[str, ...] | None, told: bool, tmp_path: Path) -> None:
+    files = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
+    write_folder(tmp_path, ["cat", "dog"])
+    rows = zip(files, labels or ("cat", "cat", "dog", "dog"), strict=True)
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
+    note = "the labels are those of the list; the folders cat, dog that its images lie in are not the classes"
+    assert (note in load_source(str(tmp_path))["train"].notes) is told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.json", r"is a file that is no data source; write it as JSON Lines \(\.jsonl\)"),
+        ("a.txt", "write it as a CSV file with the columns image and label"),
+        ("a.XLSX", "save it as a CSV file"),
+        ("a.pkl", "pickles may run code and are not opened"),
+        ("a.pth", "may hold tensors or a model"),
+        ("a.h5", "HDF5 is not read: store its images"),
+        ("a.tfrecord", "shards of WebDataset or as Parquet"),
+        ("a.arrow", "give the folder that `datasets` saved"),
+        ("a.png", "is one image; give the folder"),
+        ("t10k-labels-idx1-ubyte", "holds labels alone; give the file of the images beside it"),
+        ("a.unknown", "a source is a folder of class folders, a list"),
+        ("a", "a source is a folder of class folders, a list"),
+    ],
+)
+def test_files_that_are_no_source_name_the_fix(name: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(UsageError, match=told):
+        load_source(str(tmp_path / name))
+
+
+def test_a_folder_with_a_list_alone_names_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,label\n/far/0.png,cat\n")
+    with pytest.raises(PatchlightError, match=r"if labels.csv lists images .* data.source = '.*/labels.csv'$"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("CIFAR10", "did you mean 'cifar10'"),
+        ("xyz", "known: cifar10, cifar100, digits, planted$"),
+        ("hf:", "hf: names no data set; write hf:owner/name"),
+    ],
+)
+def test_names_that_are_no_source(source: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        load_source(source)
 
 
 def test_interpolations_have_caches_of_their_own(tmp_path: Path) -> None:

@@ -120,6 +120,28 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]], str]] = {
         {"train": ["negative test"] * 2 + ["positive test"] * 2},
         "",
     ),
+    "masks in each class": (
+        [f"{name}/{kind}/{i}.png" for name in "ab" for kind in ("images", "masks") for i in range(2)],
+        {"train": ["a", "a", "b", "b"]},
+        "left out: masks beside their images: 4, such as",
+    ),
+    "classes of masks": (
+        [f"{kind}/{name}/0.png" for name in "ab" for kind in ("img", "Ground_Truth", "trimaps")],
+        {"train": ["a", "b"]},
+        "masks beside their images: 4",
+    ),
+    "masks of files": (
+        [f"a/a (0){end}.png" for end in ("", "_mask", "_mask_1")] + ["b/0.png", "b/with_mask.png"],
+        {"train": ["a", "b", "b"]},
+        "masks beside their images: 2, such as .*a .0._mask.png",
+    ),
+    "masks as a class": (["faces/0.png", "masks/0.png"], {"train": ["faces", "masks"]}, ""),
+    "masks, photos and more": (
+        [f"{name}/0.png" for name in ("masks", "photos", "sketches")],
+        {"train": ["masks", "photos", "sketches"]},
+        "",
+    ),
+    "numbered classes": (["class 1/0.png", "class 2/0.png"], {"train": ["class 1", "class 2"]}, ""),
     "lists beside classes": (
         ["a/0.png", "b/0.png", "labels.csv", "train_test_split.txt"],
         {"train": ["a", "b"]},
@@ -157,7 +179,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["train/0.png", "test/0.png", "labels.csv"],
         r"if labels.csv has their labels, give it as the source: data.source = '.*labels.csv'",
     ),
-    "only files": (["0.png", "1.png"], "in no or one class folder, as 0.png; put the images of each class"),
+    "only files": (
+        ["0.png", "1.png"],
+        "2 images in no or one class folder, as 0.png; labels are missing: put the images of each class",
+    ),
     "only files with a list": (["images/0.png", "images/1.png", "y.csv"], r"if y.csv has their labels"),
     "two names for one split": (
         ["train/a/0.png", "training/a/0.png", "test/a/0.png"],
@@ -165,8 +190,32 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "no images": (["a/0.txt", "b/0.npz"], r"holds no image but 1 .npz file, 1 .txt file, 2 folders; expected"),
     "an empty class": (["a/0.png", "b/0.png", "c/"], r"class folder 'c' in .* is empty"),
-    "classes without images": (["a/0.png", "b/0.png", "c/x.xml", "d/"], r"'c' \(and 1 other class folders\)"),
-    "masks": (["images/0.png", "masks/0.png"], "are called as parts of a data set, not as classes"),
+    "classes without images": (
+        ["a/0.png", "b/0.png", "c/x.xml", "d/"],
+        r"'c' \(and 1 other class folder\) in .*no class$",
+    ),
+    "parts of a data set": (["images/0.png", "depth/0.png"], "are called as parts of a data set, not as classes"),
+    "masks": (["images/0.png", "masks/0.png"], "has 1 image in no or one class folder, as images/0.png; labels are"),
+    "Oxford's pets": (
+        ["images/0.png", "images/1.png", "annotations/trimaps/0.png", "annotations/list.csv"],
+        r"labels are missing: if list.csv has their labels, give it as the source: data.source = '.*/list.csv'$",
+    ),
+    "parts": (
+        ["HAM10000_images_part_1/0.png", "HAM10000_images_part_2/0.png", "meta.csv"],
+        r"HAM10000_images_part_1, HAM10000_images_part_2 of .* look like parts of one set, not like classes; if "
+        r"meta.csv has .* data.source = '..*meta.csv', .* data.image_folder; if .* data.class_folders = 'outer'$",
+    ),
+    "parts without a list": (["images_001/images/0.png", "images_002/images/0.png"], "like classes; put the images of"),
+    "VOC": (
+        ["Annotations/0.xml", "JPEGImages/0.png", "ImageSets/Main/x.txt"],
+        "'Annotations' .and 1 other class folder. .*; it looks like a set for detection, which has boxes",
+    ),
+    "COCO": (["train2017/0.png", "val2017/0.png", "annotations/instances_val2017.json"], "a set for detection"),
+    "YOLO": (["images/train/0.png", "images/val/0.png", "labels/train/0.txt"], "a set for detection"),
+    "three flat splits": (
+        ["test/0.png", "train/0.png", "valid/0.png"],
+        r"test, train, valid look like splits, .* as in train/CLASS/\*.png",
+    ),
     "downloads": (["train.zip", "test.zip", "labels.csv"], r"give an archive as the source, such as .*test.zip"),
     "a submission": (
         ["train/0.png", "test1/0.png", "sampleSubmission.csv"],
@@ -231,6 +280,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert sets["val"].class_names == ("n01", "n02")
     notes = "\n".join(sets["train"].notes)
     assert "are those of val_annotations.txt" in notes
+    assert "lists, which are not read" not in notes
     assert "images without labels (the split test has no class folders): 1" in notes
     (wrapped / "val" / "val_annotations.txt").unlink()
     with pytest.raises(
@@ -280,6 +330,7 @@ def test_names_of_classes_that_look_alike_are_told(tmp_path: Path) -> None:
     notes = load_splits(DataConfig(source=str(tmp_path), val_fraction=0)).notes
     (alike,) = (note for note in notes if "look alike" in note)
     assert all(name in alike for name in names if name != "dog")
+    assert f"({names[3]}: these names differ only in how Unicode writes their accents; rename one" in alike
     assert "dog" not in alike
 
 

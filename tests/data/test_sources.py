@@ -299,9 +299,9 @@ def test_unknown_sources(source: str, message: str) -> None:
 
 
 def test_a_file_that_is_no_source(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "a.log").write_text("")
     with pytest.raises(UsageError, match="is a file that is no data source; a source is a folder of class folders"):
-        list_source(DataConfig(source=str(tmp_path / "a.txt")))
+        list_source(DataConfig(source=str(tmp_path / "a.log")))
 
 
 def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,7 @@ def test_a_class_that_is_tested_and_not_trained_is_an_error() -> None:
     ("names", "train", "test", "cause"),
     [
         (("Cat", "cat", "dog"), (5, 0, 5), (0, 5, 5), "training has 'Cat': is it the same class, written differently"),
+        (("caf\xe9", "cafe\u0301", "dog"), (5, 0, 5), (0, 5, 5), ": these names differ only in how Unicode writes"),
         (("1", "01", "2"), (5, 0, 5), (0, 5, 5), "training has '1': is it the same class"),
         (("ant", "bee", "images"), (5, 5, 0), (0, 0, 5), "'images' looks like a folder of images of all classes"),
         (("a", "b", "c"), (5, 5, 0), (0, 0, 5), "training has the classes 'a', 'b': are these sets of one data set"),

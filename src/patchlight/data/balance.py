@@ -10,6 +10,7 @@ from patchlight.data.images import ImageSet
 from patchlight.data.names import PADDING, words_of
 from patchlight.errors import PatchlightError, first_of
 
+ACCENTS = "these names differ only in how Unicode writes their accents; rename one of the folders"
 UNEVEN = 3  # times the images of the smallest class in the largest: more is said
 
 
@@ -34,12 +35,18 @@ def _likely_cause(unknown: list[str], train: ImageSet, known: torch.Tensor) -> s
     plain = {_plain(name): name for name in names}
     for name in unknown:
         if (other := plain.get(_plain(name))) is not None:
+            if _composed(other) == _composed(name):
+                return f" (training has '{other}': {ACCENTS})"
             return f" (training has '{other}': is it the same class, written differently?)"
     if len(unknown) == 1 and set(words_of(unknown[0])) <= PADDING:
         return f" ('{unknown[0]}' looks like a folder of images of all classes, whose labels are in a file)"
     if len(unknown) == int((train.class_counts() == 0).sum()) and not set(unknown) & set(names):
         return f" (training has {_listed(names, 'class', 'classes')}: are these sets of one data set?)"
     return ""
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _plain(name: str) -> str:
@@ -51,7 +58,10 @@ def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str
     """Sentences on classes that have no images in a set, on those with few to train on, and on names that are alike."""
     notes = []
     if alike := _alike(train.class_names):
-        notes.append(f"classes whose names look alike: {', '.join(alike)}; are they one class?")
+        composed = [_composed(name) for name in alike]
+        same = sorted({name for name in composed if composed.count(name) > 1})
+        which = f" ({first_of(same, 5)}: {ACCENTS})" if same else ""
+        notes.append(f"classes whose names look alike: {', '.join(alike)}{which}; are they one class?")
     counts = train.class_counts()
     absent = _named(train, counts == 0)
     if absent:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import stat
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from patchlight.data.kinds import head_of, what_it_is
-from patchlight.data.tars import DAMAGE, ZIP, blocks, damaged, is_compressed, walk_tar
+from patchlight.data.kinds import head_of, is_text, what_it_is
+from patchlight.data.tars import DAMAGE, ZIP, blocks, damaged, is_compressed, open_stream, walk_tar
 from patchlight.errors import PatchlightError
 
 ENCRYPTED = 0x1  # bits of a zip member's flags: PKWARE, APPNOTE.TXT 4.4.4
@@ -25,6 +26,9 @@ ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECA
 # Compressed files that may hold a tar, and kinds that would need a further library.
 MAYBE = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
 UNKNOWN = re.compile(r"\.(7z|rar|zst|tzst|lz4|lzma|cab|iso)$", re.IGNORECASE)
+
+# Compressed files by how they begin: what packs and what unpacks them.
+UNPACKED_BY = {b"\x1f\x8b": ("gzip", "gunzip"), b"BZh": ("bzip2", "bunzip2"), b"\xfd7zXZ\0": ("xz", "unxz")}
 
 Kind = Literal["file", "folder", "link", "other"]
 
@@ -51,6 +55,8 @@ def archive_members(path: Path, announced: Callable[[int], None]) -> Iterator[Ar
     if form is None:
         _refuse_other(path)
         form = _form_by_name(path)
+    if form == "tar":
+        _refuse_no_tar(path)
     return _zip_members(path, announced) if form == "zip" else _tar_members(path)
 
 
@@ -97,6 +103,21 @@ def _refuse_other(path: Path) -> None:
     raise PatchlightError(f"{path} is no archive but {known}")
 
 
+def _refuse_no_tar(path: Path) -> None:
+    """Raises PatchlightError for a compressed file that is whole and holds no tar archive, as `labels.csv.gz`."""
+    try:
+        with path.open("rb") as raw, open_stream(raw) as stream:
+            head = stream.read(tarfile.BLOCKSIZE)
+    except DAMAGE:
+        return  # which is said where it is read
+    words = next((words for magic, words in UNPACKED_BY.items() if head_of(path).startswith(magic)), None)
+    if words and not _is_header(head) and (is_text(head) or not ARCHIVE.search(path.name)):
+        raise PatchlightError(
+            f"{path} is a file compressed by {words[0]} and no tar archive; unpack it ({words[1]}) and name what is in "
+            "it"
+        )
+
+
 def _tar_members(path: Path) -> Iterator[ArchiveMember]:
     for member in walk_tar(path):
         header, contents = member.header, member.contents
@@ -113,6 +134,17 @@ def _tar_members(path: Path) -> Iterator[ArchiveMember]:
             return blocks(contents, path) if contents is not None else iter(())
 
         yield ArchiveMember(name, kind, float(header.mtime), member.position, read, notes)
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether a block is one of a tar archive: a header with the right checksum, or nothing but zeros, its end."""
+    if block and not block.strip(b"\0"):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
 
 
 def _readable(name: str, path: Path) -> tuple[str, tuple[str, ...]]:

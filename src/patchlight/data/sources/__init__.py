@@ -20,6 +20,7 @@ from patchlight.data.images import ImageSet
 from patchlight.data.listing import GIVEN, Listing
 from patchlight.data.sources.archives import is_archive, list_archive
 from patchlight.data.sources.arrays import is_array_file, list_arrays
+from patchlight.data.sources.beside import with_folders_around, with_folders_beside
 from patchlight.data.sources.cifar import (
     find_cifar_folder,
     is_cifar_archive,
@@ -32,6 +33,7 @@ from patchlight.data.sources.given import list_given, not_stored
 from patchlight.data.sources.idx import is_idx, list_idx
 from patchlight.data.sources.lists import list_files, list_lists
 from patchlight.data.sources.mat import list_mat, mat_files
+from patchlight.data.sources.no_source import what_to_do
 from patchlight.data.sources.planted import list_planted
 from patchlight.data.sources.shards import is_shards, list_shards
 from patchlight.data.sources.tables import is_saved_dataset, list_hub, list_parquet, parquet_files
@@ -139,6 +141,8 @@ def list_source(config: DataConfig) -> Listing:
         check_applies(config, SOURCES[source].takes, SOURCES[source].about)
         return SOURCES[source].listing(config)
     if source.startswith("hf:"):
+        if not source.removeprefix("hf:").strip():
+            raise UsageError("hf: names no data set; write hf:owner/name, as on the Hugging Face hub")
         check_applies(config, COLUMNS, "a data set of the hub")
         return list_hub(source.removeprefix("hf:"), config)
     path = user_path(source)
@@ -153,13 +157,19 @@ def list_path(path: Path, config: DataConfig) -> Listing:
         for kind in PATH_KINDS:
             if kind.matches(path):
                 check_applies(config, kind.takes, kind.about)
-                return kind.listing(path, config)
+                return _with_folders(kind.listing(path, config), path, kind)
     except OSError as error:
         raise PatchlightError(f"cannot read {error.filename or path}: {error.strerror}") from error
-    raise UsageError(
-        f"{path} is a file that is no data source; a source is a folder of class folders, a list (.csv, .jsonl), "
-        "Parquet, an archive, arrays (.npz) or one of the others that docs/data.md lists"
-    )
+    raise UsageError(what_to_do(path))
+
+
+def _with_folders(listing: Listing, path: Path, kind: PathKind) -> Listing:
+    """The listing, with what is to be said of class folders at the path where it is of another kind."""
+    if not path.is_dir() or "class_folders" in kind.takes:
+        return listing
+    if kind.listing is list_lists:
+        return with_folders_around(listing)
+    return with_folders_beside(listing, path, kind.about)
 
 
 def check_applies(config: DataConfig, takes: frozenset[str], about: str) -> None:
@@ -217,4 +227,5 @@ def _unknown(source: str) -> str:
     )
     if looks_like_path:
         return f"there is no folder or file '{source}' (a data set of the Hugging Face hub is written hf:owner/name)"
-    return f"unknown data source '{source}' (nor is it a path or hf:owner/name); {did_you_mean(source, SOURCES)}"
+    nearest = did_you_mean(source.lower(), SOURCES.keys() - {GIVEN})  # which nobody can name
+    return f"unknown data source '{source}' (nor is it a path or hf:owner/name); {nearest}"

@@ -14,8 +14,9 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
-from patchlight.data.sources.layout import Classes, understand
-from patchlight.data.sources.tree import left_out_of, scan
+from patchlight.data.sources.layout import Classes, Layout, understand
+from patchlight.data.sources.refusals import detection, empty_classes
+from patchlight.data.sources.tree import Tree, left_out_of, scan
 from patchlight.errors import PatchlightError
 
 
@@ -26,11 +27,18 @@ def list_image_folder(root: Path, config: DataConfig) -> Listing:
     folder holds no class folders, a class folder no image, or the layout can mean more than one thing.
     """
     tree = scan(root)
-    layout = understand(tree, config)
+    try:
+        return _listing(tree, understand(tree, config))
+    except PatchlightError as error:
+        error.args = (f"{error}{detection(tree)}",)
+        raise
+
+
+def _listing(tree: Tree, layout: Layout) -> Listing:
     names = sorted({name for classes in layout.splits.values() for name in classes})
     splits = {key: classes for key, classes in layout.splits.items() if any(classes.values())}
     if empty := [name for name in names if not any(classes.get(name) for classes in splits.values())]:
-        raise PatchlightError(_empty_class(root, empty, layout.empty.get(empty[0], "nothing")))
+        raise PatchlightError(empty_classes(tree, empty, layout.empty.get(empty[0], "nothing")))
     notes = list(layout.notes)
     left_out = layout.left_out + left_out_of(tree.all_others())
     left_out.sort(key=lambda each: each.expected)
@@ -51,12 +59,3 @@ def _split(classes: Classes, names: list[str]) -> RawSplit:
         return ((str(path), path) for path, _ in files)
 
     return RawSplit(np.array([label for _, label in files], dtype=np.int64), items)
-
-
-def _empty_class(root: Path, empty: list[str], contents: str) -> str:
-    more = f" (and {len(empty) - 1} other class folders)" if len(empty) > 1 else ""
-    return (
-        f"the class folder '{empty[0]}'{more} in {root} holds no image but {contents}"
-        if contents != "nothing"
-        else f"the class folder '{empty[0]}'{more} in {root} is empty"
-    ) + "; put its images there, or move it elsewhere if it is no class"

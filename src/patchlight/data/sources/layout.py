@@ -20,10 +20,19 @@ from pathlib import Path
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut
-from patchlight.data.members import ARCHIVE
 from patchlight.data.names import PADDING, SPLIT_WORDS, is_unlabelled, match_splits, names_are_given, split_of, words_of
-from patchlight.data.sources.tree import LISTS, Tree
-from patchlight.errors import PatchlightError, first_of
+from patchlight.data.sources.masks import without_masks
+from patchlight.data.sources.refusals import (
+    flat_split,
+    flat_splits,
+    lists_in,
+    no_classes,
+    no_images,
+    parts_of_a_set,
+    some,
+)
+from patchlight.data.sources.tree import Tree
+from patchlight.errors import PatchlightError
 
 Classes = dict[str, list[Path]]  # the images of each class
 
@@ -55,8 +64,9 @@ class Layout:
 def understand(tree: Tree, config: DataConfig) -> Layout:
     """The layout of a folder. Raises PatchlightError where it can mean more than one thing or nothing."""
     if not tree.has_images:
-        raise PatchlightError(_no_images(tree))
+        raise PatchlightError(no_images(tree))
     layout = Layout({})
+    layout.leave_out("masks beside their images", without_masks(tree), expected=True)
     top = _unwrapped(tree, layout)
     if parts := _splits_inside_classes(top):
         layout.notes.append(f"{top.path}: the folders inside class folders are splits")
@@ -67,7 +77,7 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
         for name in matched.others:
             layout.leave_out(BESIDE, _images_of(parts[name].values()), names_are_given(config))
         return layout
-    trees = _without_unlabelled(_split_trees(top, layout, config), layout)
+    trees = _without_unlabelled(_split_trees(top, layout, config), top, layout, config)
     level = _level(trees.values(), config, layout)
     for key, (split, labels) in trees.items():
         if labels is None:
@@ -75,11 +85,13 @@ def understand(tree: Tree, config: DataConfig) -> Layout:
         else:
             layout.splits[key] = labels
     names = {name for classes in layout.splits.values() for name, paths in classes.items() if paths}
-    if not names or (len(names) == 1 and _lists_in(tree)):
-        raise PatchlightError(_no_classes(tree))
+    if not names or (len(names) == 1 and lists_in(tree)):
+        raise PatchlightError(no_classes(tree))
+    if config.class_folders is None and (sentence := parts_of_a_set(top, sorted(names))):
+        raise PatchlightError(sentence)
     if all(set(words_of(name)) <= NO_CLASS for name in names):
         raise PatchlightError(
-            f"the folders {_some(sorted(names))} of {top.path} are called as parts of a data set, not as classes; put "
+            f"the folders {some(sorted(names))} of {top.path} are called as parts of a data set, not as classes; put "
             "the images of each class into a folder of its own, and give the folder that holds these, or a list of "
             "images with their labels, as the source"
         )
@@ -125,7 +137,7 @@ def _split_trees(top: Tree, layout: Layout, config: DataConfig) -> dict[str, tup
     named = [folder for folder in top.filled if split_of(folder.name)[0]]
     flat = [folder for folder in top.filled if split_of(folder.name)[1] and _is_flat(folder)]
     if len(top.filled) > 1 and len(flat) == len(top.filled):
-        raise PatchlightError(_flat_splits(top, flat))
+        raise PatchlightError(flat_splits(top, flat))
     if not names_are_given(config) and not any(_holds_classes(folder) for folder in named):
         return {"train": (top, None)}
     matched = match_splits([folder.name for folder in top.filled], str(top.path), config)
@@ -163,13 +175,17 @@ def _says_nothing(inner: Tree, folder: Tree) -> bool:
 
 
 def _without_unlabelled(
-    trees: dict[str, tuple[Tree, Classes | None]], layout: Layout
+    trees: dict[str, tuple[Tree, Classes | None]], top: Tree, layout: Layout, config: DataConfig
 ) -> dict[str, tuple[Tree, Classes | None]]:
-    """The splits without those that have images in no class folder, unless they are all that there is."""
+    """The splits without those that have images in no class folder, unless they are all that there is, or a setting
+    names them.
+    """
     flat = {key for key, (split, labels) in trees.items() if labels is None and _is_flat(split)}
     if "train" in flat or len(flat) == len(trees):
-        raise PatchlightError(_no_classes(next(iter(trees.values()))[0]))
-    for key in flat:
+        raise PatchlightError(no_classes(next(iter(trees.values()))[0]))
+    for key in sorted(flat):
+        if getattr(config, f"{key}_split") is not None:
+            raise PatchlightError(flat_split(top, trees[key][0], key))
         reason = f"{NO_LABELS} (the split {key} has no class folders)"
         layout.leave_out(reason, trees[key][0].all_images(), expected=key == "test")  # tests are often held back
     return {key: split for key, split in trees.items() if key not in flat}
@@ -199,12 +215,12 @@ def _which_level(first: Tree, splits: list[Tree]) -> str:
     for level in ("outer", "inner", "path"):
         found[level] = sorted({name for split in splits for name, paths in _named(split, level).items() if paths})
     choices = [
-        f"'{level}' for {len(names):,} classes ({_some(names)})"
+        f"'{level}' for {len(names):,} classes ({some(names)})"
         for level, names in found.items()
         if level != "path" or names != found["inner"]
     ]
     return (
-        f"{first.path} holds no images itself but in its folders {_some(part.name for part in first.filled)}; say "
+        f"{first.path} holds no images itself but in its folders {some(part.name for part in first.filled)}; say "
         f"which folders name the classes with data.class_folders: {', or '.join(choices)}; or give a folder in it as "
         "the source"
     )
@@ -255,55 +271,11 @@ def _tiny_imagenet(split: Tree, layout: Layout) -> Classes | None:
     if not classes:
         return None
     layout.notes.append(f"the labels of {split.path} are those of {files[0].name}")
+    for tree in beside:
+        tree.others = {reason: [p for p in paths if p != files[0]] for reason, paths in tree.others.items()}
     layout.leave_out(f"images that {files[0].name} has no label for", without)
     return classes
 
 
 def _images_of(trees: Iterable[Tree]) -> list[Path]:
     return [path for tree in trees for path in tree.all_images()]
-
-
-def _some(names: Iterable[str]) -> str:
-    return first_of(names, 4)
-
-
-def _no_images(tree: Tree) -> str:
-    contents = tree.contents()
-    expected = f"expected {tree.name}/CLASS/*.png, {tree.name}/train/CLASS/*.png, or another source of docs/data.md"
-    packed = [p for paths in tree.others.values() for p in paths if ARCHIVE.search(p.name)]
-    if packed:
-        expected = f"give an archive as the source, such as {packed[0]}, or unpack them here"
-    return (
-        f"{tree.path} holds no image but {contents}; {expected}"
-        if contents != "nothing"
-        else (f"{tree.path} is empty; {expected}")
-    )
-
-
-def _lists_in(*trees: Tree) -> list[Path]:
-    """Files that may say the labels of images beside them."""
-    kinds = LISTS | {".parquet"}
-    found = [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
-    return [path for path in found if "submission" not in path.stem.lower()]
-
-
-def _no_classes(tree: Tree) -> str:
-    """What a folder without class folders looks like, and what to do."""
-    images = tree.all_images()
-    lists = _lists_in(*tree.walk())
-    looks = f"{tree.path} has {len(images):,} images in no or one class folder, as {images[0].relative_to(tree.path)}"
-    if lists:
-        return f"{looks}; if {lists[0].name} has their labels, give it as the source: data.source = '{lists[0]}'"
-    return (
-        f"{looks}; put the images of each class into a folder of its own, or give a CSV file with the columns image "
-        "and label as data.source"
-    )
-
-
-def _flat_splits(top: Tree, named: list[Tree]) -> str:
-    lists = _lists_in(top, *named)
-    names = " and ".join(folder.name for folder in named)
-    looks = f"{top.path}: {names} look like splits, but have no class folders in them"
-    if lists:
-        return f"{looks}; if {lists[0].name} has their labels, give it as the source: data.source = '{lists[0]}'"
-    return f"{looks}; put the images of each class into a folder of its own, as in {named[0].name}/CLASS/*.png"

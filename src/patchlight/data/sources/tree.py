@@ -33,6 +33,21 @@ OTHER = "files that are no images"
 LISTED = "lists, which are not read (one that has labels or splits can be the source)"
 LISTS = frozenset(".csv .tsv .jsonl .ndjson".split())
 
+# What Patchlight itself writes, perhaps into the folder that it reads: runs, explanations, and the pictures of
+# `patchlight data`.
+OWN = "pictures that Patchlight wrote"
+OWN_FOLDERS = tuple(
+    frozenset(names.split())
+    for names in (
+        "config.toml environment.json",
+        "config.toml metrics.jsonl",
+        "config.toml checkpoints",
+        "explanation.json maps.npz",
+    )
+)
+PREVIEWS = frozenset("class_balance.png samples.png augmentation.png first_batch.png".split())
+NOT_ALWAYS_THERE = "near_copies.png"
+
 SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
 
 
@@ -40,13 +55,14 @@ SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.tx
 class Tree:
     """A folder: its images and folders, sorted by name, and by reason its other files.
 
-    Junk and hidden folders are not in it; the images in them are counted in `others`.
+    Junk, hidden folders and what Patchlight wrote are not in it; the images in them are counted in `others`.
     """
 
     path: Path
     images: list[Path] = field(default_factory=list)
     folders: list[Tree] = field(default_factory=list)
     others: dict[str, list[Path]] = field(default_factory=dict)
+    is_own: bool = False  # whether Patchlight wrote it, or all that it could be about
 
     @property
     def name(self) -> str:
@@ -89,7 +105,7 @@ class Tree:
         others = self.all_others()
         plain = [*others.pop(OTHER, []), *others.pop(LISTED, [])]
         suffixes = Counter(path.suffix.lower() or "other" for path in plain)
-        words = [words_for(len(paths), reason) for reason, paths in others.items()]
+        words = [words_for(len(paths), reason) for reason, paths in others.items() if paths]
         most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:5]
         words += [counted(count, f"{kind} file") for kind, count in most]
         words += [counted(len(self.folders), "folder")] if self.folders else []
@@ -104,30 +120,53 @@ def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
     here = above | {os.path.realpath(root)}
     with os.scandir(root) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
+    names = {entry.name for entry in found}
+    if any(own <= names for own in OWN_FOLDERS):
+        tree.is_own, tree.others = True, {OWN: _images_below(root)}
+        return tree
+    own_pictures = PREVIEWS | {NOT_ALWAYS_THERE} if names >= PREVIEWS else frozenset()
     for entry in found:
         path = root / entry.name
-        if entry.is_dir():
-            if os.path.realpath(path) in here:
-                continue
-            if is_junk(entry.name):
-                for hidden in _hidden_images(path):
-                    tree.add_other(HIDDEN, hidden)
-            else:
-                tree.folders.append(scan(path, here))
-        elif is_junk(entry.name):
-            if path.suffix.lower() in SUFFIXES:
-                tree.add_other(HIDDEN, path)
-        elif not entry.is_file():
-            tree.add_other(LINK if entry.is_symlink() else OTHER, path)
-        elif path.suffix.lower() in SUFFIXES:
-            tree.images.append(path)
-        elif path.suffix.lower() in LISTS or SPLIT_LIST.search(entry.name):
-            tree.add_other(LISTED, path)
-        elif reason := reason_against(path):
-            tree.add_other(reason, path)
-        else:
-            tree.images.append(path)
+        if entry.name in own_pictures:
+            tree.add_other(OWN, path)
+        elif not entry.is_dir():
+            _sort_in(tree, entry, path)
+        elif os.path.realpath(path) not in here:
+            _add_folder(tree, path, here)
+    holds_own = OWN in tree.others or any(folder.is_own for folder in tree.folders)
+    tree.is_own = holds_own and not tree.images and all(folder.is_own for folder in tree.folders)
+    tree.folders = [folder for folder in tree.folders if not folder.is_own]
     return tree
+
+
+def _add_folder(tree: Tree, path: Path, above: frozenset[str]) -> None:
+    if is_junk(path.name):
+        for hidden in _images_below(path):
+            tree.add_other(HIDDEN, hidden)
+        return
+    folder = scan(path, above)
+    tree.folders.append(folder)
+    if folder.is_own:
+        for reason, paths in folder.others.items():
+            tree.others.setdefault(reason, []).extend(paths)
+
+
+def _sort_in(tree: Tree, entry: os.DirEntry[str], path: Path) -> None:
+    """A file among the tree's images, or among its others by the reason."""
+    suffix = path.suffix.lower()
+    if is_junk(entry.name):
+        if suffix in SUFFIXES:
+            tree.add_other(HIDDEN, path)
+    elif not entry.is_file():
+        tree.add_other(LINK if entry.is_symlink() else OTHER, path)
+    elif suffix in SUFFIXES:
+        tree.images.append(path)
+    elif suffix in LISTS or SPLIT_LIST.search(entry.name):
+        tree.add_other(LISTED, path)
+    elif reason := reason_against(path):
+        tree.add_other(reason, path)
+    else:
+        tree.images.append(path)
 
 
 def is_junk(name: str) -> bool:
@@ -150,7 +189,7 @@ def reason_against(path: Path) -> str | None:
 def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
     """The other files as what is left out, those that can hold no images as expected."""
     return [
-        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN, LISTED))
+        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN, LISTED, OWN))
         for reason, paths in sorted(others.items())
         if paths
     ]
@@ -164,7 +203,7 @@ def _pillow_knows(path: Path) -> bool:
         return False
 
 
-def _hidden_images(root: Path) -> list[Path]:
+def _images_below(root: Path) -> list[Path]:
     try:
         found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
     except OSError:
