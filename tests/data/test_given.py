@@ -165,7 +165,7 @@ RIGHT = r".* as in \{\"train\": \(x_train, y_train\), \"test\": \(x_test, y_test
         ),
         ({"images": PAIR[0], "data": PAIR[0], "labels": LABELS}, "2 that can be the image: images, data; say which"),
         ({"images": PAIR[0]}, "data has no array of labels for images; add one"),
-        ({"labels": LABELS}, r"none of labels \(of data\) is called as images are"),
+        ({"labels": LABELS}, r"data has labels \(labels\) and no array of images; add one"),
         ({"x_train": PAIR[0], "y_train": PART[1]}, r"data\['x_train'\] has 12 images and 6 labels"),
         ({"data": PIXELS.reshape(COUNT, -1), "target": LABELS}, r"data\['data'\] .* rows of 192 numbers"),
     ],
