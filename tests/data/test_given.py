@@ -36,7 +36,7 @@ def given(data: Any, **settings: Any) -> ImageSet:
 class Pairs(torch.utils.data.Dataset[Any]):
     """A data set of torch with `classes`, as torchvision's have them."""
 
-    classes = ("ant", "bee", "cow")
+    classes: Any = ("ant", "bee", "cow")
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make
@@ -120,6 +120,23 @@ def test_forms_of_train_and_test(data: Any, note: str | None) -> None:
     assert [own.labels.tolist() for own in sets.values()] == [LABELS, LABELS[:6]]
     assert len(sets["train"].notes) == (note is not None)
     assert all(str(note) in said for said in sets["train"].notes)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [("ant", "emmet"), ("bee",), ("cow",)],
+        {"ant, emmet": 0, "bee": 1, "cow": 2},
+        {0: "ant, emmet", 1: "bee", 2: "cow"},
+    ],
+)
+def test_names_of_classes_of_a_set_of_torch(classes: Any) -> None:
+    pairs = Pairs(picture)
+    pairs.classes = classes
+    assert given(pairs).class_names == ("ant, emmet", "bee", "cow")
+    pairs.classes = ("ant", "ant", "bee")
+    with pytest.raises(PatchlightError, match=r"data\.classes has the name 'ant' twice"):
+        given(pairs)
 
 
 def test_two_images_with_two_labels_are_one_set() -> None:
