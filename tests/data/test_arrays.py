@@ -308,6 +308,9 @@ def test_a_file_without_labels_or_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x_train=GREY, x_test=GREY, y_test=LABELS)
     with pytest.raises(PatchlightError, match=r"no array of labels for x_train; .*, or y_train beside x_train$"):
         load_source(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", images=GREY)
+    with pytest.raises(PatchlightError, match=r"has labels \(images\) and no array of images; add one"):
+        load_source(str(tmp_path / "a.npz"), label_column="images")
     np.savez(tmp_path / "a.npz")
     with pytest.raises(PatchlightError, match=r"holds no arrays; save .* in it: np\.savez\('all\.npz', im"):
         load_source(str(tmp_path / "a.npz"))
@@ -326,6 +329,11 @@ def test_files_of_one_array_without_a_name(tmp_path: Path) -> None:
     )
     one = load_source(str(tmp_path / "kmnist-train-imgs.npz"))["train"]
     assert (len(one), one.labels.tolist()) == (6, LABELS.tolist())
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    assert len(load_source(str(tmp_path / "kmnist-test-imgs.npz"))["test"]) == 4, "what is beside it does not matter"
+    with pytest.raises(PatchlightError, match=r"several files of arrays \(damaged\.npz"):
+        load_source(str(tmp_path))
+    (tmp_path / "damaged.npz").unlink()
     with pytest.raises(PatchlightError, match="is one array; its labels must stand beside it"):
         load_source(str(tmp_path / "kmnist-train-labels.npz"))
     np.save(tmp_path / "kmnist-test-labels.npy", LABELS)

@@ -36,7 +36,7 @@ def given(data: Any, **settings: Any) -> ImageSet:
 class Pairs(torch.utils.data.Dataset[Any]):
     """A data set of torch with `classes`, as torchvision's have them."""
 
-    classes = ("ant", "bee", "cow")
+    classes: Any = ("ant", "bee", "cow")
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make
@@ -122,6 +122,23 @@ def test_forms_of_train_and_test(data: Any, note: str | None) -> None:
     assert all(str(note) in said for said in sets["train"].notes)
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [("ant", "emmet"), ("bee",), ("cow",)],
+        {"ant, emmet": 0, "bee": 1, "cow": 2},
+        {0: "ant, emmet", 1: "bee", 2: "cow"},
+    ],
+)
+def test_names_of_classes_of_a_set_of_torch(classes: Any) -> None:
+    pairs = Pairs(picture)
+    pairs.classes = classes
+    assert given(pairs).class_names == ("ant, emmet", "bee", "cow")
+    pairs.classes = ("ant", "ant", "bee")
+    with pytest.raises(PatchlightError, match=r"data\.classes has the name 'ant' twice"):
+        given(pairs)
+
+
 def test_two_images_with_two_labels_are_one_set() -> None:
     assert given(((PIXELS[0].numpy(), PIXELS[1].numpy()), (0, 1))).labels.tolist() == [0, 1]
 
@@ -165,7 +182,7 @@ RIGHT = r".* as in \{\"train\": \(x_train, y_train\), \"test\": \(x_test, y_test
         ),
         ({"images": PAIR[0], "data": PAIR[0], "labels": LABELS}, "2 that can be the image: images, data; say which"),
         ({"images": PAIR[0]}, "data has no array of labels for images; add one"),
-        ({"labels": LABELS}, r"none of labels \(of data\) is called as images are"),
+        ({"labels": LABELS}, r"data has labels \(labels\) and no array of images; add one"),
         ({"x_train": PAIR[0], "y_train": PART[1]}, r"data\['x_train'\] has 12 images and 6 labels"),
         ({"data": PIXELS.reshape(COUNT, -1), "target": LABELS}, r"data\['data'\] .* rows of 192 numbers"),
     ],

@@ -17,7 +17,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.names import SPLIT_WORDS, split_of, words_of
 from patchlight.data.sources.choice import not_there, one_of
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import PatchlightError, UsageError, first_of
 
 # What arrays are called, in small letters.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "pixels", "data", "x")
@@ -67,7 +67,7 @@ def find_splits(arrays: Arrays, config: DataConfig) -> tuple[dict[str, Candidate
         if asked and not any(own.images if what == "image" else own.labels for own in parsed.values()):
             raise not_there(what, asked, arrays.where, arrays.names)
     if not any(own.images for own in parsed.values()):
-        _refuse_without_images(arrays)
+        _refuse_without_images(arrays, config)
     if "" in parsed:  # arrays without a split in their names are the training set
         whole = parsed.pop("")
         found = parsed.setdefault(
@@ -128,8 +128,7 @@ def pair_of(own: Candidates, arrays: Arrays, config: DataConfig, *, needed: bool
     image = one_of(own.images, "image", arrays.where, arrays.names)
     if not own.labels and not needed:
         return image, None
-    roles = roles_of(arrays.names, config)
-    others = [name for name, (_, role) in roles.items() if role is None and name != arrays.class_names]
+    others = _without_role(arrays, config)
     if not own.labels and not others:
         raise PatchlightError(
             f"{arrays.where} has no array of labels for {image}; add one with a label for each image and a name that "
@@ -138,11 +137,20 @@ def pair_of(own: Candidates, arrays: Arrays, config: DataConfig, *, needed: bool
     return image, one_of(own.labels, "label", arrays.where, others, LABEL_WORDS)
 
 
-def _refuse_without_images(arrays: Arrays) -> None:
+def _without_role(arrays: Arrays, config: DataConfig) -> list[str]:
+    roles = roles_of(arrays.names, config)
+    return [name for name, (_, role) in roles.items() if role is None and name != arrays.class_names]
+
+
+def _refuse_without_images(arrays: Arrays, config: DataConfig) -> None:
     if not arrays.names:
         raise PatchlightError(f"{arrays.where} holds no arrays; save images and labels in it: {SAVE}")
+    others = _without_role(arrays, config)
+    if not others:
+        labels = first_of(arrays.names, 12)
+        raise PatchlightError(f"{arrays.where} has labels ({labels}) and no array of images; add one, called images")
     try:
-        one_of([], "image", arrays.where, arrays.names, IMAGE_WORDS)
+        one_of([], "image", arrays.where, others, IMAGE_WORDS)
     except PatchlightError as error:
         if len(arrays.files) > 1:
             raise PatchlightError(

@@ -161,8 +161,11 @@ def _members(path: Path) -> dict[str, int]:
 
 
 def _is_single(path: Path) -> bool:
-    """Whether an .npz file holds one array, to which nobody gave a name."""
-    return list(_members(path)) == [UNNAMED]
+    """Whether an .npz file holds one array, to which nobody gave a name; a damaged one is told of when it is read."""
+    try:
+        return list(_members(path)) == [UNNAMED]
+    except PatchlightError:
+        return False
 
 
 def _loose(folder: Path, files: list[Path]) -> Arrays:

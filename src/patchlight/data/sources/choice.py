@@ -107,7 +107,7 @@ def one_of(candidates: Sequence[str], what: str, where: str, there: Iterable[str
         )
     raise PatchlightError(
         f"none of {first_of(there, 12)} (of {where}) is called as {what}s are ({', '.join(called)}); "
-        f"data.{what}_column names the right one"
+        f"data.{what}_column names the right one, if it is there"
     )
 
 

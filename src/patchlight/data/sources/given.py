@@ -191,7 +191,9 @@ def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
         stored = [_item(data, row, where)[1] for row in range(len(data))]
     labels, notes = label_values(stored, f"the list of labels of {where}")
     classes = getattr(data, "classes", None)
-    names = tuple(map(str, classes)) if isinstance(classes, list | tuple) and classes else None
+    if isinstance(classes, list | tuple):  # torchvision's ImageNet has several names for each
+        classes = [", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in classes]
+    names = given_names(classes, f"{where}.classes") if isinstance(classes, list | Mapping) and classes else None
 
     def items(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
         for row in rows.tolist():
