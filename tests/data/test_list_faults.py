@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from source_files import picture
+import torch
+from source_files import chw, encode, picture
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import Listing
-from patchlight.data.sources import list_source
+from patchlight.data.sources import list_source, load_source
 from patchlight.errors import PatchlightError
 
 NAMES = ["ant", "bee", "cow"]
@@ -310,3 +311,39 @@ def test_labels_of_another_kind_in_another_split(root: Path) -> None:
     (root / "train.jsonl").write_text("\n".join(lines[:8]))
     (root / "test.jsonl").write_text('{"image": "images/08.png", "label": ["1"]}')
     assert "test.jsonl: the column 'label' holds list values, no labels" in refused(root)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "arrays", "paths"])
+@pytest.mark.parametrize("column", ["set", "is_valid"])
+def test_a_table_with_a_column_of_splits(kind: str, column: str, tmp_path: Path) -> None:
+    import datasets
+
+    pixels = [chw(picture(i)) for i in range(150)]  # more than a batch
+    last = [index % 3 == 2 for index in range(150)]
+    says = last if column == "is_valid" else ["val" if other else "train" for other in last]
+    images: list[Any] = [encode(picture(i)) for i in range(150)]
+    features: dict[str, Any] = {}
+    if kind == "arrays":
+        images = [image.permute(1, 2, 0).numpy() for image in pixels]
+        fields = {"breed": datasets.Value("string"), column: datasets.Value("bool" if says is last else "string")}
+        features = {"features": datasets.Features({"image": datasets.Array3D((8, 8, 3), "uint8")} | fields)}
+    elif kind == "paths":
+        images = [f"{i}.png" for i in range(150)]
+        for index in range(150):
+            picture(index).save(tmp_path / f"{index}.png")
+    made = datasets.Dataset.from_dict(
+        {"image": images, "breed": ["a", "b", "c", "d"] * 37 + ["a", "b"], column: says}, **features
+    )
+    path = tmp_path / ("saved" if kind in ("saved", "arrays") else "all.parquet")
+    if path.name == "saved":
+        made.save_to_disk(path)
+    else:
+        made.to_parquet(path)
+    sets = load_source(str(path))
+    assert torch.equal(
+        sets["train"].images, torch.stack([own for own, val in zip(pixels, last, strict=True) if not val])
+    )
+    assert torch.equal(sets["val"].images, torch.stack([own for own, val in zip(pixels, last, strict=True) if val]))
+    assert sets["val"].labels.tolist() == [index % 4 for index in range(150) if last[index]]
+    assert f"from the column '{column}'" in "\n".join(sets["train"].notes)
+    assert "not used" not in "\n".join(sets["train"].notes)

@@ -186,7 +186,7 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
             raise UsageError(f"data.split_column: {path} has a list for each split; leave it out")
         return {_name_of(table.file, path): table for table in tables}, []
     table = tables[0]
-    said = find_split_column(table, config)
+    said = find_split_column(table.columns, table.values, table.name, config)
     if said is None:
         return _split_folders(table, path) or ({_name_of(table.file, path): table}, [])
     parts: dict[str, list[Row]] = {}
