@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from source_files import picture
+import torch
+from source_files import chw, encode, picture
 
 from patchlight.config import DataConfig
 from patchlight.data.listing import Listing
-from patchlight.data.sources import list_source
+from patchlight.data.sources import list_source, load_source
 from patchlight.errors import PatchlightError
 
 NAMES = ["ant", "bee", "cow"]
@@ -247,3 +248,102 @@ def test_json_lines(root: Path) -> None:
     assert "is one JSON array, whose objects are read as lines" in told(listing(path))
     path.write_text("[" + ",\n".join([*lines, "3"]) + "]")
     assert "entry 13 is no JSON object" in refused(path)
+
+
+def test_labels_that_are_numbers_in_other_words(root: Path) -> None:
+    found = listing(table(root, label=["0", "1.0", "1", "0.0"] * 3))
+    assert found.class_names == ("0", "1")
+    assert "labels of 'label' such as 0.0 are read as whole numbers" in told(found)
+    assert listing(table(root, label=["10.0", "2.0", "1.0", "-3."] * 3)).class_names == ("-3", "1", "2", "10")
+    assert listing(table(root, label=["10.0", "2.0", "nan", "1.0"] * 3)).class_names == ("1", "2", "10")
+    for labels, alike in (
+        (["1", "01", "2"], "'01' and '1'"),
+        (["1.5", "1.50", "x"], "'1.5' and '1.50'"),
+        (["Cat", "cat", "the  dog", "The dog"], "'Cat' and 'cat', 'The dog' and 'the  dog'"),
+    ):
+        found = listing(table(root, label=labels * (12 // len(labels))))
+        assert set(found.class_names) == set(labels)
+        assert f"'label' has classes that look alike: {alike}; if they are one" in told(found)
+    assert "look alike" not in told(listing(table(root)))
+
+
+def test_several_labels_in_a_cell(root: Path) -> None:
+    for labels in (
+        ["Cardiomegaly|Emphysema", "Cardiomegaly", "No Finding"],
+        ["a;b", "b; c", "d"],
+        ["a|b", "b|a", "d"],
+        ["a, b", "a", "b"],
+    ):
+        assert f"holds '{labels[0]}', several labels for an image" in refused(table(root, label=labels * 4))
+    for labels in (["a|b", "c|d", "e"], ["a, b", "a", "c"], ["a|", "|a", "c"]):
+        assert set(listing(table(root, label=labels * 4)).class_names) == set(labels)
+
+
+def test_classes_that_may_be_none(root: Path) -> None:
+    path = table(root, label=["?", "null", "a"] * 4)
+    assert "'label' has the classes ?, null; if these mean no label, leave" in told(listing(path))
+
+
+def test_splits_beside_name_an_image_and_say_why_once(root: Path) -> None:
+    path = table(root, fold=[0, 1, 2, 3] * 3)
+    said = refused_to_load(path, split_column="fold", train_split="0")
+    assert said == ""  # left out on purpose
+    path = table(root, set=["train", "test", "fold two", "fold three"] * 3)
+    said = refused_to_load(path, split_column="set")
+    assert "images of the splits 'fold two', 'fold three' (data.train_split, val" in said
+    assert "name the splits): 6, such as images/02.png)" in said
+    assert said.count("data.train_split") == 1
+
+
+def refused_to_load(path: Path, **settings: Any) -> str:
+    """What is said of too much that is left out; "" where it is not too much."""
+    return listing(path, **settings).too_much_left_out(0.01) or ""
+
+
+def test_a_column_without_a_name(root: Path) -> None:
+    frame = pd.read_csv(table(root))
+    frame.to_csv(root / "all.csv")  # with its index
+    assert told(listing(root / "all.csv")).endswith("not used: a column without a name")
+
+
+def test_labels_of_another_kind_in_another_split(root: Path) -> None:
+    lines = [f'{{"image": "images/{i:02}.png", "label": "{i % 2}"}}' for i in range(12)]
+    (root / "train.jsonl").write_text("\n".join(lines[:8]))
+    (root / "test.jsonl").write_text('{"image": "images/08.png", "label": ["1"]}')
+    assert "test.jsonl: the column 'label' holds list values, no labels" in refused(root)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "arrays", "paths"])
+@pytest.mark.parametrize("column", ["set", "is_valid"])
+def test_a_table_with_a_column_of_splits(kind: str, column: str, tmp_path: Path) -> None:
+    import datasets
+
+    pixels = [chw(picture(i)) for i in range(150)]  # more than a batch
+    last = [index % 3 == 2 for index in range(150)]
+    says = last if column == "is_valid" else ["val" if other else "train" for other in last]
+    images: list[Any] = [encode(picture(i)) for i in range(150)]
+    features: dict[str, Any] = {}
+    if kind == "arrays":
+        images = [image.permute(1, 2, 0).numpy() for image in pixels]
+        fields = {"breed": datasets.Value("string"), column: datasets.Value("bool" if says is last else "string")}
+        features = {"features": datasets.Features({"image": datasets.Array3D((8, 8, 3), "uint8")} | fields)}
+    elif kind == "paths":
+        images = [f"{i}.png" for i in range(150)]
+        for index in range(150):
+            picture(index).save(tmp_path / f"{index}.png")
+    made = datasets.Dataset.from_dict(
+        {"image": images, "breed": ["a", "b", "c", "d"] * 37 + ["a", "b"], column: says}, **features
+    )
+    path = tmp_path / ("saved" if kind in ("saved", "arrays") else "all.parquet")
+    if path.name == "saved":
+        made.save_to_disk(path)
+    else:
+        made.to_parquet(path)
+    sets = load_source(str(path))
+    assert torch.equal(
+        sets["train"].images, torch.stack([own for own, val in zip(pixels, last, strict=True) if not val])
+    )
+    assert torch.equal(sets["val"].images, torch.stack([own for own, val in zip(pixels, last, strict=True) if val]))
+    assert sets["val"].labels.tolist() == [index % 4 for index in range(150) if last[index]]
+    assert f"from the column '{column}'" in "\n".join(sets["train"].notes)
+    assert "not used" not in "\n".join(sets["train"].notes)

@@ -60,7 +60,7 @@ class Columns:
     def note(self, where: str, there: Iterable[str], *used: str) -> str:
         """A sentence on what was chosen, and which of the columns that are `there` are not used."""
         chosen = f"columns of {where}: images from '{self.image.name}', labels from '{self.label.name}'"
-        others = [name for name in there if name not in (self.image.name, self.label.name, *used)]
+        others = [_called(name) for name in there if name not in (self.image.name, self.label.name, *used)]
         return f"{chosen}; not used: {first_of(others, 8)}" if others else chosen
 
 
@@ -186,8 +186,12 @@ def _refuse_one_hot(names: list[str], values: Values, where: str) -> None:
 
 
 def _listed(columns: Iterable[Column]) -> str:
-    words = [f"{column.name} ({column.about})" for column in columns]
+    words = [f"{_called(column.name)} ({column.about})" for column in columns]
     return first_of(words, 12) or "none"
+
+
+def _called(name: str) -> str:
+    return name if name.strip() else "a column without a name"
 
 
 # --- the columns of an Arrow schema ---

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from patchlight.data.sources.columns import Column
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
 
 FEW_ROWS = 8  # with fewer, each may well have a label of its own
 
@@ -57,25 +59,49 @@ MISSING = frozenset({"nan", "NaN", "<NA>", "#N/A", "NaT"})
 DOUBTFUL = frozenset({"na", "n/a", "none", "null", "unknown", "?", "-", "-1"})  # what may stand for one, and may not
 
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+
+
 def refuse_several(names: tuple[str, ...], where: str, column: Column) -> None:
-    """Raises PatchlightError where texts are lists of other labels: "cat|dog" beside "cat" and "dog", or "[0, 1]"."""
+    """Raises PatchlightError where texts are lists of other labels: "[0, 1]", "cat, dog" beside "cat" and "dog", and
+    "cat|dog" (or with a semicolon) where one of them is a label by itself, or stands in another such list.
+    """
     known = set(names)
+    joined = {name: _parts(name, "|;") for name in names}
+    shared = Counter(part for parts in joined.values() if len(parts) > 1 for part in parts)
     for name in names:
-        parts = next((name.split(sign) for sign in "|;," if sign in name), [])
+        several = len(joined[name]) > 1 and any(part in known or shared[part] > 1 for part in joined[name])
+        commas = _parts(name, ",")
         listed = name.startswith("[") and name.endswith("]")
-        if listed or (len(parts) > 1 and all(part.strip() in known for part in parts)):
+        if listed or several or (len(commas) > 1 and commas <= known):
             raise PatchlightError(
                 f"{where}: the column '{column.name}' holds '{name}', several labels for an image; Patchlight learns "
                 "one class for each image (multi-label data are not supported)"
             )
 
 
+def _parts(name: str, signs: str) -> set[str]:
+    """What stands between the signs."""
+    return {part.strip() for part in re.split(f"[{signs}]", name)} - {""}
+
+
 def doubtful(names: tuple[str, ...], column: Column) -> tuple[str, ...]:
-    """A sentence on classes whose names may mean that there is no label."""
-    found = [name for name in names if name.strip().lower() in DOUBTFUL]
-    if not found:
-        return ()
-    return (f"'{column.name}' has the class {', '.join(found)}; if that means no label, leave these images out",)
+    """Sentences on classes whose names may mean that there is no label, and on those that may be one class."""
+    notes = []
+    if found := [name for name in names if name.strip().lower() in DOUBTFUL]:
+        classes = "class" if len(found) == 1 else "classes"
+        means = "that means" if len(found) == 1 else "these mean"
+        notes.append(
+            f"'{column.name}' has the {classes} {first_of(found, 8)}; if {means} no label, leave these images out"
+        )
+    groups: dict[str | float, list[str]] = {}
+    for name in names:
+        groups.setdefault(float(name) if NUMBER.fullmatch(name) else " ".join(name.casefold().split()), []).append(name)
+    if same := [" and ".join(f"'{name}'" for name in group) for group in groups.values() if len(group) > 1]:
+        notes.append(
+            f"'{column.name}' has classes that look alike: {first_of(same, 8)}; if they are one, write one name"
+        )
+    return tuple(notes)
 
 
 def _plain(value: Any, where: str, column: Column) -> int | str | bool | None:

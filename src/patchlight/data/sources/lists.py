@@ -8,6 +8,7 @@ cells are text, so that `001` stays `001`; labels that are whole numbers without
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits, split_of
-from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -29,10 +29,10 @@ from patchlight.data.sources.columns import (
     label_column,
     refuse_pixels,
 )
-from patchlight.data.sources.labels import read_labels
+from patchlight.data.sources.labels import MISSING, read_labels
 from patchlight.data.sources.located import Located, none_there, picture_folder
 from patchlight.data.sources.rows import Row, Rows, read_rows
-from patchlight.data.sources.split_columns import find_split_column
+from patchlight.data.sources.split_columns import find_split_column, splits_beside
 from patchlight.data.sources.tree import LISTS, SUFFIXES
 from patchlight.data.sources.unread import refuse_unread, shown
 from patchlight.errors import PatchlightError, UsageError, first_of
@@ -40,6 +40,7 @@ from patchlight.units import counted
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 ABOUT = {"list": "lists", "object": "objects"} | {kind: kind for kind in ("text", "number", "fraction")}
+WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})(\.0*)?", re.ASCII)
 TRIED = 20  # rows in which a file is looked for
 
 
@@ -86,18 +87,22 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
     columns = find_columns(_columns(first), first.name, _with_image_column(first, config), first.values)
     _check_meant(columns, first, path, config)
     notes.append(columns.note(first.name, first.columns))
-    left_out = list(splits_beside(matched, lambda name: len(parts[name].rows), config))
+    image = columns.image.name
+    left_out = splits_beside(
+        matched, lambda name: len(parts[name].rows), lambda name: shown(parts[name].rows[0].get(image)), config
+    )
     labelled = {key: rows for key, rows in tables.items() if _has_labels(rows, columns, config)}
     for key in tables.keys() - labelled.keys():
         rows = tables[key]
         left_out.append(LeftOut(f"images without labels (the split {key})", len(rows.rows), rows.name, expected=True))
+    values, value_notes = _label_values(labelled, columns)
     labels = read_labels(
-        _label_values(labelled, columns),
+        values,
         columns.label,
         {key: rows.name for key, rows in labelled.items()},
         given=config.label_column is not None,
     )
-    notes += labels.notes
+    notes += [*value_notes, *labels.notes]
     splits, used, located = {}, list[Path](), dict[Path, Located]()
     for key, rows in labelled.items():
         folder = picture_folder(rows.file.parent, config)
@@ -181,7 +186,7 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
             raise UsageError(f"data.split_column: {path} has a list for each split; leave it out")
         return {_name_of(table.file, path): table for table in tables}, []
     table = tables[0]
-    said = find_split_column(table, config)
+    said = find_split_column(table.columns, table.values, table.name, config)
     if said is None:
         return _split_folders(table, path) or ({_name_of(table.file, path): table}, [])
     parts: dict[str, list[Row]] = {}
@@ -288,17 +293,17 @@ def _has_labels(rows: Rows, columns: Columns, config: DataConfig) -> bool:
     raise PatchlightError(f"{rows.name} has no column '{columns.label.name}'; is '{other.name}' its label? Rename it")
 
 
-def _label_values(tables: dict[str, Rows], columns: Columns) -> dict[str, list[Any]]:
-    """The labels of each split; text that is whole numbers everywhere becomes numbers."""
-    values = {key: rows.values(columns.label.name) for key, rows in tables.items()}
+def _label_values(tables: dict[str, Rows], columns: Columns) -> tuple[dict[str, list[Any]], list[str]]:
+    """The labels of each split; text that is whole numbers everywhere (1, 1.0, not 01) becomes numbers."""
+    name = columns.label.name
+    values = {key: rows.values(name) for key, rows in tables.items()}
     texts = [value for own in values.values() for value in own if value is not None]
-    if all(isinstance(text, str) and text.lstrip("-").isdecimal() and _is_plain(text) for text in texts):
-        return {key: [None if value is None else int(value) for value in own] for key, own in values.items()}
-    return values
-
-
-def _is_plain(text: str) -> bool:
-    return len(text) < 19 and str(int(text)) == text
+    if not all(isinstance(text, str) and (WHOLE.fullmatch(text) or text in MISSING) for text in texts):
+        return values, []
+    numbers = {text: None if text in MISSING else int(text.partition(".")[0]) for text in set(texts)}
+    points = sorted(text for text in numbers if "." in text)
+    notes = [f"labels of '{name}' such as {points[0]} are read as whole numbers"] if points else []
+    return {key: [None if value is None else numbers[value] for value in own] for key, own in values.items()}, notes
 
 
 # --- paths ---

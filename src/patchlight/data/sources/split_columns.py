@@ -1,4 +1,4 @@
-"""Which column of a list says the split of each row: by what is in it, whatever it is called.
+"""Which column of a list or a table says the split of each row: by what is in it, whatever it is called.
 
 It holds names of splits alone, at least two of them (one is enough where it is called `split`), or it is called
 `is_valid`, `is_test` or the like and holds truths. Two such columns are an error that lists them.
@@ -7,12 +7,14 @@ It holds names of splits alone, at least two of them (one is enough where it is 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from patchlight.config import DataConfig
-from patchlight.data.names import SPLIT_WORDS, split_of
-from patchlight.data.sources.columns import IMAGE_NAMES, LABEL_NAMES
-from patchlight.data.sources.rows import Rows
+from patchlight.data.listing import LeftOut
+from patchlight.data.names import SPLIT_WORDS, Matched, is_unlabelled, names_are_given, split_of
+from patchlight.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Values
 from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 SPLIT_COLUMNS = frozenset({"split", "subset", "partition"})
@@ -29,38 +31,40 @@ class SplitColumn:
     note: str
 
 
-def find_split_column(table: Rows, config: DataConfig) -> SplitColumn | None:
-    """data.split_column, else the one column that says splits by its values.
+def find_split_column(columns: Iterable[str], values: Values, where: str, config: DataConfig) -> SplitColumn | None:
+    """data.split_column, else the one column that says splits by its values, which `values` gives of each.
 
     Raises UsageError for a setting that names no column, and PatchlightError for two such columns, and for one in
     which other words stand beside names of splits.
     """
+    names = list(columns)
     if config.split_column is not None:
-        if config.split_column not in table.columns:
+        if config.split_column not in names:
             raise UsageError(
-                f"data.split_column: {table.name} has no column '{config.split_column}'; "
-                f"{did_you_mean(config.split_column, table.columns)}"
+                f"data.split_column: {where} has no column '{config.split_column}'; "
+                f"{did_you_mean(config.split_column, names)}"
             )
-        return _read(table, config.split_column, config)
+        return _read(config.split_column, _cells(values(config.split_column)), where, config)
     taken = {config.image_column, config.label_column}
-    there = [name for name in table.columns if name not in taken and name.casefold() not in IMAGE_NAMES | LABEL_NAMES]
-    found = [name for name in there if _says_splits(table, name)]
+    there = [name for name in names if name not in taken and name.casefold() not in IMAGE_NAMES | LABEL_NAMES]
+    cells = {name: _cells(values(name)) for name in there}
+    found = [name for name in there if _says_splits(name, cells[name], where)]
     if len(found) > 1:
         quoted = first_of((f"'{name}'" for name in found), 8)
         raise PatchlightError(
-            f"{table.name} has {len(found)} columns that name splits: {quoted}; say which with data.split_column"
+            f"{where} has {len(found)} columns that name splits: {quoted}; say which with data.split_column"
         )
-    return _read(table, found[0], config) if found else None
+    return _read(found[0], cells[found[0]], where, config) if found else None
 
 
-def _cells(table: Rows, column: str) -> list[str]:
-    return ["" if value is None else str(value).strip() for value in table.values(column)]
+def _cells(values: list[Any]) -> list[str]:
+    return ["" if value is None else str(value).strip() for value in values]
 
 
-def _says_splits(table: Rows, column: str) -> bool:
+def _says_splits(column: str, cells: list[str], where: str) -> bool:
     """Raises PatchlightError for a column that names splits, and something else, too."""
-    values = {cell.casefold(): cell for cell in _cells(table, column)}
-    if _meant_by_truth(column) is not None and values.keys() <= TRUTHS.keys():
+    values = {cell.casefold(): cell for cell in cells}
+    if meant_by_truth(column) is not None and values.keys() <= TRUTHS.keys():
         return len(values) > 1
     plain = values.keys() & SPLIT_WORDS.keys()
     others = sorted(values[key] for key in values if split_of(values[key])[0] is None)
@@ -70,14 +74,14 @@ def _says_splits(table: Rows, column: str) -> bool:
     if plain and (called or len({SPLIT_WORDS[word] for word in plain}) > 1):
         told = first_of((f"'{word}'" if word else "empty cells" for word in others), 5)
         raise PatchlightError(
-            f"{table.name}: the column '{column}' names splits, but also holds {told}; correct them, name the splits "
+            f"{where}: the column '{column}' names splits, but also holds {told}; correct them, name the splits "
             f"to use with data.split_column = '{column}' and data.train_split, or take the column out where it is none "
             "of splits"
         )
     return False
 
 
-def _meant_by_truth(column: str) -> dict[bool, str] | None:
+def meant_by_truth(column: str) -> dict[bool, str] | None:
     """The splits that a column of truths means, by its name: of `is_valid` True is val and False is train."""
     match = IS.match(column)
     split, alone = split_of(column[match.end() :]) if match else (None, False)
@@ -86,13 +90,32 @@ def _meant_by_truth(column: str) -> dict[bool, str] | None:
     return {True: split, False: "test" if split == "train" else "train"}
 
 
-def _read(table: Rows, column: str, config: DataConfig) -> SplitColumn:
-    note = f"splits of {table.name}: from the column '{column}'"
-    names = [cell or "None" for cell in _cells(table, column)]
+def _read(column: str, cells: list[str], where: str, config: DataConfig) -> SplitColumn:
+    note = f"splits of {where}: from the column '{column}'"
+    names = [cell or "None" for cell in cells]
     asked = {config.train_split, config.val_split, config.test_split}
-    meant = _meant_by_truth(column)
+    meant = meant_by_truth(column)
     if meant and not asked.intersection(names) and {name.casefold() for name in names} <= TRUTHS.keys():
         told = " and ".join(f"{truth} is {split}" for truth, split in meant.items())
         return SplitColumn(column, [meant[TRUTHS[name.casefold()]] for name in names], f"{note}, where {told}")
     spelled: dict[str, str] = {}  # "Train" and "train " are one split
     return SplitColumn(column, [spelled.setdefault(name.casefold(), name) for name in names], note)
+
+
+def splits_beside(
+    matched: Matched, count: Callable[[str], int], example: Callable[[str], str], config: DataConfig
+) -> list[LeftOut]:
+    """The splits that are none of train, val and test: `count` of their images, and an `example` of the first."""
+    groups: dict[bool, list[str]] = {}
+    for name in matched.others:
+        groups.setdefault(names_are_given(config) or is_unlabelled(name), []).append(name)
+    return [
+        LeftOut(
+            f"images of the split{'' if len(names) == 1 else 's'} {first_of(map(repr, names), 8)} "
+            "(data.train_split, val_split and test_split name the splits)",
+            sum(map(count, names)),
+            example(names[0]),
+            expected,
+        )
+        for expected, names in groups.items()
+    ]

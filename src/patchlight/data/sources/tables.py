@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +23,16 @@ from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import Matched, match_splits, split_of
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
-from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import none_there, picture_folder
+from patchlight.data.sources.split_columns import splits_beside
+from patchlight.data.sources.table import Table, divided, in_a_line
 from patchlight.errors import PatchlightError
 from patchlight.paths import is_there, user_path
 
 BATCH_ROWS = 64  # rows that are in memory at a time: images of some megabytes each still fit
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One split as Arrow: its name in messages, its schema, and a walk over batches of some of its columns."""
-
-    name: str
-    schema: Any
-    batches: Callable[[list[str]], Iterator[Any]]
-    rows: Callable[[], int]
-    folder: Path | None = None  # what image paths inside the table are relative to
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-        return list(self.cells(name))
-
-    def cells(self, name: str, part: str = "") -> Iterator[Any]:
-        """The values of a column, or that `part` of its structs alone, one after the other.
-
-        Raises PatchlightError for values that cannot be read.
-        """
-        for batch in self.batches([name + part]):
-            try:
-                values = batch.column(name).to_pylist()
-            except (ValueError, OverflowError) as error:  # text that is not UTF-8, times that no calendar has
-                raise PatchlightError(f"{self.name}: the column '{name}' is damaged: {_in_a_line(error)}") from error
-            yield from values
 
 
 def list_parquet(path: Path, config: DataConfig) -> Listing:
@@ -72,8 +46,8 @@ def list_parquet(path: Path, config: DataConfig) -> Listing:
     by_name: dict[str, list[Path]] = {}
     for file in files:
         by_name.setdefault(_split_name(file, path), []).append(file)
-    matched = match_splits(by_name, str(path), config)
-    every = {name: _parquet_table(own, path, config) for name, own in by_name.items()}
+    every, notes = divided({name: _parquet_table(own, path, config) for name, own in by_name.items()}, config)
+    matched = match_splits(every, str(path), config)
     tables = {key: every[name] for key, name in matched.splits.items()}
 
     def fingerprint() -> str:
@@ -85,8 +59,8 @@ def list_parquet(path: Path, config: DataConfig) -> Listing:
         str(path),
         fingerprint,
         config,
-        matched,
-        list(splits_beside(matched, lambda name: every[name].rows(), config)),
+        replace(matched, notes=(*notes, *matched.notes)),
+        splits_beside(matched, lambda name: every[name].rows(), lambda name: f"{every[name].name}[0]", config),
     )
 
 
@@ -161,16 +135,16 @@ def list_hub(name: str, config: DataConfig) -> Listing:
     except FileNotFoundError as error:
         raise PatchlightError(f"cannot load '{name}': {error.filename or error} is missing; get it again") from error
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
-        raise PatchlightError(f"cannot load '{name}': {_in_a_line(error)}") from error
+        raise PatchlightError(f"cannot load '{name}': {in_a_line(error)}") from error
     return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)
 
 
 def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> Listing:
     """The listing of sets of the library `datasets`, by the names of their splits. Raises as `list_tables` does."""
-    matched = match_splits(map(str, splits), f"'{name}'", config)
-    every = {str(own): _dataset_table(data, f"{name} {own}") for own, data in splits.items()}
+    every, notes = divided({str(own): _dataset_table(data, f"{name} {own}") for own, data in splits.items()}, config)
+    matched = match_splits(every, f"'{name}'", config)
     tables = {key: every[own] for key, own in matched.splits.items()}
-    used = [splits[own] for own in matched.splits.values()]
+    used = [splits[own] for own in matched.splits.values() if own in splits] or list(splits.values())
 
     def fingerprint() -> str:
         files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
@@ -181,8 +155,8 @@ def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> L
         f"'{name}'",
         fingerprint,
         config,
-        matched,
-        list(splits_beside(matched, lambda name: every[name].rows(), config)),
+        replace(matched, notes=(*notes, *matched.notes)),
+        splits_beside(matched, lambda name: every[name].rows(), lambda name: f"{every[name].name}[0]", config),
     )
 
 
@@ -320,14 +294,14 @@ def _parquet_table(files: list[Path], root: Path, config: DataConfig) -> Table:
                 with pq.ParquetFile(file) as opened:
                     yield from opened.iter_batches(BATCH_ROWS, columns=columns)
             except (OSError, ValueError, pyarrow.ArrowException) as error:
-                raise PatchlightError(f"cannot read {file}: {_in_a_line(error)}") from error
+                raise PatchlightError(f"cannot read {file}: {in_a_line(error)}") from error
 
     schemas = []
     for file in files:
         try:
             schemas.append(pq.read_schema(file))
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise PatchlightError(f"cannot read {file}: {_in_a_line(error)}") from error
+            raise PatchlightError(f"cannot read {file}: {in_a_line(error)}") from error
     first = _shape_of(schemas[0])
     for file, schema in zip(files, schemas, strict=True):
         if _shape_of(schema) != first:
@@ -337,10 +311,6 @@ def _parquet_table(files: list[Path], root: Path, config: DataConfig) -> Table:
     folder = picture_folder(root if root.is_dir() else root.parent, config)
     name = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{_split_name(files[0], root)}-*"
     return Table(name, schemas[0], walk, lambda: sum(pq.read_metadata(file).num_rows for file in files), folder)
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _shape_of(schema: Any) -> list[tuple[str, tuple[str, ...] | None]]:
