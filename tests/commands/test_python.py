@@ -10,6 +10,7 @@ from PIL import Image
 from small import small_config
 
 import patchlight
+from patchlight.runs import Environment
 
 # What `import patchlight` offers. A name that comes or goes is a change of the public interface.
 EXPORTED = [
@@ -80,6 +81,7 @@ def test_images_that_are_given_are_trained_and_measured_on(tmp_path, no_charts):
     assert seen[-1].val_top1 is not None
     recorded = run.result()
     assert (recorded.data, recorded.n) == ("python", 25)
+    assert any(note.startswith("data has no test split: 25") for note in run.read(Environment).data.notes)
     again = patchlight.evaluate(run, data=(images, labels), device="cpu")
     assert (again.top1, again.n, again.split) == (recorded.top1, 25, "test")  # its own test images, and no others
     with pytest.raises(patchlight.PatchlightError, match="are not stored"):

@@ -308,3 +308,8 @@ def test_damaged_shards_end_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.fuzz
 def test_many_damaged_shards_end_in_a_sentence(tmp_path: Path) -> None:
     damaged(tmp_path, 800, 1)
+
+
+def test_a_class_minus_one_is_told(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train.tar", samples(6, cls=lambda n: n % 2 - 1))
+    assert any("-1" in note for note in load_source(str(tmp_path))["train"].notes)

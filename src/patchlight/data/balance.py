@@ -7,6 +7,7 @@ import unicodedata
 import torch
 
 from patchlight.data.images import ImageSet
+from patchlight.data.listing import named
 from patchlight.data.names import PADDING, words_of
 from patchlight.errors import PatchlightError, first_of
 
@@ -25,7 +26,7 @@ def check_known(train: ImageSet, held: dict[str, ImageSet | None], source: str) 
         if unknown:
             count, which = int(counts[~known].sum()), _listed(unknown, "class", "classes")
             raise PatchlightError(
-                f"'{source}': {count:,} of {len(images):,} {name} images are of {which}, "
+                f"{named(source)}: {count:,} of {len(images):,} {name} images are of {which}, "
                 f"which no training image shows{_likely_cause(unknown, train, known)}; mend the folders or labels"
             )
 

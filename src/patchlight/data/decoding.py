@@ -25,7 +25,7 @@ from patchlight.data.decode import Decoded, Encoded, decode, header_dimensions, 
 from patchlight.data.heard import listening
 from patchlight.data.images import BadFile, ImageSet
 from patchlight.data.levels import FULL
-from patchlight.data.listing import GIVEN, Listing, hash_of
+from patchlight.data.listing import GIVEN, Listing, hash_of, named
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
@@ -288,8 +288,8 @@ def _skip(job: Job, found: Found) -> tuple[str, ...]:
     if nothing := _emptied(job, found):
         first = found.bad[0]
         raise PatchlightError(
-            f"no image of {nothing[0]} of '{job.config.source}' can be read ({first.name}: {first.reason}); mend them, "
-            "as data.on_bad = 'skip' leaves out only some of a split and of a class"
+            f"no image of {nothing[0]} of {named(job.config.source)} can be read ({first.name}: {first.reason}); mend "
+            "them, as data.on_bad = 'skip' leaves out only some of a split and of a class"
         )
     return (skip_sentence(found.bad),)
 

@@ -85,6 +85,11 @@ class Listing:
         )
 
 
+def named(source: str) -> str:
+    """A source in a sentence; images that are given in Python are called as the argument that they are given by."""
+    return "data" if source == GIVEN else f"'{source}'"
+
+
 def hash_of(facts: Any) -> str:
     """A short name for JSON data: equal data, equal name."""
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()

@@ -19,6 +19,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.balance import balance_notes, check_known
 from patchlight.data.images import ImageSet, label_conflicts, overlap
+from patchlight.data.listing import named
 from patchlight.data.sources import read_given, read_source
 from patchlight.data.stratify import class_orders, cut_off, merged, share_of
 from patchlight.errors import PatchlightError
@@ -73,17 +74,17 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     images than a setting asks for.
     """
     if "train" not in sets:
-        raise PatchlightError(f"'{config.source}' has no training split, only {' and '.join(sets) or 'nothing'}")
+        raise PatchlightError(f"{named(config.source)} has no training split, only {' and '.join(sets) or 'nothing'}")
     train, val, test = sets["train"], sets.get("val"), sets.get("test")
     if len(train.class_names) < 2:
         raise PatchlightError(
-            f"'{config.source}' has one class, '{train.class_names[0]}'; there is nothing to tell apart"
+            f"{named(config.source)} has one class, '{train.class_names[0]}'; there is nothing to tell apart"
         )
     notes = [*dict.fromkeys(note for images in sets.values() for note in images.notes)]
     if test is None:
         train, test = _cut_test(train)
         notes.append(
-            f"'{config.source}' has no test split: {counted(len(test), 'image')}, {TEST_SHARE:.0%} of each class, "
+            f"{named(config.source)} has no test split: {counted(len(test), 'image')}, {TEST_SHARE:.0%} of each class, "
             f"{'is' if len(test) == 1 else 'are'} set aside from train as test (fixed seed {TEST_SEED})"
         )
     subset_test = None
@@ -94,7 +95,7 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     else:
         if config.subset_test_per_class is not None:
             raise PatchlightError(
-                f"'{config.source}' has a validation split, so nothing is cut off train; leave out "
+                f"{named(config.source)} has a validation split, so nothing is cut off train; leave out "
                 "data.subset_test_per_class"
             )
         train = _take(train, config.train_per_class, config.split_seed, "training", "train_per_class")

@@ -17,7 +17,7 @@ from typing import Any
 from patchlight.config import DataConfig
 from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import GIVEN, Listing
+from patchlight.data.listing import GIVEN, Listing, named
 from patchlight.data.sources.archives import is_archive, list_archive
 from patchlight.data.sources.arrays import is_array_file, list_arrays
 from patchlight.data.sources.beside import with_folders_around, with_folders_beside
@@ -202,7 +202,7 @@ def read_listing(
 ) -> dict[str, ImageSet]:
     """The image sets of a listing, unless too much of it would be left out. Raises as `read_source` does."""
     if sentence := listing.too_much_left_out(config.max_left_out):
-        raise PatchlightError(f"'{config.source}': {sentence}")
+        raise PatchlightError(f"{named(config.source)}: {sentence}")
     return decode_listing(listing, config, fallback_size, trained=trained)
 
 

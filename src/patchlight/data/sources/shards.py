@@ -108,7 +108,7 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
         {key: RawSplit(labels, _items(samples[key], classes.rows[key])) for key, labels in classes.labels.items()},
         classes.class_names,
         lambda: hash_of(["shards", config.image_column, *file_facts(facts)]),
-        notes=(*matched.notes, *_notes(samples, lines, str(path))),
+        notes=(*matched.notes, *_notes(samples, lines, str(path)), *classes.notes),
         left_out=(*splits_beside(matched, lambda name: _count(by_name[name]), config), *left_out, *classes.left_out),
     )
 
