@@ -156,15 +156,26 @@ def test_what_patchlight_wrote_is_passed_over(tmp_path: Path) -> None:
         "why/explanation.json",
         "why/maps.npz",
     ):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("[data]\n")
     train = load_source(str(tmp_path))["train"]
     assert train.class_names == ("a", "b")
     first = tmp_path / "previews" / "source" / "augmentation.png"
     assert train.notes == (f"left out: pictures that Patchlight wrote: 8, such as {first}",)
     write_folder(tmp_path / "runs", ["3"])
     assert load_source(str(tmp_path), class_folders="outer")["train"].class_names == ("a", "b", "runs")
-    with pytest.raises(PatchlightError, match="holds no image but 5 pictures that Patchlight wrote"):
+    with pytest.raises(PatchlightError, match="holds nothing but what Patchlight wrote"):
         load_source(str(tmp_path / "previews"))
+
+
+def test_a_project_with_a_config_of_its_own_is_no_run(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["a", "b"])
+    (tmp_path / "config.toml").write_text("[tool]\n")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(PatchlightError, match=r"class folder 'checkpoints' .* is empty"):
+        load_source(str(tmp_path))
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "metrics.jsonl").touch()
+    assert len(load_source(str(tmp_path))["train"]) == 4
 
 
 def test_the_pictures_of_the_audit_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

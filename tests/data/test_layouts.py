@@ -131,9 +131,9 @@ UNDERSTOOD: dict[str, tuple[list[str], dict[str, list[str]], str]] = {
         "masks beside their images: 4",
     ),
     "masks of files": (
-        [f"a/a (0){end}.png" for end in ("", "_mask", "_mask_1")] + ["b/0.png", "b/with_mask.png"],
+        [f"a/a (0){end}.png" for end in ("", "_mask", ".Mask-1")] + ["b/0.png", "b/with_mask.png"],
         {"train": ["a", "b", "b"]},
-        "masks beside their images: 2, such as .*a .0._mask.png",
+        "masks beside their images: 2, such as .*a .0.[.]Mask-1.png",
     ),
     "masks as a class": (["faces/0.png", "masks/0.png"], {"train": ["faces", "masks"]}, ""),
     "masks, photos and more": (

@@ -7,9 +7,11 @@ Understood are
 - splits inside classes:          ROOT/CLASS/train/*.png
 - a wrapper around any of them:   ROOT/dataset/..., ROOT/train/train/..., beside which no folder holds images
 - one more folder in each class:  ROOT/CLASS/images/*.png, the same in all of them
+- images and masks:               images and masks beside each other, at any depth; the masks are left out
 - Tiny ImageNet:                  ROOT/val/images/*.JPEG, with its labels in ROOT/val/val_annotations.txt
 
-Where class folders hold different folders of images, data.class_folders says which names the class.
+Class folders that are numbered as parts of one set are an error. Where class folders hold different folders of images,
+data.class_folders says which names the class.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from patchlight.data.sources.tree import Tree
 
 IMAGES = frozenset("image images img imgs photos".split())
 MASKS = frozenset("mask masks trimap trimaps annotation annotations segmentation segmentations groundtruth gt".split())
-MASK_FILE = re.compile(r"(.+?)[\s_-]+(mask|trimap|segmentation|groundtruth|gt)s?([\s_-]*\d+)?", re.IGNORECASE)
+MASK_FILE = re.compile(r"(.+?)[\s_.-]+(mask|trimap|segmentation|groundtruth|gt)s?([\s_.-]*\d+)?", re.IGNORECASE)
 
 
 def without_masks(tree: Tree) -> list[Path]:

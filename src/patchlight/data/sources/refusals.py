@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchlight.data.members import ARCHIVE
 from patchlight.data.names import split_of, words_of
-from patchlight.data.sources.tree import LISTS, Tree
+from patchlight.data.sources.tree import LISTS, OWN, Tree
 from patchlight.errors import first_of
 from patchlight.units import counted
 
@@ -27,6 +27,9 @@ def some(names: Iterable[str]) -> str:
 
 def no_images(tree: Tree) -> str:
     """A folder without images."""
+    if tree.is_own and tree.all_others().keys() <= {OWN}:
+        wrote = "what Patchlight wrote (runs, explanations, previews)"
+        return f"{tree.path} holds nothing but {wrote}; give a folder of images"
     contents = tree.contents()
     expected = f"expected {tree.name}/CLASS/*.png, {tree.name}/train/CLASS/*.png, or another source of docs/data.md"
     if lists := lists_in(*tree.walk()):

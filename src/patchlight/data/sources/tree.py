@@ -36,14 +36,10 @@ LISTS = frozenset(".csv .tsv .jsonl .ndjson".split())
 # What Patchlight itself writes, perhaps into the folder that it reads: runs, explanations, and the pictures of
 # `patchlight data`.
 OWN = "pictures that Patchlight wrote"
-OWN_FOLDERS = tuple(
-    frozenset(names.split())
-    for names in (
-        "config.toml environment.json",
-        "config.toml metrics.jsonl",
-        "config.toml checkpoints",
-        "explanation.json maps.npz",
-    )
+RUN = "config.toml"
+OWN_FOLDERS = (
+    *({RUN, beside} for beside in ("environment.json", "metrics.jsonl", "checkpoints")),
+    {"explanation.json", "maps.npz"},
 )
 PREVIEWS = frozenset("class_balance.png samples.png augmentation.png first_batch.png".split())
 NOT_ALWAYS_THERE = "near_copies.png"
@@ -121,7 +117,7 @@ def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
     with os.scandir(root) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     names = {entry.name for entry in found}
-    if any(own <= names for own in OWN_FOLDERS):
+    if _is_own(root, names):
         tree.is_own, tree.others = True, {OWN: _images_below(root)}
         return tree
     own_pictures = PREVIEWS | {NOT_ALWAYS_THERE} if names >= PREVIEWS else frozenset()
@@ -137,6 +133,13 @@ def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
     tree.is_own = holds_own and not tree.images and all(folder.is_own for folder in tree.folders)
     tree.folders = [folder for folder in tree.folders if not folder.is_own]
     return tree
+
+
+def _is_own(folder: Path, names: set[str]) -> bool:
+    """Whether a folder of these files is a run, whose settings are a recipe's, or an explanation."""
+    if not any(own <= names for own in OWN_FOLDERS):
+        return False
+    return RUN not in names or "[data]" in (folder / RUN).read_text(encoding="utf-8", errors="replace")
 
 
 def _add_folder(tree: Tree, path: Path, above: frozenset[str]) -> None:
