@@ -100,7 +100,20 @@ def test_what_is_no_split_column(root: Path) -> None:
         "test": 4,
     }
     assert "also holds empty cells; " in refused(table(root, split=["train", "test", None] * 4))
+    assert "also holds empty cells; " in refused(table(root, is_valid=[True, False, None] * 4))
+    assert sizes(listing(table(root, is_valid=["no", "no", "yes"] * 4))) == {"train": 8, "val": 4}
+    assert sizes(listing(table(root, is_valid=["no"] * 12))) == {"train": 12}
     assert "also holds 'none'; " in refused(table(root, split=["train", "test", "none"] * 4))
+
+
+def test_a_list_for_each_split_that_has_splits_in_it(root: Path) -> None:
+    path = table(root, set=["train", "val", "val"] * 4)
+    path.rename(root / "train.csv")
+    table(root, set=["test"] * 12).rename(root / "test.csv")
+    assert "has splits in its column 'set', but" in refused(root)
+    table(root, set=["train"] * 12).rename(root / "train.csv")
+    pd.DataFrame({"image": ["images/00.png"], "label": ["ant"], "set": ["test"]}).to_csv(root / "test.csv")
+    assert sizes(listing(root)) == {"train": 12, "test": 1}
 
 
 @pytest.mark.parametrize("kind", [int, float, bool, str])

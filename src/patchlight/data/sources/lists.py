@@ -184,6 +184,13 @@ def _parts(tables: list[Rows], path: Path, config: DataConfig) -> tuple[dict[str
     if len(tables) > 1:
         if config.split_column is not None:
             raise UsageError(f"data.split_column: {path} has a list for each split; leave it out")
+        for table in tables:
+            said = find_split_column(table.columns, table.values, table.name, config)
+            if said and len(set(said.names)) > 1:
+                raise PatchlightError(
+                    f"{table.name} has splits in its column '{said.column}', but {path} has a list for each split; "
+                    "give one list as the source, or take the column out"
+                )
         return {_name_of(table.file, path): table for table in tables}, []
     table = tables[0]
     said = find_split_column(table.columns, table.values, table.name, config)

@@ -114,8 +114,8 @@ def _files_below(folder: Path) -> list[str]:
 
 def _bare(path: str) -> str:
     """A path without the suffix of an image."""
-    suffix = Path(path).suffix
-    return path.removesuffix(suffix) if suffix.lower() in SUFFIXES else path
+    root, _, suffix = path.rpartition(".")  # quicker than pathlib, since it is asked of every file
+    return root if f".{suffix.lower()}" in SUFFIXES else path
 
 
 def _key(path: str) -> str:

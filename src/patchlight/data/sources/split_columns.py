@@ -18,7 +18,9 @@ from patchlight.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Values
 from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
 SPLIT_COLUMNS = frozenset({"split", "subset", "partition"})
-TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+TRUTHS = dict.fromkeys(("true", "1", "1.0", "yes", "y", "t"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "n", "f"), False
+)
 IS = re.compile(r"is[\W_]*(?=\w)", re.IGNORECASE)
 
 
@@ -64,21 +66,24 @@ def _cells(values: list[Any]) -> list[str]:
 def _says_splits(column: str, cells: list[str], where: str) -> bool:
     """Raises PatchlightError for a column that names splits, and something else, too."""
     values = {cell.casefold(): cell for cell in cells}
-    if meant_by_truth(column) is not None and values.keys() <= TRUTHS.keys():
-        return len(values) > 1
-    plain = values.keys() & SPLIT_WORDS.keys()
-    others = sorted(values[key] for key in values if split_of(values[key])[0] is None)
-    called = column.casefold() in SPLIT_COLUMNS
-    if not others:
-        return bool(plain) and (len(values) > 1 or called)
-    if plain and (called or len({SPLIT_WORDS[word] for word in plain}) > 1):
+    if meant_by_truth(column) is not None and values.keys() & TRUTHS.keys():
+        others = sorted(values[key] for key in values.keys() - TRUTHS.keys())
+        named = True
+    else:
+        others = sorted(cell for cell in values.values() if split_of(cell)[0] is None)
+        plain = values.keys() & SPLIT_WORDS.keys()
+        called = column.casefold() in SPLIT_COLUMNS
+        if not others:
+            return bool(plain) and (len(values) > 1 or called)
+        named = bool(plain) and (called or len({SPLIT_WORDS[word] for word in plain}) > 1)
+    if named and others:
         told = first_of((f"'{word}'" if word else "empty cells" for word in others), 5)
         raise PatchlightError(
             f"{where}: the column '{column}' names splits, but also holds {told}; correct them, name the splits "
             f"to use with data.split_column = '{column}' and data.train_split, or take the column out where it is none "
             "of splits"
         )
-    return False
+    return named and len(values) > 1
 
 
 def meant_by_truth(column: str) -> dict[bool, str] | None:
