@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "parts": (
         ["HAM10000_images_part_1/0.png", "HAM10000_images_part_2/0.png", "meta.csv"],
         r"HAM10000_images_part_1, HAM10000_images_part_2 of .* look like parts of one set, not like classes; if "
-        r"meta.csv has .* data.source = '..*meta.csv', .* data.image_folder; if .* data.class_folders = 'outer'$",
+        r"meta.csv has .* data.source = '..*meta.csv'; if .* data.class_folders = 'outer'$",
     ),
     "parts without a list": (["images_001/images/0.png", "images_002/images/0.png"], "like classes; put the images of"),
     "VOC": (
@@ -383,3 +383,16 @@ def test_animated_and_odd_images_are_read_by_their_own_kind(tmp_path: Path) -> N
     picture(1, (4, 4)).save(buffer, "WEBP", save_all=True, append_images=[Image.new("RGB", (4, 4))])
     (tmp_path / "a" / "moving").write_bytes(buffer.getvalue())
     assert sets_of(tmp_path) == {"train": ["a", "a", "b"]}
+
+
+def test_of_lists_for_each_split_that_of_training_is_named(tmp_path: Path) -> None:
+    for split in ("test", "train", "valid"):
+        lay(tmp_path, [f"{split}/0.png", f"{split}/_classes.csv"])
+    with pytest.raises(PatchlightError, match=r"data\.source = '.*/train/_classes\.csv'"):
+        load_source(str(tmp_path))
+
+
+def test_a_split_that_a_setting_names_needs_class_folders_with_a_list_or_without(tmp_path: Path) -> None:
+    lay(tmp_path, ["Train/a/0.png", "Train/b/0.png", "Test/0.png"])
+    with pytest.raises(PatchlightError, match=r"lie in no class folders; .* of its own, or leave data\.test_split out"):
+        load_source(str(tmp_path), train_split="Train", test_split="Test")

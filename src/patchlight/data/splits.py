@@ -74,7 +74,10 @@ def make_splits(sets: dict[str, ImageSet], config: DataConfig) -> Splits:
     images than a setting asks for.
     """
     if "train" not in sets:
-        raise PatchlightError(f"{named(config.source)} has no training split, only {' and '.join(sets) or 'nothing'}")
+        raise PatchlightError(
+            f"{named(config.source)} has no training split, only {' and '.join(sets) or 'nothing'}; data.train_split "
+            "names the split that is to be trained on"
+        )
     train, val, test = sets["train"], sets.get("val"), sets.get("test")
     if len(train.class_names) < 2:
         raise PatchlightError(

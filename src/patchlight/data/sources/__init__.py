@@ -64,7 +64,8 @@ class PathKind:
 # Settings of [data] that are about some kinds of source, and an error where a source is of another.
 SPLITS = frozenset({"train_split", "val_split", "test_split"})
 COLUMNS = frozenset({"image_column", "label_column"}) | SPLITS
-LISTS = COLUMNS | {"split_column", "image_folder"}
+TABLES = COLUMNS | {"split_column"}
+LISTS = TABLES | {"image_folder"}
 READING = LISTS | {"class_folders"}
 
 SOURCES: dict[str, NamedSource] = {
@@ -75,13 +76,13 @@ SOURCES: dict[str, NamedSource] = {
         "7,200 made-up images, in each one known patch decides the label", lambda config: list_planted(), 6000
     ),
     "cifar10": NamedSource(
-        "CIFAR-10 from the Hugging Face hub", lambda config: list_hub("uoft-cs/cifar10", config), 50_000, COLUMNS
+        "CIFAR-10 from the Hugging Face hub", lambda config: list_hub("uoft-cs/cifar10", config), 50_000, TABLES
     ),
     "cifar100": NamedSource(
         "CIFAR-100, fine labels, from the Hugging Face hub",
         lambda config: list_hub("uoft-cs/cifar100", with_label(config, "fine_label")),
         50_000,
-        COLUMNS,
+        TABLES,
     ),
     GIVEN: NamedSource("images that are given in Python, as patchlight.train(recipe, data=...)", not_stored),
 }
@@ -108,13 +109,13 @@ PATH_KINDS: tuple[PathKind, ...] = (
         lambda path, config: list_cifar_folder(path),
     ),
     PathKind(
-        "a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config), COLUMNS
+        "a folder that `datasets` saved", is_saved_dataset, lambda path, config: list_hub(str(path), config), TABLES
     ),
     PathKind(
         "Parquet, a file or a folder of them",
         lambda path: bool(parquet_files(path)),
         list_parquet,
-        COLUMNS | {"image_folder"},
+        LISTS,
     ),
     PathKind("arrays of NumPy, an .npz or .npy file or a folder of them", is_array_file, list_arrays, COLUMNS),
     PathKind(
@@ -143,7 +144,7 @@ def list_source(config: DataConfig) -> Listing:
     if source.startswith("hf:"):
         if not source.removeprefix("hf:").strip():
             raise UsageError("hf: names no data set; write hf:owner/name, as on the Hugging Face hub")
-        check_applies(config, COLUMNS, "a data set of the hub")
+        check_applies(config, TABLES, "a data set of the hub")
         return list_hub(source.removeprefix("hf:"), config)
     path = user_path(source)
     if not is_there(path):

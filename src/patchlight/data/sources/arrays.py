@@ -99,7 +99,12 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
         classes.class_names,
         lambda: hash_of(["arrays", *named.values(), *file_facts(arrays.files)]),
         notes=tuple(dict.fromkeys((*notes, *classes.notes))),
-        left_out=(*splits_beside(matched, lambda own: _count(parsed[own], arrays), config), *classes.left_out),
+        left_out=(
+            *splits_beside(
+                matched, lambda own: _count(parsed[own], arrays), lambda own: f"{parsed[own].images[0]}[0]", config
+            ),
+            *classes.left_out,
+        ),
     )
 
 

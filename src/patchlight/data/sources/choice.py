@@ -70,17 +70,23 @@ def distinct_names(names: Iterable[str], where: str) -> tuple[str, ...]:
     return listed
 
 
-def splits_beside(matched: Matched, count: Callable[[str], int], config: DataConfig) -> tuple[LeftOut, ...]:
-    """The splits that are none of train, val and test, each with `count` of its images."""
-    return tuple(
+def splits_beside(
+    matched: Matched, count: Callable[[str], int], example: Callable[[str], str], config: DataConfig
+) -> list[LeftOut]:
+    """The splits that are none of train, val and test: `count` of their images, and an `example` of the first."""
+    groups: dict[bool, list[str]] = {}
+    for name in matched.others:
+        groups.setdefault(names_are_given(config) or is_unlabelled(name), []).append(name)
+    return [
         LeftOut(
-            f"images of the split '{name}' (data.train_split, val_split and test_split name the splits)",
-            count(name),
-            name,
-            expected=names_are_given(config) or is_unlabelled(name),
+            f"images of the split{'' if len(names) == 1 else 's'} {first_of(map(repr, names), 8)} "
+            "(data.train_split, val_split and test_split name the splits)",
+            sum(map(count, names)),
+            example(names[0]),
+            expected,
         )
-        for name in matched.others
-    )
+        for expected, names in groups.items()
+    ]
 
 
 def split_in_name(stem: str, *folders: str) -> str:

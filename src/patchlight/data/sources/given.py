@@ -82,7 +82,10 @@ def list_given(data: Any, config: DataConfig) -> Listing:
         labelled.class_names,
         lambda: _hash(splits),
         notes=tuple(dict.fromkeys((*notes, *matched.notes, *said, *labelled.notes))),
-        left_out=(*splits_beside(matched, lambda name: count_of(named[name][1]), config), *labelled.left_out),
+        left_out=(
+            *splits_beside(matched, lambda name: count_of(named[name][1]), lambda name: f"data[{name!r}]", config),
+            *labelled.left_out,
+        ),
     )
 
 

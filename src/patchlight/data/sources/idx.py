@@ -84,7 +84,12 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
         class_names,
         lambda: hash_of(["idx", *file_facts(files)]),
         notes=(*notes, *classes.notes),
-        left_out=(*splits_beside(matched, lambda split: len(_read(own.images[split], 3)), config), *classes.left_out),
+        left_out=(
+            *splits_beside(
+                matched, lambda split: len(_read(own.images[split], 3)), lambda split: f"{own.images[split]}[0]", config
+            ),
+            *classes.left_out,
+        ),
     )
 
 

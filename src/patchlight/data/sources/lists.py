@@ -20,6 +20,7 @@ from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import match_splits, split_of
+from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -32,7 +33,7 @@ from patchlight.data.sources.columns import (
 from patchlight.data.sources.labels import MISSING, read_labels
 from patchlight.data.sources.located import Located, none_there, picture_folder
 from patchlight.data.sources.rows import Row, Rows, read_rows
-from patchlight.data.sources.split_columns import find_split_column, splits_beside
+from patchlight.data.sources.split_columns import find_split_column
 from patchlight.data.sources.tree import LISTS, SUFFIXES
 from patchlight.data.sources.unread import refuse_unread, shown
 from patchlight.errors import PatchlightError, UsageError, first_of

@@ -67,7 +67,10 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
         classes.class_names,
         lambda: hash_of(["mat", *file_facts(used.values())]),
         notes=(*notes, *classes.notes),
-        left_out=(*splits_beside(matched, lambda name: _shape(by_name[name])[3], config), *classes.left_out),
+        left_out=(
+            *splits_beside(matched, lambda name: _shape(by_name[name])[3], lambda name: f"{by_name[name]}[0]", config),
+            *classes.left_out,
+        ),
     )
 
 

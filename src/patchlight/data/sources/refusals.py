@@ -48,10 +48,16 @@ def no_images(tree: Tree) -> str:
 
 
 def lists_in(*trees: Tree) -> list[Path]:
-    """Files that may say the labels of images beside them."""
+    """Files that may say the labels of images beside them, those of training first."""
     kinds = LISTS | {".parquet"}
     found = [p for tree in trees for paths in tree.others.values() for p in paths if p.suffix.lower() in kinds]
-    return [path for path in found if "submission" not in path.stem.lower()]
+    return sorted(
+        (path for path in found if "submission" not in path.stem.lower()), key=lambda path: not _of_train(path)
+    )
+
+
+def _of_train(path: Path) -> bool:
+    return "train" in (split_of(path.stem)[0], split_of(path.parent.name)[0])
 
 
 def no_classes(tree: Tree) -> str:
@@ -75,10 +81,12 @@ def flat_splits(top: Tree, named: list[Tree]) -> str:
 def flat_split(top: Tree, split: Tree, key: str) -> str:
     """A split that a setting names and that has no class folders."""
     lists = sorted(lists_in(top, split), key=lambda path: path.stem != split.name)
-    listed = f" (if {lists[0].name} has their labels, a list of all images with a column split can be the source)"
+    listed = ""
+    if lists:
+        listed = f" (if {lists[0].name} has their labels, a list of all images with a column split can be the source)"
     return (
         f"{split.path}: the images of data.{key}_split = '{split.name}' lie in no class folders; put those of each "
-        f"class into a folder of its own{listed if lists else ''}, or leave data.{key}_split out"
+        f"class into a folder of its own{listed}, or leave data.{key}_split out"
     )
 
 
@@ -109,8 +117,7 @@ def parts_of_a_set(top: Tree, names: list[str]) -> str | None:
         return None
     lists = lists_in(*top.walk())
     listed = (
-        f"if {lists[0].name} has the labels of their images, put these into one folder and give the list as the "
-        f"source: data.source = '{lists[0]}', with that folder as data.image_folder"
+        f"if {lists[0].name} has the labels of their images, give it as the source: data.source = '{lists[0]}'"
         if lists
         else "put the images of each class into a folder of its own, or give a list of images with their labels"
     )

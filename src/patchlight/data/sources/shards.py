@@ -109,7 +109,11 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
         classes.class_names,
         lambda: hash_of(["shards", config.image_column, *file_facts(facts)]),
         notes=(*matched.notes, *_notes(samples, lines, str(path)), *classes.notes),
-        left_out=(*splits_beside(matched, lambda name: _count(by_name[name]), config), *left_out, *classes.left_out),
+        left_out=(
+            *splits_beside(matched, lambda name: _count(by_name[name]), lambda name: str(by_name[name][0]), config),
+            *left_out,
+            *classes.left_out,
+        ),
     )
 
 

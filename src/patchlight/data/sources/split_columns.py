@@ -7,13 +7,12 @@ It holds names of splits alone, at least two of them (one is enough where it is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from patchlight.config import DataConfig
-from patchlight.data.listing import LeftOut
-from patchlight.data.names import SPLIT_WORDS, Matched, is_unlabelled, names_are_given, split_of
+from patchlight.data.names import SPLIT_WORDS, split_of
 from patchlight.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, Values
 from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 
@@ -105,22 +104,3 @@ def _read(column: str, cells: list[str], where: str, config: DataConfig) -> Spli
         return SplitColumn(column, [meant[TRUTHS[name.casefold()]] for name in names], f"{note}, where {told}")
     spelled: dict[str, str] = {}  # "Train" and "train " are one split
     return SplitColumn(column, [spelled.setdefault(name.casefold(), name) for name in names], note)
-
-
-def splits_beside(
-    matched: Matched, count: Callable[[str], int], example: Callable[[str], str], config: DataConfig
-) -> list[LeftOut]:
-    """The splits that are none of train, val and test: `count` of their images, and an `example` of the first."""
-    groups: dict[bool, list[str]] = {}
-    for name in matched.others:
-        groups.setdefault(names_are_given(config) or is_unlabelled(name), []).append(name)
-    return [
-        LeftOut(
-            f"images of the split{'' if len(names) == 1 else 's'} {first_of(map(repr, names), 8)} "
-            "(data.train_split, val_split and test_split name the splits)",
-            sum(map(count, names)),
-            example(names[0]),
-            expected,
-        )
-        for expected, names in groups.items()
-    ]

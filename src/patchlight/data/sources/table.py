@@ -12,7 +12,7 @@ import numpy as np
 from patchlight.config import DataConfig
 from patchlight.data.sources.columns import arrow_columns, find_columns
 from patchlight.data.sources.split_columns import find_split_column, meant_by_truth
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError, first_of
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,15 @@ class Table:
 def divided(tables: dict[str, Table], config: DataConfig) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The tables; of one that is alone and has a column of splits its parts, by their names, and a note on it.
 
-    Raises as `find_split_column` and `find_columns` do.
+    Raises UsageError for data.split_column where there are several tables, and as `find_split_column` and
+    `find_columns` do.
     """
     if len(tables) != 1:
+        if config.split_column is not None:
+            raise UsageError(
+                f"data.split_column says nothing of {config.source}, which is divided already, into "
+                f"{first_of(tables, 8)}; leave it out"
+            )
         return tables, ()
     (table,) = tables.values()
     columns = [

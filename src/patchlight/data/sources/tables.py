@@ -23,10 +23,10 @@ from patchlight.config import DataConfig
 from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
 from patchlight.data.names import Matched, match_splits, split_of
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
+from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import none_there, picture_folder
-from patchlight.data.sources.split_columns import splits_beside
 from patchlight.data.sources.table import Table, divided, in_a_line
 from patchlight.errors import PatchlightError
 from patchlight.paths import is_there, user_path
