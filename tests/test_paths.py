@@ -58,3 +58,7 @@ def test_names_that_are_no_utf_8_are_escaped():
     name = os.fsdecode(b"caf\xe9.png")
     assert printable(Path("a") / name) == "a/caf\\udce9.png"
     assert printable("日本 é.png") == "日本 é.png"
+
+
+def test_what_a_terminal_would_obey_is_escaped():
+    assert printable("new\nline \x1b[31mred\x85") == "new\\nline \\x1b[31mred\\x85"

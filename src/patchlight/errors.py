@@ -36,3 +36,8 @@ def first_of(words: Iterable[str], count: int) -> str:
     listed = list(words)
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
     return ", ".join(listed[:count]) + more
+
+
+def diverged(what: str) -> str:
+    """The message of a training that diverged."""
+    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or use train.precision = 'fp32'"

@@ -88,3 +88,12 @@ def test_a_reader_that_leaves_early_is_no_error():
     )
     assert done.stderr == ""
     assert done.stdout.startswith("setting")
+
+
+def test_a_current_folder_that_was_deleted(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["recipes"]) == 2
+    assert "the current folder does not exist any more" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)

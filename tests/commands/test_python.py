@@ -128,3 +128,33 @@ def test_data_of_torchvision_and_datasets_train_alike(tmp_path, no_charts):
         patchlight.train("quickstart", SMALL, out=tmp_path / "hub", data=hub),
     ]
     assert len({run.result().loss for run in runs}) == 1
+
+
+def test_words_that_mean_nothing_are_one_sentence(tmp_path, no_charts):
+    images, labels = small_digits()
+    run = patchlight.train("quickstart", SMALL, out=tmp_path / "run", data=(images, labels))
+    for words, message in (
+        ({"split": "validation"}, "there is no split 'validation'; known: subset_test, test, train, val"),
+        ({"device": "gpu"}, "the device 'gpu' is none; "),
+    ):
+        with pytest.raises(patchlight.UsageError, match=message):
+            patchlight.evaluate(run, data=(images, labels), **words)
+    others = (1 - images[:30], labels[:30])
+    with pytest.raises(patchlight.PatchlightError, match="has no 'val' split, but train; choose another with --split"):
+        patchlight.evaluate(run, data=others, split="val", device="cpu")
+    alone = patchlight.evaluate(run, data={"test": others}, device="cpu")
+    assert (alone.n, alone.split, alone.copies_of_training) == (30, "test", None)
+    for keywords, message in (
+        ({"data": (images, labels), "on_epoch": 5}, "on_epoch must be a function"),
+        ({"data": (images, labels), "settings": {"data.source": "digits"}}, "both say what to train on"),
+    ):
+        with pytest.raises(patchlight.UsageError, match=message):
+            patchlight.train("quickstart", out=tmp_path / "other", **keywords)
+    assert not (tmp_path / "other").exists()
+    readme = (run.path / "README.md").read_text(encoding="utf-8")
+    assert "patchlight.train(" in readme
+    assert "--data.source python" not in readme
+    path = picture(tmp_path / "a.png")
+    assert len(patchlight.predict(run, str(path), device="cpu")) == 1
+    with pytest.raises(patchlight.UsageError, match="compare takes a list of runs"):
+        patchlight.compare(str(run.path))

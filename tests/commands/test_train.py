@@ -39,6 +39,8 @@ def test_a_run_folder_holds_what_is_promised(run):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     environment = json.loads((run / "environment.json").read_text())
     assert environment["time"]["train_wall_s"] > 0
+    (note,) = environment["data"].pop("notes")
+    assert note.startswith("120 training images in steps of 32 leave 24 out of each epoch")
     digests = environment["data"].pop("digests")
     assert set(digests) == {"train", "val", "test"}
     assert environment["data"] == {
@@ -49,7 +51,6 @@ def test_a_run_folder_holds_what_is_promised(run):
         "test": 60,
         "classes": 10,
         "train_per_class": dict.fromkeys("0123456789", 12),
-        "notes": [],
     }
 
 
@@ -212,3 +213,23 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("patchlight.commands.train.fit", stop)
     assert main(["train", "quickstart", *SMALL, "--out", str(tmp_path / "run")]) == 130
     assert "stopped by SIGINT after 0 epochs and 3 steps; the checkpoint is saved" in capsys.readouterr().err
+
+
+def test_a_rate_at_which_maps_are_not_finite_and_endless_epochs(tmp_path, capsys, no_charts):
+    words = ["train", "quickstart", *SMALL, "--out", str(tmp_path / "run")]
+    assert main([*words, "--optim.lr", "1e12"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "finite" in error or "loss became" in error
+    assert "lower optim.lr" in error
+    assert main([*words, "--train.epochs", "1e308", "--overwrite"]) == 2
+    assert "train.epochs must be above 0 and at most 100000, not 1e+308" in capsys.readouterr().err
+
+
+def test_what_is_said_of_steps_and_classes_is_recorded(tmp_path, no_charts):
+    words = ["train", "quickstart", *SMALL, "--train.debug", "--train.batch_size", "50", "--out", str(tmp_path / "run")]
+    assert main([*words, "--train.class_weights", "balanced"]) == 0
+    notes = json.loads((tmp_path / "run" / "environment.json").read_text())["data"]["notes"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for start in ("120 training images in steps of 50 leave 20 out of each epoch", "class weights (balanced)"):
+        assert sum(note.startswith(start) for note in notes) == 1
+        assert f"{start[0].upper()}{start[1:]}" in page

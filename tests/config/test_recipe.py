@@ -59,7 +59,7 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
         ({"train": {"batch_size": "3"}}, "train.batch_size must be a whole number, not '3'"),
         ({"train": {"batch_size": True}}, "train.batch_size must be a whole number, not True"),
         ({"train": {"batch_size": 0}}, "train.batch_size must be at least 1, not 0"),
-        ({"train": {"epochs": 0}}, "train.epochs must be above 0, not 0"),
+        ({"train": {"epochs": 0}}, "train.epochs must be above 0 and at most 100000, not 0"),
         ({"train": {"budget": "ten"}}, 'train.budget must be a time such as "90s"'),
         ({"train": {"budget": 10}}, 'train.budget must be a time such as "90s"'),
         ({"train": {"compile": 1}}, "train.compile must be true or false, not 1"),
@@ -288,7 +288,7 @@ def test_files_that_are_no_recipe_are_one_sentence(tmp_path):
         "wide.toml": ("[train]".encode("utf-16"), "is not text in UTF-8"),
         "deep.toml": (b"a = " + b"[" * 20000, "nested too deep"),
         "long.toml": (b"[train]\nepochs = " + b"9" * 6000, "is not valid TOML"),
-        "nan.toml": (b"[train]\nepochs = nan", "nan.toml: train.epochs must be above 0, not nan"),
+        "nan.toml": (b"[train]\nepochs = nan", "nan.toml: train.epochs must be above 0 and at most 100000, not nan"),
         "huge.toml": (b"[optim]\nlr = 1" + b"0" * 400, "huge.toml: optim.lr must be between"),
         "zero.toml": (b'[data]\nsource = "a\\ud800"', "is not valid TOML"),
     }

@@ -412,3 +412,16 @@ def test_pillow_images_of_sixteen_bits_are_read_as_files_are() -> None:
     assert train.images[11].unique().tolist() == [round(440 * 255 / 4095)]
     dark = read_given((deep, LABELS), DataConfig(source="python"))["train"]
     assert any("data.pixel_max" in note for note in dark.notes)
+
+
+def test_parts_of_a_torch_set_have_its_names_of_classes(tmp_path: Path) -> None:
+    from torch.utils.data import ConcatDataset, Subset
+    from torchvision.datasets import ImageFolder
+
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.new("RGB", (8, 8), (index, 9, 9)).save(tmp_path / name / f"{index}.png")
+    whole = ImageFolder(str(tmp_path))
+    for part in (Subset(whole, range(1, 7)), ConcatDataset([whole, Subset(whole, [0])])):
+        assert read_given(part, DataConfig(source=GIVEN))["train"].class_names == ("cat", "dog")

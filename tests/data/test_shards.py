@@ -313,3 +313,10 @@ def test_many_damaged_shards_end_in_a_sentence(tmp_path: Path) -> None:
 def test_a_class_minus_one_is_told(tmp_path: Path) -> None:
     write_tar(tmp_path / "train.tar", samples(6, cls=lambda n: n % 2 - 1))
     assert any("-1" in note for note in load_source(str(tmp_path))["train"].notes)
+
+
+def test_shards_that_begin_later_are_told(tmp_path: Path) -> None:
+    for shard in (1, 2):
+        write_tar(tmp_path / f"train-{shard:06}.tar", samples(4, 4 * shard, cls=cls))
+    notes = load_source(str(tmp_path))["train"].notes
+    assert f"{tmp_path}: the shards begin with train-000001.tar; none has a lower number" in notes

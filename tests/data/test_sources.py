@@ -372,3 +372,10 @@ def test_a_part_of_a_saved_dataset_that_is_missing(tmp_path: Path, monkeypatch: 
     part.unlink()
     with pytest.raises(PatchlightError, match=rf"cannot load '.*saved': {part} is missing; get it again"):
         load_source(str(tmp_path / "saved"))
+
+
+def test_a_folder_with_the_name_of_a_built_in_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not any("built-in" in note for note in load_source("digits")["train"].notes)
+    (tmp_path / "digits").mkdir()
+    assert "digits is the built-in set; ./digits is your own folder" in load_source("digits")["train"].notes

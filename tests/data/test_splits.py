@@ -277,7 +277,7 @@ def test_uneven_classes_and_classes_that_are_not_measured_are_told() -> None:
     notes = make_splits(sets, config()).notes
     (uneven,) = (note for note in notes if "uneven" in note)
     assert "180 of 534 training images are of ant and 3 of dog; train.class_weights, data.sampler" in uneven
-    assert "no test image shows 'bee': nothing is measured of it" in notes
+    assert "no test image shows 'bee', of which nothing is measured there" in notes
     even = {"train": make_set((20, 20, 20, 20)), "test": make_set(offset=900)}
     assert make_splits(even, config()).notes == ()
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from patchlight.config import ExplainConfig
 from patchlight.data.images import ImageSet
+from patchlight.errors import PatchlightError, diverged
 from patchlight.explanation.methods import explain
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
@@ -37,6 +38,8 @@ class SnapshotWriter:
         device = next(model.parameters()).device
         inputs = self.card.to_input(self.pixels.to(device))
         explanation = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
+        if not explanation.maps.isfinite().all():
+            raise PatchlightError(diverged(f"the maps of images are not finite after epoch {epoch}"))
         new = Snapshots(
             images=self.pixels.permute(0, 2, 3, 1).numpy(),
             labels=self.labels.numpy(),

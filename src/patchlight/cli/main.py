@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_folder()
         return run_command(words)
     except BrokenPipeError:  # the program that reads our output, `head` for example, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = sentence_and_code(error)
         print(f"patchlight: {message}", file=sys.stderr)
         return code
+
+
+def _check_folder() -> None:
+    """Raises UsageError where the current folder was deleted: torch cannot even be loaded there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder does not exist any more; go to another one (cd)") from None
 
 
 def run_command(words: list[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation.metrics import balanced_accuracy
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run, config_differences
@@ -43,6 +43,8 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
 
     Raises PatchlightError where one is not a run folder, or none has a test result.
     """
+    if isinstance(runs, str | Path | Run):
+        raise UsageError("compare takes a list of runs, as compare(['runs/a', 'runs/b'])")
     finished = []
     for run in map(Run.open, runs):
         if run.has(EvalResult):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchlight.config import Config, DataConfig, apply_overrides
+from patchlight.config import SPLIT_NAMES, Config, DataConfig, apply_overrides
 from patchlight.data.images import ImageSet, digest, overlap
-from patchlight.data.listing import GIVEN
+from patchlight.data.listing import GIVEN, named
 from patchlight.data.sources import read_given, read_source
 from patchlight.data.splits import given_splits, load_splits
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
@@ -52,6 +52,8 @@ def evaluate(
             raise UsageError(f"{key} is the model's own, as it was trained, and cannot be another; leave it out")
         if data is None:
             raise UsageError(f"{key} is about another source; name one with --data, or leave it out")
+    if split not in SPLIT_NAMES:
+        raise UsageError(f"there is no split '{split}'; {did_you_mean(split, SPLIT_NAMES)}")
     opened, checkpoint = open_weights(run)
     config = opened.config()
     on = resolve_device(device)
@@ -92,17 +94,17 @@ def own_images(run: Run, data: Any, split: str) -> ImageSet | None:
     if data is None or (isinstance(data, str) and is_own_source(run, data)):
         return own_split(run, split)
     config, own = run.config(), run.read(Environment).data
-    if not isinstance(data, str):
-        if config.data.source != GIVEN:
-            return None
-        found = given_splits(data, config.data, config.model.img_size).sets.get(split)
-    elif own.path is not None and not is_there(Path(own.path)):
-        try:
+    is_given = not isinstance(data, str)
+    is_gone = own.path is not None and not is_there(Path(own.path))
+    if (config.data.source != GIVEN) if is_given else not is_gone:
+        return None
+    try:
+        if is_given:
+            found = given_splits(data, config.data, config.model.img_size).sets.get(split)
+        else:
             moved = dataclasses.replace(config.data, source=data)
             found = load_splits(moved, config.model.img_size).sets.get(split)
-        except PatchlightError:  # it is another source, and reading it as such says what is wrong with it
-            return None
-    else:
+    except PatchlightError:  # these are other images, and reading them as such says what is wrong with them
         return None
     return found if found is not None and digest(found) == own.digests.get(split) else None
 
@@ -128,7 +130,7 @@ def own_split(run: Run, split: str) -> ImageSet:
     if digest(images) != own.digests.get(split):
         raise PatchlightError(
             f"{own.source} has changed since the run, so its '{split}' images are others now and may have been "
-            "trained on; restore it, or name a source that the model has not seen with --data"
+            "trained on; restore it (`patchlight eval` takes images that the model has not seen with --data)"
         )
     return images
 
@@ -184,9 +186,12 @@ def other_split(data: Any, split: str, card: ModelCard, config: DataConfig) -> t
     sets = read_source(config, trained=True) if isinstance(data, str) else read_given(data, config, trained=True)
     for note in next(iter(sets.values())).notes:
         say(note)
-    if split not in sets and len(sets) == 1:
+    if split == "test" and split not in sets and len(sets) == 1:
         split = "all"
         sets = {split: next(iter(sets.values()))}
     if split not in sets:
-        raise PatchlightError(f"{config.source} has no '{split}' split; it has {', '.join(sets)}")
+        raise PatchlightError(
+            f"{named(config.source)} has no '{split}' split, but {', '.join(sets)}; choose another with --split, or "
+            "leave it out"
+        )
     return evaluation.align_classes(sets[split], card), split

@@ -132,7 +132,7 @@ def explain(model: Any, images: Any = (), **options: Any) -> Explanation | RunEx
     no ViT, and where the split's images are not there or have changed.
     """
     if isinstance(model, str | Path | Run):
-        return explain_run(model, images, **options)
+        return explain_run(model, [images] if isinstance(images, str | Path) else images, **options)
     return methods.explain(model, images, **options)
 
 

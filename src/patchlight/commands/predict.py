@@ -118,7 +118,7 @@ class Answers:
 
 def predict(
     run: str | Path | Run,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     device: str = "auto",
@@ -127,11 +127,13 @@ def predict(
     """The `top` most probable classes of each image file, of any size and mode, in the order of `images`.
 
     `run` is a run's folder, or a checkpoint of one: RUN/checkpoints/epoch-050, or RUN/checkpoints/last for the newest.
-    `images` are files, folders (all images in them and below, sorted) and patterns. Of a file that is no image the
-    prediction has no classes and an `error`, which is also said on standard error. `device` is as train.device and
-    `precision` as eval.precision; the fastest here is exact enough for an answer (docs/results.md). Raises UsageError
-    where `top` is less than 1, and PatchlightError where the run has no classifier, or a folder or pattern no images.
+    `images` are one or several files, folders (all images in them and below, sorted) and patterns. Of a file that is no
+    image the prediction has no classes and an `error`, which is also said on standard error. `device` is as
+    train.device and `precision` as eval.precision; the fastest here is exact enough for an answer (docs/results.md).
+    Raises UsageError where `top` is less than 1, and PatchlightError where the run has no classifier, or a folder or
+    pattern no images.
     """
+    images = [images] if isinstance(images, str | Path) else images
     return list(answers(run, images, top=top, device=device, precision=precision))
 
 

@@ -65,7 +65,11 @@ def train(
     Raises UsageError or PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted
     after a signal, when a checkpoint has been saved.
     """
+    if on_epoch is not None and not callable(on_epoch):
+        raise UsageError(f"on_epoch must be a function that takes an epoch's record, not {on_epoch!r}")
     if data is not None:
+        if "data.source" in (settings or {}):
+            raise UsageError("data.source and data=... both say what to train on; leave one of them out")
         settings = {**(settings or {}), "data.source": GIVEN}
     config = with_full_paths(recipe_of(recipe, settings))
     if resume and overwrite:
@@ -108,7 +112,7 @@ def train(
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
         state = fit(setup, run, resume=resume, on_epoch=on_epoch)
-        run.write(dataclasses.replace(environment, time=time_of(run.epochs(), state)))
+        run.write(dataclasses.replace(run.read(Environment), time=time_of(run.epochs(), state)))
         if config.train.task == "reconstruct":
             conclude_reconstruction(run, config)
         else:

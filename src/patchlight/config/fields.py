@@ -50,6 +50,7 @@ class Duration(str):
 
 POSITIVE = Range(0, above=True)
 COUNT = Range(1)
+EPOCHS = Range(0, 100_000, above=True)
 NOT_NEGATIVE = Range(0)
 RATE = Range(0, 1)
 PROPER_RATE = Range(0, 0.999)

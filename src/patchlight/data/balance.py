@@ -74,7 +74,7 @@ def balance_notes(train: ImageSet, held: dict[str, ImageSet | None]) -> list[str
             continue
         lacking = _named(images, (images.class_counts() == 0) & (counts > 0))
         if lacking:
-            notes.append(f"no {name} image shows {_listed(lacking)}: nothing is measured of it")
+            notes.append(f"no {name} image shows {_listed(lacking)}, of which nothing is measured there")
     return notes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from patchlight.errors import UsageError
+from patchlight.errors import UsageError, did_you_mean
 from patchlight.machine.compat import processor_multiplies
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,6 +22,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     Raises UsageError for a device that this machine lacks.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name not in (*present, "auto"):
+        raise UsageError(f"the device '{name}' is none; {did_you_mean(name, ['auto', *present])}")
     if name == "auto":
         name = next(device for device, here in present.items() if here)
     if not present[name]:

@@ -62,6 +62,14 @@ def _commands(facts: Facts) -> list[str]:
     run = facts.folder
     if facts.config.train.task == "reconstruct":
         return [f"{facts.finetune_command}    # begin with its encoder", f"patchlight report {run}"]
+    if facts.config.data.source == "python":  # listing.GIVEN: the images are not stored
+        return [
+            f"patchlight predict {run} IMAGE...    # what is on images of your own",
+            f"patchlight eval {run} --data SOURCE  # measure it on other data",
+            f"patchlight report {run}              # report.html, figures/ and this file again",
+            "# In Python, with the images that it was trained on:",
+            f"# patchlight.evaluate({run!r}, data=...); patchlight.train(..., out={run!r}, data=..., resume=True)",
+        ]
     first = [f"{facts.run.resume_command}    # go on with the training"] if facts.result is None else []
     return [
         *first,

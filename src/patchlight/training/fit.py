@@ -17,6 +17,7 @@ from patchlight.training.classes import class_lines
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import left_out_line, plan_lines
 from patchlight.training.loop import OnEpoch, Trainer
+from patchlight.training.record import note
 from patchlight.training.rehearsal import rehearse
 from patchlight.training.setup import Setup
 from patchlight.training.stage import Stage
@@ -78,7 +79,7 @@ def fit_stage(
     watch = Stopwatch()
     shuffled = stage.config.data.sampler == "uniform"  # others do not leave out what is left over, and say so
     if shuffled and stage.config.train.drop_last and (line := left_out_line(len(data.train), stage.batch_size)):
-        say(line)
+        note(run, [line])
     engine = ENGINES[stage.config.train.engine]()
     pace = None
     if stage.budget_s and not state.is_over:
@@ -92,7 +93,8 @@ def fit_stage(
         left_s = stage.budget_s - state.stage_s - watch.passed()
         expected = plan_steps(left_s, state.done, pace, stage.steps_per_epoch)
     state.total_steps = state.total_steps or expected
-    for line in (*class_lines(stage, data.train), *plan_lines(stage, state, expected, pace)):
+    note(run, class_lines(stage, data.train))
+    for line in plan_lines(stage, state, expected, pace):
         say(line)
     features = None if state.is_over else make_features(stage, data, run, state, watch, stop)
     trainer = Trainer(stage, data, run, state, pace=pace, features=features, watch=watch, on_epoch=on_epoch)

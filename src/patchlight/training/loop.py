@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchlight.analysis.snapshots import SnapshotWriter, are_wanted
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError
+from patchlight.errors import Interrupted, PatchlightError, diverged
 from patchlight.machine.device import autocast
 from patchlight.machine.seeds import derive_seed
 from patchlight.progress import Progress, say
@@ -30,7 +30,7 @@ from patchlight.training.optim import clip_gradients, set_momentum, update_avera
 from patchlight.training.schedule import learning_rate, momentum, warmup_steps
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState
-from patchlight.training.tasks import Classification, Validation, diverged
+from patchlight.training.tasks import Classification, Validation
 
 OnEpoch = Callable[[Epoch], None]  # what a user's program does with the record of each epoch
 

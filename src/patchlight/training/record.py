@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -14,12 +16,14 @@ from patchlight.errors import PatchlightError
 from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
 from patchlight.paths import is_there, user_path
+from patchlight.progress import say
 from patchlight.runs import (
     DataFacts,
     Environment,
     Epoch,
     ModelFacts,
     Process,
+    Run,
     Skipped,
     SkippedImage,
     TimeFacts,
@@ -95,6 +99,17 @@ def describe_data(source: str, data: Splits) -> DataFacts:
         notes=data.notes,
         digests={name: digest(images) for name, images in data.sets.items()},
     )
+
+
+def note(run: Run, lines: Iterable[str]) -> None:
+    """Say what is to be known of how a stage trains on these images, and keep it with what else was odd about them."""
+    said = list(lines)
+    for line in said:
+        say(line)
+    environment = run.find(Environment)
+    if environment is not None and (new := [line for line in said if line not in environment.data.notes]):
+        data = replace(environment.data, notes=(*environment.data.notes, *new))
+        run.write(replace(environment, data=data))
 
 
 def describe_skipped(data: Splits) -> Skipped | None:

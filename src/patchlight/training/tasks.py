@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from patchlight.config import Config
 from patchlight.data.images import ImageSet
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, diverged
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.evaluation.metrics import (
     balanced_accuracy,
@@ -240,8 +240,3 @@ def reconstruct(model: MaskedAutoencoder, card: ModelCard, images: ImageSet) -> 
         return card.to_pixels(inputs).permute(0, 2, 3, 1).cpu().numpy()
 
     return Reconstructions(images=pixels(patches), hidden=pixels(shown), painted=pixels(painted))
-
-
-def diverged(what: str) -> str:
-    """The message of a training that diverged."""
-    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or use train.precision = 'fp32'"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from patchlight.config.fields import (
     COUNT,
+    EPOCHS,
     NEARLY_ONE,
     NOT_NEGATIVE,
     POSITIVE,
@@ -95,7 +96,7 @@ class TrainConfig(Section):
     task: Annotated[
         str, "learn the labels, or without labels to reconstruct hidden patches (masked autoencoding)", TASK_NAMES
     ] = "classify"
-    epochs: Annotated[float, "passes over the training images; 2.5 ends in the middle of the third", POSITIVE] = 10.0
+    epochs: Annotated[float, "passes over the training images; 2.5 ends in the middle of the third", EPOCHS] = 10.0
     budget: Annotated[
         Duration | None,
         "time for training and validation, as 90s, 10m or 1h30m; where it is set, it decides the epochs",

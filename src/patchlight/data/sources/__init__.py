@@ -140,7 +140,10 @@ def list_source(config: DataConfig) -> Listing:
     source = config.source
     if source in SOURCES:
         check_applies(config, SOURCES[source].takes, SOURCES[source].about)
-        return SOURCES[source].listing(config)
+        listing = SOURCES[source].listing(config)
+        if not is_there(Path(source)):
+            return listing
+        return replace(listing, notes=(*listing.notes, f"{source} is the built-in set; ./{source} is your own folder"))
     if source.startswith("hf:"):
         if not source.removeprefix("hf:").strip():
             raise UsageError("hf: names no data set; write hf:owner/name, as on the Hugging Face hub")

@@ -179,6 +179,15 @@ def _listed(images: Sequence[Any], rows: np.ndarray, where: str, pixel_max: int)
             yield f"{where}[{row}]", _pixels(image, f"{where}[{row}]", pixel_max)
 
 
+def _classes(data: Any) -> Any:
+    """The names of a torch set's classes, which a part of a set, or sets one behind the other, have from inside."""
+    if (own := getattr(data, "classes", None)) is not None:
+        return own
+    inside = getattr(data, "datasets", None) or [getattr(data, "dataset", None)]
+    found = [None if each is None else _classes(each) for each in inside]
+    return found[0] if all(each == found[0] for each in found) else None
+
+
 def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
     """A data set whose items are (image, label). Its labels are its `targets` or `labels`, else those of its items."""
     if len(data) == 0:
@@ -193,7 +202,7 @@ def _of_torch(data: Any, where: str, pixel_max: int) -> GivenSet:
     if stored is None or len(stored) != len(data):
         stored = [_item(data, row, where)[1] for row in range(len(data))]
     labels, notes = label_values(stored, f"the list of labels of {where}")
-    classes = getattr(data, "classes", None)
+    classes = _classes(data)
     if isinstance(classes, list | tuple):  # torchvision's ImageNet has several names for each
         classes = [", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in classes]
     names = given_names(classes, f"{where}.classes") if isinstance(classes, list | Mapping) and classes else None

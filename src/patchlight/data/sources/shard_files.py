@@ -49,8 +49,9 @@ def shard_splits(files: list[Path], root: Path) -> dict[str, list[Path]]:
     return by_name
 
 
-def refuse_gaps(files: list[Path]) -> None:
-    """Raises PatchlightError, which names the first, where numbered shards leave one out.
+def refuse_gaps(files: list[Path]) -> tuple[str, ...]:
+    """Raises PatchlightError, which names the first, where numbered shards leave one out. A note says with which they
+    begin, where that is not 0.
 
     Years, as in `photos-2017.tar`, are no numbers of shards: these begin with 0 or 1, or with zeros, or say `-of-N`.
     """
@@ -66,6 +67,7 @@ def refuse_gaps(files: list[Path]) -> None:
         totals[key] = max(totals.get(key, 0), int(found["total"] or 0))
         if found["number"].startswith("0"):
             padded.add(key)
+    notes = []
     for key, numbers in series.items():
         first, last = min(numbers), max(numbers)
         if total := totals[key]:
@@ -73,6 +75,8 @@ def refuse_gaps(files: list[Path]) -> None:
             expected = range(begin, begin + total)
         elif first <= 1 or key in padded:
             expected = range(first, last + 1)
+            if first > 0:
+                notes.append(f"{key[0]}: the shards begin with {numbers[first].name}; none has a lower number")
         else:
             continue
         if missing := [number for number in islice(expected, MAX_SHARDS) if number not in numbers]:
@@ -81,6 +85,7 @@ def refuse_gaps(files: list[Path]) -> None:
                 f"{key[0]}: the shard with number {missing[0]} is missing beside {numbers[first].name} ({len(missing)} "
                 f"of {len(expected):,} {are} not there); get it again, or number the shards anew"
             )
+    return tuple(notes)
 
 
 def class_lines(folder: Path) -> tuple[Path, tuple[str, ...]] | None:

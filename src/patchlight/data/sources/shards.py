@@ -89,7 +89,7 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
     by_name = shard_splits(files, path)
     matched = match_splits(by_name, str(path), config)
     used = [file for name in matched.splits.values() for file in by_name[name]]
-    refuse_gaps(files)
+    begin = refuse_gaps(files)
     samples, total = {}, sum(file.stat().st_size for file in used)
     with Progress(max(1, total // 2**20), f"reading labels of {path.name} (MiB)") as progress:
         for key, name in matched.splits.items():
@@ -108,7 +108,7 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
         {key: RawSplit(labels, _items(samples[key], classes.rows[key])) for key, labels in classes.labels.items()},
         classes.class_names,
         lambda: hash_of(["shards", config.image_column, *file_facts(facts)]),
-        notes=(*matched.notes, *_notes(samples, lines, str(path)), *classes.notes),
+        notes=(*matched.notes, *begin, *_notes(samples, lines, str(path)), *classes.notes),
         left_out=(
             *splits_beside(matched, lambda name: _count(by_name[name]), lambda name: str(by_name[name][0]), config),
             *left_out,
