@@ -218,11 +218,11 @@ def test_a_table_of_pixels_without_names_of_columns(root: Path) -> None:
 
 def test_what_separates_cells_is_said(root: Path) -> None:
     body = "\n".join(["image;label", *(f"images/{i:02}.png;{NAMES[i % 3]}" for i in range(12))])
-    for sign in (";", "\t", "|", ":"):
+    for sign, shown in ((";", ";"), ("\t", "\\t"), ("|", "|"), (":", ":")):
         (root / "a.csv").write_text(f"sep={sign}\r\n" + body.replace(";", sign))
         found = listing(root / "a.csv")
         assert sizes(found) == {"train": 12}
-        assert f"is read with '{sign}' between cells, as its first line says" in told(found)
+        assert f"is read with '{shown}' between cells, as its first line says" in told(found)
     (root / "a.tsv").write_text(body.replace(";", ","))
     assert "is read as a table with commas" in told(listing(root / "a.tsv"))
     (root / "a.tsv").write_text(body.replace(";", "\t"))
