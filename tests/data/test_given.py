@@ -16,9 +16,8 @@ import torchvision
 from PIL import Image
 from source_files import chw, picture, write_folder
 
-from patchlight.config import DataConfig
+from patchlight.config import GIVEN, DataConfig
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import GIVEN
 from patchlight.data.sources import list_source, load_source, read_given
 from patchlight.data.sources.given import list_given
 from patchlight.data.splits import given_splits

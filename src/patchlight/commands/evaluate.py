@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchlight.config import SPLIT_NAMES, Config, DataConfig, apply_overrides
+from patchlight.config import GIVEN, SPLIT_NAMES, Config, DataConfig, apply_overrides
 from patchlight.data.images import ImageSet, digest, overlap
-from patchlight.data.listing import GIVEN, named
+from patchlight.data.listing import named
 from patchlight.data.sources import read_given, read_source
 from patchlight.data.splits import given_splits, load_splits
 from patchlight.errors import PatchlightError, UsageError, did_you_mean

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.commands.report import report
-from patchlight.config import Config
-from patchlight.data.listing import GIVEN
+from patchlight.config import GIVEN, Config
 from patchlight.data.splits import Splits, given_splits, load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.evaluation import evaluate as evaluation

@@ -1,6 +1,6 @@
 """Recipes: every setting as typed data, TOML in and out. Nothing here imports torch."""
 
-from patchlight.config.names import DEFAULT_METHOD, METHOD_NAMES, SPLIT_NAMES
+from patchlight.config.names import DEFAULT_METHOD, GIVEN, METHOD_NAMES, SPLIT_NAMES
 from patchlight.config.recipe import (
     RECIPES,
     Config,
@@ -30,6 +30,7 @@ from patchlight.config.sections import (
 
 __all__ = [
     "DEFAULT_METHOD",
+    "GIVEN",
     "METHOD_NAMES",
     "RECIPES",
     "SECTIONS",

@@ -32,4 +32,5 @@ METHOD_NAMES = Names(  # explanation/methods.py, METHODS
     ]
 )
 DEFAULT_METHOD = "grad-rollout"  # by the faithfulness tables of docs/results.md
+GIVEN = "python"  # what data.source says where images were given in Python
 SPLIT_NAMES = ("train", "val", "test", "subset_test")  # the fields of data/splits.py, Splits

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchlight.config import DataConfig
+from patchlight.config import GIVEN, DataConfig
 from patchlight.config.sections import Interpolation
 from patchlight.data.cache import cached_pixels
 from patchlight.data.decode import Decoded, Encoded, decode, header_dimensions, image_dimensions
 from patchlight.data.heard import listening
 from patchlight.data.images import BadFile, ImageSet
 from patchlight.data.levels import FULL
-from patchlight.data.listing import GIVEN, Listing, hash_of, named
+from patchlight.data.listing import Listing, hash_of, named
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable

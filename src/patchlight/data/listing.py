@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from patchlight.config import GIVEN
 from patchlight.data.decode import Encoded
 from patchlight.paths import printable
-
-GIVEN = "python"  # what data.source says where images were given in Python
 
 
 @dataclass(frozen=True)

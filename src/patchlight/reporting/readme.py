@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from patchlight.config import GIVEN
 from patchlight.reporting.facts import Facts, read_facts
 from patchlight.reporting.files import write_file
 from patchlight.reporting.headline import Headline, headline
@@ -62,7 +63,7 @@ def _commands(facts: Facts) -> list[str]:
     run = facts.folder
     if facts.config.train.task == "reconstruct":
         return [f"{facts.finetune_command}    # begin with its encoder", f"patchlight report {run}"]
-    if facts.config.data.source == "python":  # listing.GIVEN: the images are not stored
+    if facts.config.data.source == GIVEN:  # these images are not stored
         return [
             f"patchlight predict {run} IMAGE...    # what is on images of your own",
             f"patchlight eval {run} --data SOURCE  # measure it on other data",

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from patchlight.config import DataConfig
+from patchlight.config import GIVEN, DataConfig
 from patchlight.data.decoding import decode_listing
 from patchlight.data.images import ImageSet
-from patchlight.data.listing import GIVEN, Listing, named
+from patchlight.data.listing import Listing, named
 from patchlight.data.sources.archives import is_archive, list_archive
 from patchlight.data.sources.arrays import is_array_file, list_arrays
 from patchlight.data.sources.beside import with_folders_around, with_folders_beside

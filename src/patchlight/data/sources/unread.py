@@ -9,7 +9,6 @@ from typing import Any
 from patchlight.errors import PatchlightError
 
 ADDRESSES = ("http://", "https://", "s3://", "gs://")
-MANY = 64  # numbers, or characters: of 8 x 8 pixels
 LONGEST = 60  # characters of a cell that a message shows
 NUMBERS = re.compile(r"\[*\s*\d+(\.\d*)?([\s,;]+\d+(\.\d*)?){63,}[\s\S]*")
 BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]{100,}")
