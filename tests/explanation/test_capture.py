@@ -13,7 +13,7 @@ from vits import SHAPE, VITS, images_for, of_hugging_face, of_timm, ours
 from patchlight import record_attention
 from patchlight.errors import PatchlightError
 from patchlight.explanation.capture import keep_patches, record_outputs
-from patchlight.models.anatomy import dissect
+from patchlight.models.anatomy import dissect, dissect_vit
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -133,11 +133,11 @@ def test_gradients_must_be_asked_for():
 
 def test_models_that_are_no_vit():
     with pytest.raises(PatchlightError, match="Linear is no Vision Transformer"):
-        dissect(nn.Linear(2, 2))
+        dissect_vit(nn.Linear(2, 2))
     with pytest.raises(PatchlightError, match="ResNet"):
-        dissect(timm.create_model("resnet10t", num_classes=3))
+        dissect_vit(timm.create_model("resnet10t", num_classes=3))
     with pytest.raises(PatchlightError, match="pools by AttentionPoolLatent"):
-        dissect(of_timm(global_pool="map", class_token=False))
+        dissect_vit(of_timm(global_pool="map", class_token=False))
 
 
 @pytest.mark.parametrize("name", VITS)

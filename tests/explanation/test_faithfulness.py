@@ -13,16 +13,16 @@ from patchlight.explanation.faithfulness import (
     WAYS,
     blurred,
     infidelity,
-    logits_without,
-    maps_of,
     max_sensitivity,
+    outputs_without,
     pointing,
     random_removals,
     randomized,
     rank_correlation,
     removal_curve,
 )
-from patchlight.explanation.methods import METHODS
+from patchlight.explanation.methods import METHODS, maps_of
+from patchlight.explanation.targets import ClassTarget
 from patchlight.models.anatomy import dissect
 
 BLACK = torch.tensor([-2.0, -2.0, -2.0], dtype=torch.float64)
@@ -32,6 +32,8 @@ class Additive(nn.Module):
     """Its logit of class 0 is the weighted sum of the patches' means; class 1 is always 0. Stands in for an anatomy."""
 
     num_prefix_tokens = 0
+    patch_size = None
+    has_head = True
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ def additive() -> tuple[Additive, Tensor, Tensor]:
     return model, images, model.contributions(images)
 
 
-ZERO = torch.zeros(5, dtype=torch.long)
+ZERO = ClassTarget(torch.zeros(5, dtype=torch.long))
 
 
 def test_the_true_map_has_the_best_curves(additive):
@@ -76,13 +78,13 @@ def test_a_curve_by_hand():
     """Two patches of contributions 2 and 1: without the first sigmoid(1) is left, without both sigmoid(0)."""
     model = Additive(torch.tensor([[2.0, 1.0]]))
     images = torch.ones(1, 3, 4, 8)
-    curve = removal_curve(model, images, torch.tensor([0]), torch.tensor([[[5.0, 4.0]]]), BLACK.float())
+    curve = removal_curve(model, images, ClassTarget(torch.tensor([0])), torch.tensor([[[5.0, 4.0]]]), BLACK.float())
     sigmoid = [1 / (1 + 2.718281828459045**-x) for x in (3, 1, 0)]
     assert curve.removed.tolist() == [0, 0.5, 1]
     assert curve.probs[0].tolist() == pytest.approx(sigmoid)
     assert curve.area().item() == pytest.approx((sigmoid[0] + 2 * sigmoid[1] + sigmoid[2]) / 4)
     other = removal_curve(
-        model, images, torch.tensor([0]), torch.tensor([[[5.0, 4.0]]]), BLACK.float(), most_first=False
+        model, images, ClassTarget(torch.tensor([0])), torch.tensor([[[5.0, 4.0]]]), BLACK.float(), most_first=False
     )
     assert other.probs[0, 1].item() == pytest.approx(1 / (1 + 2.718281828459045**-2))
 
@@ -93,9 +95,9 @@ def test_black_is_black_and_blur_keeps_the_mean(additive):
     hidden[:, 3] = True
     painted = images.clone()
     painted[:, :, :4, 12:] = -2
-    torch.testing.assert_close(logits_without(model, images, hidden, "black", BLACK), model.logits(painted))
+    torch.testing.assert_close(outputs_without(model, images, ZERO, hidden, "black", BLACK), model.logits(painted))
     flat = torch.full_like(images, 0.7)
-    torch.testing.assert_close(logits_without(model, flat, hidden, "blur", BLACK), model.logits(flat))
+    torch.testing.assert_close(outputs_without(model, flat, ZERO, hidden, "blur", BLACK), model.logits(flat))
     point = torch.zeros(1, 1, 21, 21)
     point[0, 0, 10, 10] = 1
     box = torch.ones(5) / 5
@@ -111,7 +113,7 @@ def test_curves_of_every_vit_begin_whole(name, way):
     model, images = VITS[name](), images_for(name)
     anatomy = dissect(model)
     logits = anatomy.logits(images)
-    targets = logits.argmax(1)
+    targets = ClassTarget(logits.argmax(1))
     maps = torch.rand(3, *anatomy.grid(images), generator=torch.Generator().manual_seed(0))
     curve = removal_curve(anatomy, images, targets, maps, BLACK, way=way, steps=4)
     torch.testing.assert_close(curve.probs[:, 0].double(), logits.softmax(1).amax(1), rtol=1e-5, atol=1e-6)
@@ -142,7 +144,7 @@ def test_infidelity_is_captums():
     model, images = ours(), images_for("")
     anatomy, targets = dissect(model), torch.tensor([0, 1, 2])
     maps = torch.rand(3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    found = infidelity(maps, random_removals(anatomy, images, targets, BLACK, samples=8))
+    found = infidelity(maps, random_removals(anatomy, images, ClassTarget(targets), BLACK, samples=8))
 
     draw = torch.Generator().manual_seed(0)
     falls = []
@@ -221,5 +223,5 @@ def test_pointing():
 
 def test_maps_on_pixels_come_to_the_grid():
     anatomy, images = dissect(ours()), images_for("")
-    maps = maps_of(METHODS["integrated-gradients"], anatomy, images, torch.tensor([0, 1, 2]))
+    maps = maps_of(METHODS["integrated-gradients"], anatomy, images, ClassTarget(torch.tensor([0, 1, 2])))
     assert maps.shape == (3, 4, 4)

@@ -10,10 +10,10 @@ from vits import VITS, images_for, of_hugging_face, of_timm, ours
 from patchlight import explain, record_attention
 from patchlight.errors import UsageError
 from patchlight.explanation import methods
-from patchlight.explanation.attention import discard, roll_out
+from patchlight.explanation.attention import drop_smallest, roll_out
 from patchlight.explanation.capture import record_outputs
 from patchlight.explanation.methods import METHODS
-from patchlight.explanation.relevance import scores
+from patchlight.explanation.targets import ClassTarget
 from patchlight.models.anatomy import dissect
 
 BLIND = [name for name, method in METHODS.items() if not method.by_class]
@@ -96,19 +96,16 @@ def test_two_layers_by_hand():
     assert flow[0].tolist() == [0.5, 0.25, 0.25]
 
 
-def test_discarding_drops_the_smallest_of_each_row_and_rows_still_sum_to_one():
-    matrix = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.4, 0.0, 0.5, 0.1], [0.25] * 4, [0.1, 0.2, 0.3, 0.4]]])
-    kept = discard(matrix, 0.5)
-    assert kept[0, 0].tolist() == pytest.approx([0.1, 0, 0, 0.4])  # its own weight stays
-    assert kept[0, 1].tolist() == [0.0, 0.0, 0.5, 0.0]
-    torch.testing.assert_close(roll_out(kept[:, None]).sum(-1), torch.ones(1, 4))
+def test_discarding_drops_the_smallest_of_the_matrix_but_the_first():
+    matrix = torch.tensor([[[0.1, 0.2, 0.7], [0.4, 0.05, 0.55], [0.3, 0.6, 0.15]]])
+    kept = drop_smallest(matrix, 0.5, spare_first=True)  # the least four: 0.05, 0.1, 0.15, 0.2
+    torch.testing.assert_close(kept[0], torch.tensor([[0.1, 0, 0.7], [0.4, 0, 0.55], [0.3, 0.6, 0]]))
+    assert drop_smallest(matrix, 0.5, spare_first=False)[0, 0, 0] == 0
+    torch.testing.assert_close(roll_out(kept[:, None]).sum(-1), torch.ones(1, 3))
     model, images = ours(), images_for("")
-    assert explain(model, images, method="rollout", discard_ratio=0.0).maps.equal(
-        explain(model, images, method="rollout").maps
-    )
-    assert not explain(model, images, method="rollout", discard_ratio=0.9).maps.equal(
-        explain(model, images, method="rollout").maps
-    )
+    whole = explain(model, images, method="rollout").maps
+    assert explain(model, images, method="rollout", discard=0).maps.equal(whole)
+    assert not explain(model, images, method="rollout", discard=0.9).maps.equal(whole)
 
 
 def test_attention_is_the_cls_row_and_heads_are_fused_as_asked():
@@ -155,15 +152,19 @@ def test_chefer_by_numpy():
         np.testing.assert_allclose(relevance[0, 1:].reshape(4, 4), found)
 
 
-def test_grad_rollout_by_numpy():
+@pytest.mark.parametrize("method", ["grad-rollout", "scaled-rollout"])
+def test_rollouts_of_gradients_by_numpy(method):
     images = images_for("")
     attention, gradient = (part.numpy() for part in gradients_of(of_timm(), images, 2))
-    maps = explain(of_timm(), images, method="grad-rollout", target=2).maps
+    maps = explain(of_timm(), images, method=method, target=2).maps
     for a, g, found in zip(attention, gradient, maps, strict=True):
         flow = np.eye(17)
         for layer in range(3):
-            matrix = np.maximum(a[layer] * g[layer], 0).mean(axis=0)
-            matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300) + np.eye(17)
+            if method == "grad-rollout":  # vit-explain's: the mean of heads first, then the positive part
+                matrix = np.maximum((a[layer] * g[layer]).mean(axis=0), 0) + np.eye(17)
+            else:
+                matrix = np.maximum(a[layer] * g[layer], 0).mean(axis=0)
+                matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300) + np.eye(17)
             flow = matrix / matrix.sum(axis=1, keepdims=True) @ flow
         np.testing.assert_allclose(flow[0, 1:].reshape(4, 4), found)
 
@@ -171,14 +172,25 @@ def test_grad_rollout_by_numpy():
 def test_legrad_sees_each_layers_own_decision():
     """The layer's logits as timm's head makes them; autograd for each layer by itself."""
     model, images = of_timm(), images_for("")
-    total = torch.zeros(3, 17, dtype=torch.float64)
+    totals = {"pooled": torch.zeros(3, 17, dtype=torch.float64), "mean": torch.zeros(3, 17, dtype=torch.float64)}
     for depth in (1, 2, 3):
         short = of_timm()
         short.blocks = short.blocks[:depth]
         _, gradient = gradients_of(short, images, 4)
-        total += gradient[:, -1].clamp(min=0).mean(dim=(1, 2))
-    expected = (total[:, 1:] / 3).unflatten(1, (4, 4))
-    torch.testing.assert_close(explain(model, images, method="legrad", target=4).maps, expected)
+        totals["pooled"] += gradient[:, -1].clamp(min=0).mean(dim=(1, 2))
+        # The authors' way: the mean of all tokens, the CLS token too, through the last norm and the head.
+        kept = []
+        short.blocks[-1].attn.attn_drop.register_forward_hook(lambda m, args, out, kept=kept: kept.append(out))
+        short.blocks[-1].register_forward_hook(lambda m, args, out, kept=kept: kept.append(out))
+        short(images)
+        logit = short.head(short.norm(kept[1].mean(dim=1)))[:, 4].sum()
+        totals["mean"] += torch.autograd.grad(logit, kept[0])[0].clamp(min=0).mean(dim=(1, 2))
+    for read, total in totals.items():
+        expected = (total[:, 1:] / 3).unflatten(1, (4, 4))
+        torch.testing.assert_close(explain(model, images, method="legrad", target=4, read=read).maps, expected)
+    assert explain(model, images, method="legrad", target=4).maps.equal(
+        explain(model, images, method="legrad:read=mean,first=0", target=4).maps
+    )
 
 
 def test_gradcam_by_its_formula():
@@ -195,7 +207,8 @@ def test_integrated_gradients_are_complete():
     """They sum to the logit's rise from the baseline, the better the more steps."""
     model, images = ours(), images_for("")
     targets = torch.tensor([0, 1, 2])
-    rise = (scores(model(images), targets) - scores(model(torch.zeros_like(images)), targets)).detach()
+    score = ClassTarget(targets).score
+    rise = (score(model(images)) - score(model(torch.zeros_like(images)))).detach()
     errors = []
     for steps in (8, 64, 512):
         found = explain(model, images, method="integrated-gradients", target=targets, steps=steps)
@@ -251,7 +264,7 @@ def test_controls():
         ({"target": 5}, "class indices from 0 to 4"),
         ({"target": torch.tensor([0, 1])}, "one or 3"),
         ({"method": "attention", "heads": "median"}, "heads are fused by mean, max, min"),
-        ({"method": "rollout", "discard_ratio": 1.0}, "discard_ratio is a share"),
+        ({"method": "rollout", "discard": 1.0}, "discard is a share"),
     ],
 )
 def test_wrong_words_are_told(arguments, message):

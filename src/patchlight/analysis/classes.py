@@ -13,7 +13,8 @@ from torch import Tensor
 
 from patchlight.analysis.choice import Pool
 from patchlight.explanation.faithfulness import rank_correlation
-from patchlight.explanation.methods import CONTROLS, METHODS, explain
+from patchlight.explanation.methods import CONTROLS, METHODS, explain_inputs
+from patchlight.explanation.targets import ClassTarget
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import Anatomy
 
@@ -48,11 +49,11 @@ def class_maps(anatomy: Anatomy, card: ModelCard, pool: Pool, classes: tuple[int
     for label, places in zip(classes, rows, strict=True):
         pixels, _ = pool.images.gather(pool.indices[places])
         inputs, targets = card.to_input(pixels.to(device)), torch.full((len(places),), label, device=device)
-        maps = stretched(explain(anatomy, inputs, method=method, target=targets).maps.float())
+        maps = stretched(explain_inputs(anatomy, inputs, method=method, target=targets).maps.float())
         means.append(maps.mean(dim=0))
         spreads.append(maps.std(dim=0, correction=0))
         for name in CONTROLS:
-            control = stretched(METHODS[name].run(anatomy, inputs, targets).float()).mean(dim=0)
+            control = stretched(METHODS[name].run(anatomy, inputs, ClassTarget(targets)).float()).mean(dim=0)
             controls[name].append(float(rank_correlation(means[-1][None], control[None])))
             bump = control if name == "centre" else bump
     return ClassMaps(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight.explanation.capture import record_outputs
-from patchlight.models.anatomy import Anatomy
+from patchlight.models.anatomy import VitAnatomy
 
 
 def principal(rows: Tensor, count: int) -> Tensor:
@@ -27,7 +27,7 @@ def principal(rows: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def patch_filters(anatomy: Anatomy, count: int = 16) -> Tensor:
+def patch_filters(anatomy: VitAnatomy, count: int = 16) -> Tensor:
     """The first principal components of the patch embedding's filters, (count, 3, p, p), as in Dosovitskiy et al. 2021,
     figure 7 (left). Of a convolutional stem, the filters of its first convolution.
     """
@@ -38,7 +38,7 @@ def patch_filters(anatomy: Anatomy, count: int = 16) -> Tensor:
 
 
 @torch.no_grad()
-def position_similarity(anatomy: Anatomy, grid: tuple[int, int]) -> Tensor | None:
+def position_similarity(anatomy: VitAnatomy, grid: tuple[int, int]) -> Tensor | None:
     """Cosine similarity of each patch's position embedding to all others, (N, r, c), as in Dosovitskiy et al. 2021,
     figure 7 (centre); None where the model has no embedding of its own for each patch.
     """
@@ -50,20 +50,20 @@ def position_similarity(anatomy: Anatomy, grid: tuple[int, int]) -> Tensor | Non
     return (table @ table.T).unflatten(1, grid)
 
 
-def position_table(anatomy: Anatomy) -> Tensor | None:
+def position_table(anatomy: VitAnatomy) -> Tensor | None:
     """(positions, D), or None."""
     return None if anatomy.positions is None else anatomy.positions.detach()[0]
 
 
 @torch.no_grad()
-def tokens_by_layer(anatomy: Anatomy, images: Tensor) -> Tensor:
+def tokens_by_layer(anatomy: VitAnatomy, images: Tensor) -> Tensor:
     """Tokens after each block, (B, L, T, D)."""
     with record_outputs(anatomy.blocks) as outputs:
         anatomy.logits(images)
     return torch.stack(outputs, dim=1)
 
 
-def token_colours(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def token_colours(anatomy: VitAnatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patch tokens (B, T, D) as colours (B, r, c, 3) in 0..1: their first three principal components over all images,
     so that equal colours mean like tokens across images (as in Oquab et al. 2023, DINOv2, figure 1).
     """
@@ -77,7 +77,7 @@ def patch_colours(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     return ((components - low) / (high - low).clamp(min=1e-12)).view(len(patches), *grid, 3)
 
 
-def token_norms(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def token_norms(anatomy: VitAnatomy, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Euclidean norm of each patch token (B, T, D) -> (B, r, c). A few much greater than all others are the artefacts
     that registers remove (Darcet et al. 2024).
     """
@@ -85,12 +85,12 @@ def token_norms(anatomy: Anatomy, tokens: Tensor, grid: tuple[int, int]) -> Tens
 
 
 @torch.no_grad()
-def logit_lens(anatomy: Anatomy, tokens: Tensor) -> Tensor:
+def logit_lens(anatomy: VitAnatomy, tokens: Tensor) -> Tensor:
     """The probabilities that the head would give after each layer: tokens (B, L, T, D) -> (B, L, K)."""
     return torch.stack([anatomy.decode(layer).float().softmax(dim=1) for layer in tokens.unbind(dim=1)], dim=1)
 
 
-def attention_distance(anatomy: Anatomy, attention: Tensor, grid: tuple[int, int]) -> Tensor:
+def attention_distance(anatomy: VitAnatomy, attention: Tensor, grid: tuple[int, int]) -> Tensor:
     """How far heads look, in pixels: the mean distance between patches weighed by attention (B, L, H, T, T), without
     prefix tokens and rescaled; mean over images and reading patches, (L, H) (Dosovitskiy et al. 2021, figure 7, right).
     """

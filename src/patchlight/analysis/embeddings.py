@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patchlight.analysis.diagnostics import patch_colours
 from patchlight.explanation.capture import record_inputs, record_outputs
-from patchlight.models.anatomy import Anatomy
+from patchlight.models.anatomy import VitAnatomy
 
 ROUNDING = 4  # steps of a number's last binary place by which an addition may differ from one image to another
 MOST_PATCHES = 256  # in a matrix of likeness: it would be of millions of numbers for the largest images
@@ -32,7 +32,7 @@ class Embedded:
 
 
 @torch.no_grad()
-def embedded(anatomy: Anatomy, images: Tensor) -> Embedded | None:
+def embedded(anatomy: VitAnatomy, images: Tensor) -> Embedded | None:
     """The patch tokens of normalised images (B, 3, h, w) before the first block, in the model's own precision.
 
     Positions are measured, so it does not matter how a family adds them: they are the difference of the two tokens,
@@ -94,7 +94,7 @@ class EmbeddingMaps:
     about: str  # a sentence about the positions
 
 
-def embedding_maps(anatomy: Anatomy, images: Tensor) -> EmbeddingMaps | None:
+def embedding_maps(anatomy: VitAnatomy, images: Tensor) -> EmbeddingMaps | None:
     """Of normalised images (B, 3, h, w); None where `embedded` is."""
     found, grid = embedded(anatomy, images), anatomy.grid(images)
     if found is None:

@@ -23,7 +23,6 @@ from patchlight.explanation.faithfulness import (
     WAYS,
     Falls,
     infidelity,
-    maps_of,
     max_sensitivity,
     pointing,
     random_removals,
@@ -31,11 +30,12 @@ from patchlight.explanation.faithfulness import (
     rank_correlation,
     removal_curve,
 )
-from patchlight.explanation.methods import CONTROLS, METHODS, batch_size, find_method
+from patchlight.explanation.methods import CONTROLS, METHODS, batch_size, find_method, maps_of
+from patchlight.explanation.targets import ClassTarget
 from patchlight.machine.device import synchronize
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import Anatomy, find_anatomy
+from patchlight.models.anatomy import Anatomy, VitAnatomy, find_vit
 from patchlight.progress import Progress
 from patchlight.runs import Faithfulness, Interval, MethodScores
 
@@ -78,7 +78,7 @@ def measure_faithfulness(
     """`assess` of the methods on `count` test images of `source`, drawn by a fixed seed; None for a model without
     attention. Of planted images the patch that decides is known, and "pointing" is measured where one patch holds it.
     """
-    anatomy = find_anatomy(model)
+    anatomy = find_vit(model, card.img_size)
     if anatomy is None:
         return None
     chosen = torch.randperm(len(images), generator=seeded_generator(0, "faithfulness"))[:count].sort().values
@@ -122,7 +122,7 @@ def assess(
             with torch.no_grad():
                 logits, taken = timed(functools.partial(anatomy.logits, batch), batch.device)
                 seconds["forward"].append(taken / len(batch))
-            removals = random_removals(anatomy, batch, logits.argmax(dim=1), black)
+            removals = random_removals(anatomy, batch, ClassTarget(logits.argmax(dim=1)), black)
             for name in names:
                 row, taken = assess_batch(anatomy, other, name, batch, logits.float(), black, patches, removals)
                 scores[name].append(row)
@@ -155,10 +155,10 @@ def assess_batch(
     removals: Falls,
 ) -> tuple[dict[str, Tensor], float]:
     """Each measure (B,) of a method on a batch, and the seconds that its maps took; `other` has random weights."""
-    method, targets, least = METHODS[name], logits.argmax(dim=1), logits.argmin(dim=1)
+    method, targets, least = METHODS[name], ClassTarget(logits.argmax(dim=1)), ClassTarget(logits.argmin(dim=1))
     maps, taken = timed(lambda: maps_of(method, anatomy, images, targets), images.device)
     scores: dict[str, Tensor] = {}
-    for way in WAYS if anatomy.can_drop_patches else FILLS:
+    for way in WAYS if isinstance(anatomy, VitAnatomy) and anatomy.can_drop_patches else FILLS:
         best, worst = (
             removal_curve(anatomy, images, targets, maps, black, way=way, most_first=first) for first in (True, False)
         )

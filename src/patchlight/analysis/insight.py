@@ -13,9 +13,9 @@ from patchlight.analysis import diagnostics
 from patchlight.analysis.embeddings import embedding_maps
 from patchlight.analysis.faithfulness import METHOD
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.explanation.methods import explain
+from patchlight.explanation.methods import explain_inputs
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import find_anatomy
+from patchlight.models.anatomy import find_vit
 from patchlight.runs import Insight, Samples
 
 EXPLORED = 6  # images whose attention can be explored patch by patch
@@ -25,13 +25,13 @@ FILTERS = 16
 
 def collect_insight(model: nn.Module, card: ModelCard, samples: Samples) -> Insight | None:
     """None for a model without attention or without samples. The relevance is METHOD's."""
-    anatomy = find_anatomy(model)
+    anatomy = find_vit(model, card.img_size)
     if anatomy is None or not len(samples.images):
         return None
     pixels = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
     inputs = card.to_input(pixels.to(next(model.parameters()).device))
     targets = [torch.from_numpy(classes).to(inputs.device) for classes in (samples.probs.argmax(1), samples.labels)]
-    relevance = [explain(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
+    relevance = [explain_inputs(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
     explored = spread_out(len(inputs), EXPLORED)
     with torch.no_grad(), record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(inputs[explored])

@@ -14,10 +14,10 @@ from torch import nn
 
 from patchlight.data.images import ImageSet
 from patchlight.evaluation.metrics import softmax
-from patchlight.explanation.methods import explain
+from patchlight.explanation.methods import explain_inputs
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import find_anatomy
+from patchlight.models.anatomy import find_vit
 from patchlight.runs import Samples
 
 SamplesT = TypeVar("SamplesT", bound=Samples)
@@ -35,11 +35,11 @@ POOLED = {
 def collect_samples(model: nn.Module, card: ModelCard, images: ImageSet, logits: np.ndarray, each: int) -> Samples:
     """What `choose_samples` takes, with the last layer's attention where the model has any."""
     samples = choose_samples(Samples, images, logits, each)
-    anatomy = find_anatomy(model)
+    anatomy = find_vit(model, card.img_size)
     if anatomy is None or not len(samples.images):
         return samples
     pixels = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
-    explanation = explain(anatomy, card.to_input(pixels.to(next(model.parameters()).device)), method="attention")
+    explanation = explain_inputs(anatomy, card.to_input(pixels.to(next(model.parameters()).device)), method="attention")
     return replace(
         samples,
         maps=explanation.maps.cpu().numpy().astype(np.float32),

@@ -15,10 +15,10 @@ from torch import nn
 from patchlight.config import ExplainConfig
 from patchlight.data.images import ImageSet
 from patchlight.errors import PatchlightError, diverged
-from patchlight.explanation.methods import explain
+from patchlight.explanation.methods import explain_inputs
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import find_anatomy
+from patchlight.models.anatomy import find_vit
 from patchlight.runs import Run, Snapshots
 
 
@@ -37,7 +37,7 @@ class SnapshotWriter:
         """Add the maps after `epoch` epochs. What an interrupted run wrote of later epochs is dropped."""
         device = next(model.parameters()).device
         inputs = self.card.to_input(self.pixels.to(device))
-        explanation = explain(model, inputs, method=self.config.method, target=self.labels.to(device))
+        explanation = explain_inputs(model, inputs, method=self.config.method, target=self.labels.to(device))
         if not explanation.maps.isfinite().all():
             raise PatchlightError(diverged(f"the maps of images are not finite after epoch {epoch}"))
         new = Snapshots(
@@ -81,6 +81,6 @@ def one_of_each(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     return chosen[:count]
 
 
-def are_wanted(model: nn.Module, config: ExplainConfig) -> bool:
+def are_wanted(model: nn.Module, card: ModelCard, config: ExplainConfig) -> bool:
     """Whether the recipe asks for snapshots, and the model has the attention that they show."""
-    return bool(config.snapshots_every) and find_anatomy(model) is not None
+    return bool(config.snapshots_every) and find_vit(model, card.img_size) is not None

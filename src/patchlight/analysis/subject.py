@@ -16,9 +16,9 @@ from patchlight.analysis import diagnostics
 from patchlight.config import DEFAULT_METHOD
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.explanation.methods import METHODS, explain
+from patchlight.explanation.methods import METHODS, explain_inputs
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import Anatomy
+from patchlight.models.anatomy import Anatomy, VitAnatomy
 
 FEW = 6  # images of which many maps are shown
 PAIRS = 8  # images of which the evidence for two classes is shown
@@ -67,9 +67,9 @@ class AttentionMaps:
     rollout: np.ndarray  # (F, r, c)
 
 
-def attention_maps(subject: Subject, layers: Sequence[int] | None) -> AttentionMaps:
+def attention_maps(anatomy: VitAnatomy, subject: Subject, layers: Sequence[int] | None) -> AttentionMaps:
     """`layers` are the indices of those whose heads are kept: the last one where none are given."""
-    anatomy, inputs, grid = subject.anatomy, subject.inputs[:FEW], subject.anatomy.grid(subject.inputs)
+    inputs, grid = subject.inputs[:FEW], anatomy.grid(subject.inputs)
     with torch.no_grad(), record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(inputs)
         attention, pooling = recorded.attention, anatomy.readout(outputs[-1])
@@ -82,7 +82,7 @@ def attention_maps(subject: Subject, layers: Sequence[int] | None) -> AttentionM
     return AttentionMaps(
         heads={layer: maps(attention[:, layer]) for layer in ([depth - 1] if layers is None else layers)},
         layers=maps(attention.mean(dim=2)),
-        rollout=explain(anatomy, inputs, method="rollout").maps.cpu().numpy(),
+        rollout=explain_inputs(anatomy, inputs, method="rollout").maps.cpu().numpy(),
     )
 
 
@@ -97,8 +97,8 @@ class TokenMaps:
     similarity: np.ndarray | None  # (L, L): linear CKA of the layers; None for so few images that all are alike
 
 
-def token_maps(subject: Subject) -> TokenMaps:
-    anatomy, grid = subject.anatomy, subject.anatomy.grid(subject.inputs)
+def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
+    grid = anatomy.grid(subject.inputs)
     tokens = diagnostics.tokens_by_layer(anatomy, subject.inputs)
 
     def colours(layer: int) -> np.ndarray:
@@ -136,7 +136,7 @@ def class_pair(subject: Subject, method: str) -> ClassPair:
         classes[:, 1] = torch.where(true != classes[:, 0], true, classes[:, 1])
     few = slice(0, PAIRS)
     maps = [
-        explain(subject.anatomy, subject.inputs[few], method=method, target=target[few]).maps.cpu().numpy()
+        explain_inputs(subject.anatomy, subject.inputs[few], method=method, target=target[few]).maps.cpu().numpy()
         for target in classes.unbind(dim=1)
     ]
     return ClassPair(

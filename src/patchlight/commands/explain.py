@@ -29,7 +29,7 @@ from patchlight.explanation.methods import METHODS, Explanation, find_method
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard
-from patchlight.models.anatomy import Anatomy, dissect
+from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 from patchlight.paths import user_path
 from patchlight.runs import Faithfulness, Run
 from patchlight.runs.checkpoints import Checkpoint, open_weights
@@ -158,15 +158,14 @@ def explain_run(
     wanted = Wanted(listed(classes), listed(indices), split, count)
     wanted.check(files=bool(images))
     subject, chosen = load_subject(opened, images, wanted, device, checkpoint)
-    depth = len(subject.anatomy.blocks)
-    if layers is not None and not all(0 <= layer < depth for layer in layers):
-        raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in layers)}")
+    check_layers(subject.anatomy, layers)
     targets, of_class = targets_of(subject, target)
     explanations = {
-        name: methods.explain(subject.anatomy, subject.inputs, method=name, target=targets) for name in names
+        name: methods.explain_inputs(subject.anatomy, subject.inputs, method=name, target=targets) for name in names
     }
     maps = {name: explanation.maps.cpu().numpy() for name, explanation in explanations.items()}
-    of_classes, embedding = maps_of_classes(subject, chosen, names[0]), embedding_maps(subject.anatomy, subject.inputs)
+    of_classes, vit = maps_of_classes(subject, chosen, names[0]), subject.anatomy
+    embedding = embedding_maps(vit, subject.inputs) if isinstance(vit, VitAnatomy) else None
     figures = draw(subject, maps, layers, of_class) | draw_embedding(subject, embedding)
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes)
@@ -193,6 +192,17 @@ def explain_run(
     )
     (folder / RECORD).write_text(json.dumps(explanation.to_json(), indent=1) + "\n", encoding="utf-8")
     return explanation
+
+
+def check_layers(anatomy: Anatomy, layers: Sequence[int] | None) -> None:
+    """Raises UsageError for layers whose heads cannot be drawn."""
+    if layers is None:
+        return
+    if not isinstance(anatomy, VitAnatomy):
+        raise UsageError(f"--layers are of attention, and {anatomy.no_attention}; leave it out")
+    depth = len(anatomy.blocks)
+    if not all(0 <= layer < depth for layer in layers):
+        raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in layers)}")
 
 
 def listed(given: Any) -> tuple[Any, ...]:

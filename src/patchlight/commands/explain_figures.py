@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from patchlight.analysis.embeddings import EmbeddingMaps
 from patchlight.analysis.subject import FEW, PAIRS, Subject, attention_maps, class_pair, token_maps
 from patchlight.explanation import methods
 from patchlight.explanation.methods import METHODS
+from patchlight.models.anatomy import VitAnatomy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def draw(
     """The figures about single images by name; `maps` (S, r, c) by method, `layers` as in `explain`; `of_class` is ""
     for the predicted class, "true" or a class's name.
     """
-    from patchlight.figures import boards, inside  # not for a bare model, which needs no matplotlib
+    from patchlight.figures import boards  # not for a bare model, which needs no matplotlib
 
     names, first = subject.card.class_names, next(iter(maps))
     pictures, captions = subject.pictures, captions_of(subject)
@@ -39,13 +40,32 @@ def draw(
     if of_class:
         title += ", for the true class" if of_class == "true" else f", for the class '{of_class}'"
     rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
-    tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
-    depth = tokens.lens.shape[1]
-    figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
-    for start in range(0, len(pictures), ABREAST):
-        part, number = slice(start, start + ABREAST), f"-{start // ABREAST + 1}" if start else ""
+    pair = class_pair(subject, first)
+    figures: dict[str, Figure] = {}
+    for part, number in pages(len(pictures)):
         some = {label: values[part] for label, values in rows.items()}
         figures[f"maps{number}"] = boards.maps_board(pictures[part], captions[part], some, title)
+    if isinstance(subject.anatomy, VitAnatomy):
+        figures |= draw_layers(subject.anatomy, subject, layers)
+    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
+    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
+
+
+def pages(count: int) -> Iterator[tuple[slice, str]]:
+    """The images of each picture, and what follows its name: nothing, then "-2", "-3", ..."""
+    for start in range(0, count, ABREAST):
+        yield slice(start, start + ABREAST), f"-{start // ABREAST + 1}" if start else ""
+
+
+def draw_layers(anatomy: VitAnatomy, subject: Subject, layers: Sequence[int] | None) -> dict[str, Figure]:
+    """What a ViT's layers make of the images: tokens, answers, attention of heads."""
+    from patchlight.figures import boards, inside
+
+    pictures, captions = subject.pictures, captions_of(subject)
+    tokens, attention = token_maps(anatomy, subject), attention_maps(anatomy, subject, layers)
+    depth = tokens.lens.shape[1]
+    figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
+    for part, number in pages(len(pictures)):
         figures[f"patches{number}"] = boards.tokens_board(
             pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
         )
@@ -55,9 +75,7 @@ def draw(
     for layer, heads in attention.heads.items():
         figures[f"heads-layer{layer + 1}"] = boards.heads_board(few, few_captions, heads, layer, depth)
     figures["layers"] = boards.layers_board(few, few_captions, attention.layers)
-    figures["rollout"] = boards.rollout_board(few, few_captions, attention.rollout)
-    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
-    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
+    return figures | {"rollout": boards.rollout_board(few, few_captions, attention.rollout)}
 
 
 def captions_of(subject: Subject) -> list[str]:
@@ -93,7 +111,7 @@ def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
     assert labels is not None
     for label in found.classes:
         places = np.flatnonzero(labels == label)[: figures.COLUMNS]
-        maps = methods.explain(subject.anatomy, subject.inputs[places], method=found.method, target=label).maps
+        maps = methods.explain_inputs(subject.anatomy, subject.inputs[places], method=found.method, target=label).maps
         rows.append(
             figures.ClassRow(
                 name=names[label],

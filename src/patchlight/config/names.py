@@ -21,16 +21,20 @@ METHOD_NAMES = Names(  # explanation/methods.py, METHODS
     [
         "attention",
         "rollout",
+        "scaled-rollout",
         "grad-rollout",
         "chefer",
         "legrad",
         "gradcam",
+        "hirescam",
+        "layercam",
         "integrated-gradients",
+        "smoothgrad",
         "occlusion",
         "random",
         "centre",
     ]
 )
-DEFAULT_METHOD = "grad-rollout"  # by the faithfulness tables of docs/results.md
+DEFAULT_METHOD = "scaled-rollout"  # by the faithfulness tables of docs/results.md
 GIVEN = "python"  # what data.source says where images were given in Python
 SPLIT_NAMES = ("train", "val", "test", "subset_test")  # the fields of data/splits.py, Splits

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from patchlight.errors import UsageError
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.models.anatomy import Anatomy
+from patchlight.explanation.targets import Target
+from patchlight.models.anatomy import VitAnatomy
 
 FUSIONS = {
     "mean": lambda attention: attention.mean(dim=2),
@@ -27,14 +28,14 @@ def fuse_heads(attention: Tensor, heads: str) -> Tensor:
     return FUSIONS[heads](attention)
 
 
-def read_out(anatomy: Anatomy, matrix: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
+def read_out(anatomy: VitAnatomy, matrix: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
     """Rows of `matrix` (B, T, T) weighed by the pooling's `weights` (B, T): what flows from each patch, (B, r, c)."""
     values = (weights.unsqueeze(1) @ matrix).squeeze(1)[:, anatomy.num_prefix_tokens :]
     return values.unflatten(1, grid)
 
 
 @torch.no_grad()
-def attention(anatomy: Anatomy, images: Tensor, targets: Tensor, *, heads: str = "mean", layer: int = -1) -> Tensor:
+def attention(anatomy: VitAnatomy, images: Tensor, target: Target, *, heads: str = "mean", layer: int = -1) -> Tensor:
     """The attention of one layer, fused over heads, in the row of the token that is pooled: the CLS token's row, or the
     mean of the patches' rows where the mean patch is pooled, or as sequence pooling weighs them.
     """
@@ -46,28 +47,40 @@ def attention(anatomy: Anatomy, images: Tensor, targets: Tensor, *, heads: str =
 
 @torch.no_grad()
 def rollout(
-    anatomy: Anatomy, images: Tensor, targets: Tensor, *, heads: str = "mean", discard_ratio: float = 0.0
+    anatomy: VitAnatomy, images: Tensor, target: Target, *, heads: str = "mean", discard: float = 0.0
 ) -> Tensor:
-    """Attention rollout (Abnar and Zuidema 2020, eq. 1): the product over layers of (A + I) / 2, each A fused over
-    heads, read at the pooled token. `discard_ratio` in [0, 1) sets so many of each row's smallest weights to 0 first,
-    a token's own excepted; rows are then scaled back to a sum of 1.
+    """Attention rollout (Abnar and Zuidema 2020, eq. 1): the product over layers of A + I, its rows scaled to a sum of
+    1, each A fused over heads, read at the pooled token.
+
+    `heads` fuses by "mean" as in the paper, or by "max" or "min", and `discard` in [0, 1) sets so large a share of each
+    A's smallest weights to 0 first, its first one excepted: both as in vit-explain (Gildenblat 2020).
     """
-    if not 0 <= discard_ratio < 1:
-        raise UsageError(f"discard_ratio is a share of each row, from 0 to below 1, not {discard_ratio}")
     with record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(images)
-    matrices = discard(fuse_heads(recorded.attention, heads), discard_ratio)
+    matrices = drop_smallest(fuse_heads(recorded.attention, heads), discard, spare_first=True)
     return read_out(anatomy, roll_out(matrices), anatomy.readout(outputs[-1]), anatomy.grid(images))
 
 
-def discard(matrices: Tensor, ratio: float) -> Tensor:
-    """(..., T, T) with the smallest share `ratio` of each row set to 0, the diagonal excepted."""
-    count = int(ratio * matrices.shape[-1])
+def drop_smallest(matrices: Tensor, share: float, *, spare_first: bool) -> Tensor:
+    """(..., T, T) with the smallest `share` of each matrix set to 0, the first weight excepted where it is spared.
+
+    Raises UsageError for a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise UsageError(f"discard is a share of the weights, from 0 to below 1, not {share}")
+    values = matrices.flatten(-2)
+    count = int(share * values.shape[-1])
     if not count:
         return matrices
-    diagonal = torch.eye(matrices.shape[-1], dtype=torch.bool, device=matrices.device)
-    least = matrices.masked_fill(diagonal, torch.inf).topk(count, dim=-1, largest=False).indices
-    return matrices.scatter(-1, least, 0.0)
+    dropped = values.scatter(-1, values.topk(count, dim=-1, largest=False).indices, 0.0)
+    if spare_first:
+        dropped[..., 0] = values[..., 0]
+    return dropped.view_as(matrices)
+
+
+def scale_rows(matrices: Tensor) -> Tensor:
+    """(..., T, T), not negative, each row scaled to a sum of 1; a row of nothing stays so."""
+    return matrices / matrices.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(matrices.dtype).tiny)
 
 
 def roll_out(matrices: Tensor) -> Tensor:
@@ -75,8 +88,5 @@ def roll_out(matrices: Tensor) -> Tensor:
     eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     flow = eye.expand(len(matrices), -1, -1)
     for matrix in matrices.unbind(dim=1):
-        # An attention's rows sum to 1 (less what was discarded), so its identity weighs as much as itself.
-        matrix = matrix / matrix.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
-        matrix = matrix + eye
-        flow = matrix / matrix.sum(dim=-1, keepdim=True) @ flow
+        flow = scale_rows(matrix + eye) @ flow
     return flow

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
-from patchlight.models.anatomy import Anatomy, dissect
-from patchlight.models.structure import Tap
+from patchlight.models.anatomy import VitAnatomy, dissect_vit
+from patchlight.models.structure import AttentionLayer, Tap
+
+EXACT = 1e-4  # how far a layer's output may be from its recorded weights times its values, as a share of the greatest
 
 
 @dataclass
@@ -58,27 +60,56 @@ class Recording:
 
 
 @contextlib.contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Inside the `with`, the model is in evaluation mode, uncompiled, and normal tensors are made; afterwards, after an
+    exception too, every module has its own mode again, every parameter its `requires_grad`, and no hook stays.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trained = [(p, p.requires_grad) for p in model.parameters()]
+    with torch.compiler.set_stance("force_eager"), torch.inference_mode(False):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            for p, requires_grad in trained:
+                p.requires_grad_(requires_grad)
+
+
+@contextlib.contextmanager
 def record_attention(
-    model: nn.Module | Anatomy, layers: Sequence[int] | None = None, *, gradients: bool = False, values: bool = False
+    model: nn.Module | VitAnatomy,
+    layers: Sequence[int] | None = None,
+    *,
+    gradients: bool = False,
+    values: bool = False,
 ) -> Iterator[Recording]:
     """Inside the `with`, a forward pass fills the yielded Recording with the weights of attention.
 
-    Works on ViTs of Patchlight, timm and Hugging Face, fused attention or not: inside, attention is computed as two
-    products and a softmax, which changes outputs by rounding only. `layers` are block indices, negative ones from the
-    end; None is all. With `gradients` the weights stay in the graph. After the `with`, after an exception too, the
-    model is as it was. Raises PatchlightError for models whose attention cannot be seen, by name.
+    Works on ViTs of Patchlight, timm and Hugging Face, fused attention or not, compiled or not: inside, attention is
+    computed as two products and a softmax, which changes outputs by rounding only. `layers` are block indices, negative
+    ones from the end; None is all. With `gradients` the weights stay in the graph. After the `with`, after an exception
+    too, the model is as it was.
+
+    The first pass is checked: the weights that were recorded, times the layer's values, must give the layer's output to
+    1e-4 of its greatest value (16 roundings in half precision). Raises PatchlightError, naming the layer, where they do
+    not, as of attention that is the difference of two softmaxes; and for models whose attention cannot be seen. In
+    training mode with dropout there is nothing exact to check.
     """
-    anatomy = model if isinstance(model, Anatomy) else dissect(model)
+    anatomy = model if isinstance(model, VitAnatomy) else dissect_vit(model)
     chosen = tuple(_indices(len(anatomy.attentions), layers))
     recording = Recording(chosen, tuple(anatomy.attentions[i].name for i in chosen))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(anatomy.explicit_attention())
         for layer in chosen:
             attention = anatomy.attentions[layer]
-            taps = [(attention.weights, _keep_weights(recording, layer, gradients))]
-            taps += [(attention.values, _keep_values(recording, layer, attention.num_heads))] if values else []
-            for tap, keep in taps:
-                stack.callback(tap.module.register_forward_hook(_hook(tap, keep)).remove)
+            tap, keep = attention.weights, _keep_weights(recording, layer, gradients)
+            stack.callback(tap.module.register_forward_hook(_hook(tap, keep)).remove)
+            # Last, so that the weights are there when the layer's output is.
+            after = _after_layer(recording, layer, attention, values)
+            stack.callback(attention.module.register_forward_hook(after, with_kwargs=True).remove)
         with torch.set_grad_enabled(gradients or torch.is_grad_enabled()):
             yield recording
 
@@ -109,11 +140,49 @@ def _keep_weights(recording: Recording, layer: int, gradients: bool) -> Keep:
     return keep
 
 
-def _keep_values(recording: Recording, layer: int, num_heads: int) -> Keep:
-    def keep(vectors: Tensor) -> None:  # (B, T, D) -> (B, H, T, d)
-        recording.value_vectors[layer] = vectors.unflatten(-1, (num_heads, -1)).transpose(1, 2).detach()
+def _after_layer(
+    recording: Recording, layer: int, attention: AttentionLayer, values: bool
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+    """A hook on a layer's attention: keeps its values where they are asked for, and checks the first pass."""
+    checked = False
 
-    return keep
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        nonlocal checked
+        if layer not in recording.weights or (checked and not values):
+            return
+        with torch.no_grad():
+            tokens = args[0] if args else next(iter(kwargs.values()))
+            vectors = attention.values(tokens.detach())
+            if not checked:
+                _check(attention, recording.weights[layer].detach(), tokens, vectors, output)
+                checked = True
+            if values:  # (B, T, D) -> (B, H, T, d)
+                recording.value_vectors[layer] = vectors.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    return hook
+
+
+def _check(attention: AttentionLayer, weights: Tensor, tokens: Tensor, values: Tensor, output: Any) -> None:
+    """Raises PatchlightError where `weights` times `values` do not give the layer's output."""
+    if any(module.training and module.p > 0 for module in attention.module.modules() if isinstance(module, nn.Dropout)):
+        return
+    result = (output[0] if isinstance(output, tuple) else output).detach()
+    square = (len(tokens), attention.num_heads, tokens.shape[1], tokens.shape[1])
+    why = f"they are of the shape {tuple(weights.shape)}, not {square}"
+    if tokens.ndim == 3 and weights.shape == square and values.shape[-1] % attention.num_heads == 0:
+        mixed = weights[:1].to(values) @ values[:1].unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        again = attention.finish(mixed.transpose(1, 2).flatten(2))
+        off = float(
+            (again - result[:1]).abs().amax() / result[:1].abs().amax().clamp(min=torch.finfo(result.dtype).tiny)
+        )
+        if off <= max(EXACT, 16 * torch.finfo(result.dtype).eps) or not bool(result[:1].isfinite().all()):
+            return
+        why = f"they differ from it by {off:.1%} of its greatest value"
+    raise PatchlightError(
+        f"the attention of {attention.name} ({type(attention.module).__name__}) is not one softmax over tokens: its "
+        f"recorded weights times its values do not give its output ({why}), so maps of attention would not be true; "
+        "use gradcam, integrated-gradients, smoothgrad or occlusion, which do not read attention"
+    )
 
 
 @contextlib.contextmanager
@@ -145,7 +214,7 @@ def record_inputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 @contextlib.contextmanager
-def keep_patches(anatomy: Anatomy, kept: Tensor) -> Iterator[None]:
+def keep_patches(anatomy: VitAnatomy, kept: Tensor) -> Iterator[None]:
     """Inside the `with`, the model sees only the patches `kept` (B, k), indices in reading order; prefix tokens stay.
 
     The others are taken away before the first block, after positions have been added: no token can read them. With a
@@ -160,6 +229,7 @@ def keep_patches(anatomy: Anatomy, kept: Tensor) -> Iterator[None]:
 
     handle = anatomy.blocks[0].register_forward_pre_hook(take)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         handle.remove()

@@ -1,7 +1,7 @@
 """Is a map faithful to the model? What happens to the answer when the patches that the map names are taken away.
 
 Shapes: B batch, N patches in reading order, (r, c) the patch grid, K classes, S points of a curve. Images are
-normalised, (B, 3, h, w), `targets` (B,) class indices, maps (B, r, c). Every function gives one number per image.
+normalised, (B, 3, h, w), maps (B, r, c). Every function gives one number per image.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight.explanation.capture import keep_patches
-from patchlight.explanation.methods import Method
-from patchlight.explanation.perturbation import pool_patches, spread_patches
-from patchlight.explanation.relevance import scores
-from patchlight.models.anatomy import Anatomy, dissect
+from patchlight.explanation.cells import cells_of
+from patchlight.explanation.targets import Target
+from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 
 BLUR = 5  # pixels of a box that is applied three times, which is nearly a Gaussian
 
@@ -38,20 +37,26 @@ FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 WAYS = (*FILLS, "tokens")
 
 
-def logits_without(anatomy: Anatomy, images: Tensor, hidden: Tensor, way: str, black: Tensor) -> Tensor:
-    """Logits (B, K) when the patches `hidden` (B, N), bool, are filled or, all images alike many, taken away."""
+def outputs_without(
+    anatomy: Anatomy, images: Tensor, target: Target, hidden: Tensor, way: str, black: Tensor
+) -> Tensor:
+    """What the target reads, as logits (B, K), when the patches `hidden` (B, N), bool, are filled or, all images alike
+    many, taken away.
+    """
     if way == "tokens":
+        assert isinstance(anatomy, VitAnatomy)
         kept = (~hidden).nonzero()[:, 1].view(len(images), -1)
         with keep_patches(anatomy, kept):
-            return anatomy.logits(images)
-    mask = spread_patches(hidden.unflatten(1, anatomy.grid(images)).unsqueeze(1), images)
-    return anatomy.logits(torch.where(mask, FILLS[way](images, black), images))
+            return target.outputs(anatomy, lambda: anatomy.logits(images))
+    mask = cells_of(anatomy, images).spread(hidden.unflatten(1, anatomy.grid(images)).unsqueeze(1).to(images.dtype)) > 0
+    filled = torch.where(mask, FILLS[way](images, black), images)
+    return target.outputs(anatomy, lambda: anatomy.logits(filled))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is left of the answer as patches go: `removed` (S,) their share, `probs` (B, S) the target's probability,
-    `right` (B, S) whether it is still the answer.
+    """What is left of the answer as patches go: `removed` (S,) their share, `probs` (B, S) the target's probability
+    (or cosine), `right` (B, S) whether it is still the answer.
     """
 
     removed: Tensor
@@ -71,7 +76,7 @@ class Curve:
 def removal_curve(
     anatomy: Anatomy,
     images: Tensor,
-    targets: Tensor,
+    target: Target,
     maps: Tensor,
     black: Tensor,
     *,
@@ -97,9 +102,9 @@ def removal_curve(
         removed = removed.clamp(max=count - 1).unique()
     probs, right = [], []
     for gone in removed.tolist():
-        logits = logits_without(anatomy, images, rank < gone, way, black).float()
-        probs.append(scores(logits.softmax(dim=1), targets))
-        right.append(logits.argmax(dim=1) == targets)
+        outputs = outputs_without(anatomy, images, target, rank < gone, way, black).float()
+        probs.append(target.strength(outputs))
+        right.append(target.holds(outputs))
     return Curve((removed / count).to(images.device), torch.stack(probs, dim=1), torch.stack(right, dim=1))
 
 
@@ -124,7 +129,7 @@ def max_sensitivity(
 
 @dataclass(frozen=True)
 class Falls:
-    """Of random sets of patches: `hidden` (S, N), bool, and how far the target's logit fell without them, (B, S)."""
+    """Of random sets of patches: `hidden` (S, N), bool, and how far the target's score fell without them, (B, S)."""
 
     hidden: Tensor
     falls: Tensor
@@ -132,19 +137,19 @@ class Falls:
 
 @torch.no_grad()
 def random_removals(
-    anatomy: Anatomy, images: Tensor, targets: Tensor, black: Tensor, *, samples: int = 32, way: str = "mean"
+    anatomy: Anatomy, images: Tensor, target: Target, black: Tensor, *, samples: int = 32, way: str = "mean"
 ) -> Falls:
-    """Small and large sets of patches, the same for all images, and what each takes from the target's logit."""
+    """Small and large sets of patches, the same for all images, and what each takes from the target's score."""
     draw = torch.Generator().manual_seed(0)
     rows, columns = anatomy.grid(images)
-    before = scores(anatomy.logits(images), targets)
+    before = target.scores(anatomy, images)
     sets, falls = [], []
     for _ in range(samples):
         hidden_share = torch.rand(1, generator=draw)
         hidden = (torch.rand(rows * columns, generator=draw) < hidden_share).to(images.device)
-        after = logits_without(anatomy, images, hidden.expand(len(images), -1), way, black)
+        after = outputs_without(anatomy, images, target, hidden.expand(len(images), -1), way, black)
         sets.append(hidden)
-        falls.append(before - scores(after, targets))
+        falls.append(before - target.score(after))
     return Falls(torch.stack(sets), torch.stack(falls, dim=1))
 
 
@@ -181,7 +186,10 @@ def randomized(anatomy: Anatomy, top: int | None = None) -> Anatomy:
     """
     model = copy.deepcopy(anatomy.model)
     other = dissect(model)
-    parts: tuple[nn.Module, ...] = (model,) if top is None else other.blocks[len(other.blocks) - top :]
+    parts: tuple[nn.Module, ...] = (model,)
+    if top is not None:
+        assert isinstance(other, VitAnatomy)
+        parts = other.blocks[len(other.blocks) - top :]
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in parts:
@@ -198,9 +206,3 @@ def pointing(maps: Tensor, where: Tensor) -> Tensor:
     values, where = maps.flatten(1)[where >= 0], where[where >= 0]
     top = values == values.amax(dim=1, keepdim=True)
     return top.gather(1, where.unsqueeze(1)).squeeze(1) / top.sum(dim=1)
-
-
-def maps_of(method: Method, anatomy: Anatomy, images: Tensor, targets: Tensor) -> Tensor:
-    """The method's maps on the patch grid, (B, r, c)."""
-    maps = method.run(anatomy, images, targets).detach()
-    return pool_patches(maps, anatomy.grid(images)) if method.on_pixels else maps

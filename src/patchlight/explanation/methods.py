@@ -1,22 +1,26 @@
 """All methods of explanation in one table, and the one call that uses it.
 
-Shapes: B batch, K classes, (r, c) the patch grid, (h, w) pixels.
+Shapes: B batch, K classes, (h, w) pixels of an image, (r, c) cells: patches or, where the network has none, equal parts of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from patchlight.config import DEFAULT_METHOD
-from patchlight.errors import UsageError, did_you_mean
-from patchlight.explanation import attention, perturbation, relevance
-from patchlight.explanation.perturbation import pool_patches, upsample
-from patchlight.models.anatomy import Anatomy, dissect
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.explanation import attention, cams, perturbation, relevance
+from patchlight.explanation.capture import as_found
+from patchlight.explanation.cells import cells_of
+from patchlight.explanation.inputs import check_images, check_weights, first_pass
+from patchlight.explanation.options import call_text, check_options, read_call, typed_options
+from patchlight.explanation.targets import ClassTarget, Difference, Target, Wanted, resolve_target
+from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 from patchlight.units import percent
 
 if TYPE_CHECKING:
@@ -27,46 +31,83 @@ BATCH, TOKENS = 64, 4096  # images, and tokens of all of them, that are explaine
 
 @dataclass(frozen=True)
 class Method:
-    """`run(anatomy, images, targets, **options)` -> maps (B, r, c), or (B, h, w) where `on_pixels`."""
+    """`run(anatomy, images, target, **options)` -> maps (B, r, c), or (B, h, w) where `on_pixels`."""
 
     run: Callable[..., Tensor]
     about: str
     by_class: bool  # False: blind to the class, the same map for every target
+    attention: bool = False  # whether it reads attention, which a VitAnatomy alone has
     on_pixels: bool = False
+    signed: bool = False  # values below 0 speak against the target, and 0 says nothing
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention.attention, "attention of the pooled token in the last layer", False),
-    "rollout": Method(attention.rollout, "attention multiplied through all layers", False),
-    "grad-rollout": Method(relevance.grad_rollout, "rollout of attention times its gradient", True),
-    "chefer": Method(relevance.chefer, "relevance passed through attention, by its gradient", True),
-    "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True),
-    "gradcam": Method(relevance.gradcam, "gradient-weighted tokens before the last attention", True),
-    "integrated-gradients": Method(
-        relevance.integrated_gradients, "gradient by pixels, from the mean colour on", True, on_pixels=True
+    "attention": Method(attention.attention, "attention of the pooled token in the last layer", False, attention=True),
+    "rollout": Method(attention.rollout, "attention multiplied through all layers", False, attention=True),
+    "scaled-rollout": Method(
+        relevance.scaled_rollout,
+        "rollout of attention times its gradient, rows scaled so that each layer mixes as much as it keeps",
+        True,
+        attention=True,
     ),
-    "occlusion": Method(perturbation.occlusion, "fall of the score when a patch is painted over", True),
+    "grad-rollout": Method(relevance.grad_rollout, "rollout of attention times its gradient", True, attention=True),
+    "chefer": Method(relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True),
+    "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True, attention=True),
+    "gradcam": Method(cams.gradcam, "features of a layer, weighed by their mean gradient", True),
+    "hirescam": Method(cams.hirescam, "features of a layer times their gradient", True, signed=True),
+    "layercam": Method(cams.layercam, "features of a layer times their positive gradient", True),
+    "integrated-gradients": Method(
+        relevance.integrated_gradients,
+        "gradient by pixels, from the mean colour on",
+        True,
+        on_pixels=True,
+        signed=True,
+    ),
+    "smoothgrad": Method(
+        relevance.smoothgrad, "size of the gradient by pixels, mean of noisy copies", True, on_pixels=True
+    ),
+    "occlusion": Method(perturbation.occlusion, "fall of the score when a patch is painted over", True, signed=True),
     "random": Method(perturbation.random, "control: random numbers", False),
     "centre": Method(perturbation.centre, "control: the middle of the image", False),
 }
 CONTROLS = ("random", "centre")
+DEFAULT_ELSEWHERE = "gradcam"  # of networks without attention that can be seen
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Maps of `method` for `targets`, with what the model made of the images."""
+    """Maps of `method` for `target`, with what the model made of the images."""
 
     method: str
+    options: Mapping[str, Any] = field(kw_only=True)
     maps: Tensor  # (B, r, c): higher is more evidence; only order and relative size mean something
     pixel_maps: Tensor  # (B, h, w)
-    targets: Tensor  # (B,) class indices
-    probs: Tensor  # (B, K)
+    target: Target
+    probs: Tensor  # (B, K); of a model without a head its features (B, D)
+    strength: Tensor  # (B,) the target's probability, or the cosine of a Similarity
     images: Tensor  # (B, 3, h, w), as they were given
+
+    @property
+    def targets(self) -> Tensor:
+        """(B,) class indices. Raises UsageError where the target is no class."""
+        if not isinstance(self.target, ClassTarget):
+            raise UsageError(f"the target of these maps is a {type(self.target).__name__}, not a class")
+        return self.target.indices
 
     @property
     def by_class(self) -> bool:
         """False where the method is blind to the class."""
         return METHODS[self.method].by_class
+
+    @property
+    def signed(self) -> bool:
+        """Whether values below 0 speak against the target, and 0 says nothing."""
+        return is_signed(METHODS[self.method], self.target)
+
+    @property
+    def call(self) -> str:
+        """The method with its options, as `--method` takes it."""
+        return call_text(self.method, self.options)
 
     def plot(self) -> Figure:
         """Images above their maps, with the targets' probabilities. Pixels are stretched to 0..255 per image."""
@@ -76,47 +117,100 @@ class Explanation:
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
         pictures = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         overlays = [overlay(p, m) for p, m in zip(pictures, self.maps.float().cpu().numpy(), strict=True)]
-        probs = self.probs.gather(1, self.targets.unsqueeze(1)).squeeze(1).tolist()
-        captions = [f"class {i} {percent(p)}" for i, p in zip(self.targets.tolist(), probs, strict=True)]
-        return board([("image", list(pictures)), (self.method, overlays)], self.method, captions)
+        captions = [
+            f"class {i} {percent(p)}" for i, p in zip(self.targets.tolist(), self.strength.tolist(), strict=True)
+        ]
+        return board([("image", list(pictures)), (self.call, overlays)], self.call, captions)
 
 
 def explain(
     model: nn.Module | Anatomy,
     images: Tensor,
     *,
-    method: str = DEFAULT_METHOD,
-    target: str | int | Tensor = "predicted",
+    method: str | None = None,
+    target: Wanted = "predicted",
+    normalized: bool | None = None,
     **options: Any,
 ) -> Explanation:
-    """Where in `images` a ViT sees the evidence for a class.
+    """Where in `images` a network sees the evidence for a class, or for another target.
 
-    `model`: a ViT of Patchlight, timm or Hugging Face. `images`: (B, 3, h, w), normalised as the model was trained.
-    `method`: a row of METHODS, with its `options`. `target`: "predicted", a class index for all, or one per image (B,).
+    `model`: any image classifier or backbone; methods that read attention take ViTs of Patchlight, timm and Hugging
+    Face. `images`: (B, 3, h, w), normalised as the model was trained. `method`: a row of METHODS, with its `options` as
+    arguments or in words, "rollout:heads=max,discard=0.9"; None is `default_method`. `target`: "predicted", a class
+    index for all, one per image (B,), or a Target: `Difference` of two classes, `Similarity` to features.
+
     The model is put in eval mode for the time of the call and given back as it was. Raises UsageError for an unknown
-    method or target, PatchlightError for a model that is no ViT.
+    method, option or target, and for images that are not normalised: that are not finite, go far beyond what a
+    normalised pixel can be, or lie in 0 to 1 (`normalized=True` says that this is meant). Raises PatchlightError for a
+    model that the method cannot explain, or that does not take images of this size.
     """
-    chosen = find_method(method)
+    check_images(model.model if isinstance(model, Anatomy) else model, images, normalized)
+    return explain_inputs(model, images, method=method, target=target, **options)
+
+
+def explain_inputs(
+    model: nn.Module | Anatomy,
+    images: Tensor,
+    *,
+    method: str | None = None,
+    target: Wanted = "predicted",
+    **options: Any,
+) -> Explanation:
+    """`explain` of images that are known to be normalised."""
     anatomy = model if isinstance(model, Anatomy) else dissect(model)
-    if images.ndim != 4:
-        raise UsageError(f"images are a batch (B, 3, height, width), not of shape {tuple(images.shape)}")
-    training = anatomy.model.training
-    anatomy.model.eval()
-    try:
+    name, chosen, options = find_call(method or default_method(anatomy), options)
+    check_applies(name, anatomy)
+    check_weights(anatomy.model)
+    with as_found(anatomy.model):
+        images = images.clone() if images.is_inference() else images
         size = batch_size(anatomy, images)
-        with torch.no_grad():
-            probs = torch.cat([anatomy.logits(part).float().softmax(dim=1) for part in images.split(size)])
-        targets = resolve_targets(target, probs)
-        maps = [
-            chosen.run(anatomy, part, goal, **options)
-            for part, goal in zip(images.split(size), targets.split(size), strict=True)
-        ]
-    finally:
-        anatomy.model.train(training)
-    joined = torch.cat(maps).detach()
-    on_patches = pool_patches(joined, anatomy.grid(images)) if chosen.on_pixels else joined
-    on_pixels = joined if chosen.on_pixels else upsample(joined, (images.shape[-2], images.shape[-1]))
-    return Explanation(method, on_patches, on_pixels, targets, probs, images)
+        outputs = first_pass(anatomy, images, size)
+        goal = resolve_target(target, outputs, anatomy.has_head)
+        parts = zip(images.split(size), goal.split(size), strict=True)
+        found = torch.cat([run_method(chosen, anatomy, part, some, **options) for part, some in parts]).detach()
+        cells = cells_of(anatomy, images)
+        strength = _strength(anatomy, images, goal, outputs, size)
+    return Explanation(
+        method=name,
+        options=options,
+        maps=cells.pool(found) if chosen.on_pixels else found,
+        pixel_maps=found if chosen.on_pixels else cells.enlarge(found),
+        target=goal,
+        probs=outputs.float().softmax(dim=1) if anatomy.has_head else outputs.float(),
+        strength=strength,
+        images=images,
+    )
+
+
+def _strength(anatomy: Anatomy, images: Tensor, goal: Target, outputs: Tensor, size: int) -> Tensor:
+    """(B,): of classes by the outputs that are known, of another target by what it reads itself."""
+    if isinstance(goal, ClassTarget | Difference):
+        return goal.strength(outputs)
+    strengths = []
+    with torch.no_grad():
+        for part, some in zip(images.split(size), goal.split(size), strict=True):
+            strengths.append(some.strength(some.outputs(anatomy, lambda part=part: anatomy.logits(part))))  # type: ignore[misc]
+    return torch.cat(strengths)
+
+
+def run_method(method: Method, anatomy: Anatomy, images: Tensor, target: Target, **options: Any) -> Tensor:
+    """The method's maps. Of a Difference by a method that has no sign, the evidence for the one class over the other,
+    less that for the other over the one.
+    """
+    maps = method.run(anatomy, images, target, **options)
+    if isinstance(target, Difference) and method.by_class and not method.signed:
+        maps = maps - method.run(anatomy, images, Difference(target.others, target.indices), **options)
+    return maps.detach()
+
+
+def is_signed(method: Method, target: Target) -> bool:
+    return method.signed or (method.by_class and isinstance(target, Difference))
+
+
+def maps_of(method: Method, anatomy: Anatomy, images: Tensor, target: Target, **options: Any) -> Tensor:
+    """The method's maps on the cells, (B, r, c)."""
+    maps = run_method(method, anatomy, images, target, **options)
+    return cells_of(anatomy, images).pool(maps) if method.on_pixels else maps
 
 
 def batch_size(anatomy: Anatomy, images: Tensor) -> int:
@@ -125,21 +219,36 @@ def batch_size(anatomy: Anatomy, images: Tensor) -> int:
     return max(1, min(BATCH, TOKENS // (anatomy.num_prefix_tokens + rows * columns)))
 
 
+def default_method(anatomy: Anatomy) -> str:
+    """Of a ViT whose attention can be seen DEFAULT_METHOD, of other networks DEFAULT_ELSEWHERE."""
+    return DEFAULT_METHOD if isinstance(anatomy, VitAnatomy) else DEFAULT_ELSEWHERE
+
+
+def methods_for(anatomy: Anatomy) -> list[str]:
+    """The methods that can explain a network, in the table's order."""
+    return [name for name, method in METHODS.items() if isinstance(anatomy, VitAnatomy) or not method.attention]
+
+
 def find_method(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"no method '{name}'; {did_you_mean(name, METHODS)}")
     return METHODS[name]
 
 
-def resolve_targets(target: str | int | Tensor, probs: Tensor) -> Tensor:
-    """Class indices (B,) for probabilities (B, K)."""
-    count, classes = probs.shape
-    if isinstance(target, str):
-        if target != "predicted":
-            raise UsageError(f"target is 'predicted', a class index or one per image, not '{target}'")
-        return probs.argmax(dim=1)
-    targets = torch.as_tensor(target, device=probs.device).long()
-    targets = targets.expand(count) if targets.ndim == 0 else targets
-    if targets.shape != (count,) or targets.min() < 0 or targets.max() >= classes:
-        raise UsageError(f"targets are class indices from 0 to {classes - 1}, one or {count}, not {target}")
-    return targets
+def find_call(word: str, options: Mapping[str, Any] | None = None) -> tuple[str, Method, dict[str, Any]]:
+    """A method's name, row and options, of "NAME" or "NAME:OPTION=VALUE,..." and further `options`.
+
+    Raises UsageError for an unknown method or option, a value of another type, or an option that is given twice.
+    """
+    name, written = read_call(word)
+    method, given = find_method(name), dict(options or {})
+    if twice := sorted(set(written) & set(given)):
+        raise UsageError(f"{twice[0]} is given in '{word}' and as an argument; leave one out")
+    return name, method, typed_options(name, written, method.run) | check_options(name, given, method.run)
+
+
+def check_applies(name: str, anatomy: Anatomy) -> None:
+    """Raises PatchlightError where the method reads attention, and the network has none that can be seen."""
+    if METHODS[name].attention and not isinstance(anatomy, VitAnatomy):
+        others = ", ".join(other for other in methods_for(anatomy) if other not in CONTROLS)
+        raise PatchlightError(f"{name} reads attention, and {anatomy.no_attention}; these need no attention: {others}")

@@ -78,6 +78,12 @@ def attention_kind(model: Any) -> str:
     return getattr(model.config, "_attn_implementation", None) or "sdpa"
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network that `torch.compile` was given; the model itself where it is not compiled, or does not tell."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def use_one_gpu(arguments: Any) -> None:
     """Keep Hugging Face's `Trainer` from copying the model to all GPUs.
 

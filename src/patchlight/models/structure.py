@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+SMALL, CELLS = 64, {True: 8, False: 14}  # pixels, and cells along the longer side of images up to that, or above
+
 
 class AttentionShape(NamedTuple):
     """Of one layer of attention, in a network whose layers are alike."""
@@ -37,34 +39,55 @@ class AttentionLayer:
     name: str  # of `module` in the model
     module: nn.Module  # tokens (B, T, D) -> (B, T, D), maybe as the first of a tuple
     num_heads: int
-    weights: Tap  # (B, h, T, T), rows summing to 1; inside `Anatomy.explicit_attention`
-    values: Tap  # (B, T, D), the heads' vectors side by side
+    weights: Tap  # (B, h, T, T), rows summing to 1; inside `VitAnatomy.explicit_attention`
+    values: Callable[[Tensor], Tensor]  # what the module gets, (B, T, D) -> the heads' vectors side by side (B, T, D)
+    finish: Callable[[Tensor], Tensor]  # weights times values (B, T, D) -> what the module gives, in evaluation mode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The parts of a ViT classifier that explanations need, in the order of its layers."""
+    """What explanations need of any network: images in, numbers out."""
 
     model: nn.Module
-    logits: Callable[[Tensor], Tensor]  # normalised images (B, C, H, W) -> (B, K)
+    logits: Callable[[Tensor], Tensor]  # normalised images (B, C, H, W) -> (B, K); without a head features (B, D)
+    has_head: bool = True  # False: what it gives are features, not classes
+    no_attention: str = ""  # why attention cannot be seen, in a sentence; empty of a VitAnatomy
+    num_prefix_tokens: int = 0
+    patch_size: tuple[int, int] | None = None  # pixels; None where the network does not cut images into patches
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of the cells that maps are made of: patches, or equal parts of an image, CELLS a side."""
+        height, width = images.shape[-2:]
+        if self.patch_size is not None:
+            return height // self.patch_size[0], width // self.patch_size[1]
+        small = max(height, width) <= SMALL
+        most = CELLS[small]
+        return tuple(max(1, min(side, round(most * side / max(height, width)))) for side in (height, width))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitAnatomy(Anatomy):
+    """The parts of a ViT whose attention can be seen, in the order of its layers."""
+
+    patch_size: tuple[int, int]
     blocks: tuple[nn.Module, ...]
     attentions: tuple[AttentionLayer, ...]  # one in each block
     first_norms: tuple[nn.Module, ...]  # before the attention of each block
     explicit_attention: Callable[[], AbstractContextManager[None]]  # inside, weights of attention are computed
     patch_embed: nn.Module
-    patch_size: tuple[int, int]
-    num_prefix_tokens: int
+    padded: bool = False  # images that are no multiple of the patch are filled up, where others lose their edges
     pooling: str  # "token", "avg" (mean patch), "seq" (learned average of patches), "token+avg" or "token+dist"
-    pool_weights: Callable[[Tensor], Tensor] | None  # of "seq": tokens (B, T, D) -> each patch's weight (B, N)
-    decode: Callable[
-        [Tensor], Tensor
-    ]  # in evaluation mode, tokens after any block (B, T, D) -> the logits (B, K) that they would give
+    pool_weights: Callable[[Tensor], Tensor] | None = None  # of "seq": tokens (B, T, D) -> each patch's weight (B, N)
+    # In evaluation mode, tokens after any block (B, T, D) -> the logits (B, K) that they would give.
+    decode: Callable[[Tensor], Tensor]
     positions: Tensor | None  # the table (1, n, D) that is added to the tokens, n = N or P + N
     can_drop_patches: bool  # False where layers know positions by rotations or biases of the whole grid
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1]
+        sides = zip(images.shape[-2:], self.patch_size, strict=True)
+        rows, columns = (-(-pixels // side) if self.padded else pixels // side for pixels, side in sides)
+        return rows, columns
 
     def readout(self, tokens: Tensor) -> Tensor:
         """How much of each token after the last block (B, T, D) goes into the pooled one: (B, T), summing to 1."""
@@ -94,8 +117,8 @@ class Structure:
     heads: frozenset[str]  # keys of the maps that give the logits
     checkpoints_gradients: bool  # whether activations are computed again in the backward pass
     checkpoint_gradients: Callable[[], None]  # lets them be; raises UsageError where the network cannot
+    anatomy: Anatomy | None = None  # what explanations need: of a ViT whose attention can be seen a VitAnatomy
     no_maps: str = ""  # why there is no anatomy
-    anatomy: Anatomy | None = None  # of a ViT whose attention can be seen
     levels: tuple[nn.Module, ...] = ()  # the blocks of a ViT; of a hierarchy its levels
     stem: str | None = None  # the name of the module that makes tokens of pixels: all before the first block
     stem_kind: str | None = None  # "patch" or "conv", of ours

@@ -72,7 +72,7 @@ class Trainer:
         self._correct = torch.tensor(state.correct, device=stage.device)  # them when they were last read
         self._folder, self._rows = folder, folder.epochs()[: state.epochs_done]
         self._snapshots: SnapshotWriter | None = None
-        if data.val is not None and are_wanted(stage.model, config.explain):
+        if data.val is not None and are_wanted(stage.model, stage.card, config.explain):
             self._snapshots = SnapshotWriter(folder, stage.card, data.val, config.explain, config.train.seed)
         self._budget = Budget(stage.budget_s, pace, stage.steps_per_epoch) if pace else None
         self._on_epoch = on_epoch

@@ -51,5 +51,14 @@ class Names:
         return not last.isdisjoint(names)
 
 
+def no_vit(model: nn.Module) -> str:
+    """Why there are no maps of attention."""
+    return (
+        f"{type(model).__name__} is no Vision Transformer whose attention can be seen; those of Patchlight, timm's "
+        "VisionTransformer and its like, and Hugging Face's ViT, DeiT, BEiT, DINOv2, CLIP and SigLIP are. gradcam, "
+        "integrated-gradients, smoothgrad and occlusion explain every network"
+    )
+
+
 def is_matrix(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) and tensor.ndim == 2

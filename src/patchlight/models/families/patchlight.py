@@ -13,14 +13,14 @@ from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.backbone import Backbone, check_fields, does_not_apply, given_fields, no_revision
 from patchlight.models.card import ModelSpec
-from patchlight.models.families.names import Names
+from patchlight.models.families.names import Names, no_vit
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
 from patchlight.models.layers import ConvStem, PatchEmbed, kept_patches
 from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.reference import NewModel
 from patchlight.models.registry import MODELS, all_arguments
 from patchlight.models.resnet import ResNet
-from patchlight.models.structure import Anatomy, AttentionShape, Structure
+from patchlight.models.structure import Anatomy, AttentionShape, Structure, VitAnatomy
 from patchlight.models.vit import VisionTransformer
 
 TABLES = ("sincos1d", "sincos2d")  # positions that are computed for a grid, not learned
@@ -101,14 +101,7 @@ def structure(model: nn.Module) -> Structure:
         heads=Names(model).keys_of(model.fc),
         checkpoints_gradients=False,
         checkpoint_gradients=lambda: _refuse_checkpoints(model),
-        no_maps=no_vit(model),
-    )
-
-
-def no_vit(model: nn.Module) -> str:
-    return (
-        f"{type(model).__name__} is no Vision Transformer that can be explained; give one of Patchlight, timm's "
-        "VisionTransformer, or a ...ForImageClassification of Hugging Face"
+        anatomy=Anatomy(model=model, logits=model, no_attention=no_vit(model)),
     )
 
 
@@ -117,10 +110,6 @@ def _refuse_checkpoints(model: nn.Module) -> None:
 
 
 def _of_vit(model: VisionTransformer) -> Structure:
-    try:
-        anatomy, no_maps = _anatomy(model), ""
-    except PatchlightError as error:
-        anatomy, no_maps = None, str(error)
     names = Names(model)
     whole, kept = _attention_shapes(model)
     table = model.pos_embed if isinstance(model.pos_embed, nn.Parameter) else None
@@ -135,8 +124,7 @@ def _of_vit(model: VisionTransformer) -> Structure:
         heads=names.keys_of(model.head, model.head_dist),
         checkpoints_gradients=model.grad_checkpointing,
         checkpoint_gradients=lambda: setattr(model, "grad_checkpointing", True),
-        no_maps=no_maps,
-        anatomy=anatomy,
+        anatomy=_anatomy(model),
         levels=tuple(model.blocks),
         stem="patch_embed",
         stem_kind=model.stem,
@@ -158,10 +146,16 @@ def _of_vit(model: VisionTransformer) -> Structure:
 
 
 def _anatomy(model: VisionTransformer) -> Anatomy:
-    """Raises PatchlightError where a block's attention was replaced by one that cannot be seen."""
+    """That of any network where there are no blocks, or a block's attention was replaced by one that cannot be seen."""
     blocks: tuple[Any, ...] = tuple(model.blocks)
-    attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
-    prefix, pool = model.num_prefix_tokens, model.attn_pool
+    prefix, pool, patch = model.num_prefix_tokens, model.attn_pool, (model.patch_size, model.patch_size)
+    try:
+        attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
+        why = "" if blocks else "the model has no blocks (model.depth 0), so there is no attention to look at"
+    except PatchlightError as error:
+        why = str(error)
+    if why:
+        return Anatomy(model=model, logits=model, no_attention=why, num_prefix_tokens=prefix, patch_size=patch)
 
     def pool_weights(tokens: Tensor) -> Tensor:
         assert pool is not None
@@ -171,7 +165,7 @@ def _anatomy(model: VisionTransformer) -> Anatomy:
         logits = model.forward_head(model.norm(tokens))
         return logits if isinstance(logits, Tensor) else torch.stack(logits).mean(dim=0)
 
-    return Anatomy(
+    return VitAnatomy(
         model=model,
         logits=model,
         blocks=blocks,
@@ -179,7 +173,7 @@ def _anatomy(model: VisionTransformer) -> Anatomy:
         first_norms=tuple(block.norm1 for block in blocks),
         explicit_attention=unfused(attentions),
         patch_embed=model.patch_embed,
-        patch_size=(model.patch_size, model.patch_size),
+        patch_size=patch,
         num_prefix_tokens=prefix,
         pooling="token+dist" if model.head_dist is not None else model.global_pool,
         pool_weights=None if pool is None else pool_weights,
@@ -212,7 +206,7 @@ def _of_autoencoder(model: MaskedAutoencoder) -> Structure:
         heads=heads,
         checkpoints_gradients=encoder.checkpoints_gradients,
         checkpoint_gradients=encoder.checkpoint_gradients,
-        no_maps=no_vit(model),
+        no_maps=f"{type(model).__name__} gives pixels back, not classes or features, so there is nothing to explain",
         levels=tuple(model.blocks),
         stem="encoder.patch_embed",
         embedding_dropout=encoder.embedding_dropout,

@@ -14,19 +14,41 @@ from patchlight.models.structure import AttentionLayer, Tap
 
 def attention_layer(attention: Any, name: str) -> AttentionLayer:
     """Raises PatchlightError where attention cannot be computed in parts, or its weights are out of reach."""
-    if not hasattr(attention, "fused_attn") or not isinstance(getattr(attention, "attn_drop", None), nn.Module):
+    complete = all(hasattr(attention, part) for part in ("fused_attn", "num_heads", "proj"))
+    if not complete or not isinstance(getattr(attention, "attn_drop", None), nn.Module):
         raise PatchlightError(f"{name} is {type(attention).__name__}, whose attention cannot be captured")
-    together = getattr(attention, "qkv", None)  # one linear map for queries, keys and values, or three
-    values = Tap(attention.v_proj, _itself) if together is None else Tap(together, _last_third)
-    return AttentionLayer(name, attention, attention.num_heads, Tap(attention.attn_drop, _itself), values)
+    return AttentionLayer(
+        name=name,
+        module=attention,
+        num_heads=attention.num_heads,
+        weights=Tap(attention.attn_drop, _itself),
+        values=lambda tokens: _values(attention, tokens),
+        finish=lambda mixed: attention.proj(_between(attention, mixed)),
+    )
 
 
 def _itself(output: Tensor) -> Tensor:
     return output
 
 
-def _last_third(output: Tensor) -> Tensor:
-    return output.chunk(3, dim=-1)[2]
+def _values(attention: Any, tokens: Tensor) -> Tensor:
+    """(B, T, D) -> (B, T, D): by one linear map for queries, keys and values, or three; some add their biases apart."""
+    together = getattr(attention, "qkv", None)
+    if together is None:
+        vectors: Tensor = attention.v_proj(tokens)
+        if (groups := getattr(attention, "num_kv_groups", 1)) > 1:  # several heads read the same values
+            vectors = vectors.unflatten(-1, (attention.num_kv_heads, -1)).repeat_interleave(groups, dim=-2).flatten(-2)
+    else:
+        vectors = together(tokens).chunk(3, dim=-1)[2]
+        if together.bias is None and isinstance(bias := getattr(attention, "v_bias", None), Tensor):
+            vectors = vectors + bias
+    return vectors
+
+
+def _between(attention: Any, mixed: Tensor) -> Tensor:
+    """A norm that some have before the last map."""
+    norm = getattr(attention, "norm", None)
+    return norm(mixed) if isinstance(norm, nn.Module) else mixed
 
 
 def fuse_all(model: nn.Module) -> Callable[[bool], None]:

@@ -49,6 +49,19 @@ def begin_structure(model: nn.Module, heads: frozenset[str]) -> Structure:
     )
 
 
+# What holds the answer, the first that is there: of classifiers, of CLIP's towers with their last map, of backbones.
+ANSWERS = ("logits", "image_embeds", "pooler_output")
+
+
+def answers(output: Any) -> Tensor:
+    """Logits (B, K) or, of a backbone, features (B, D): what it pools, else its first token."""
+    for name in ANSWERS:
+        if isinstance(found := getattr(output, name, None), Tensor):
+            return found
+    first: Tensor = output.last_hidden_state[:, 0]
+    return first
+
+
 @contextlib.contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
     """Without the library's warnings and progress bars."""

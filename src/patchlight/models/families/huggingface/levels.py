@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from patchlight.models.families.huggingface.classifier import begin_structure, inner
-from patchlight.models.families.names import Names
-from patchlight.models.structure import Structure
+from patchlight.models.families.huggingface.classifier import answers, begin_structure, inner
+from patchlight.models.families.names import Names, no_vit
+from patchlight.models.structure import Anatomy, Structure
 
 HEADS = ("classifier", "cls_classifier", "distillation_classifier", "head")
 BEFORE_HEAD = ("vision_model",)  # a part with a head of its own, which gives features
@@ -27,17 +27,24 @@ NO_DECAY = (
 
 
 def levels(model: nn.Module) -> Structure:
-    """What can be known of any model; there is no map of it."""
+    """What can be known of any model; there is no map of its attention."""
     network, names = inner(model), Names(model)
     lists = [part for part in network.modules() if isinstance(part, nn.ModuleList)]
     largest = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
     prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
+    patch = _patch_size(network.config) if prefix else None
     return dataclasses.replace(
         begin_structure(model, names.keys_inside(HEADS, BEFORE_HEAD)),
-        no_maps=f"{type(network).__name__} is no ViT image classifier of Hugging Face whose parts are known; ViT, DeiT "
-        "and DINOv2 ...ForImageClassification are",
+        anatomy=Anatomy(
+            model=network,
+            logits=lambda images: answers(network(pixel_values=images)),
+            has_head=bool(names.keys_inside(HEADS, BEFORE_HEAD)),
+            no_attention=no_vit(network),
+            num_prefix_tokens=prefix,
+            patch_size=None if patch is None else (patch, patch),
+        ),
         levels=tuple(largest),
-        patch_size=_patch_size(network.config) if prefix else None,
+        patch_size=patch,
         num_prefix_tokens=prefix,
         embeddings=names.keys_with(EMBEDDINGS),
         last_norm=names.keys_with(LAST_NORMS),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from patchlight.machine.compat import attention_kind, recorded_classes
 from patchlight.models.families.huggingface.classifier import begin_structure, inner
 from patchlight.models.families.names import Names
-from patchlight.models.structure import Anatomy, AttentionLayer, AttentionShape, Structure, Tap, nothing_to_fuse
+from patchlight.models.structure import AttentionLayer, AttentionShape, Structure, Tap, VitAnatomy, nothing_to_fuse
 
 HEADS = ("classifier", "cls_classifier")
 LAST_NORMS = ("layernorm", "norm")
@@ -44,8 +44,8 @@ class VitParts:
     first_norms: tuple[nn.Module, ...]  # before the attention of each block
     last_norms: tuple[nn.Module, ...]  # after the last block
     heads: tuple[nn.Module, ...]  # the linear maps that give logits
-    pooling: str  # as Anatomy has it
-    decode: Callable[[Tensor], Tensor]  # as Anatomy has it
+    pooling: str  # as VitAnatomy has it
+    decode: Callable[[Tensor], Tensor]  # as VitAnatomy has it
     set_fused_attn: Callable[[bool], None] = nothing_to_fuse
     relative: bool = False  # layers know positions by rotations or biases of the whole grid
 
@@ -59,7 +59,7 @@ def vit(model: nn.Module) -> Structure | None:
 def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
     """What the parts of a ViT tell of the whole: for every layout of one."""
     network, names = inner(model), Names(model)
-    anatomy = Anatomy(
+    anatomy = VitAnatomy(
         model=network,
         logits=lambda images: network(pixel_values=images).logits,
         blocks=parts.blocks,
@@ -70,7 +70,6 @@ def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
         patch_size=parts.patch_size,
         num_prefix_tokens=parts.num_prefix_tokens,
         pooling=parts.pooling,
-        pool_weights=None,
         decode=parts.decode,
         positions=parts.positions,
         can_drop_patches=not parts.relative,
@@ -177,8 +176,14 @@ def _decoder(
 def _attention_layer(attention: Any, name: str) -> AttentionLayer:
     """It gives its weights beside its output, a fused kernel None in their place."""
     weights = Tap(attention, lambda output: output[1])
-    values = Tap(attention.v_proj, lambda output: output)
-    return AttentionLayer(name, attention, attention.num_attention_heads, weights, values)
+    return AttentionLayer(
+        name=name,
+        module=attention,
+        num_heads=attention.num_attention_heads,
+        weights=weights,
+        values=attention.v_proj,
+        finish=attention.o_proj,
+    )
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models.families.names import Names
+from patchlight.models.families.names import Names, no_vit
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
-from patchlight.models.structure import Anatomy, AttentionShape, Structure
+from patchlight.models.structure import Anatomy, AttentionShape, Structure, VitAnatomy
 
 HEADS = ("head", "fc", "classifier", "head_dist", "aux_head")
 BEFORE_HEAD = ("norm", "pre_logits")  # inside a head, before its last linear map
@@ -25,10 +25,7 @@ RELATIVE = ("rope", "rel_pos", "rel_pos_bias", "shared_rel_pos", "relative_posit
 def structure(model: nn.Module) -> Structure:
     network: Any = model
     names = Names(model)
-    try:
-        anatomy, no_maps = _anatomy(network, names), ""
-    except PatchlightError as error:
-        anatomy, no_maps = None, str(error)
+    anatomy = _anatomy(network, names)
     attention = _attention_shape(network)
     tokens_first = hasattr(network, "num_prefix_tokens")
     return Structure(
@@ -37,7 +34,6 @@ def structure(model: nn.Module) -> Structure:
         heads=names.keys_inside(HEADS, BEFORE_HEAD),
         checkpoints_gradients=any(getattr(part, "grad_checkpointing", False) for part in model.modules()),
         checkpoint_gradients=lambda: _checkpoint_gradients(network),
-        no_maps=no_maps,
         anatomy=anatomy,
         levels=_levels(network, anatomy),
         stem="patch_embed" if isinstance(getattr(network, "patch_embed", None), nn.Module) else None,
@@ -67,8 +63,8 @@ def _checkpoint_gradients(model: Any) -> None:
     model.set_grad_checkpointing()
 
 
-def _levels(model: Any, anatomy: Anatomy | None) -> tuple[nn.Module, ...]:
-    if anatomy is not None and anatomy.blocks:
+def _levels(model: Any, anatomy: Anatomy) -> tuple[nn.Module, ...]:
+    if isinstance(anatomy, VitAnatomy):
         return anatomy.blocks
     levels = next((part for name in LEVELS if (part := getattr(model, name, None))), None)
     return tuple(levels) if isinstance(levels, (nn.Sequential, nn.ModuleList)) else ()
@@ -105,13 +101,31 @@ def _attention_shape(model: Any) -> AttentionShape | None:
 
 
 def _anatomy(model: Any, names: Names) -> Anatomy:
-    """Of timm's VisionTransformer and its like. Raises PatchlightError, naming what is missing, of another network."""
-    if not isinstance(getattr(model, "blocks", None), nn.Module) or not hasattr(model, "forward_head"):
-        raise PatchlightError(
-            f"{type(model).__name__} is no Vision Transformer that can be explained; give one of Patchlight, timm's "
-            "VisionTransformer, or a ...ForImageClassification of Hugging Face"
+    """Of timm's VisionTransformer and its like; of another network what all networks have."""
+    has_head = getattr(model, "num_classes", None) != 0
+    try:
+        return _vit(model, names, has_head)
+    except PatchlightError as error:
+        tokens_first = hasattr(model, "num_prefix_tokens")
+        patch = _patch_size(model) if tokens_first else None
+        return Anatomy(
+            model=model,
+            logits=model,
+            has_head=has_head,
+            no_attention=str(error),
+            num_prefix_tokens=model.num_prefix_tokens if tokens_first else 0,
+            patch_size=None if patch is None else (patch, patch),
         )
-    blocks = tuple(model.blocks)
+
+
+def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
+    """Raises PatchlightError, naming what is missing, of another network."""
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Module) or not hasattr(model, "forward_head"):
+        raise PatchlightError(no_vit(model))
+    blocks = tuple(blocks)  # type: ignore[arg-type]
+    if not blocks:
+        raise PatchlightError("the model has no blocks, so there is no attention to look at")
     plain = all(hasattr(block, "attn") and hasattr(block, "norm1") for block in blocks)
     if not plain or not hasattr(model, "num_prefix_tokens"):
         raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
@@ -125,18 +139,19 @@ def _anatomy(model: Any, names: Names) -> Anatomy:
     patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
     if patch is None:
         raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
-    return Anatomy(
+    return VitAnatomy(
         model=model,
         logits=model,
+        has_head=has_head,
         blocks=blocks,
         attentions=attentions,
         first_norms=tuple(block.norm1 for block in blocks),
         explicit_attention=unfused(attentions),
         patch_embed=embed,
         patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
+        padded=bool(getattr(embed, "dynamic_img_pad", False)),
         num_prefix_tokens=model.num_prefix_tokens,
         pooling=pooling,
-        pool_weights=None,
         decode=lambda tokens: model.forward_head(model.norm(tokens)),
         positions=getattr(model, "pos_embed", None),
         can_drop_patches=not names.has_part(RELATIVE),

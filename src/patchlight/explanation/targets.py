@@ -1,0 +1,213 @@
+"""What a map is about: a number that is read from what a model gives for an image, and that the map takes apart.
+
+Shapes: B batch, K classes, D width of features, T tokens. Images are normalised, (B, 3, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models.anatomy import Anatomy, VitAnatomy
+from patchlight.models.families import structure_of
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number for each image of a batch. The kinds of targets below say which."""
+
+    def scores(self, anatomy: Anatomy, images: Tensor) -> Tensor:
+        """The number of each image, (B,), in the graph where there is one: what gradients are taken of."""
+        return self.score(self.outputs(anatomy, lambda: anatomy.logits(images)))
+
+    def decoded(self, anatomy: VitAnatomy, tokens: Tensor) -> Tensor:
+        """The number that tokens after any block (B, T, D) would give, (B,)."""
+        return self.score(self.outputs(anatomy, lambda: anatomy.decode(tokens)))
+
+    def outputs(self, anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
+        """What the number is read from: logits (B, K) where nothing else is said."""
+        return forward()
+
+    def score(self, outputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def strength(self, outputs: Tensor) -> Tensor:
+        """The score as people read it, (B,): a probability, or a cosine. What curves of removal follow."""
+        raise NotImplementedError
+
+    def holds(self, outputs: Tensor) -> Tensor:
+        """Whether the model still answers so, (B,) bool."""
+        raise NotImplementedError
+
+    def split(self, size: int) -> Iterator[Target]:
+        """The targets of `size` images after another, as `Tensor.split` gives the images."""
+        raise NotImplementedError
+
+    def take(self, rows: slice | Tensor) -> Target:
+        """Of some images of the batch."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """The logit of a class: `indices` (B,)."""
+
+    indices: Tensor
+
+    def score(self, outputs: Tensor) -> Tensor:
+        return outputs.gather(1, self.indices.unsqueeze(1)).squeeze(1)
+
+    def strength(self, outputs: Tensor) -> Tensor:
+        return self.score(outputs.float().softmax(dim=1))
+
+    def holds(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(dim=1) == self.indices
+
+    def split(self, size: int) -> Iterator[Target]:
+        return (ClassTarget(part) for part in self.indices.split(size))
+
+    def take(self, rows: slice | Tensor) -> Target:
+        return ClassTarget(self.indices[rows])
+
+
+@dataclass(frozen=True)
+class Difference(Target):
+    """Why the one and not the other: the logit of class `indices` (B,) less that of `others` (B,)."""
+
+    indices: Tensor
+    others: Tensor
+
+    def score(self, outputs: Tensor) -> Tensor:
+        return ClassTarget(self.indices).score(outputs) - ClassTarget(self.others).score(outputs)
+
+    def strength(self, outputs: Tensor) -> Tensor:
+        """The probability of the one if there were only the two."""
+        return self.score(outputs).float().sigmoid()
+
+    def holds(self, outputs: Tensor) -> Tensor:
+        return self.score(outputs) > 0
+
+    def split(self, size: int) -> Iterator[Target]:
+        pairs = zip(self.indices.split(size), self.others.split(size), strict=True)
+        return (Difference(one, other) for one, other in pairs)
+
+    def take(self, rows: slice | Tensor) -> Target:
+        return Difference(self.indices[rows], self.others[rows])
+
+
+@dataclass(frozen=True)
+class Similarity(Target):
+    """Cosine of the image's features to `vectors` (B, D): another image's features, or a text's in the same space.
+
+    Features are what a model without a head gives, and what the last linear map of one with a head reads.
+    """
+
+    vectors: Tensor
+
+    def outputs(self, anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
+        return features_of(anatomy, forward)
+
+    def score(self, outputs: Tensor) -> Tensor:
+        if outputs.shape[1] != self.vectors.shape[1]:
+            raise UsageError(
+                f"the target has {self.vectors.shape[1]} numbers and the model's features {outputs.shape[1]}: give "
+                "features of the same model, or of a text tower that shares its space"
+            )
+        return F.cosine_similarity(outputs, self.vectors.to(outputs), dim=1)
+
+    def strength(self, outputs: Tensor) -> Tensor:
+        return self.score(outputs).float()
+
+    def holds(self, outputs: Tensor) -> Tensor:
+        return self.score(outputs) > 0
+
+    def split(self, size: int) -> Iterator[Target]:
+        return (Similarity(part) for part in self.vectors.split(size))
+
+    def take(self, rows: slice | Tensor) -> Target:
+        return replace(self, vectors=self.vectors[rows])
+
+
+def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
+    """Pooled features (B, D) of a forward pass: without a head its answer, else what its linear head reads.
+
+    Raises PatchlightError for a model with several heads, or none that can be found.
+    """
+    if not anatomy.has_head:
+        return forward()
+    names = structure_of(anatomy.model).linear_heads()
+    if len(names) != 1:
+        raise PatchlightError(
+            f"{type(anatomy.model).__name__} has {len(names)} linear heads that are known, so its features cannot be "
+            "told; give a model without a head"
+        )
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        kept.append(args[0])
+
+    handle = anatomy.model.get_submodule(names[0]).register_forward_pre_hook(keep)
+    try:
+        forward()
+    finally:
+        handle.remove()
+    return kept[-1]
+
+
+def similar_to(model: nn.Module | Anatomy, image: Tensor) -> Similarity:
+    """The target "like this image": a normalised one (1, 3, h, w) for all, or one for each, (B, 3, h, w)."""
+    from patchlight.models.anatomy import dissect
+
+    anatomy = model if isinstance(model, Anatomy) else dissect(model)
+    with torch.no_grad():
+        return Similarity(features_of(anatomy, lambda: anatomy.logits(image)))
+
+
+Wanted = str | int | Tensor | Target
+
+
+def resolve_target(wanted: Wanted, outputs: Tensor, has_head: bool) -> Target:
+    """A target for each image whose logits are `outputs` (B, K).
+
+    Raises UsageError for a class that is none, a number that is not whole, or a class of a model without a head.
+    """
+    if isinstance(wanted, Target):
+        return _for_each(wanted, len(outputs))
+    if not has_head:
+        raise UsageError(
+            "the model has no head, so it gives features and no classes: give target=similar_to(model, image), or "
+            "Similarity(vectors) of a text or of other images"
+        )
+    return ClassTarget(_class_indices(wanted, outputs))
+
+
+def _class_indices(wanted: str | int | Tensor, logits: Tensor) -> Tensor:
+    count, classes = logits.shape
+    if isinstance(wanted, str):
+        if wanted != "predicted":
+            raise UsageError(f"target is 'predicted', a class index or one per image, not '{wanted}'")
+        return logits.argmax(dim=1)
+    targets = torch.as_tensor(wanted, device=logits.device)
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise UsageError(f"targets are class indices, whole numbers from 0 to {classes - 1}, not {wanted}")
+    targets = targets.long()
+    targets = targets.expand(count) if targets.ndim == 0 else targets
+    if targets.shape != (count,) or targets.min() < 0 or targets.max() >= classes:
+        raise UsageError(f"targets are class indices from 0 to {classes - 1}, one or {count}, not {wanted}")
+    return targets
+
+
+def _for_each(target: Target, count: int) -> Target:
+    """A target that was given for one image, for all `count`."""
+    tensors = {name: value for name, value in vars(target).items() if isinstance(value, Tensor)}
+    lengths = {len(value) for value in tensors.values()}
+    if lengths == {1} and count > 1:
+        return replace(target, **{name: value.expand(count, *value.shape[1:]) for name, value in tensors.items()})
+    if lengths != {count}:
+        raise UsageError(f"the target is for {max(lengths)} images, and there are {count}")
+    return target
