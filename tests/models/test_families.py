@@ -120,7 +120,6 @@ def toy(model: nn.Module) -> Structure | None:
             for mixer in mixers
         ),
         explicit_attention=contextlib.nullcontext,
-        first_norms=tuple(step.scale for step in net.steps),
         last_norms=(net.finish,),
         heads=(net.verdict,),
         pooling="token",

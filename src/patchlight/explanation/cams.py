@@ -62,13 +62,8 @@ def _activation_map(
 
 def _features_and_gradient(anatomy: Anatomy, images: Tensor, target: Target, layer: Layer) -> tuple[Tensor, Tensor]:
     """(B, C, f, g) each."""
-    outputs: list[Tensor] = []
-    handle = layer.module.register_forward_hook(lambda module, args, output: outputs.append(layer.tensor(output)))
-    try:
-        with torch.enable_grad():
-            score = target.scores(anatomy, images.detach().requires_grad_()).sum()
-            (gradient,) = torch.autograd.grad(score, outputs[-1])
-    finally:
-        handle.remove()
+    with torch.enable_grad(), layer.recorded() as recorded:
+        score = target.scores(anatomy, images.detach().requires_grad_()).sum()
+        (gradient,) = torch.autograd.grad(score, recorded[0])
     grid = anatomy.grid(images)
-    return layer.as_map(outputs[-1].detach(), grid), layer.as_map(gradient, grid)
+    return layer.as_map(recorded[0].detach(), grid), layer.as_map(gradient, grid)

@@ -73,7 +73,6 @@ class VitAnatomy(Anatomy):
     patch_size: tuple[int, int]
     blocks: tuple[nn.Module, ...]
     attentions: tuple[AttentionLayer, ...]  # one in each block
-    first_norms: tuple[nn.Module, ...]  # before the attention of each block
     explicit_attention: Callable[[], AbstractContextManager[None]]  # inside, weights of attention are computed
     patch_embed: nn.Module
     padded: bool = False  # images that are no multiple of the patch are filled up, where others lose their edges

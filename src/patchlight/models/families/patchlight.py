@@ -171,7 +171,6 @@ def _anatomy(model: VisionTransformer) -> Anatomy:
         logits=model,
         blocks=blocks,
         attentions=attentions,
-        first_norms=tuple(block.norm1 for block in blocks),
         explicit_attention=unfused(attentions),
         patch_embed=model.patch_embed,
         patch_size=patch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,9 +53,8 @@ def begin_structure(model: nn.Module, heads: frozenset[str]) -> Structure:
 ANSWERS = ("logits", "image_embeds", "pooler_output")
 
 
-def answers(network: Any, images: Tensor, prefix: int) -> Tensor:
-    """Logits (B, K) or, of a backbone, features (B, D): what it pools, else its first token where `prefix` tokens stand
-    before the patches, or the mean of what it gives.
+def answers(network: Any, images: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits (B, K) or, of a backbone, features (B, D): what it pools itself, else `pool` of what it gives last.
 
     Raises PatchlightError for a model that gives neither, as one that is made for detection.
     """
@@ -66,12 +65,10 @@ def answers(network: Any, images: Tensor, prefix: int) -> Tensor:
     last = getattr(output, "last_hidden_state", None)
     if not isinstance(last, Tensor):
         raise PatchlightError(
-            f"{type(network).__name__} gives {', '.join(output)}, no classes and no features of a whole image; load its "
-            "weights as a model for image classification, or as a plain model"
+            f"{type(network).__name__} gives {', '.join(output)}, no classes and no features of a whole image; load "
+            "its weights as a model for image classification, or as a plain model"
         )
-    if last.ndim == 4:
-        return last.mean(dim=(2, 3))
-    return last[:, 0] if prefix else last.mean(dim=1)
+    return pool(last)
 
 
 @contextlib.contextmanager

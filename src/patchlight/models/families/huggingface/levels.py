@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from patchlight.models.families.huggingface.classifier import answers, begin_structure, inner
 from patchlight.models.families.names import Names, no_vit
@@ -34,16 +35,19 @@ def levels(model: nn.Module) -> Structure:
     prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
     patch = _patch_size(network.config) if prefix else None
     heads = names.keys_inside(HEADS, BEFORE_HEAD)
+    anatomy = Anatomy(
+        model=network,
+        logits=lambda images: answers(network, images, lambda last: _pool(last, prefix)),
+        has_head=bool(heads) or _classifies(network),
+        no_attention=no_vit(network),
+        num_prefix_tokens=prefix,
+        patch_size=None if patch is None else (patch, patch),
+    )
+    no_maps = _what_else_it_takes(network)
     return dataclasses.replace(
         begin_structure(model, heads),
-        anatomy=Anatomy(
-            model=network,
-            logits=lambda images: answers(network, images, prefix),
-            has_head=bool(heads) or _classifies(network),
-            no_attention=no_vit(network),
-            num_prefix_tokens=prefix,
-            patch_size=None if patch is None else (patch, patch),
-        ),
+        anatomy=None if no_maps else anatomy,
+        no_maps=no_maps,
         levels=tuple(largest),
         patch_size=patch,
         num_prefix_tokens=prefix,
@@ -55,6 +59,21 @@ def levels(model: nn.Module) -> Structure:
         position_prefix=prefix,
         patch_kernels=names.keys_ending("patch_embeddings.projection.weight"),
     )
+
+
+def _pool(last: Tensor, prefix: int) -> Tensor:
+    """Features (B, D) of a map (B, D, r, c), or of tokens (B, T, D): the first where `prefix` stand before the patches."""
+    if last.ndim == 4:
+        return last.mean(dim=(2, 3))
+    return last[:, 0] if prefix else last.mean(dim=1)
+
+
+def _what_else_it_takes(network: Any) -> str:
+    """Why a model cannot be given images alone, or nothing."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    others = ", ".join(name for name in named if name != "pixel_values")
+    return others and f"{type(network).__name__} takes {others} beside pixels, so images alone cannot be explained"
 
 
 def _classifies(network: Any) -> bool:

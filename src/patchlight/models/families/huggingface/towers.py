@@ -11,13 +11,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchlight.models.families.huggingface.attention import attention_layer, explicit, is_visible
-from patchlight.models.families.huggingface.classifier import inner
+from patchlight.models.families.huggingface.classifier import answers, inner
 from patchlight.models.families.huggingface.vit import VitParts, named, vit_structure
 from patchlight.models.families.names import Names
 from patchlight.models.structure import Structure
 
 # By the tower's `config.model_type`, whether it has a CLS token. Others that name their parts so may pool otherwise.
-TOWERS = {"clip_vision_model": True, "metaclip_2_vision_model": True, "siglip_vision_model": False}
+TOWERS = {
+    "clip_vision_model": True,
+    "metaclip_2_vision_model": True,
+    "altclip_vision_model": True,
+    "chinese_clip_vision_model": True,
+    "siglip_vision_model": False,
+}
 
 
 def towers(model: nn.Module) -> Structure | None:
@@ -49,25 +55,22 @@ def towers(model: nn.Module) -> Structure | None:
             attentions=tuple(attention_layer(attention, names.of(attention)) for attention in attentions),
             explicit_attention=lambda: explicit(tower),
             set_fused_attn=lambda fused: tower.set_attn_implementation("sdpa" if fused else "eager"),
-            first_norms=tuple(block.layer_norm1 for block in blocks),
             last_norms=(tower.post_layernorm,),
             heads=tuple(named(network, ["classifier"])),
             pooling=pooling,
             decode=decode,
             pool_weights=pool_weights,
-            logits=lambda images: _answer(network, tower, images),
+            logits=lambda images: _answer(network, images),
         ),
     )
 
 
-def _answer(network: Any, tower: Any, images: Tensor) -> Tensor:
+def _answer(network: Any, images: Tensor) -> Tensor:
     """Logits (B, K) or, of a model without a classifier, the embedding (B, D) that texts are compared with."""
     if hasattr(network, "get_image_features"):  # both towers
         features: Tensor = network.get_image_features(pixel_values=images).pooler_output
         return features
-    output = network(pixel_values=images)
-    answer = next((part for part in named(output, ["logits", "image_embeds", "pooler_output"])), None)
-    return output.last_hidden_state.mean(dim=1) if answer is None else answer  # SigLIP's tower without its head
+    return answers(network, images, lambda last: last.mean(dim=1))  # the mean is of SigLIP's tower without its head
 
 
 def _output(

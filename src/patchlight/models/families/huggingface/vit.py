@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from patchlight.machine.compat import recorded_classes
 from patchlight.models.families.huggingface.attention import attention_layer, explicit, is_visible
-from patchlight.models.families.huggingface.classifier import ANSWERS, begin_structure, inner
+from patchlight.models.families.huggingface.classifier import answers, begin_structure, inner
 from patchlight.models.families.names import Names
 from patchlight.models.structure import AttentionLayer, AttentionShape, Structure, VitAnatomy, nothing_to_fuse
 
 HEADS = ("classifier", "cls_classifier")
 LAST_NORMS = ("layernorm", "norm")
-FIRST_NORMS = ("layernorm_before", "norm1")
 TOKENS = ("cls_token", "distillation_token", "mask_token", "register_tokens")
 DOUBLED = ("dinov2", "dinov2_with_registers")  # whose classifiers read the CLS token and the mean patch side by side
 RELATIVE = ("rope_embeddings", "relative_position_bias", "relative_position_bias_table")
@@ -43,7 +42,6 @@ class VitParts:
     blocks: tuple[nn.Module, ...]
     attentions: tuple[AttentionLayer, ...]  # one in each block
     explicit_attention: Callable[[], contextlib.AbstractContextManager[None]]  # inside, weights are computed
-    first_norms: tuple[nn.Module, ...]  # before the attention of each block
     last_norms: tuple[nn.Module, ...]  # after the last block
     heads: tuple[nn.Module, ...]  # the linear maps that give logits; of a backbone none
     pooling: str  # as VitAnatomy has it
@@ -72,7 +70,6 @@ def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
         has_head=bool(heads),
         blocks=parts.blocks,
         attentions=parts.attentions,
-        first_norms=parts.first_norms,
         explicit_attention=parts.explicit_attention,
         patch_embed=parts.patch_embed,
         patch_size=parts.patch_size,
@@ -117,8 +114,7 @@ def find_parts(network: Any) -> VitParts | None:
     last_norms = named(backbone, LAST_NORMS)
     attentions = tuple(part for part in network.modules() if isinstance(part, kinds.get("attentions", ())))
     blocks = tuple(part for part in network.modules() if isinstance(part, kinds.get("hidden_states", ())))
-    first_norms = [norm for block in blocks for norm in named(block, FIRST_NORMS)[:1]]
-    complete = last_norms and attentions and len(attentions) == len(blocks) == len(first_norms)
+    complete = last_norms and attentions and len(attentions) == len(blocks)
     if not complete or not (heads or network is backbone) or not all(is_visible(part) for part in attentions):
         return None
     embeddings, patch = backbone.embeddings, getattr(network.config, "patch_size", None)
@@ -145,7 +141,6 @@ def find_parts(network: Any) -> VitParts | None:
         attentions=tuple(attention_layer(part, names.of(part)) for part in attentions),
         explicit_attention=lambda: _explicit(network, whole(embeddings)),
         set_fused_attn=lambda fused: network.set_attn_implementation("sdpa" if fused else "eager"),
-        first_norms=tuple(first_norms),
         last_norms=tuple(norm for norm in (*last_norms, output.pooled_norm) if norm is not None),
         heads=tuple(head for head in (*heads, output.distilled) if head is not None),
         pooling=output.pooling,
@@ -196,11 +191,8 @@ def _output(network: Any, backbone: Any, heads: Sequence[Any], prefix: int, *, h
 
 
 def _logits(network: Any, images: Tensor, output: _Output, whole: contextlib.AbstractContextManager[None]) -> Tensor:
-    """What the model answers; of a backbone that pools nothing, what `output` pools of its tokens."""
     with whole:
-        found = network(pixel_values=images)
-    answer = next((part for name in ANSWERS if (part := getattr(found, name, None)) is not None), None)
-    return output.of(found.last_hidden_state) if answer is None else answer
+        return answers(network, images, output.of)
 
 
 @contextlib.contextmanager

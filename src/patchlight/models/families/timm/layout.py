@@ -134,9 +134,10 @@ def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
     blocks = tuple(blocks)  # type: ignore[arg-type]
     if not blocks:
         raise PatchlightError("the model has no blocks, so there is no attention to look at")
-    plain = all(hasattr(block, "attn") and hasattr(block, "norm1") for block in blocks)
-    if not plain or not hasattr(model, "num_prefix_tokens"):
-        raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
+    if not all(hasattr(block, "attn") for block in blocks) or not hasattr(model, "num_prefix_tokens"):
+        raise PatchlightError(
+            f"{type(model).__name__} has no plain transformer blocks, so its attention cannot be seen"
+        )
     attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
     pooling, pool_weights = pooling_of(model)
     pool = getattr(model, "attn_pool", None)
@@ -151,7 +152,6 @@ def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
         has_head=has_head,
         blocks=blocks,
         attentions=attentions,
-        first_norms=tuple(block.norm1 for block in blocks),
         explicit_attention=unfused(attentions),
         patch_embed=embed if flexible is None else flexible.proj,
         patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
