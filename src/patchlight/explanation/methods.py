@@ -1,6 +1,6 @@
 """All methods of explanation in one table, and the one call that uses it.
 
-Shapes: B batch, K classes, (h, w) pixels of an image, (r, c) cells: patches or, where the network has none, equal parts of it.
+Shapes: B batch, K classes, (h, w) pixels, (r, c) cells of an image: patches or, where a network has none, equal parts.
 """
 
 from __future__ import annotations
