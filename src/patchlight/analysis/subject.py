@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from patchlight.analysis import diagnostics
-from patchlight.config import DEFAULT_METHOD
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.explanation.methods import METHODS, explain_inputs
+from patchlight.explanation.methods import default_method, explain_inputs, find_call
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 
@@ -127,9 +126,9 @@ class ClassPair:
 
 def class_pair(subject: Subject, method: str) -> ClassPair:
     """The other class is the true one of a mistake, else the second likeliest. A method that gives every class the same
-    map is replaced by the default one.
+    map is replaced by the model's default one.
     """
-    method = method if METHODS[method].by_class else DEFAULT_METHOD
+    method = method if find_call(method)[1].by_class else default_method(subject.anatomy)
     classes = subject.probs.topk(2, dim=1).indices
     if subject.labels is not None:
         true = torch.from_numpy(subject.labels).to(classes)

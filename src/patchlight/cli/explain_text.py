@@ -71,11 +71,19 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
 
     if isinstance(result, Faithfulness):
         return faithfulness_table(result)
+    like = result.target.startswith("like ")  # whose strength is a cosine
     rows = [
-        (image.image, image.predicted, rate(image.probability), image.true or "", image.target)
+        (
+            image.image,
+            f"{image.predicted}, {rate(image.probability)}",
+            image.true or "",
+            image.target,
+            f"{image.strength:+.2f}" if like else rate(image.strength),
+        )
         for image in result.images
     ]
-    images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
+    header = ("image", "predicted", "true", "explained", "cosine" if like else "its probability")
+    images = table(rows, header, left=4)
     counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
     chosen = "\n".join(textwrap.wrap(f"{counted(len(rows), 'image')}{counts}: {result.chosen}", 120))
     files = [
@@ -87,7 +95,8 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
         result.target, f"for '{result.target}', which the maps are of"
     )
     blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
-    blocks += [f"tokens before the first layer: {result.positions}"]
+    blocks += [f"maps: {', '.join(result.methods)}"]
+    blocks += [] if result.positions is None else [f"tokens before the first layer: {result.positions}"]
     blocks += [
         faithfulness_table(result.faithfulness, instead, chosen=result.split is not None),
         table(files, left=2),

@@ -142,14 +142,33 @@ VERBS = {
             *OF_A_SPLIT,
             option(
                 "--method",
-                metavar="NAME",
-                help=f"one of those below, or all (default: {DEFAULT_METHOD}; with --faithfulness: all)",
+                metavar="NAME[:OPTION=VALUE,...]",
+                action="append",
+                help="one of those below, as in rollout:heads=max,discard=0.9, or all; again for several (default: "
+                f"{DEFAULT_METHOD}, or gradcam where there is no attention to see; with --faithfulness: all)",
             ),
             option(
                 "--target",
                 metavar="CLASS",
                 help="the class to explain: predicted (default), true (for images of the run), or a class's name or "
                 "index",
+            ),
+            option(
+                "--versus",
+                metavar="CLASS",
+                help="the maps are of the target and not of this class; 'second' is the likeliest other class",
+            ),
+            option(
+                "--like",
+                metavar="IMAGE",
+                type=path,
+                help="the maps are of what makes an image like this one, by the features before the head",
+            ),
+            option(
+                "--percentile",
+                metavar="P",
+                type=float,
+                help="from 50 to 100: values beyond this percentile have the colour of the greatest (default: 100)",
             ),
             option(
                 "--layers",

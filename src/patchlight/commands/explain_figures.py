@@ -12,8 +12,10 @@ import numpy as np
 from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.embeddings import EmbeddingMaps
 from patchlight.analysis.subject import FEW, PAIRS, Subject, attention_maps, class_pair, token_maps
+from patchlight.commands.explain_record import native_maps
+from patchlight.commands.explain_target import Asked
 from patchlight.explanation import methods
-from patchlight.explanation.methods import METHODS
+from patchlight.explanation.methods import METHODS, Explanation
 from patchlight.models.anatomy import VitAnatomy
 
 if TYPE_CHECKING:
@@ -27,19 +29,20 @@ NOT_ALWAYS = re.compile(
 
 
 def draw(
-    subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None, of_class: str
+    subject: Subject,
+    explanations: Mapping[str, Explanation],
+    asked: Asked,
+    layers: Sequence[int] | None,
+    percentile: float,
 ) -> dict[str, Figure]:
-    """The figures about single images by name; `maps` (S, r, c) by method, `layers` as in `explain`; `of_class` is ""
-    for the predicted class, "true" or a class's name.
-    """
+    """The figures about single images by name: maps of each call of a method, and `layers` as in `explain`."""
     from patchlight.figures import boards  # not for a bare model, which needs no matplotlib
 
-    names, first = subject.card.class_names, next(iter(maps))
+    names, first = subject.card.class_names, next(iter(explanations))
     pictures, captions = subject.pictures, captions_of(subject)
-    title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
-    if of_class:
-        title += ", for the true class" if of_class == "true" else f", for the class '{of_class}'"
-    rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
+    title = "What the model looked at" if len(explanations) > 1 else METHODS[explanations[first].method].about
+    title = title[0].upper() + title[1:] + asked.title
+    rows = {call + ("" if found.by_class else " (blind)"): native_maps(found) for call, found in explanations.items()}
     pair = class_pair(subject, first)
     figures: dict[str, Figure] = {}
     for part, number in pages(len(pictures)):
