@@ -147,27 +147,26 @@ def test_mass_is_a_share(mass):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_heads_read_where_the_pooling_reads(name):
+def test_heads_of_every_vit(name):
     model, images = FAMILIES[name](), images_for(name)
     anatomy = dissect(model)
     grid, prefix = anatomy.grid(images), anatomy.num_prefix_tokens
     attention, pooling = recorded(anatomy, images)
-    expected = torch.stack(
-        [
-            torch.stack([(pooling[b, :, None] * attention[b, 1, h]).sum(0)[prefix:].view(grid) for h in range(3)])
-            for b in range(3)
-        ]
-    )
+    rows = torch.einsum("bq,bhqk->bhk", pooling, attention[:, 1])
+    pooled = head_maps(anatomy, images, layer=1, token="pooled")
+    torch.testing.assert_close(pooled, rows[..., prefix:].unflatten(-1, grid))
+    own = attention[:, 1, :, 0] if "token" in anatomy.pooling else rows  # the CLS token's row where there is one
     found = head_maps(anatomy, images, layer=1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, own[..., prefix:].unflatten(-1, grid))
+    patch = head_maps(anatomy, images, layer=1, token=(1, 2))
+    torch.testing.assert_close(patch.flatten(2), attention[:, 1, :, prefix + grid[1] + 2, prefix:])
     assert torch.equal(attention_masks(anatomy, images, layer=1, mass=0.5), keep_mass(found, 0.5))
-    torch.testing.assert_close(
-        head_maps(anatomy, images).mean(dim=1), explain(anatomy, images, method="attention").maps
-    )
-    masks = attention_masks(anatomy, images)
+    assert torch.equal(attention_masks(anatomy, images, layer=1, token="1,2"), keep_mass(patch, 0.6))
+    last = head_maps(anatomy, images, token="pooled")
+    torch.testing.assert_close(last.mean(dim=1), explain(anatomy, images, method="attention").maps)
+    masks, last = attention_masks(anatomy, images), head_maps(anatomy, images)
     assert masks.shape == (3, 3, *grid)
     assert masks.dtype == torch.bool
-    last = head_maps(anatomy, images)
     share = (last * masks).sum(dim=(2, 3)) / last.sum(dim=(2, 3))
     assert ((share >= 0.6) & (share < 1)).all()
 

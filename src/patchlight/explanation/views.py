@@ -90,27 +90,35 @@ def split_pair(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def head_maps(anatomy: Anatomy, images: Tensor, *, layer: int = -1) -> Tensor:
-    """How much the pooled token reads from each patch in each head of a layer, (B, H, r, c).
+def head_maps(anatomy: Anatomy, images: Tensor, *, layer: int = -1, token: Token | None = None) -> Tensor:
+    """How much a token reads from each patch in each head of a layer, (B, H, r, c).
 
-    It is the row of the CLS token, or where the model pools its patches the mean of their rows, as the pooling weighs
-    them (`Anatomy.readout`). What goes to prefix tokens is left out, so a map sums to 1 at most. Raises PatchlightError
-    for a layer that is not there.
+    The token is by default the CLS token, also where the head reads the patches beside it; where the model pools its
+    patches alone it is "pooled", the mean of their rows as the pooling weighs them (`Anatomy.readout`). What goes to
+    prefix tokens is left out, so a map sums to 1 at most. Raises PatchlightError for a layer that is not there,
+    UsageError for such a token.
     """
+    grid = anatomy.grid(images)
+    default = "cls" if "cls" in prefix_names(anatomy) else POOLED
+    tokens = find_tokens(anatomy, default if token is None else token, grid)
 
     def compute(attention: Tensor, pooling: Tensor) -> tuple[Tensor]:
-        heads = [read_out(anatomy, head, pooling, anatomy.grid(images)) for head in wide(attention[:, 0]).unbind(dim=1)]
+        reads = tokens.weights(pooling)
+        heads = [read_out(anatomy, head, reads, grid) for head in wide(attention[:, 0]).unbind(dim=1)]
         return (torch.stack(heads, dim=1),)
 
     return _over_parts(anatomy, images, [layer], compute)[0]
 
 
-def attention_masks(anatomy: Anatomy, images: Tensor, *, layer: int = -1, mass: float = 0.6) -> Tensor:
-    """Of each head the patches that hold the share `mass` of the pooled token's attention, (B, H, r, c) bool.
+def attention_masks(
+    anatomy: Anatomy, images: Tensor, *, layer: int = -1, mass: float = 0.6, token: Token | None = None
+) -> Tensor:
+    """Of each head the patches that hold the share `mass` of a token's attention, (B, H, r, c) bool.
 
-    The masks of DINO (Caron et al. 2021, section 4.2.2 and figure 4): `keep_mass` of `head_maps`.
+    The masks of DINO (Caron et al. 2021, section 4.2.2 and figure 4): `keep_mass` of `head_maps`, of the CLS token and
+    the last layer by default.
     """
-    return keep_mass(head_maps(anatomy, images, layer=layer), mass)
+    return keep_mass(head_maps(anatomy, images, layer=layer, token=token), mass)
 
 
 def keep_mass(maps: Tensor, mass: float = 0.6) -> Tensor:
@@ -158,8 +166,8 @@ def token_pair(anatomy: Anatomy, images: Tensor, query: Token, key: Token) -> To
 
         log A[i, j] - mean over k of log A[i, k] = s[i, j] - mean over k of s[i, k],
 
-    in nats: 0 is the average key, and a key of score 1 has e times the weight of one of score 0. Scores of one head can
-    be compared between keys and images; s itself is not given.
+    in nats: 0 is the average key, and a key of score 1 has e times the weight of one of score 0. So the scores of one
+    query can be compared between its keys; s itself is not given.
 
     Of several queries ("registers", or "pooled" where patches are) it is their mean, of several keys the sum of weights
     and the mean of scores. A weight below what its number type holds in full counts as the least that it does, so that
