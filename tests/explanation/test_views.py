@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -80,13 +81,20 @@ def fixed(layers: list, heads: int = 1, dtype: torch.dtype = torch.float64) -> A
             tokens = part(tokens)[0]
         return tokens[:, 0]
 
+    def nothing(width: int) -> Callable[[Tensor], Tensor]:
+        """Values of tokens that are nothing, or what any weights make of them."""
+        return lambda tokens: torch.zeros(len(tokens), 3, width, dtype=dtype)
+
     taps = [Tap(part, lambda output: output[1]) for part in parts]
     return dataclasses.replace(
         anatomy,
         model=model,
         logits=logits,
         blocks=tuple(parts),
-        attentions=tuple(AttentionLayer(f"layer {i}", tap.module, heads, tap, tap) for i, tap in enumerate(taps)),
+        attentions=tuple(
+            AttentionLayer(f"layer {i}", tap.module, heads, tap, nothing(heads), nothing(2))
+            for i, tap in enumerate(taps)
+        ),
         explicit_attention=contextlib.nullcontext,
         patch_size=(4, 4),
     )
@@ -441,5 +449,3 @@ def test_half_precision_is_computed_in_float32():
 def test_what_cannot_be_looked_at():
     with pytest.raises(UsageError, match=r"images are a batch \(B, 3, height, width\), not of shape \(3, 16, 16\)"):
         head_maps(dissect(ours()), images_for("")[0])
-    with pytest.raises(PatchlightError, match="VisionTransformer has no layers of attention to look at"):
-        token_path(dissect(ours(depth=0)), images_for(""))

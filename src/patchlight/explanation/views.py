@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import UsageError
 from patchlight.explanation.attention import read_out
-from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.explanation.capture import as_found, record_attention, record_outputs
 from patchlight.explanation.methods import batch_size
-from patchlight.models.anatomy import Anatomy
+from patchlight.models.anatomy import VitAnatomy
 
 Token = str | tuple[int, int]
 POOLED = "pooled"
@@ -49,20 +49,20 @@ class Tokens:
         return weights
 
 
-def prefix_names(anatomy: Anatomy) -> tuple[str, ...]:
+def prefix_names(anatomy: VitAnatomy) -> tuple[str, ...]:
     """A name for each prefix token, as far as the pooling tells what it is."""
     known = [name for name, word in (("cls", "token"), ("dist", "dist")) if word in anatomy.pooling]
     rest = "register" if known else "prefix"
     return (*known, *(f"{rest}{i}" for i in range(anatomy.num_prefix_tokens - len(known))))
 
 
-def token_name(anatomy: Anatomy, index: int, grid: tuple[int, int]) -> str:
+def token_name(anatomy: VitAnatomy, index: int, grid: tuple[int, int]) -> str:
     """What the token with this index is called: "cls", or "3,4" of the patch in row 3 and column 4."""
     prefix = anatomy.num_prefix_tokens
     return prefix_names(anatomy)[index] if index < prefix else ",".join(map(str, divmod(index - prefix, grid[1])))
 
 
-def find_tokens(anatomy: Anatomy, token: Token, grid: tuple[int, int]) -> Tokens:
+def find_tokens(anatomy: VitAnatomy, token: Token, grid: tuple[int, int]) -> Tokens:
     """The tokens of a name. Raises UsageError for one that the model does not have, with those that it has."""
     names = prefix_names(anatomy)
     registers = tuple(i for i, name in enumerate(names) if name.startswith("register"))
@@ -90,11 +90,11 @@ def split_pair(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def head_maps(anatomy: Anatomy, images: Tensor, *, layer: int = -1, token: Token | None = None) -> Tensor:
+def head_maps(anatomy: VitAnatomy, images: Tensor, *, layer: int = -1, token: Token | None = None) -> Tensor:
     """How much a token reads from each patch in each head of a layer, (B, H, r, c).
 
     The token is by default the CLS token, also where the head reads the patches beside it; where the model pools its
-    patches alone it is "pooled", the mean of their rows as the pooling weighs them (`Anatomy.readout`). What goes to
+    patches alone it is "pooled", the mean of their rows as the pooling weighs them (`VitAnatomy.readout`). What goes to
     prefix tokens is left out, so a map sums to 1 at most. Raises PatchlightError for a layer that is not there,
     UsageError for such a token.
     """
@@ -111,7 +111,7 @@ def head_maps(anatomy: Anatomy, images: Tensor, *, layer: int = -1, token: Token
 
 
 def attention_masks(
-    anatomy: Anatomy, images: Tensor, *, layer: int = -1, mass: float = 0.6, token: Token | None = None
+    anatomy: VitAnatomy, images: Tensor, *, layer: int = -1, mass: float = 0.6, token: Token | None = None
 ) -> Tensor:
     """Of each head the patches that hold the share `mass` of a token's attention, (B, H, r, c) bool.
 
@@ -155,7 +155,7 @@ class TokenPair:
     exact: Tensor  # (B, L, H) bool; False: weights of the row were too small to be held, and `scores` is a lower bound
 
 
-def token_pair(anatomy: Anatomy, images: Tensor, query: Token, key: Token) -> TokenPair:
+def token_pair(anatomy: VitAnatomy, images: Tensor, query: Token, key: Token) -> TokenPair:
     """The attention and the score of a query token and a key token, by layer and head.
 
     Before the softmax stands s[i, j] = scale * q_i . k_j, with rotary positions, normalised queries and keys, and
@@ -218,7 +218,7 @@ class TokenPath:
     prefix: Tensor  # (B, L) and how much from all prefix tokens; with its map it sums to 1
 
 
-def token_path(anatomy: Anatomy, images: Tensor, token: Token = POOLED, *, from_patches: bool = True) -> TokenPath:
+def token_path(anatomy: VitAnatomy, images: Tensor, token: Token = POOLED, *, from_patches: bool = True) -> TokenPath:
     """A token's way through the layers in attention rollout: its most weighty single path, and all paths together.
 
     What a token reads in a layer is (A + I) / 2 with A the mean over heads (Abnar and Zuidema 2020, eq. 1): half stays
@@ -292,24 +292,17 @@ Compute = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 @torch.no_grad()
-def _over_parts(anatomy: Anatomy, images: Tensor, layers: Sequence[int] | None, compute: Compute) -> list[Tensor]:
+def _over_parts(anatomy: VitAnatomy, images: Tensor, layers: Sequence[int] | None, compute: Compute) -> list[Tensor]:
     """What `compute` makes of the attention of some `layers`, (b, L, H, T, T), and of the pooling's weights, (b, T) in
     float32 at least, a few images at a time, joined.
     """
     if images.ndim != 4:
         raise UsageError(f"images are a batch (B, 3, height, width), not of shape {tuple(images.shape)}")
-    if not anatomy.attentions:
-        raise PatchlightError(f"{type(anatomy.model).__name__} has no layers of attention to look at")
-    modes = [(module, module.training) for module in anatomy.model.modules()]
-    anatomy.model.eval()
     parts = []
-    try:
+    with as_found(anatomy.model):
         for part in images.split(batch_size(anatomy, images)):
             with record_attention(anatomy, layers) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
                 anatomy.logits(part)
             attention = recorded.attention
             parts.append(compute(attention, anatomy.readout(outputs[-1]).to(wide(attention[:0]))))
-    finally:
-        for module, training in modes:
-            module.training = training
     return [torch.cat(column) for column in zip(*parts, strict=True)]
