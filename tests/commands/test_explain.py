@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from small import SMALL
@@ -16,6 +17,7 @@ import patchlight
 from patchlight.cli.main import main
 from patchlight.commands import explain_figures
 from patchlight.commands.evaluate import own_split
+from patchlight.data.decode import load_image
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
 from patchlight.runs import Faithfulness, Run
@@ -255,6 +257,49 @@ def test_the_likeness_to_an_image(run, tmp_path, capsys, no_slides):
     assert "none.png" in capsys.readouterr().err
 
 
+def test_maps_against_peoples_masks(run, tmp_path, capsys, no_slides):
+    """Two photographs of three have a mask; the controls stand beside the method, and chance beside each number."""
+    draw, photos, masks = np.random.default_rng(0), tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(draw.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(photos / f"{name}.png")
+    for name in ("a", "b_mask"):
+        inside = np.zeros((20, 20), dtype=np.uint8)
+        inside[5:15, 5:15] = 255
+        Image.fromarray(inside).save(masks / f"{name}.png")
+    call = ["explain", str(run), str(photos), "--method", "occlusion", "--out", str(tmp_path / "out")]
+    assert main([*call, "--masks", str(masks), "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)["masks"]
+    assert (result["images"], [row["method"] for row in result["rows"]]) == (2, ["occlusion", "random", "centre"])
+    assert any("c.png" in note for note in result["notes"])
+    assert "c.png" in shown.err
+    for row in result["rows"]:
+        assert set(row["scores"]) == {"pointing", "energy", "iou", "best_iou"}
+        assert row["scores"]["energy"]["chance"] == pytest.approx(0.25)
+    centre = result["rows"][2]["scores"]
+    assert centre["pointing"]["mean"] == 1  # the masks are in the middle
+    assert centre["energy"]["mean"] > 0.25
+    model, card = patchlight.load_model(run)
+    images = torch.stack([load_image(photos / f"{name}.png", card.fit_size, card.fit_interpolation) for name in "ab"])
+    maps = patchlight.explain(model, card.to_input(images), method="occlusion").pixel_maps.clamp(min=0)
+    by_hand = (maps[:, 4:12, 4:12].sum((1, 2)) / maps.sum((1, 2))).mean().item()
+    assert result["rows"][0]["scores"]["energy"]["mean"] == pytest.approx(by_hand, rel=1e-4)
+    assert main([*call, "--masks", str(masks), "--tolerance", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "2 images with a mask in" in text
+    assert "(0.25)" in text
+    assert "a hit of the pointing game may lie 2 pixels outside" in text
+    for words, message, code in (
+        ([*call, "--tolerance", "2"], "--tolerance is for --masks", 2),
+        (["explain", str(run), "--masks", str(masks)], "--masks are found by the names of image files", 2),
+        ([*call, "--masks", str(tmp_path / "none")], "is not there; name the folder that the masks are in", 1),
+    ):
+        assert main(words) == code
+        assert message in capsys.readouterr().err
+
+
 def test_options_of_methods_in_words(run, tmp_path, capsys, no_slides):
     call = ["explain", str(run), "--index", "5", "--out", str(tmp_path)]
     words = ["--method", "rollout", "--method", "rollout:heads=max,discard=0.9", "--method", "gradcam:layer=0"]
@@ -391,8 +436,6 @@ def test_the_library_call_of_a_run(run, tmp_path, no_slides):
 
 
 def test_the_library_call_of_a_bare_model_plots(run):
-    import torch
-
     model, _ = patchlight.load_model(run)
     found = patchlight.explain(model, torch.randn(3, 3, 16, 16), method="rollout", target=2)
     assert found.targets.tolist() == [2, 2, 2]

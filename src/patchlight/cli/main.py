@@ -139,6 +139,8 @@ def explain_or_measure(
     versus: str | None,
     like: Path | None,
     percentile: float | None,
+    masks: Path | None,
+    tolerance: float | None,
     layers: str | None,
     classes: list[str] | None,
     indices: list[int] | None,
@@ -151,7 +153,7 @@ def explain_or_measure(
     """`patchlight explain`, which with --faithfulness measures the methods instead."""
     if faithfulness:
         left_out: dict[str, Any] = {"the image files": images, "--target": target, "--versus": versus, "--like": like}
-        left_out |= {"--layers": layers, "--percentile": percentile}
+        left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given:
                 raise UsageError(
@@ -176,6 +178,8 @@ def explain_or_measure(
         like=like,
         layers=numbers,
         percentile=100.0 if percentile is None else percentile,
+        masks=masks,
+        tolerance=tolerance or 0.0,
         out=out,
         device=device,
     )

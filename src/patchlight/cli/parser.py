@@ -171,6 +171,18 @@ VERBS = {
                 help="from 50 to 100: values beyond this percentile have the colour of the greatest (default: 100)",
             ),
             option(
+                "--masks",
+                metavar="DIR",
+                type=path,
+                help="a folder of masks of the image files (photo.png or photo_mask.png): how far the maps lie inside",
+            ),
+            option(
+                "--tolerance",
+                metavar="PIXELS",
+                type=float,
+                help="how far outside of its mask a map's greatest value may lie, with --masks (default: 0)",
+            ),
+            option(
                 "--layers",
                 metavar="N,...",
                 help="the layers whose heads are drawn, counted from 1, as in 1,6 (default: the last)",

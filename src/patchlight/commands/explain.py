@@ -19,6 +19,7 @@ from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, write_figures
 from patchlight.commands.explain_images import Wanted, check_positive, load_chosen, load_subject
+from patchlight.commands.explain_masks import against_masks, masks_of
 from patchlight.commands.explain_record import (
     RunExplanation,
     describe_classes,
@@ -70,6 +71,8 @@ def explain(
     like: str | Path | None = None,
     layers: Sequence[int] | None = None,
     percentile: float = 100.0,
+    masks: str | Path | None = None,
+    tolerance: float = 0.0,
     out: str | Path | None = None,
     device: str = "auto",
 ) -> RunExplanation: ...
@@ -115,6 +118,8 @@ def explain_run(
     like: str | Path | None = None,
     layers: Sequence[int] | None = None,
     percentile: float = 100.0,
+    masks: str | Path | None = None,
+    tolerance: float = 0.0,
     out: str | Path | None = None,
     device: str = "auto",
 ) -> RunExplanation:
@@ -128,6 +133,7 @@ def explain_run(
     check_layers(anatomy, layers)
     calls, notes = choose_methods(words, anatomy)
     asked = find_target(subject, target, versus, like)
+    found_masks = masks_of(masks, tolerance, subject, chosen)
     explanations = {
         call: methods.explain_inputs(anatomy, subject.inputs, method=call, target=asked.target) for call in calls
     }
@@ -156,6 +162,9 @@ def explain_run(
         positions=positions_of(anatomy, embedding),
         figures=write_figures(folder, figures),
         arrays=str(folder / "maps.npz"),
+        masks=None
+        if masks is None or found_masks is None
+        else against_masks(masks, found_masks, tolerance, subject, explanations, asked),
         faithfulness=assess(anatomy, subject.inputs, subject.black, methods=calls),
         weights=checkpoint.weights if checkpoint else None,
     )

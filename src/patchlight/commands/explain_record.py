@@ -14,6 +14,7 @@ import torch
 from patchlight.analysis.choice import Chosen
 from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.subject import Subject
+from patchlight.commands.explain_masks import MaskTable
 from patchlight.commands.explain_target import Asked
 from patchlight.explanation.methods import METHODS, Explanation
 from patchlight.models import ModelCard
@@ -65,6 +66,7 @@ class RunExplanation(Record):
     positions: str | None  # whether positions are added to the patch tokens, in a sentence; None without patches
     figures: dict[str, str]
     arrays: str
+    masks: MaskTable | None = field(default=None, metadata={"brief": True})
     faithfulness: Faithfulness  # on these images, for the same target
     # A checkpoint's: "epoch 50"; None: the kept ones.
     weights: str | None = field(default=None, metadata={"brief": True})
