@@ -13,11 +13,14 @@ from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.embeddings import EmbeddingMaps
 from patchlight.analysis.subject import FEW, PAIRS, Subject, attention_maps, class_pair, token_maps
 from patchlight.explanation import methods
-from patchlight.explanation.methods import METHODS
+from patchlight.explanation.methods import CONTROLS, METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from patchlight.figures.boards import MapRow
+
+SIGNED = ("integrated-gradients", "occlusion")  # methods whose maps have both signs
 ABREAST = 12  # images in a picture; those after them are in further pictures: maps-2.png, ...
 # The names of figures that not every call draws.
 NOT_ALWAYS = re.compile(
@@ -32,20 +35,21 @@ def draw(
     for the predicted class, "true" or a class's name.
     """
     from patchlight.figures import boards, inside  # not for a bare model, which needs no matplotlib
+    from patchlight.figures.captions import pair_captions
 
     names, first = subject.card.class_names, next(iter(maps))
-    pictures, captions = subject.pictures, captions_of(subject)
+    pictures, captions, true = subject.pictures, captions_of(subject), true_names(subject)
     title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
     if of_class:
         title += ", for the true class" if of_class == "true" else f", for the class '{of_class}'"
-    rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
     tokens, attention, pair = token_maps(subject), attention_maps(subject, layers), class_pair(subject, first)
     depth = tokens.lens.shape[1]
     figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
+    of_maps = captions_of(subject, of_class)
     for start in range(0, len(pictures), ABREAST):
         part, number = slice(start, start + ABREAST), f"-{start // ABREAST + 1}" if start else ""
-        some = {label: values[part] for label, values in rows.items()}
-        figures[f"maps{number}"] = boards.maps_board(pictures[part], captions[part], some, title)
+        rows = [map_row(name, values[part]) for name, values in maps.items()]
+        figures[f"maps{number}"] = boards.maps_board(pictures[part], of_maps[part], rows, title)
         figures[f"patches{number}"] = boards.tokens_board(
             pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
         )
@@ -56,18 +60,38 @@ def draw(
         figures[f"heads-layer{layer + 1}"] = boards.heads_board(few, few_captions, heads, layer, depth)
     figures["layers"] = boards.layers_board(few, few_captions, attention.layers)
     figures["rollout"] = boards.rollout_board(few, few_captions, attention.rollout)
-    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
-    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
+    both = pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs, true[:PAIRS])
+    signed = pair.method in SIGNED
+    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method, signed=signed)}
 
 
-def captions_of(subject: Subject) -> list[str]:
-    """What was said of each image, and what is true where that is something else."""
-    from patchlight.figures import boards
+def map_row(name: str, values: np.ndarray) -> MapRow:
+    """A method's maps as a row of a board."""
+    from patchlight.figures.boards import MapRow
+
+    label = name if METHODS[name].by_class or name in CONTROLS else f"{name} (blind to the class)"
+    return MapRow(label, values, signed=name in SIGNED, control=name in CONTROLS)
+
+
+def true_names(subject: Subject) -> list[str]:
+    """The true class of each image; none where they are not known."""
+    return [] if subject.labels is None else [subject.card.class_names[label] for label in subject.labels]
+
+
+def captions_of(subject: Subject, of_class: str = "") -> list[str]:
+    """What was said of each image, what is true where that is something else, and the class that the maps are for where
+    it is neither the predicted one: `of_class` is "" for that, "true", or a class's name.
+    """
+    from patchlight.figures.captions import answer_captions
 
     names = subject.card.class_names
     preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
-    true = preds if subject.labels is None else [names[label] for label in subject.labels]
-    return boards.answer_captions(preds, probs, true)
+    true = true_names(subject) or preds
+    if not of_class:
+        return answer_captions(preds, probs, true)
+    targets = true if of_class == "true" else [of_class] * len(preds)
+    of_targets = [float(row[names.index(target)]) for row, target in zip(subject.probs, targets, strict=True)]
+    return answer_captions(preds, probs, true, targets, of_targets)
 
 
 def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[str, Figure]:
@@ -105,7 +129,7 @@ def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
         )
     shown = [names[label] for label in found.classes]
     return {
-        "class_gallery": figures.class_gallery(rows, found.method),
+        "class_gallery": figures.class_gallery(rows, found.method, signed=found.method in SIGNED),
         "class_means": figures.mean_maps(
             shown,
             found.mean,
