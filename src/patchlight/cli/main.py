@@ -141,6 +141,9 @@ def explain_or_measure(
     percentile: float | None,
     masks: Path | None,
     tolerance: float | None,
+    mass: float | None,
+    token: str | None,
+    pair: str | None,
     layers: str | None,
     classes: list[str] | None,
     indices: list[int] | None,
@@ -154,6 +157,7 @@ def explain_or_measure(
     if faithfulness:
         left_out: dict[str, Any] = {"the image files": images, "--target": target, "--versus": versus, "--like": like}
         left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
+        left_out |= {"--mass": mass, "--token": token, "--pair": pair}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given:
                 raise UsageError(
@@ -177,6 +181,9 @@ def explain_or_measure(
         versus=versus,
         like=like,
         layers=numbers,
+        mass=mass,
+        token=token,
+        pair=pair,
         percentile=100.0 if percentile is None else percentile,
         masks=masks,
         tolerance=tolerance or 0.0,

@@ -17,19 +17,19 @@ from patchlight.analysis.embeddings import embedding_maps
 from patchlight.analysis.faithfulness import assess, measure_faithfulness
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
+from patchlight.commands.explain_attention import Looks, draw_attention
 from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, write_figures
 from patchlight.commands.explain_images import Wanted, check_positive, load_chosen, load_subject
-from patchlight.commands.explain_masks import against_masks, masks_of
+from patchlight.commands.explain_masks import against_masks, draw_masks, masks_of
 from patchlight.commands.explain_record import (
     RunExplanation,
     describe_classes,
     describe_images,
-    native_maps,
     write_arrays,
 )
 from patchlight.commands.explain_target import find_target
 from patchlight.commands.report import report
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
 from patchlight.explanation.methods import Explanation, default_method, find_call, methods_for
 from patchlight.explanation.targets import Wanted as WantedTarget
@@ -70,6 +70,9 @@ def explain(
     versus: str | int | None = None,
     like: str | Path | None = None,
     layers: Sequence[int] | None = None,
+    mass: float | None = None,
+    token: str | None = None,
+    pair: str | None = None,
     percentile: float = 100.0,
     masks: str | Path | None = None,
     tolerance: float = 0.0,
@@ -117,6 +120,9 @@ def explain_run(
     versus: str | int | None = None,
     like: str | Path | None = None,
     layers: Sequence[int] | None = None,
+    mass: float | None = None,
+    token: str | None = None,
+    pair: str | None = None,
     percentile: float = 100.0,
     masks: str | Path | None = None,
     tolerance: float = 0.0,
@@ -124,13 +130,17 @@ def explain_run(
     device: str = "auto",
 ) -> RunExplanation:
     """`explain` of a run."""
+    from patchlight.figures.overlays import check_percentile  # not for a bare model, which needs no matplotlib
+
     opened, checkpoint = open_weights(run)
     words = check_methods(method)
     wanted = Wanted(listed(classes), listed(indices), split, count)
     wanted.check(files=bool(images))
     subject, chosen = load_subject(opened, images, wanted, device, checkpoint)
     anatomy = subject.anatomy
-    check_layers(anatomy, layers)
+    looks = Looks(layers, mass, token, pair)
+    looks.check(anatomy, anatomy.grid(subject.inputs))
+    check_percentile(percentile)
     calls, notes = choose_methods(words, anatomy)
     asked = find_target(subject, target, versus, like)
     found_masks = masks_of(masks, tolerance, subject, chosen)
@@ -139,12 +149,16 @@ def explain_run(
     }
     of_classes = maps_of_classes(subject, chosen, calls[0])
     embedding = embedding_maps(anatomy, subject.inputs) if isinstance(anatomy, VitAnatomy) else None
-    figures = draw(subject, explanations, asked, layers, percentile) | draw_embedding(subject, embedding)
+    figures = draw(subject, explanations, asked, percentile) | draw_embedding(subject, embedding)
+    if isinstance(anatomy, VitAnatomy):
+        figures |= draw_attention(anatomy, subject, looks, percentile)
+    if found_masks is not None:
+        figures |= {"masks": draw_masks(subject, explanations, asked, found_masks, percentile)}
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes)
     folder = user_path(out) if out is not None else own_folder(opened, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    native = {call: native_maps(found) for call, found in explanations.items()}
+    native = {call: found.native.float().cpu().numpy() for call, found in explanations.items()}
     write_arrays(folder / "maps.npz", subject, chosen, native, asked, of_classes)
     right = None if chosen.labels is None else int((subject.preds == chosen.labels).sum())
     explanation = RunExplanation(
@@ -209,17 +223,6 @@ def positions_of(anatomy: Anatomy, embedding: Any) -> str | None:
     if not isinstance(anatomy, VitAnatomy):
         return None
     return "the tokens before the first block cannot be seen" if embedding is None else embedding.about
-
-
-def check_layers(anatomy: Anatomy, layers: Sequence[int] | None) -> None:
-    """Raises UsageError for layers whose heads cannot be drawn."""
-    if layers is None:
-        return
-    if not isinstance(anatomy, VitAnatomy):
-        raise UsageError(f"--layers are of attention, and {anatomy.no_attention}; leave it out")
-    depth = len(anatomy.blocks)
-    if not all(0 <= layer < depth for layer in layers):
-        raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in layers)}")
 
 
 def listed(given: Any) -> tuple[Any, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from patchlight.analysis.choice import Chosen
 from patchlight.analysis.subject import Subject
+from patchlight.commands.explain_figures import ABREAST, captions_of, ends_of, map_row
 from patchlight.commands.explain_target import Asked
 from patchlight.data.masks import Masks, find_masks, read_masks
 from patchlight.errors import UsageError
@@ -17,6 +19,9 @@ from patchlight.explanation.localization import Localization, localize
 from patchlight.explanation.methods import CONTROLS, Explanation, explain_inputs
 from patchlight.progress import say
 from patchlight.runs.codec import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,26 @@ def against_masks(
     inside = masks.inside[masks.given]
     rows = (row_of(name, localize(maps[name].cpu()[masks.given], inside, tolerance=tolerance)) for name in ordered)
     return MaskTable(folder=str(folder), images=int(masks.given.sum()), notes=masks.notes, rows=tuple(rows))
+
+
+def draw_masks(
+    subject: Subject, explanations: Mapping[str, Explanation], asked: Asked, masks: Masks, percentile: float
+) -> Figure:
+    """The first images that have a mask, with its edge over each map."""
+    from patchlight.figures.masks import agreement_board
+
+    places = masks.given.nonzero().flatten()[:ABREAST].tolist()
+    captions = captions_of(subject)
+    rows = [map_row(call, found) for call, found in explanations.items()]
+    return agreement_board(
+        subject.pictures[places],
+        [captions[place] for place in places],
+        masks.inside[places].numpy(),
+        [replace(row, values=row.values[places]) for row in rows],
+        "Maps and the masks of people",
+        percentile=percentile,
+        ends=ends_of(asked),
+    )
 
 
 def row_of(method: str, found: Localization) -> MaskRow:

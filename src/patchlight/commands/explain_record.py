@@ -16,7 +16,6 @@ from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.subject import Subject
 from patchlight.commands.explain_masks import MaskTable
 from patchlight.commands.explain_target import Asked
-from patchlight.explanation.methods import METHODS, Explanation
 from patchlight.models import ModelCard
 from patchlight.runs import Faithfulness
 from patchlight.runs.codec import Record
@@ -100,13 +99,6 @@ def describe_classes(card: ModelCard, found: ClassMaps) -> list[ExplainedClass]:
         )
         for i, label in enumerate(found.classes)
     ]
-
-
-def native_maps(explanation: Explanation) -> np.ndarray:
-    """The maps as the method makes them: on pixels (S, h, w), or on patches and cells (S, r, c)."""
-    on_pixels = METHODS[explanation.method].on_pixels
-    maps = explanation.pixel_maps if on_pixels else explanation.maps
-    return maps.float().cpu().numpy()
 
 
 def write_arrays(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from patchlight.errors import UsageError
@@ -306,3 +307,42 @@ def _over_parts(anatomy: VitAnatomy, images: Tensor, layers: Sequence[int] | Non
             attention = recorded.attention
             parts.append(compute(attention, anatomy.readout(outputs[-1]).to(wide(attention[:0]))))
     return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a token reads most, what that one reads most, and so on, from the last layer to the first."""
+
+    token: str
+    tokens: Tensor  # (B, L + 1) indices: its last column is the token itself, T where it is what the head pools
+    weights: Tensor  # (B, L) the attention of each to the one before it, mean over heads
+    maps: Tensor  # (B, L, r, c) the attention of the token that reads in each layer
+
+
+def strongest_steps(anatomy: VitAnatomy, images: Tensor, token: Token = POOLED) -> Steps:
+    """From a token after the last layer down, always on to the token that is read most there, be it itself.
+
+    Each step is the strongest of its layer; `token_path` finds the strongest way as a whole. Raises UsageError for a
+    token that is not there, or a name of several.
+    """
+    grid, prefix = anatomy.grid(images), anatomy.num_prefix_tokens
+    tokens = find_tokens(anatomy, token, grid)
+    if tokens.indices is not None and len(tokens.indices) > 1:
+        raise UsageError(f"'{tokens.name}' are several tokens; a path begins at one, such as {tokens.name[:-1]}0")
+
+    def compute(attention: Tensor, pooling: Tensor) -> tuple[Tensor, ...]:
+        mean = wide(attention).mean(dim=2)
+        pooled = len(tokens.indices or ()) == 0
+        start = mean.shape[-1] if pooled else (tokens.indices or (0,))[0]
+        path = [torch.full((len(mean),), start, device=mean.device)]
+        weights, maps, row = [], [], tokens.weights(pooling)
+        for layer in reversed(mean.unbind(dim=1)):
+            read = torch.einsum("bt,bts->bs", row.to(layer), layer)
+            weight, source = read.max(dim=1)
+            path.append(source)
+            weights.append(weight)
+            maps.append(read[:, prefix:].unflatten(1, grid))
+            row = F.one_hot(source, read.shape[1])
+        return tuple(torch.stack(steps[::-1], dim=1) for steps in (path, weights, maps))
+
+    return Steps(tokens.name, *_over_parts(anatomy, images, None, compute))
