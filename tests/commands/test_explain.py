@@ -39,10 +39,8 @@ def test_a_spread_of_test_images_with_every_method(run, tmp_path, capsys):
     out = tmp_path / "all"
     assert main(["explain", str(run), "--method", "all", "--target", "true", "--out", str(out), "--json"]) == 0
     result = said(capsys)
-    assert {"maps", "patches", "lens", "layer_likeness", "heads-layer2", "layers", "rollout", "versus"} | {
-        "patch_embeddings",
-        "patch_likeness",
-    } == set(result["figures"])
+    layers = {"lens", "layer_likeness", "layers", "heads-layer2", "head_masks-layer2", "rollout", "path"}
+    assert {"maps", "patches", "versus", "patch_embeddings", "patch_likeness"} | layers == set(result["figures"])
     for path in result["figures"].values():
         with Image.open(path) as figure:
             assert figure.width > 400
@@ -300,6 +298,24 @@ def test_maps_against_peoples_masks(run, tmp_path, capsys, no_slides):
         assert message in capsys.readouterr().err
 
 
+def test_masks_of_heads_paths_and_pairs(run, tmp_path, capsys):
+    call = ["explain", str(run), "--index", "5", "6", "--method", "rollout", "--out", str(tmp_path)]
+    assert main([*call, "--layers", "1", "--mass", "0.9", "--token", "1,2", "--pair", "1,2:0,3", "--json"]) == 0
+    result = said(capsys)
+    assert {"heads-layer1", "head_masks-layer1", "path", "pair", "pair-2"} <= set(result["figures"])
+    assert main([*call, "--percentile", "90"]) == 0  # and the pairs go
+    assert not list(tmp_path.glob("pair*.png"))
+    for words, message in (
+        (["--mass", "0"], "--mass is a share of a head's attention"),
+        (["--token", "9,9"], "there is no token '9,9'; name pooled"),
+        (["--token", "cls"], "there is no token 'cls'"),  # the model pools its patches
+        (["--pair", "1,2"], "a pair of tokens is QUERY:KEY"),
+        (["--percentile", "20"], "percentile is 20; give one from 50 to 100"),
+    ):
+        assert main([*call, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_options_of_methods_in_words(run, tmp_path, capsys, no_slides):
     call = ["explain", str(run), "--index", "5", "--out", str(tmp_path)]
     words = ["--method", "rollout", "--method", "rollout:heads=max,discard=0.9", "--method", "gradcam:layer=0"]
@@ -403,6 +419,8 @@ def test_a_run_of_a_convolutional_network(tmp_path, capsys, no_slides):
     assert "ResNet is no Vision Transformer whose attention can be seen" in result["notes"][0]
     assert "gradcam is shown" in shown.err
     assert set(result["figures"]) == {"maps", "versus"}
+    assert main([*call, "--pair", "1,2:3,4"]) == 2
+    assert "--pair is of attention" in capsys.readouterr().err
     assert main([*call, "--method", "all", "--json"]) == 0
     result = said(capsys)
     assert result["methods"] == [name for name, method in METHODS.items() if not method.attention]
@@ -410,7 +428,7 @@ def test_a_run_of_a_convolutional_network(tmp_path, capsys, no_slides):
     assert main([*call, "--method", "rollout"]) == 1
     assert "rollout reads attention, and ResNet is no Vision Transformer" in capsys.readouterr().err
     assert main([*call, "--layers", "1"]) == 2
-    assert "--layers are of attention" in capsys.readouterr().err
+    assert "--layers is of attention" in capsys.readouterr().err
 
 
 def test_the_library_call_of_a_run(run, tmp_path, no_slides):

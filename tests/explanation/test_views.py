@@ -30,6 +30,7 @@ from patchlight.explanation.views import (
     residual_flow,
     roll_back,
     split_pair,
+    strongest_steps,
     token_name,
     token_pair,
     token_path,
@@ -449,3 +450,42 @@ def test_half_precision_is_computed_in_float32():
 def test_what_cannot_be_looked_at():
     with pytest.raises(UsageError, match=r"images are a batch \(B, 3, height, width\), not of shape \(3, 16, 16\)"):
         head_maps(dissect(ours()), images_for("")[0])
+
+
+# The strongest step of each layer
+
+
+def test_strongest_steps_by_hand():
+    """CLS (0) reads patch 2 most in the last layer, which reads patch 1 most in the first."""
+    first = [[1.0, 0, 0], [0, 0.9, 0.1], [0.1, 0.7, 0.2]]
+    last = [[0.3, 0.1, 0.6], [0, 1, 0], [0, 0, 1]]
+    found = strongest_steps(fixed([first, last]), IMAGES, "cls")
+    assert found.tokens.tolist() == [[1, 2, 0]]
+    assert found.weights.tolist() == [[0.7, 0.6]]
+    assert found.maps.tolist() == [[[[0.7, 0.2]], [[0.1, 0.6]]]]
+    pooled = strongest_steps(patches_only(fixed([first, last])), IMAGES)  # half of each patch's row
+    assert pooled.tokens.tolist() == [[1, 1, 3]]
+    assert pooled.weights.tolist() == [[0.9, 0.5]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_step_is_the_greatest_of_its_row(name):
+    model, images = FAMILIES[name](), images_for(name)
+    anatomy = dissect(model)
+    attention, _ = recorded(anatomy, images)
+    found = strongest_steps(anatomy, images, "0,1")
+    mean = attention.mean(dim=2)
+    for image in range(len(images)):
+        token = anatomy.num_prefix_tokens + 1
+        assert found.tokens[image, -1] == token
+        for layer in reversed(range(mean.shape[1])):
+            row = mean[image, layer, token]
+            assert found.weights[image, layer] == pytest.approx(row.max().item())
+            token = int(row.argmax())
+            assert found.tokens[image, layer] == token
+
+
+def test_a_path_of_several_tokens_has_no_beginning():
+    with pytest.raises(UsageError, match="'registers' are several tokens; a path begins at one, such as register0"):
+        strongest_steps(dissect(ours(reg_tokens=2)), images_for(""), "registers")
+    assert strongest_steps(dissect(ours(reg_tokens=2)), images_for(""), "register0").token == "register0"
