@@ -22,7 +22,7 @@ from patchlight.units import SPACE
 
 Pixels = NDArray[np.uint8]
 HEAT = "inferno"
-# From against (blue) over nothing (all but white) to for (red): both ends are equally dark, and colour-blind readers can tell them apart.
+# From against (blue) over nothing (all but white) to for (red), both ends equally dark: colour-blind readers see both.
 FOR_AND_AGAINST = LinearSegmentedColormap.from_list(
     "for_and_against", ["#0a3d8f", "#3182ce", "#b5d4ec", "#f7f7f7", "#fbb9a2", "#e8382b", "#a00d12"]
 )
