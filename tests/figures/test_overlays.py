@@ -67,6 +67,7 @@ def test_the_scale_says_what_its_ends_mean_and_what_is_clipped():
     assert list(signed.marks) == [(0, "against"), (0.5, "0"), (1, "for")]
     assert map_scale().about == signed.about == ""
     assert map_scale(percentile=99).about.replace("\N{NO-BREAK SPACE}", " ") == "brightest 1 % clipped"
+    assert map_scale(percentile=99.95).about.startswith("brightest 0.05")
     clipped = map_scale(signed=True, percentile=99.5, ends=("for dog", "for cat"))
     assert clipped.about.replace("\N{NO-BREAK SPACE}", " ") == "strongest 0.5 % clipped"
     assert clipped.marks[0][1] == "for dog"

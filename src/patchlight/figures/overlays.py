@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from patchlight.errors import UsageError
-from patchlight.units import percent
+from patchlight.units import SPACE
 
 Pixels = NDArray[np.uint8]
 HEAT = "inferno"
-# From against (blue) over nothing (all but white) to for (red): both ends are equally dark, and differ to all eyes.
+# From against (blue) over nothing (all but white) to for (red), both ends equally dark: colour-blind readers see both.
 FOR_AND_AGAINST = LinearSegmentedColormap.from_list(
     "for_and_against", ["#0a3d8f", "#3182ce", "#b5d4ec", "#f7f7f7", "#fbb9a2", "#e8382b", "#a00d12"]
 )
@@ -43,7 +43,7 @@ class Scale:
 def map_scale(signed: bool = False, percentile: float = 100.0, ends: tuple[str, str] = ("against", "for")) -> Scale:
     """The scale of `overlay`'s colours. `ends` say what the least and the greatest value of signed maps mean."""
     check_percentile(percentile)
-    clipped = "" if percentile == 100 else f" {percent(1 - percentile / 100, 0 if percentile % 1 == 0 else 1)} clipped"
+    clipped = "" if percentile == 100 else f" {100 - percentile:.3g}{SPACE}% clipped"
     if signed:
         about = f"strongest{clipped}" if clipped else ""
         return Scale(FOR_AND_AGAINST, ((0, ends[0]), (0.5, "0"), (1, ends[1])), about)
