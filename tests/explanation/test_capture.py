@@ -136,8 +136,10 @@ def test_models_that_are_no_vit():
         dissect_vit(nn.Linear(2, 2))
     with pytest.raises(PatchlightError, match="ResNet"):
         dissect_vit(timm.create_model("resnet10t", num_classes=3))
-    with pytest.raises(PatchlightError, match="pools by AttentionPoolLatent"):
-        dissect_vit(of_timm(global_pool="map", class_token=False))
+    with pytest.raises(PatchlightError, match="pools by AttentionPoolPrr"):
+        dissect_vit(of_timm(global_pool="prr"))
+    with pytest.raises(PatchlightError, match="pools by 'max'; maps know token, avg and map"):
+        dissect_vit(of_timm(global_pool="max", class_token=False))
 
 
 @pytest.mark.parametrize("name", VITS)

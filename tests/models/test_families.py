@@ -18,7 +18,7 @@ from patchlight.evaluation.features import name_of_head, without_head
 from patchlight.explanation.methods import METHODS
 from patchlight.models import ModelCard, load_backbone, load_model, resize_model, save_model, structure_of
 from patchlight.models.adapt import resample_positions
-from patchlight.models.anatomy import dissect, find_anatomy
+from patchlight.models.anatomy import VitAnatomy, dissect, dissect_vit
 from patchlight.models.families.huggingface.layouts import LAYOUTS
 from patchlight.models.families.huggingface.vit import VitParts, vit_structure
 from patchlight.models.families.names import Names
@@ -109,7 +109,14 @@ def toy(model: nn.Module) -> Structure | None:
         position_prefix=1,
         blocks=tuple(net.steps),
         attentions=tuple(
-            AttentionLayer(names.of(mixer), mixer, 2, Tap(mixer.thin, lambda x: x), Tap(mixer.tell, lambda x: x))
+            AttentionLayer(
+                name=names.of(mixer),
+                module=mixer,
+                num_heads=2,
+                weights=Tap(mixer.thin, lambda x: x),
+                values=mixer.tell,
+                finish=lambda mixed, tokens, mixer=mixer: mixer.out(mixed),
+            )
             for mixer in mixers
         ),
         explicit_attention=contextlib.nullcontext,
@@ -225,13 +232,14 @@ def test_its_attention_is_recorded(folder):
 
 
 def test_without_its_row_it_is_a_network_like_any_other(folder):
-    """Its levels are found, and the maps say what is missing."""
+    """Its levels are found, it has maps that need no attention, and those that do say what is missing."""
     row = LAYOUTS.pop("toy")
     try:
         model = load(folder, pretrained=False).model
-        assert find_anatomy(model) is None
+        assert not isinstance(dissect(model), VitAnatomy)
         assert len(structure_of(model).levels) == 3
-        with pytest.raises(PatchlightError, match="Toy is no ViT image classifier of Hugging Face whose parts are"):
-            dissect(model)
+        with pytest.raises(PatchlightError, match="Toy is no Vision Transformer whose attention can be seen"):
+            dissect_vit(model)
+        assert explain(model.eval(), IMAGES).method == "gradcam"
     finally:
         LAYOUTS["toy"] = row

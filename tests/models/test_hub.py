@@ -35,7 +35,7 @@ from patchlight.models import (
     understand,
 )
 from patchlight.models.adapt import resample_kernel, resample_positions
-from patchlight.models.anatomy import find_anatomy
+from patchlight.models.anatomy import VitAnatomy, dissect, dissect_vit
 from patchlight.models.families.hub import commit_of, plain_errors
 from patchlight.models.fused import attention_shape, set_fused_attn
 from patchlight.models.reference import HuggingFaceModel, NewModel, SavedModel, TimmModel
@@ -142,7 +142,7 @@ def test_hugging_face_weights_are_theirs(folders, kind):
             torch.testing.assert_close(inner.state_dict()[key], value)
     assert found.model.eval()(IMAGES).shape == (2, 5)
     assert (found.own.mean, found.own.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert find_anatomy(found.model) is not None
+    assert isinstance(dissect(found.model), VitAnatomy)
 
 
 @pytest.mark.parametrize("kind", ["encoder", "mae"])
@@ -392,7 +392,7 @@ def test_attention_fused_or_not_is_the_same(folders, kind):
     found = []
     for fused in (True, False):
         set_fused_attn(model, fused)
-        with record_attention(find_anatomy(model)) as recorded:
+        with record_attention(dissect_vit(model)) as recorded:
             model(IMAGES)
         assert recorded.attention.shape[2:] == (heads, tokens, tokens)
         found.append(model(IMAGES))
@@ -405,7 +405,7 @@ def test_hierarchical_transformers_come_through_the_same_door(architecture):
     options = {"pretrained": False}
     found = load(f"timm/{architecture}", size=64, **options)
     assert found.model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
-    assert find_anatomy(found.model) is None
+    assert not isinstance(dissect(found.model), VitAnatomy)
 
 
 SMALL_HIERARCHIES = {
@@ -584,7 +584,7 @@ def test_a_head_is_its_last_linear_map():
     assert structure_of(Named([*names, *before])).heads == set(names)
 
 
-ODD = {  # of timm: what its `patch_embed` is, and whether maps can be made
+ODD = {  # of timm: what its `patch_embed` is, and whether its attention can be seen
     "cait_xxs24_224": ("one convolution", False),
     "vit_tiny_r_s16_p8_224": ("a network and a convolution", True),
     "pit_ti_224": ("a convolution of another name", False),
@@ -602,7 +602,7 @@ def test_transformers_with_another_patch_embedding(tmp_path, architecture):
     with torch.device("meta"):
         facts = count(timm.create_model(architecture), size)
     assert facts.params > 1e6
-    assert (find_anatomy(found.model) is not None) == ODD[architecture][1]
+    assert isinstance(dissect(found.model), VitAnatomy) == ODD[architecture][1]
     assert structure_of(found.model).depths()
     if ODD[architecture][1]:
         maps = explain(found.model, torch.randn(1, 3, size, size), method="attention").maps

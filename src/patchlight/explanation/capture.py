@@ -62,12 +62,21 @@ class Recording:
 @contextlib.contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
     """Inside the `with`, the model is in evaluation mode, uncompiled, and normal tensors are made; afterwards, after an
-    exception too, every module has its own mode again, every parameter its `requires_grad`, and no hook stays.
+    exception too, it is as it was: every module's mode, every parameter's `requires_grad`, every buffer. So is torch's
+    random state, for a model that draws when it predicts.
     """
     modes = [(module, module.training) for module in model.modules()]
     trained = [(p, p.requires_grad) for p in model.parameters()]
-    with torch.compiler.set_stance("force_eager"), torch.inference_mode(False):
-        model.eval()
+    buffers = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
+    values = [b.clone() for _, _, b in buffers]
+    gpus = {tensor.get_device() for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    with (
+        torch.compiler.set_stance("force_eager"),
+        torch.inference_mode(False),
+        torch.random.fork_rng(sorted(gpus)),
+    ):
+        for module, _ in modes:  # not `eval()`, which some models let fold weights together: that has no exact way back
+            module.training = False
         try:
             yield
         finally:
@@ -75,6 +84,17 @@ def as_found(model: nn.Module) -> Iterator[None]:
                 module.training = training
             for p, requires_grad in trained:
                 p.requires_grad_(requires_grad)
+            for (module, name, buffer), value in zip(buffers, values, strict=True):
+                _put_back(module, name, buffer, value)
+
+
+def _put_back(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
+    """Makes `buffer` the module's own of that name again, with its old value."""
+    if getattr(module, name) is not buffer:
+        setattr(module, name, buffer)
+    if not torch.equal(buffer, value):
+        with torch.no_grad():
+            buffer.copy_(value)
 
 
 @contextlib.contextmanager
@@ -92,12 +112,15 @@ def record_attention(
     ones from the end; None is all. With `gradients` the weights stay in the graph. After the `with`, after an exception
     too, the model is as it was.
 
-    The first pass is checked: the weights that were recorded, times the layer's values, must give the layer's output to
-    1e-4 of its greatest value (16 roundings in half precision). Raises PatchlightError, naming the layer, where they do
-    not, as of attention that is the difference of two softmaxes; and for models whose attention cannot be seen. In
-    training mode with dropout there is nothing exact to check.
+    The first pass is checked: the rows of the recorded weights must be shares that sum to 1, and the weights times the
+    layer's values must give the layer's output, to 1e-4 of its greatest value (16 roundings in half precision). Raises
+    PatchlightError, naming the layer, where they do not, as of attention that is the difference of two softmaxes; for
+    models whose attention cannot be seen; and for gradients inside `torch.inference_mode`. In training mode with
+    dropout there is nothing exact to check.
     """
     anatomy = model if isinstance(model, VitAnatomy) else dissect_vit(model)
+    if gradients and torch.is_inference_mode_enabled():
+        raise PatchlightError("there are no gradients inside torch.inference_mode: record them outside, or use no_grad")
     chosen = tuple(_indices(len(anatomy.attentions), layers))
     recording = Recording(chosen, tuple(anatomy.attentions[i].name for i in chosen))
     with contextlib.ExitStack() as stack:
@@ -151,38 +174,62 @@ def _after_layer(
         if layer not in recording.weights or (checked and not values):
             return
         with torch.no_grad():
-            tokens = args[0] if args else next(iter(kwargs.values()))
-            vectors = attention.values(tokens.detach())
+            tokens = (args[0] if args else next(iter(kwargs.values()))).detach()
             if not checked:
-                _check(attention, recording.weights[layer].detach(), tokens, vectors, output)
+                _check(attention, recording.weights[layer].detach(), tokens, output)
                 checked = True
             if values:  # (B, T, D) -> (B, H, T, d)
-                recording.value_vectors[layer] = vectors.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+                vectors = attention.values(tokens).unflatten(-1, (attention.num_heads, -1))
+                recording.value_vectors[layer] = vectors.transpose(1, 2)
 
     return hook
 
 
-def _check(attention: AttentionLayer, weights: Tensor, tokens: Tensor, values: Tensor, output: Any) -> None:
-    """Raises PatchlightError where `weights` times `values` do not give the layer's output."""
+def _check(attention: AttentionLayer, weights: Tensor, tokens: Tensor, output: Any) -> None:
+    """Raises PatchlightError where `weights` (B, H, T, T) are no shares, or where times the values of `tokens` they do
+    not give the layer's `output`. Looks at the first image.
+    """
     if any(module.training and module.p > 0 for module in attention.module.modules() if isinstance(module, nn.Dropout)):
         return
     result = (output[0] if isinstance(output, tuple) else output).detach()
-    square = (len(tokens), attention.num_heads, tokens.shape[1], tokens.shape[1])
-    why = f"they are of the shape {tuple(weights.shape)}, not {square}"
-    if tokens.ndim == 3 and weights.shape == square and values.shape[-1] % attention.num_heads == 0:
-        mixed = weights[:1].to(values) @ values[:1].unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        again = attention.finish(mixed.transpose(1, 2).flatten(2))
-        off = float(
-            (again - result[:1]).abs().amax() / result[:1].abs().amax().clamp(min=torch.finfo(result.dtype).tiny)
+    try:
+        why = _why_not(attention, weights[:1], tokens[:1], result[:1])
+    except (
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # its parts are not what they seem
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        why = f"its weights times its values cannot be computed ({str(error).splitlines()[0]})"
+    if why:
+        raise PatchlightError(
+            f"the attention of {attention.name} ({type(attention.module).__name__}) is not one softmax over tokens: "
+            f"{why}, so maps of attention would not be true; use gradcam, integrated-gradients, smoothgrad or "
+            "occlusion, which do not read attention"
         )
-        if off <= max(EXACT, 16 * torch.finfo(result.dtype).eps) or not bool(result[:1].isfinite().all()):
-            return
-        why = f"they differ from it by {off:.1%} of its greatest value"
-    raise PatchlightError(
-        f"the attention of {attention.name} ({type(attention.module).__name__}) is not one softmax over tokens: its "
-        f"recorded weights times its values do not give its output ({why}), so maps of attention would not be true; "
-        "use gradcam, integrated-gradients, smoothgrad or occlusion, which do not read attention"
-    )
+
+
+def _why_not(attention: AttentionLayer, weights: Tensor, tokens: Tensor, result: Tensor) -> str:
+    """What is wrong with the weights of one image, or nothing."""
+    square = (1, attention.num_heads, tokens.shape[1], tokens.shape[1])
+    if weights.shape != square:
+        return f"its weights are of the shape {tuple(weights.shape[1:])}, not {square[1:]}"
+    if not bool(result.isfinite().all()):
+        return ""
+    exact = max(EXACT, 16 * torch.finfo(result.dtype).eps)
+    values = attention.values(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    mixed = (weights.to(values) @ values).transpose(1, 2).flatten(2)
+    error = (attention.finish(mixed, tokens) - result).abs().amax()
+    off = float(error / result.abs().amax().clamp(min=torch.finfo(result.dtype).tiny))
+    if not off <= exact:
+        return f"its recorded weights times its values differ from its output by {off:.1%} of the greatest value"
+    sums = weights.float().sum(dim=-1)
+    if weights.min() < 0 or (sums - 1).abs().amax() > exact:
+        return f"its weights are no shares of a whole: rows sum to {sums.min():.4g} to {sums.max():.4g}"
+    return ""
 
 
 @contextlib.contextmanager

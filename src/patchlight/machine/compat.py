@@ -78,6 +78,28 @@ def attention_kind(model: Any) -> str:
     return getattr(model.config, "_attn_implementation", None) or "sdpa"
 
 
+def attention_kinds(model: nn.Module) -> list[tuple[Any, Any]]:
+    """The configurations of a Hugging Face model and of all models inside it, each with its kind of attention.
+
+    Empty where they do not tell; `set_attn_implementation` of what `attention_kind` says is then all that can be done.
+    """
+    configs: dict[int, Any] = {}
+    for module in model.modules():
+        parts = [getattr(module, "config", None)]
+        while parts:
+            config = parts.pop()
+            if hasattr(config, "_attn_implementation_internal") and id(config) not in configs:
+                configs[id(config)] = config
+                parts += [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    return [(config, config._attn_implementation_internal) for config in configs.values()]
+
+
+def put_back_attention(kinds: Sequence[tuple[Any, Any]]) -> None:
+    """Gives each configuration the kind of attention that `attention_kinds` found."""
+    for config, kind in kinds:
+        config._attn_implementation_internal = kind
+
+
 def uncompiled(model: nn.Module) -> nn.Module:
     """The network that `torch.compile` was given; the model itself where it is not compiled, or does not tell."""
     inner = getattr(model, "_orig_mod", model)

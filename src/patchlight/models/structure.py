@@ -41,7 +41,8 @@ class AttentionLayer:
     num_heads: int
     weights: Tap  # (B, h, T, T), rows summing to 1; inside `VitAnatomy.explicit_attention`
     values: Callable[[Tensor], Tensor]  # what the module gets, (B, T, D) -> the heads' vectors side by side (B, T, D)
-    finish: Callable[[Tensor], Tensor]  # weights times values (B, T, D) -> what the module gives, in evaluation mode
+    # Weights times values (B, T, D) and what the module gets -> what it gives (B, T, D), in evaluation mode.
+    finish: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,9 @@ class VitAnatomy(Anatomy):
     explicit_attention: Callable[[], AbstractContextManager[None]]  # inside, weights of attention are computed
     patch_embed: nn.Module
     padded: bool = False  # images that are no multiple of the patch are filled up, where others lose their edges
-    pooling: str  # "token", "avg" (mean patch), "seq" (learned average of patches), "token+avg" or "token+dist"
-    pool_weights: Callable[[Tensor], Tensor] | None = None  # of "seq": tokens (B, T, D) -> each patch's weight (B, N)
+    pooling: str  # "token", "avg" (mean patch), "seq" (average of learned weights), "token+avg" or "token+dist"
+    # Where `pooling` does not say how much of each token is pooled: tokens after the last block (B, T, D) -> (B, T).
+    pool_weights: Callable[[Tensor], Tensor] | None = None
     # In evaluation mode, tokens after any block (B, T, D) -> the logits (B, K) that they would give.
     decode: Callable[[Tensor], Tensor]
     positions: Tensor | None  # the table (1, n, D) that is added to the tokens, n = N or P + N
@@ -91,10 +93,10 @@ class VitAnatomy(Anatomy):
 
     def readout(self, tokens: Tensor) -> Tensor:
         """How much of each token after the last block (B, T, D) goes into the pooled one: (B, T), summing to 1."""
+        if self.pool_weights is not None:
+            return self.pool_weights(tokens)
         weights = tokens.new_zeros(tokens.shape[:2])
         patches = weights[:, self.num_prefix_tokens :]
-        if self.pool_weights is not None:
-            patches += self.pool_weights(tokens)
         if "avg" in self.pooling:
             patches += 1 / patches.shape[1]
         if "token" in self.pooling:

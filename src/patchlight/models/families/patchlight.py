@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
@@ -159,7 +160,7 @@ def _anatomy(model: VisionTransformer) -> Anatomy:
 
     def pool_weights(tokens: Tensor) -> Tensor:
         assert pool is not None
-        return pool.weights(model.norm(tokens)[:, prefix:])
+        return F.pad(pool.weights(model.norm(tokens)[:, prefix:]), (prefix, 0))
 
     def decode(tokens: Tensor) -> Tensor:
         logits = model.forward_head(model.norm(tokens))

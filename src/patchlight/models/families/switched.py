@@ -13,17 +13,26 @@ from patchlight.models.structure import AttentionLayer, Tap
 
 
 def attention_layer(attention: Any, name: str) -> AttentionLayer:
-    """Raises PatchlightError where attention cannot be computed in parts, or its weights are out of reach."""
+    """Raises PatchlightError where attention cannot be computed in parts, its weights are out of reach, or its heads
+    are not those of one softmax, as of timm's differential attention, which takes two for each.
+    """
     complete = all(hasattr(attention, part) for part in ("fused_attn", "num_heads", "proj"))
+    complete = complete and any(hasattr(attention, part) for part in ("qkv", "v_proj"))
     if not complete or not isinstance(getattr(attention, "attn_drop", None), nn.Module):
         raise PatchlightError(f"{name} is {type(attention).__name__}, whose attention cannot be captured")
+    width, mixed = getattr(attention, "head_dim", None), getattr(attention.proj, "in_features", None)
+    if isinstance(width, int) and isinstance(mixed, int) and attention.num_heads * width != mixed:
+        raise PatchlightError(
+            f"{name} is {type(attention).__name__}, whose {attention.num_heads} heads of {width} do not make the "
+            f"{mixed} numbers that it mixes, so its attention is not one softmax over tokens"
+        )
     return AttentionLayer(
         name=name,
         module=attention,
         num_heads=attention.num_heads,
         weights=Tap(attention.attn_drop, _itself),
         values=lambda tokens: _values(attention, tokens),
-        finish=lambda mixed: attention.proj(_between(attention, mixed)),
+        finish=lambda mixed, tokens: attention.proj(_between(attention, mixed, tokens)),
     )
 
 
@@ -45,10 +54,12 @@ def _values(attention: Any, tokens: Tensor) -> Tensor:
     return vectors
 
 
-def _between(attention: Any, mixed: Tensor) -> Tensor:
-    """A norm that some have before the last map."""
-    norm = getattr(attention, "norm", None)
-    return norm(mixed) if isinstance(norm, nn.Module) else mixed
+def _between(attention: Any, mixed: Tensor, tokens: Tensor) -> Tensor:
+    """A norm, and a gate that each token opens for itself, which some have before the last map."""
+    norm, gate = getattr(attention, "norm", None), getattr(attention, "gate", None)
+    if isinstance(norm, nn.Module):
+        mixed = norm(mixed)
+    return mixed * gate(tokens).sigmoid() if isinstance(gate, nn.Module) else mixed
 
 
 def fuse_all(model: nn.Module) -> Callable[[bool], None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from patchlight.errors import UsageError
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.structure import Structure
 
 CHECKPOINTING = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # new and older versions' name
@@ -53,13 +53,25 @@ def begin_structure(model: nn.Module, heads: frozenset[str]) -> Structure:
 ANSWERS = ("logits", "image_embeds", "pooler_output")
 
 
-def answers(output: Any) -> Tensor:
-    """Logits (B, K) or, of a backbone, features (B, D): what it pools, else its first token."""
+def answers(network: Any, images: Tensor, prefix: int) -> Tensor:
+    """Logits (B, K) or, of a backbone, features (B, D): what it pools, else its first token where `prefix` tokens stand
+    before the patches, or the mean of what it gives.
+
+    Raises PatchlightError for a model that gives neither, as one that is made for detection.
+    """
+    output = network(pixel_values=images)
     for name in ANSWERS:
         if isinstance(found := getattr(output, name, None), Tensor):
-            return found
-    first: Tensor = output.last_hidden_state[:, 0]
-    return first
+            return found.flatten(1) if found.ndim == 4 and found.shape[2:] == (1, 1) else found
+    last = getattr(output, "last_hidden_state", None)
+    if not isinstance(last, Tensor):
+        raise PatchlightError(
+            f"{type(network).__name__} gives {', '.join(output)}, no classes and no features of a whole image; load its "
+            "weights as a model for image classification, or as a plain model"
+        )
+    if last.ndim == 4:
+        return last.mean(dim=(2, 3))
+    return last[:, 0] if prefix else last.mean(dim=1)
 
 
 @contextlib.contextmanager

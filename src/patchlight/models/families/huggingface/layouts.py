@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from patchlight.models.families.huggingface.levels import levels
+from patchlight.models.families.huggingface.towers import towers
 from patchlight.models.families.huggingface.vit import vit
 from patchlight.models.structure import Structure
 
@@ -14,6 +15,7 @@ from patchlight.models.structure import Structure
 # a model is taken; the last knows all.
 LAYOUTS: dict[str, Callable[[nn.Module], Structure | None]] = {
     "vit": vit,
+    "towers": towers,
     "levels": levels,
 }
 

@@ -33,12 +33,13 @@ def levels(model: nn.Module) -> Structure:
     largest = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()), default=nn.ModuleList())
     prefix = sum(name.endswith(TOKENS) for name, _ in network.named_parameters())
     patch = _patch_size(network.config) if prefix else None
+    heads = names.keys_inside(HEADS, BEFORE_HEAD)
     return dataclasses.replace(
-        begin_structure(model, names.keys_inside(HEADS, BEFORE_HEAD)),
+        begin_structure(model, heads),
         anatomy=Anatomy(
             model=network,
-            logits=lambda images: answers(network(pixel_values=images)),
-            has_head=bool(names.keys_inside(HEADS, BEFORE_HEAD)),
+            logits=lambda images: answers(network, images, prefix),
+            has_head=bool(heads) or _classifies(network),
             no_attention=no_vit(network),
             num_prefix_tokens=prefix,
             patch_size=None if patch is None else (patch, patch),
@@ -54,6 +55,14 @@ def levels(model: nn.Module) -> Structure:
         position_prefix=prefix,
         patch_kernels=names.keys_ending("patch_embeddings.projection.weight"),
     )
+
+
+def _classifies(network: Any) -> bool:
+    """Whether the library knows the model as an image classifier, whatever its head is called."""
+    import transformers  # only who has such a model has it
+
+    kinds = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.get(type(network.config), ())
+    return isinstance(network, kinds) and network.config.num_labels > 0
 
 
 def _patch_size(config: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Layout of ViT, DeiT, BEiT, I-JEPA, DINOv2 and others that name their parts as these do, and what a ViT's parts tell.
+"""Layout of ViT, DeiT, BEiT, I-JEPA, MAE, DINOv2, DINOv3 and others of such names, and what a ViT's parts tell.
 
 Shapes: B batch, T tokens (P prefix tokens first), N patches, D width.
 """
@@ -14,25 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchlight.machine.compat import attention_kind, recorded_classes
-from patchlight.models.families.huggingface.classifier import begin_structure, inner
+from patchlight.machine.compat import recorded_classes
+from patchlight.models.families.huggingface.attention import attention_layer, explicit, is_visible
+from patchlight.models.families.huggingface.classifier import ANSWERS, begin_structure, inner
 from patchlight.models.families.names import Names
-from patchlight.models.structure import AttentionLayer, AttentionShape, Structure, Tap, VitAnatomy, nothing_to_fuse
+from patchlight.models.structure import AttentionLayer, AttentionShape, Structure, VitAnatomy, nothing_to_fuse
 
 HEADS = ("classifier", "cls_classifier")
 LAST_NORMS = ("layernorm", "norm")
 FIRST_NORMS = ("layernorm_before", "norm1")
 TOKENS = ("cls_token", "distillation_token", "mask_token", "register_tokens")
+DOUBLED = ("dinov2", "dinov2_with_registers")  # whose classifiers read the CLS token and the mean patch side by side
 RELATIVE = ("rope_embeddings", "relative_position_bias", "relative_position_bias_table")
 
 
 @dataclass(frozen=True)
 class VitParts:
-    """The parts of a ViT classifier, whatever they are called."""
+    """The parts of a ViT, classifier or backbone, whatever they are called."""
 
     embeddings: tuple[nn.Module | Tensor, ...]  # all before the first block
     patch_embed: nn.Module
-    patch_kernel: Tensor  # (D, C, p, p)
+    patch_kernel: Tensor | None  # (D, C, p, p), None where it is not to be resampled
     patch_size: tuple[int, int]
     tokens: tuple[Tensor, ...]  # all that are learned: prefix tokens, and the one that stands for a hidden patch
     num_prefix_tokens: int
@@ -43,9 +45,13 @@ class VitParts:
     explicit_attention: Callable[[], contextlib.AbstractContextManager[None]]  # inside, weights are computed
     first_norms: tuple[nn.Module, ...]  # before the attention of each block
     last_norms: tuple[nn.Module, ...]  # after the last block
-    heads: tuple[nn.Module, ...]  # the linear maps that give logits
+    heads: tuple[nn.Module, ...]  # the linear maps that give logits; of a backbone none
     pooling: str  # as VitAnatomy has it
     decode: Callable[[Tensor], Tensor]  # as VitAnatomy has it
+    pool_weights: Callable[[Tensor], Tensor] | None = None  # as VitAnatomy has it
+    logits: Callable[[Tensor], Tensor] | None = (
+        None  # images -> logits or features; None: what the model's `logits` are
+    )
     set_fused_attn: Callable[[bool], None] = nothing_to_fuse
     relative: bool = False  # layers know positions by rotations or biases of the whole grid
 
@@ -59,9 +65,11 @@ def vit(model: nn.Module) -> Structure | None:
 def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
     """What the parts of a ViT tell of the whole: for every layout of one."""
     network, names = inner(model), Names(model)
+    heads = names.keys_of(*parts.heads)
     anatomy = VitAnatomy(
         model=network,
-        logits=lambda images: network(pixel_values=images).logits,
+        logits=parts.logits or (lambda images: network(pixel_values=images).logits),
+        has_head=bool(heads),
         blocks=parts.blocks,
         attentions=parts.attentions,
         first_norms=parts.first_norms,
@@ -70,18 +78,19 @@ def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
         patch_size=parts.patch_size,
         num_prefix_tokens=parts.num_prefix_tokens,
         pooling=parts.pooling,
+        pool_weights=parts.pool_weights,
         decode=parts.decode,
         positions=parts.positions,
         can_drop_patches=not parts.relative,
     )
     attention = None
     if parts.positions is not None and parts.attentions:
-        heads = parts.attentions[0].num_heads
+        count = parts.attentions[0].num_heads
         tokens = parts.positions.shape[1] - parts.position_prefix + parts.num_prefix_tokens
-        attention = AttentionShape(heads, tokens, parts.positions.shape[2] // heads)
+        attention = AttentionShape(count, tokens, parts.positions.shape[2] // count)
     rows, columns = parts.patch_size
     return dataclasses.replace(
-        begin_structure(model, names.keys_of(*parts.heads)),
+        begin_structure(model, heads),
         anatomy=anatomy,
         levels=parts.blocks,
         stem=names.of(parts.patch_embed),
@@ -101,96 +110,122 @@ def vit_structure(model: nn.Module, parts: VitParts) -> Structure:
 
 
 def find_parts(network: Any) -> VitParts | None:
-    """The parts of a classifier of this layout (transformers 5); None of another."""
+    """The parts of a classifier or backbone of this layout (transformers 5); None of another."""
     kinds: dict[str, Any] = {**recorded_classes(network)}
-    backbone: Any = getattr(network, network.base_model_prefix, None)
-    heads = _named(network, HEADS)
-    last_norms = _named(backbone, LAST_NORMS)
+    backbone: Any = network if hasattr(network, "embeddings") else getattr(network, network.base_model_prefix, None)
+    heads = named(network, HEADS)
+    last_norms = named(backbone, LAST_NORMS)
     attentions = tuple(part for part in network.modules() if isinstance(part, kinds.get("attentions", ())))
     blocks = tuple(part for part in network.modules() if isinstance(part, kinds.get("hidden_states", ())))
-    first_norms = [norm for block in blocks for norm in _named(block, FIRST_NORMS)[:1]]
-    complete = heads and last_norms and attentions and len(attentions) == len(blocks) == len(first_norms)
-    visible = all(hasattr(part, "v_proj") and hasattr(part, "num_attention_heads") for part in attentions)
-    if not complete or not visible or not hasattr(network.config, "patch_size"):
+    first_norms = [norm for block in blocks for norm in named(block, FIRST_NORMS)[:1]]
+    complete = last_norms and attentions and len(attentions) == len(blocks) == len(first_norms)
+    if not complete or not (heads or network is backbone) or not all(is_visible(part) for part in attentions):
         return None
-    embeddings, patch = backbone.embeddings, network.config.patch_size
-    pooled_norm = getattr(getattr(backbone, "pooler", None), "layernorm", None)  # BEiT's, of the mean
+    embeddings, patch = backbone.embeddings, getattr(network.config, "patch_size", None)
+    cutter: Any = getattr(embeddings, "patch_embeddings", None)
+    kernel = getattr(getattr(cutter, "projection", cutter), "weight", None)  # of DINOv3 the cutter is the convolution
+    if patch is None or kernel is None:
+        return None
     tokens = {name: token for name in TOKENS if isinstance(token := getattr(embeddings, name, None), Tensor)}
     position_prefix = ("cls_token" in tokens) + ("distillation_token" in tokens)
     prefix = position_prefix + getattr(network.config, "num_register_tokens", 0)  # which have no positions
-    distilled = getattr(network, "distillation_classifier", None)
-    pooling = "token+avg" if getattr(heads[0], "in_features", 0) == 2 * network.config.hidden_size else "token"
-    if distilled is not None:
-        pooling = "token+dist"
-    if pooled_norm is not None or "cls_token" not in tokens:
-        pooling = "avg"
     names = Names(network)
+    output = _output(network, backbone, heads, prefix, has_cls="cls_token" in tokens)
+    whole = contextlib.nullcontext if getattr(embeddings, "random_masking", None) is None else all_patches
     return VitParts(
         embeddings=(embeddings,),
-        patch_embed=embeddings.patch_embeddings,
-        patch_kernel=embeddings.patch_embeddings.projection.weight,
+        patch_embed=cutter,
+        patch_kernel=kernel,
         patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
         tokens=tuple(tokens.values()),
         num_prefix_tokens=prefix,
         positions=getattr(embeddings, "position_embeddings", None),
         position_prefix=position_prefix,
         blocks=blocks,
-        attentions=tuple(_attention_layer(part, names.of(part)) for part in attentions),
-        explicit_attention=lambda: _eager(network),
+        attentions=tuple(attention_layer(part, names.of(part)) for part in attentions),
+        explicit_attention=lambda: _explicit(network, whole(embeddings)),
         set_fused_attn=lambda fused: network.set_attn_implementation("sdpa" if fused else "eager"),
         first_norms=tuple(first_norms),
-        last_norms=tuple(norm for norm in (*last_norms, pooled_norm) if norm is not None),
-        heads=tuple(head for head in (*heads, distilled) if head is not None),
-        pooling=pooling,
-        decode=_decoder(heads, distilled, last_norms[0], pooled_norm, prefix, pooling),
+        last_norms=tuple(norm for norm in (*last_norms, output.pooled_norm) if norm is not None),
+        heads=tuple(head for head in (*heads, output.distilled) if head is not None),
+        pooling=output.pooling,
+        decode=lambda tokens: output.of(last_norms[0](tokens)),
+        logits=lambda images: _logits(network, images, output, whole(embeddings)),
         relative=names.has_part(RELATIVE),
     )
 
 
-def _named(part: Any, names: Sequence[str]) -> list[Any]:
+def named(part: Any, names: Sequence[str]) -> list[Any]:
+    """The parts of `part` that have these names, as far as there are any."""
     parts = (getattr(part, name, None) for name in names)
     return [part for part in parts if part is not None]
 
 
-def _decoder(
-    heads: Sequence[Any], distilled: Any, norm: Any, pooled_norm: Any, prefix: int, pooling: str
-) -> Callable[[Tensor], Tensor]:
-    """Tokens after any block (B, T, D) -> logits, pooled as the model pools: `Anatomy.decode`."""
+@dataclass(frozen=True)
+class _Output:
+    """What follows the last norm."""
 
-    def decode(tokens: Tensor) -> Tensor:
-        tokens = norm(tokens)
-        mean = tokens[:, prefix:].mean(dim=1)
-        if pooling == "avg":
-            logits: Tensor = heads[0](mean if pooled_norm is None else pooled_norm(mean))
-            return logits
-        if pooling == "token+avg":
-            return heads[0](torch.cat([tokens[:, 0], mean], dim=1))
-        answers = [head(tokens[:, 0]) for head in heads]
-        if distilled is not None:
-            answers.append(distilled(tokens[:, 1]))
-        return torch.stack(answers).mean(dim=0)
-
-    return decode
+    pooling: str  # as VitAnatomy has it
+    of: Callable[[Tensor], Tensor]  # tokens after the last norm (B, T, D) -> logits (B, K) or features
+    distilled: Any = None  # a second head, of the second token
+    pooled_norm: Any = None  # BEiT's, of the mean
 
 
-def _attention_layer(attention: Any, name: str) -> AttentionLayer:
-    """It gives its weights beside its output, a fused kernel None in their place."""
-    weights = Tap(attention, lambda output: output[1])
-    return AttentionLayer(
-        name=name,
-        module=attention,
-        num_heads=attention.num_attention_heads,
-        weights=weights,
-        values=attention.v_proj,
-        finish=attention.o_proj,
-    )
+def _output(network: Any, backbone: Any, heads: Sequence[Any], prefix: int, *, has_cls: bool) -> _Output:
+    pooler: Any = getattr(backbone, "pooler", None)
+    distilled: Any = getattr(network, "distillation_classifier", None)
+    pooled_norm = getattr(pooler, "layernorm", None)
+
+    def mean(tokens: Tensor) -> Tensor:
+        pooled = tokens[:, prefix:].mean(dim=1)
+        return pooled if pooled_norm is None else pooled_norm(pooled)
+
+    def both_heads(tokens: Tensor) -> Tensor:
+        return torch.stack([*(head(tokens[:, 0]) for head in heads), distilled(tokens[:, 1])]).mean(dim=0)
+
+    if not heads and pooler is not None:  # which gives the features, of one token or of the mean
+        return _Output("token" if pooled_norm is None else "avg", pooler, pooled_norm=pooled_norm)
+    head = heads[0] if heads else nn.Identity()
+    if distilled is not None:
+        return _Output("token+dist", both_heads, distilled)
+    if pooled_norm is not None or not has_cls:
+        return _Output("avg", lambda tokens: head(mean(tokens)), pooled_norm=pooled_norm)
+    if heads and network.config.model_type in DOUBLED:
+        return _Output("token+avg", lambda tokens: head(torch.cat([tokens[:, 0], mean(tokens)], dim=1)))
+    return _Output("token", lambda tokens: head(tokens[:, 0]))
+
+
+def _logits(network: Any, images: Tensor, output: _Output, whole: contextlib.AbstractContextManager[None]) -> Tensor:
+    """What the model answers; of a backbone that pools nothing, what `output` pools of its tokens."""
+    with whole:
+        found = network(pixel_values=images)
+    answer = next((part for name in ANSWERS if (part := getattr(found, name, None)) is not None), None)
+    return output.of(found.last_hidden_state) if answer is None else answer
 
 
 @contextlib.contextmanager
-def _eager(network: Any) -> Iterator[None]:
-    before = attention_kind(network)
-    network.set_attn_implementation("eager")
+def _explicit(network: Any, whole: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    with explicit(network), whole:
+        yield
+
+
+@contextlib.contextmanager
+def all_patches(embeddings: Any) -> Iterator[None]:
+    """Inside, a masked autoencoder sees all patches, in reading order: else its encoder leaves out the share
+    `config.mask_ratio`, drawn at random, and shuffles what stays, when it predicts too.
+    """
+
+    def in_order(module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        pixels = args[0] if args else kwargs["pixel_values"]
+        rows, columns = module.patch_embeddings.patch_size
+        count = (pixels.shape[-2] // rows) * (pixels.shape[-1] // columns)
+        return args[:1], {**kwargs, "noise": torch.arange(count, device=pixels.device).expand(len(pixels), -1)}
+
+    share = embeddings.config.mask_ratio
+    handle = embeddings.register_forward_pre_hook(in_order, with_kwargs=True)
+    embeddings.config.mask_ratio = 0.0
     try:
         yield
     finally:
-        network.set_attn_implementation(before)
+        embeddings.config.mask_ratio = share
+        handle.remove()

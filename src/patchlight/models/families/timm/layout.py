@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models.families.names import Names, no_vit
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
+from patchlight.models.families.timm.pooling import pooling_of
 from patchlight.models.structure import Anatomy, AttentionShape, Structure, VitAnatomy
 
 HEADS = ("head", "fc", "classifier", "head_dist", "aux_head")
@@ -102,7 +103,7 @@ def _attention_shape(model: Any) -> AttentionShape | None:
 
 def _anatomy(model: Any, names: Names) -> Anatomy:
     """Of timm's VisionTransformer and its like; of another network what all networks have."""
-    has_head = getattr(model, "num_classes", None) != 0
+    has_head = not _headless(model, names)
     try:
         return _vit(model, names, has_head)
     except PatchlightError as error:
@@ -118,6 +119,13 @@ def _anatomy(model: Any, names: Names) -> Anatomy:
         )
 
 
+def _headless(model: Any, names: Names) -> bool:
+    """Whether a network gives features: made without a head, or its head an identity, as people put it there."""
+    heads = [getattr(model, name, None) for name in (*HEADS, "heads")]  # the last is torchvision's ViT's
+    replaced = any(isinstance(head, nn.Identity) for head in heads)
+    return getattr(model, "num_classes", None) == 0 or (replaced and not names.keys_inside(HEADS, BEFORE_HEAD))
+
+
 def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
     """Raises PatchlightError, naming what is missing, of another network."""
     blocks = getattr(model, "blocks", None)
@@ -130,12 +138,10 @@ def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
     if not plain or not hasattr(model, "num_prefix_tokens"):
         raise PatchlightError(f"{type(model).__name__} has no plain transformer blocks of norm1 and attn, so no map")
     attentions = tuple(attention_layer(block.attn, f"blocks.{i}.attn") for i, block in enumerate(blocks))
-    if (pool := getattr(model, "attn_pool", None)) is not None:
-        raise PatchlightError(f"{type(model).__name__} pools by {type(pool).__name__}, which maps cannot see through")
-    pooling = "token+dist" if getattr(model, "head_dist", None) is not None else str(model.global_pool)
-    if pooling not in ("token", "avg", "token+dist"):
-        raise PatchlightError(f"{type(model).__name__} pools by '{pooling}'; maps know token and avg")
-    embed: Any = getattr(model, "patch_embed", None)
+    pooling, pool_weights = pooling_of(model)
+    pool = getattr(model, "attn_pool", None)
+    flexible = getattr(model, "embeds", None)  # NaFlexVit's: positions and prefix tokens too, after its `proj`
+    embed: Any = getattr(model, "patch_embed", flexible)
     patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
     if patch is None:
         raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
@@ -147,12 +153,13 @@ def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
         attentions=attentions,
         first_norms=tuple(block.norm1 for block in blocks),
         explicit_attention=unfused(attentions),
-        patch_embed=embed,
+        patch_embed=embed if flexible is None else flexible.proj,
         patch_size=(patch, patch) if isinstance(patch, int) else tuple(patch),
         padded=bool(getattr(embed, "dynamic_img_pad", False)),
         num_prefix_tokens=model.num_prefix_tokens,
         pooling=pooling,
+        pool_weights=pool_weights,
         decode=lambda tokens: model.forward_head(model.norm(tokens)),
         positions=getattr(model, "pos_embed", None),
-        can_drop_patches=not names.has_part(RELATIVE),
+        can_drop_patches=not names.has_part(RELATIVE) and getattr(pool, "pos_embed", None) is None,
     )
