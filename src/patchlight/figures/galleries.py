@@ -29,7 +29,6 @@ from patchlight.figures.sheets import (
     scales_height,
     sheet_of,
 )
-from patchlight.figures.sheets import board as board  # for Explanation.plot
 from patchlight.figures.style import Style, Theme, plain, styled, wrapped
 from patchlight.runs.arrays import FirstBatch, NearCopies
 
