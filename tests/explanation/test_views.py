@@ -82,9 +82,9 @@ def fixed(layers: list, heads: int = 1, dtype: torch.dtype = torch.float64) -> A
             tokens = part(tokens)[0]
         return tokens[:, 0]
 
-    def nothing(width: int) -> Callable[[Tensor], Tensor]:
+    def nothing(width: int) -> Callable[..., Tensor]:
         """Values of tokens that are nothing, or what any weights make of them."""
-        return lambda tokens: torch.zeros(len(tokens), 3, width, dtype=dtype)
+        return lambda tokens, *_: torch.zeros(len(tokens), 3, width, dtype=dtype)
 
     taps = [Tap(part, lambda output: output[1]) for part in parts]
     return dataclasses.replace(
