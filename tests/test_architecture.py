@@ -20,7 +20,7 @@ TABLE = {
     "evaluation": "models data runs machine progress errors",
     "models": "runs config machine errors",
     "data": "config machine progress paths units errors",
-    "figures": "runs units",
+    "figures": "runs units errors",
     "runs": "config machine paths units errors",
     "config": "paths errors",
     "machine": "paths errors",

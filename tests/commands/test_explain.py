@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from small import SMALL
@@ -16,6 +17,7 @@ import patchlight
 from patchlight.cli.main import main
 from patchlight.commands import explain_figures
 from patchlight.commands.evaluate import own_split
+from patchlight.data.decode import load_image
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
 from patchlight.runs import Faithfulness, Run
@@ -37,18 +39,16 @@ def test_a_spread_of_test_images_with_every_method(run, tmp_path, capsys):
     out = tmp_path / "all"
     assert main(["explain", str(run), "--method", "all", "--target", "true", "--out", str(out), "--json"]) == 0
     result = said(capsys)
-    assert {"maps", "patches", "lens", "layer_likeness", "heads-layer2", "layers", "rollout", "versus"} | {
-        "patch_embeddings",
-        "patch_likeness",
-    } == set(result["figures"])
+    layers = {"lens", "layer_likeness", "layers", "heads-layer2", "head_masks-layer2", "rollout", "path"}
+    assert {"maps", "patches", "versus", "patch_embeddings", "patch_likeness"} | layers == set(result["figures"])
     for path in result["figures"].values():
         with Image.open(path) as figure:
             assert figure.width > 400
     with np.load(result["arrays"]) as arrays:
         count = len(result["images"])
         assert arrays["images"].shape == (count, 16, 16, 3)
-        for name in METHODS:
-            assert arrays[name.replace("-", "_")].shape == (count, 4, 4)
+        for name, method in METHODS.items():
+            assert arrays[name.replace("-", "_")].shape == (count, *((16, 16) if method.on_pixels else (4, 4)))
     assert all(image["target"] == image["true"] for image in result["images"])
     right = [image["predicted"] == image["true"] for image in result["images"]]
     assert (right.count(True), right.count(False)) == (result["right"], result["wrong"])
@@ -67,19 +67,26 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
     assert str(path) in text
-    for name in ("grad-rollout", *(f"{name} (blind)" for name in CONTROLS), "heads-layer1", "heads-layer2", "deletion"):
+    for name in (
+        "scaled-rollout",
+        *(f"{name} (blind)" for name in CONTROLS),
+        "heads-layer1",
+        "heads-layer2",
+        "deletion",
+    ):
         assert name in text
     assert main([*words, "--json"]) == 0
     result = said(capsys)
     assert result["chosen"] == "the image files that were given"
     assert (result["right"], result["wrong"], result["split"]) == (None, None, None)
-    assert result["images"][0] | {"predicted": "", "probability": 0} == {
+    assert result["images"][0] | {"predicted": "", "probability": 0, "strength": 0} == {
         "image": str(path),
         "index": None,
         "predicted": "",
         "probability": 0,
         "true": None,
         "target": "7",
+        "strength": 0,
     }
 
 
@@ -115,7 +122,7 @@ def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "12 images (" in text
     assert "like centre" in text
-    assert "mean maps by grad-rollout" in text
+    assert "mean maps by scaled-rollout" in text
     assert main(["explain", str(run), "--out", str(tmp_path)]) == 0  # without classes their figures go
     assert not list(tmp_path.glob("class_*.png"))
 
@@ -205,6 +212,136 @@ def test_the_table_on_test_images(run, tmp_path, capsys, no_slides):
     assert "pointing" not in text
 
 
+def test_one_class_and_not_another(run, tmp_path, capsys, no_slides):
+    call = ["explain", str(run), "--count", "4", "--method", "occlusion", "--out", str(tmp_path)]
+    assert main([*call, "--target", "3", "--versus", "8", "--json"]) == 0
+    result = said(capsys)
+    assert result["target"] == "3, not 8"
+    assert {image["target"] for image in result["images"]} == {"3, not 8"}
+    with np.load(result["arrays"]) as arrays:
+        assert arrays["targets"].tolist() == [3] * 4
+        assert arrays["versus"].tolist() == [8] * 4
+        difference = arrays["occlusion"]
+    maps = {}
+    for target in ("3", "8"):
+        assert main([*call, "--target", target, "--json"]) == 0
+        with np.load(said(capsys)["arrays"]) as arrays:
+            maps[target] = arrays["occlusion"]
+    np.testing.assert_allclose(difference, maps["3"] - maps["8"], atol=1e-5)
+    assert main([*call, "--versus", "second", "--json"]) == 0
+    result = said(capsys)
+    assert result["target"] == "predicted, not the likeliest other class"
+    assert all(image["target"].startswith(f"{image['predicted']}, not ") for image in result["images"])
+    assert all(image["strength"] >= 0.5 for image in result["images"])
+    assert main([*call, "--target", "3", "--versus", "3"]) == 2
+    assert "--versus 3 is the target itself for 4 of 4 images" in capsys.readouterr().err
+
+
+def test_the_likeness_to_an_image(run, tmp_path, capsys, no_slides):
+    picture = tmp_path / "seven.png"
+    pixels, _ = own_split(Run(run), "test").gather(np.array([5]))
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(picture)
+    call = ["explain", str(run), "--index", "5", "6", "--method", "hirescam", "--out", str(tmp_path / "out")]
+    assert main([*call, "--like", str(picture), "--json"]) == 0
+    result = said(capsys)
+    assert result["target"] == f"like {picture}"
+    assert result["images"][0]["strength"] == pytest.approx(1, abs=1e-5)  # it is that image
+    assert result["images"][1]["strength"] < 0.99999
+    assert main([*call, "--like", str(picture)]) == 0
+    assert "cosine" in capsys.readouterr().out
+    assert main([*call, "--like", str(picture), "--target", "3"]) == 2
+    assert "--like is a target of its own; leave out --target" in capsys.readouterr().err
+    assert main([*call, "--like", str(tmp_path / "none.png")]) == 1
+    assert "none.png" in capsys.readouterr().err
+
+
+def test_maps_against_peoples_masks(run, tmp_path, capsys, no_slides):
+    """Two photographs of three have a mask; the controls stand beside the method, and chance beside each number."""
+    draw, photos, masks = np.random.default_rng(0), tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(draw.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(photos / f"{name}.png")
+    for name in ("a", "b_mask"):
+        inside = np.zeros((20, 20), dtype=np.uint8)
+        inside[5:15, 5:15] = 255
+        Image.fromarray(inside).save(masks / f"{name}.png")
+    call = ["explain", str(run), str(photos), "--method", "occlusion", "--out", str(tmp_path / "out")]
+    assert main([*call, "--masks", str(masks), "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)["masks"]
+    assert (result["images"], [row["method"] for row in result["rows"]]) == (2, ["occlusion", "random", "centre"])
+    assert any("c.png" in note for note in result["notes"])
+    assert "c.png" in shown.err
+    for row in result["rows"]:
+        assert set(row["scores"]) == {"pointing", "energy", "iou", "best_iou"}
+        assert row["scores"]["energy"]["chance"] == pytest.approx(0.25)
+    centre = result["rows"][2]["scores"]
+    assert centre["pointing"]["mean"] == 1  # the masks are in the middle
+    assert centre["energy"]["mean"] > 0.25
+    model, card = patchlight.load_model(run)
+    images = torch.stack([load_image(photos / f"{name}.png", card.fit_size, card.fit_interpolation) for name in "ab"])
+    maps = patchlight.explain(model, card.to_input(images), method="occlusion").pixel_maps.clamp(min=0)
+    by_hand = (maps[:, 4:12, 4:12].sum((1, 2)) / maps.sum((1, 2))).mean().item()
+    assert result["rows"][0]["scores"]["energy"]["mean"] == pytest.approx(by_hand, rel=1e-4)
+    assert main([*call, "--masks", str(masks), "--tolerance", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "2 images with a mask in" in text
+    assert "(0.25)" in text
+    assert "a hit of the pointing game may lie 2 pixels outside" in text
+    for words, message, code in (
+        ([*call, "--tolerance", "2"], "--tolerance is for --masks", 2),
+        (["explain", str(run), "--masks", str(masks)], "--masks are found by the names of image files", 2),
+        ([*call, "--masks", str(tmp_path / "none")], "is not there; name the folder that the masks are in", 1),
+    ):
+        assert main(words) == code
+        assert message in capsys.readouterr().err
+
+
+def test_masks_of_heads_paths_and_pairs(run, tmp_path, capsys):
+    call = ["explain", str(run), "--index", "5", "6", "--method", "rollout", "--out", str(tmp_path)]
+    assert main([*call, "--layers", "1", "--mass", "0.9", "--token", "1,2", "--pair", "1,2:0,3", "--json"]) == 0
+    result = said(capsys)
+    assert {"heads-layer1", "head_masks-layer1", "path", "pair", "pair-2"} <= set(result["figures"])
+    assert main([*call, "--percentile", "90"]) == 0  # and the pairs go
+    assert not list(tmp_path.glob("pair*.png"))
+    for words, message in (
+        (["--mass", "0"], "--mass is a share of a head's attention"),
+        (["--token", "9,9"], "there is no token '9,9'; name pooled"),
+        (["--token", "cls"], "there is no token 'cls'"),  # the model pools its patches
+        (["--pair", "1,2"], "a pair of tokens is QUERY:KEY"),
+        (["--percentile", "20"], "percentile is 20; give one from 50 to 100"),
+    ):
+        assert main([*call, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_options_of_methods_in_words(run, tmp_path, capsys, no_slides):
+    call = ["explain", str(run), "--index", "5", "--out", str(tmp_path)]
+    words = ["--method", "rollout", "--method", "rollout:heads=max,discard=0.9", "--method", "gradcam:layer=0"]
+    assert main([*call, *words, "--json"]) == 0
+    result = said(capsys)
+    assert result["methods"] == ["rollout", "rollout:heads=max,discard=0.9", "gradcam:layer=0"]
+    model, card = patchlight.load_model(run)
+    pixels, _ = own_split(Run(run), "test").gather(np.array([5]))
+    by_hand = patchlight.explain(model, card.to_input(pixels), method="rollout", heads="max", discard=0.9)
+    with np.load(result["arrays"]) as arrays:
+        np.testing.assert_allclose(arrays["rollout_heads_max_discard_0_9"], by_hand.maps.numpy(), rtol=1e-5)
+        assert not np.allclose(arrays["rollout"], by_hand.maps.numpy(), rtol=1e-3)
+    for word, message in (
+        ("rollout:head=max", "rollout has no option 'head'; did you mean 'heads'"),
+        ("chefer:layer=1", "chefer has no option 'layer'; it has none"),
+        ("rollout:discard", "an option of a method is NAME=VALUE"),
+        ("rollout:discard=much", "rollout:discard is a number, as 0.0, not 'much'"),
+        ("gradcam:layer=0.5", "gradcam:layer is a whole number, as -1, not '0.5'"),
+        ("rollout:heads=max,heads=min", "gives heads twice"),
+        ("rollout:discard=2", "discard is a share of the weights"),
+        ("gradcam:layer=7", "there is no layer 7"),
+    ):
+        assert main([*call, "--method", word]) == 2, word
+        assert message in capsys.readouterr().err
+
+
 def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_charts):
     path = tmp_path / "planted"
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.epochs", "1"]
@@ -266,11 +403,32 @@ def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys, no_slide
     Image.new("RGB", (8, 8)).save(picture)
     assert main(["explain", str(run), str(picture), "--target", "true"]) == 2
     assert "the true classes of image files are not known" in capsys.readouterr().err
-    path = tmp_path / "resnet"
+
+
+def test_a_run_of_a_convolutional_network(tmp_path, capsys, no_slides):
+    """It has no attention: gradcam is shown, what reads attention is left out or refused, and all of that is said."""
+    path, out = tmp_path / "resnet", tmp_path / "out"
     words = ["--data.source", "digits", *SMALL[:8], "--train.debug", "--train.batch_size", "8", "--eval.gallery", "2"]
     assert main(["train", "resnet18-cifar10", *words, "--out", str(path)]) == 0
-    assert main(["explain", str(path)]) == 1
-    assert "ResNet is no Vision Transformer that can be explained" in capsys.readouterr().err
+    capsys.readouterr()
+    call = ["explain", str(path), "--count", "3", "--out", str(out)]
+    assert main([*call, "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert (result["methods"], result["positions"]) == (["gradcam"], None)
+    assert "ResNet is no Vision Transformer whose attention can be seen" in result["notes"][0]
+    assert "gradcam is shown" in shown.err
+    assert set(result["figures"]) == {"maps", "versus"}
+    assert main([*call, "--pair", "1,2:3,4"]) == 2
+    assert "--pair is of attention" in capsys.readouterr().err
+    assert main([*call, "--method", "all", "--json"]) == 0
+    result = said(capsys)
+    assert result["methods"] == [name for name, method in METHODS.items() if not method.attention]
+    assert "methods that read attention are left out" in result["notes"][0]
+    assert main([*call, "--method", "rollout"]) == 1
+    assert "rollout reads attention, and ResNet is no Vision Transformer" in capsys.readouterr().err
+    assert main([*call, "--layers", "1"]) == 2
+    assert "--layers is of attention" in capsys.readouterr().err
 
 
 def test_the_library_call_of_a_run(run, tmp_path, no_slides):
@@ -280,12 +438,13 @@ def test_the_library_call_of_a_run(run, tmp_path, no_slides):
     assert found.arrays == str(tmp_path / "maps.npz")
     assert found.faithfulness.rows[0].method == "rollout"
     assert {image.target for image in found.images} == {image.true for image in found.images}
-    assert found.to_json()["images"][0].keys() == {"image", "index", "predicted", "probability", "true", "target"}
+    keys = {"image", "index", "predicted", "probability", "true", "target", "strength"}
+    assert found.to_json()["images"][0].keys() == keys
     again = patchlight.explain(str(run), method="rollout", target="true", layers=[0], out=tmp_path)
     assert again.images == found.images
     by_class = patchlight.explain(run, classes=[np.int64(3), "8"], count=4, method="rollout", out=tmp_path)
     assert sorted(image.true for image in by_class.images) == ["3", "3", "8", "8"]
-    assert by_class.class_method == "grad-rollout"  # as rollout is blind to classes
+    assert by_class.class_method == "scaled-rollout"  # as rollout is blind to classes
     one = patchlight.explain(run, classes=3, count=1, target=8, method="rollout", out=tmp_path)
     assert [(image.true, image.target) for image in one.images] == [("3", "8")]
     with pytest.raises(UsageError, match="no split 'tset'; did you mean 'test'"):
@@ -295,8 +454,6 @@ def test_the_library_call_of_a_run(run, tmp_path, no_slides):
 
 
 def test_the_library_call_of_a_bare_model_plots(run):
-    import torch
-
     model, _ = patchlight.load_model(run)
     found = patchlight.explain(model, torch.randn(3, 3, 16, 16), method="rollout", target=2)
     assert found.targets.tolist() == [2, 2, 2]

@@ -40,7 +40,7 @@ def test_a_board_of_pictures_of_any_size(theme):
     rows = [("image", pictures), ("a map with a long name", pictures[:2])]
     board = galleries.board(rows, "A title", ["cat 91 %\ntrue: dog", "two"], theme)
     assert len(png(board, theme)) > 1000
-    (sheet,) = galleries.board(rows[:1], "", scale=False).axes
+    (sheet,) = galleries.board(rows[:1], "", scales=()).axes
     assert len(sheet.images) == 3
 
 
@@ -51,7 +51,7 @@ def test_tokens_before_the_first_layer(theme, views):
     colours = RNG.integers(0, 256, (3, views, 2, 3, 3), dtype=np.uint8)
     alike = RNG.uniform(-1, 1, (3, views, 2, 3))
     board = boards.embeddings_board(images, ["cat"] * 3, colours, alike, "with positions", theme)
-    assert len(board.axes[0].images) == 3 * (1 + 2 * views)
+    assert len(board.axes[0].images) == 3 * (1 + 2 * views) + 1  # and the scale of likeness
     positions = RNG.uniform(-1, 1, (6, 6)) if views == 2 else None
     norms = np.stack([np.full((2, 3), 4.0), np.full((2, 3), 0.5)])
     text = svg(inside.patch_likeness(RNG.uniform(-1, 1, (views, 6, 6)), positions, norms, theme), theme)

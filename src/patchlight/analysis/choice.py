@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Chosen:
     pool: Pool | None = None
     classes: tuple[int, ...] = ()  # those that were asked for
     notes: tuple[str, ...] = ()  # sentences on the image files
+    paths: tuple[Path, ...] = ()  # of image files
 
 
 def spread(labels: np.ndarray, preds: np.ndarray, count: int) -> np.ndarray:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from patchlight.analysis import diagnostics
-from patchlight.config import DEFAULT_METHOD
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.explanation.methods import METHODS, explain_inputs
+from patchlight.explanation.methods import default_method, explain_inputs, find_call
+from patchlight.explanation.targets import Difference, Target
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 
@@ -119,29 +119,35 @@ def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
 class ClassPair:
     """Evidence for the predicted class and for another, in the first PAIRS images (P)."""
 
-    method: str
+    method: str  # with its options
+    signed: bool
     classes: np.ndarray  # (P, 2)
     probs: np.ndarray  # (P, 2)
     maps: np.ndarray  # (P, 2, r, c)
+    difference: np.ndarray  # (P, r, c): signed, above 0 for the predicted class and not the other
 
 
 def class_pair(subject: Subject, method: str) -> ClassPair:
     """The other class is the true one of a mistake, else the second likeliest. A method that gives every class the same
-    map is replaced by the default one.
+    map is replaced by the model's default one.
     """
-    method = method if METHODS[method].by_class else DEFAULT_METHOD
+    method = method if find_call(method)[1].by_class else default_method(subject.anatomy)
     classes = subject.probs.topk(2, dim=1).indices
     if subject.labels is not None:
         true = torch.from_numpy(subject.labels).to(classes)
         classes[:, 1] = torch.where(true != classes[:, 0], true, classes[:, 1])
     few = slice(0, PAIRS)
-    maps = [
-        explain_inputs(subject.anatomy, subject.inputs[few], method=method, target=target[few]).maps.cpu().numpy()
-        for target in classes.unbind(dim=1)
-    ]
+
+    def maps_for(target: Target | Tensor) -> np.ndarray:
+        maps = explain_inputs(subject.anatomy, subject.inputs[few], method=method, target=target).maps
+        return maps.float().cpu().numpy()
+
+    pairs = classes[few]
     return ClassPair(
         method=method,
-        classes=classes[few].cpu().numpy(),
+        signed=find_call(method)[1].signed,
+        classes=pairs.cpu().numpy(),
         probs=subject.probs.gather(1, classes)[few].cpu().numpy(),
-        maps=np.stack(maps, axis=1),
+        maps=np.stack([maps_for(target) for target in pairs.unbind(dim=1)], axis=1),
+        difference=maps_for(Difference(pairs[:, 0], pairs[:, 1])),
     )

@@ -11,6 +11,7 @@ from patchlight.units import counted
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
+    from patchlight.commands.explain_masks import MaskScore, MaskTable
     from patchlight.runs import Faithfulness, Interval
 
 # The measures that fit a terminal's width; --json has all.
@@ -71,11 +72,19 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
 
     if isinstance(result, Faithfulness):
         return faithfulness_table(result)
+    like = result.target.startswith("like ")  # whose strength is a cosine
     rows = [
-        (image.image, image.predicted, rate(image.probability), image.true or "", image.target)
+        (
+            image.image,
+            f"{image.predicted}, {rate(image.probability)}",
+            image.true or "",
+            image.target,
+            f"{image.strength:+.2f}" if like else rate(image.strength),
+        )
         for image in result.images
     ]
-    images = table(rows, ("image", "predicted", "probability", "true", "explained"), left=2)
+    header = ("image", "predicted", "true", "explained", "cosine" if like else "its probability")
+    images = table(rows, header, left=4)
     counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
     chosen = "\n".join(textwrap.wrap(f"{counted(len(rows), 'image')}{counts}: {result.chosen}", 120))
     files = [
@@ -87,12 +96,38 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
         result.target, f"for '{result.target}', which the maps are of"
     )
     blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
-    blocks += [f"tokens before the first layer: {result.positions}"]
+    blocks += [f"maps: {', '.join(result.methods)}"]
+    blocks += [] if result.positions is None else [f"tokens before the first layer: {result.positions}"]
+    blocks += [] if result.masks is None else [masks_text(result.masks)]
     blocks += [
         faithfulness_table(result.faithfulness, instead, chosen=result.split is not None),
         table(files, left=2),
     ]
     return "\n\n".join(blocks)
+
+
+MASK_MEASURES = {"pointing": "pointing", "energy": "energy", "iou": "IoU", "best_iou": "best IoU"}
+MASK_LEGEND = (
+    "pointing: share of images whose greatest value lies in the mask; energy: share of the map's positive part inside; "
+    "IoU: of the mask and as many of the map's greatest pixels as the mask has; best IoU: at the threshold that is "
+    "best for each image. In brackets what pixels drawn at random would give. This is agreement with people, not "
+    "faithfulness to the model: a model that looks at the background has a right map outside of the mask. The middle "
+    "of the image (centre) is the control to beat"
+)
+
+
+def masks_text(table_of: MaskTable) -> str:
+    """Each method's agreement with people's masks, beside what chance gives."""
+    rows = [(row.method, *(_with_chance(row.scores[key]) for key in MASK_MEASURES)) for row in table_of.rows]
+    head = f"{counted(table_of.images, 'image')} with a mask in {table_of.folder}"
+    said = "\n".join(dict.fromkeys(note for row in table_of.rows for note in row.notes))
+    legend = "\n".join(textwrap.wrap(MASK_LEGEND, 120))
+    parts = [head, table(rows, ("method", *MASK_MEASURES.values())), *([said] if said else []), legend]
+    return "\n\n".join(parts)
+
+
+def _with_chance(score: MaskScore) -> str:
+    return "-" if score.mean is None or score.chance is None else f"{score.mean:.2f} ({score.chance:.2f})"
 
 
 def classes_text(result: RunExplanation) -> str:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
-from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import Interrupted, PatchlightError, UsageError, did_you_mean
 from patchlight.units import SPACE
 
@@ -135,8 +134,16 @@ def explain_or_measure(
     run: Path,
     images: list[Path],
     *,
-    method: str | None,
+    method: list[str] | None,
     target: str | None,
+    versus: str | None,
+    like: Path | None,
+    percentile: float | None,
+    masks: Path | None,
+    tolerance: float | None,
+    mass: float | None,
+    token: str | None,
+    pair: str | None,
     layers: str | None,
     classes: list[str] | None,
     indices: list[int] | None,
@@ -148,7 +155,9 @@ def explain_or_measure(
 ) -> RunExplanation | Faithfulness:
     """`patchlight explain`, which with --faithfulness measures the methods instead."""
     if faithfulness:
-        left_out = {"the image files": images, "--target": target, "--layers": layers}
+        left_out: dict[str, Any] = {"the image files": images, "--target": target, "--versus": versus, "--like": like}
+        left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
+        left_out |= {"--mass": mass, "--token": token, "--pair": pair}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given:
                 raise UsageError(
@@ -167,9 +176,17 @@ def explain_or_measure(
         indices=indices or (),
         split=split,
         count=count,
-        method=method or DEFAULT_METHOD,
+        method=method,
         target=target or "predicted",
+        versus=versus,
+        like=like,
         layers=numbers,
+        mass=mass,
+        token=token,
+        pair=pair,
+        percentile=100.0 if percentile is None else percentile,
+        masks=masks,
+        tolerance=tolerance or 0.0,
         out=out,
         device=device,
     )

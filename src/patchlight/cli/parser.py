@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from patchlight.cli.explain_words import MAPS, OF_A_SPLIT, SUBSET
 from patchlight.cli.words import Option, Verb, option, path
-from patchlight.config import DEFAULT_METHOD, METHOD_NAMES, SPLIT_NAMES, describe_fields
+from patchlight.config import METHOD_NAMES, SPLIT_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
 
 EXAMPLES = """examples:
@@ -38,16 +39,6 @@ DEVICE = option(
 
 
 IMAGES = "image files, folders of them (with all below), or patterns such as 'photos/*.jpg'"
-SUBSET = "subset_test are those of data.subset_test_per_class"
-OF_CLASS = "images of this class, by name or index, and their mean map; repeat it for more, all takes every class"
-AT_INDEX = "the images with these indices in the split, counted from 0"
-HOW_MANY = "how many images of the run, 200 at most (default: 12, or 4 of each --class; with --faithfulness 500)"
-OF_A_SPLIT = (  # which images of a run are explained
-    option("--class", dest="classes", action="append", metavar="CLASS", help=OF_CLASS),
-    option("--index", dest="indices", action="extend", nargs="+", type=int, metavar="N", help=AT_INDEX),
-    option("--split", choices=SPLIT_NAMES, help=f"whose images are taken; {SUBSET} (default: test)"),
-    option("--count", type=int, metavar="N", help=HOW_MANY),
-)
 
 
 def precision(default: str | None, about: str) -> Option:
@@ -140,27 +131,7 @@ VERBS = {
             WEIGHTS,
             option("images", nargs="*", metavar="IMAGE", type=path, help=f"{IMAGES} (default: test images of the run)"),
             *OF_A_SPLIT,
-            option(
-                "--method",
-                metavar="NAME",
-                help=f"one of those below, or all (default: {DEFAULT_METHOD}; with --faithfulness: all)",
-            ),
-            option(
-                "--target",
-                metavar="CLASS",
-                help="the class to explain: predicted (default), true (for images of the run), or a class's name or "
-                "index",
-            ),
-            option(
-                "--layers",
-                metavar="N,...",
-                help="the layers whose heads are drawn, counted from 1, as in 1,6 (default: the last)",
-            ),
-            option(
-                "--faithfulness",
-                action="store_true",
-                help="compare the methods on the run's test images, write faithfulness.json and build the report again",
-            ),
+            *MAPS,
             option(
                 "--out",
                 type=path,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,44 +12,60 @@ import numpy as np
 
 from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.embeddings import EmbeddingMaps
-from patchlight.analysis.subject import FEW, PAIRS, Subject, attention_maps, class_pair, token_maps
+from patchlight.analysis.subject import PAIRS, Subject, class_pair
+from patchlight.commands.explain_target import Asked
 from patchlight.explanation import methods
-from patchlight.explanation.methods import METHODS
-from patchlight.models.anatomy import VitAnatomy
+from patchlight.explanation.methods import CONTROLS, METHODS, Explanation, find_call
+from patchlight.explanation.targets import ClassTarget, Difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from patchlight.figures.boards import MapRow
+
 ABREAST = 12  # images in a picture; those after them are in further pictures: maps-2.png, ...
 # The names of figures that not every call draws.
 NOT_ALWAYS = re.compile(
-    r"(maps|patches)-\d+|heads-layer\d+|layer_likeness|patch_embeddings|patch_likeness|class_gallery|class_means"
+    r"(maps|patches)-\d+|heads-layer\d+|layer_likeness|patch_embeddings|patch_likeness|class_gallery|class_means|"
+    r"patches|lens|layers|rollout|versus|head_masks-layer\d+|path|pair(-\d+)?|masks"
 )
 
 
 def draw(
-    subject: Subject, maps: Mapping[str, np.ndarray], layers: Sequence[int] | None, of_class: str
+    subject: Subject, explanations: Mapping[str, Explanation], asked: Asked, percentile: float
 ) -> dict[str, Figure]:
-    """The figures about single images by name; `maps` (S, r, c) by method, `layers` as in `explain`; `of_class` is ""
-    for the predicted class, "true" or a class's name.
-    """
+    """The maps of each call of a method, by the figure's name; of the predicted class also those of another one."""
     from patchlight.figures import boards  # not for a bare model, which needs no matplotlib
+    from patchlight.figures.captions import pair_captions
 
-    names, first = subject.card.class_names, next(iter(maps))
-    pictures, captions = subject.pictures, captions_of(subject)
-    title = "What the model looked at" if len(maps) > 1 else METHODS[first].about.capitalize()
-    if of_class:
-        title += ", for the true class" if of_class == "true" else f", for the class '{of_class}'"
-    rows = {name + ("" if METHODS[name].by_class else " (blind)"): values for name, values in maps.items()}
-    pair = class_pair(subject, first)
+    names, first = subject.card.class_names, next(iter(explanations))
+    pictures, captions = subject.pictures, captions_of(subject, asked, explanations[first])
+    title = "What the model looked at" if len(explanations) > 1 else METHODS[explanations[first].method].about
+    title = title[0].upper() + title[1:] + asked.title
+    rows = {call: map_row(call, found) for call, found in explanations.items()}
     figures: dict[str, Figure] = {}
     for part, number in pages(len(pictures)):
-        some = {label: values[part] for label, values in rows.items()}
-        figures[f"maps{number}"] = boards.maps_board(pictures[part], captions[part], some, title)
-    if isinstance(subject.anatomy, VitAnatomy):
-        figures |= draw_layers(subject.anatomy, subject, layers)
-    both = boards.pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs)
-    return figures | {"versus": boards.pair_board(pictures[:PAIRS], both, pair.maps, pair.method)}
+        some = [part_of(row, part) for row in rows.values()]
+        ends = ends_of(asked)
+        figures[f"maps{number}"] = boards.maps_board(
+            pictures[part], captions[part], some, title, percentile=percentile, ends=ends
+        )
+    if not isinstance(asked.target, ClassTarget) or len(names) < 2:
+        return figures
+    pair = class_pair(subject, first)
+    true = true_names(subject)[:PAIRS]
+    both = pair_captions([[names[c] for c in classes] for classes in pair.classes], pair.probs, true)
+    return figures | {
+        "versus": boards.pair_board(
+            pictures[:PAIRS],
+            both,
+            pair.maps,
+            pair.method,
+            signed=pair.signed,
+            difference=pair.difference,
+            percentile=percentile,
+        )
+    }
 
 
 def pages(count: int) -> Iterator[tuple[slice, str]]:
@@ -57,35 +74,43 @@ def pages(count: int) -> Iterator[tuple[slice, str]]:
         yield slice(start, start + ABREAST), f"-{start // ABREAST + 1}" if start else ""
 
 
-def draw_layers(anatomy: VitAnatomy, subject: Subject, layers: Sequence[int] | None) -> dict[str, Figure]:
-    """What a ViT's layers make of the images: tokens, answers, attention of heads."""
-    from patchlight.figures import boards, inside
+def map_row(call: str, found: Explanation) -> MapRow:
+    """A method's maps as a row of a board."""
+    from patchlight.figures.boards import MapRow
 
-    pictures, captions = subject.pictures, captions_of(subject)
-    tokens, attention = token_maps(anatomy, subject), attention_maps(anatomy, subject, layers)
-    depth = tokens.lens.shape[1]
-    figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
-    for part, number in pages(len(pictures)):
-        figures[f"patches{number}"] = boards.tokens_board(
-            pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
-        )
-    if tokens.similarity is not None:
-        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity)
-    few, few_captions = pictures[:FEW], captions[:FEW]
-    for layer, heads in attention.heads.items():
-        figures[f"heads-layer{layer + 1}"] = boards.heads_board(few, few_captions, heads, layer, depth)
-    figures["layers"] = boards.layers_board(few, few_captions, attention.layers)
-    return figures | {"rollout": boards.rollout_board(few, few_captions, attention.rollout)}
+    control = found.method in CONTROLS
+    label = call if found.by_class or control else f"{call} (blind to the class)"
+    return MapRow(
+        label, found.native.float().cpu().numpy(), found.signed, control, crisp=METHODS[found.method].on_pixels
+    )
 
 
-def captions_of(subject: Subject) -> list[str]:
-    """What was said of each image, and what is true where that is something else."""
-    from patchlight.figures import boards
+def part_of(row: MapRow, part: slice) -> MapRow:
+    return replace(row, values=row.values[part])
+
+
+def ends_of(asked: Asked) -> tuple[str, str]:
+    """What the least and the greatest value of a signed map mean."""
+    return ("for the other", "for the target") if isinstance(asked.target, Difference) else ("against", "for")
+
+
+def true_names(subject: Subject) -> list[str]:
+    """The true class of each image; none where they are not known."""
+    return [] if subject.labels is None else [subject.card.class_names[label] for label in subject.labels]
+
+
+def captions_of(subject: Subject, asked: Asked | None = None, found: Explanation | None = None) -> list[str]:
+    """What was said of each image, what is true where that is something else, and what the maps are for where that is
+    not the predicted class.
+    """
+    from patchlight.figures.captions import answer_captions
 
     names = subject.card.class_names
     preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
-    true = preds if subject.labels is None else [names[label] for label in subject.labels]
-    return boards.answer_captions(preds, probs, true)
+    true = true_names(subject) or preds
+    if asked is None or found is None or not isinstance(asked.target, ClassTarget):
+        return answer_captions(preds, probs, true)
+    return answer_captions(preds, probs, true, asked.each, found.strength.tolist())
 
 
 def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[str, Figure]:
@@ -123,7 +148,7 @@ def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
         )
     shown = [names[label] for label in found.classes]
     return {
-        "class_gallery": figures.class_gallery(rows, found.method),
+        "class_gallery": figures.class_gallery(rows, found.method, signed=find_call(found.method)[1].signed),
         "class_means": figures.mean_maps(
             shown,
             found.mean,

@@ -96,6 +96,7 @@ def read_files(given: ImageFiles, card: ModelCard) -> Chosen:
         tuple(printable(path) for path in given.paths),
         "the image files that were given",
         notes=(*given.notes, *remarks.sentences(card.pixel_max, trained=True)),
+        paths=tuple(given.paths),
     )
 
 

@@ -1,6 +1,6 @@
 """All methods of explanation in one table, and the one call that uses it.
 
-Shapes: B batch, K classes, (h, w) pixels of an image, (r, c) cells: patches or, where the network has none, equal parts of it.
+Shapes: B batch, K classes, (h, w) pixels, (r, c) cells of an image: patches or, where a network has none, equal parts.
 """
 
 from __future__ import annotations
@@ -105,22 +105,35 @@ class Explanation:
         return is_signed(METHODS[self.method], self.target)
 
     @property
+    def native(self) -> Tensor:
+        """The maps as the method makes them: (B, h, w) of one on pixels, else (B, r, c)."""
+        return self.pixel_maps if METHODS[self.method].on_pixels else self.maps
+
+    @property
     def call(self) -> str:
         """The method with its options, as `--method` takes it."""
         return call_text(self.method, self.options)
 
     def plot(self) -> Figure:
-        """Images above their maps, with the targets' probabilities. Pixels are stretched to 0..255 per image."""
-        from patchlight.figures.galleries import board, overlay
+        """Images above their maps, with the target's probability. Pixels are stretched to 0..255 per image."""
+        from patchlight.figures.boards import MapRow, maps_board
 
         low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
         pictures = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        overlays = [overlay(p, m) for p, m in zip(pictures, self.maps.float().cpu().numpy(), strict=True)]
-        captions = [
-            f"class {i} {percent(p)}" for i, p in zip(self.targets.tolist(), self.strength.tolist(), strict=True)
-        ]
-        return board([("image", list(pictures)), (self.call, overlays)], self.call, captions)
+        row = MapRow(self.call, self.native.float().cpu().numpy(), self.signed, crisp=METHODS[self.method].on_pixels)
+        captions = [f"map for {words}" for words in _words(self.target, self.strength.tolist())]
+        return maps_board(pictures, captions, [row], self.call)
+
+
+def _words(target: Target, strengths: list[float]) -> list[str]:
+    """What each map is about, with its probability or, of features, its cosine."""
+    if isinstance(target, ClassTarget):
+        return [f"class {i}, {percent(p)}" for i, p in zip(target.indices.tolist(), strengths, strict=True)]
+    if isinstance(target, Difference):
+        pairs = zip(target.indices.tolist(), target.others.tolist(), strengths, strict=True)
+        return [f"class {one}, not {other}, {percent(p)}" for one, other, p in pairs]
+    return [f"likeness, cosine {p:.2f}" for p in strengths]
 
 
 def explain(

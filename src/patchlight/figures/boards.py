@@ -1,83 +1,186 @@
 """The boards of `patchlight explain`: images in columns, and below each the maps of it.
 
-Images are uint8 RGB arrays (S, H, W, 3), maps (S, r, c); `captions` are a line or two for each image.
+Shapes: S images, uint8 RGB (S, H, W, 3); maps (S, r, c) of patches or (S, h, w) of pixels, see `overlays.overlay`.
+`captions` are sentences for each image, one a line; see `captions.py`. `percentile` clips a map for its picture alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from patchlight.figures.galleries import board, heat, overlay
+from patchlight.figures.overlays import HEAT, Pixels, Scale, heat, map_scale, marked, of_pixels, overlay, stretched
+from patchlight.figures.sheets import SIDE, Row, board
 from patchlight.figures.style import LIKENESS, Theme
-from patchlight.units import percent
 
 TOKEN = 16  # pixels a side of a patch in pictures where one is marked
+ABLE = 192  # pixels of a picture that a sheet shows one by one; maps of more have larger pictures
+LARGE = 1.5  # inches of such a picture: 225 pixels at 150 dpi
+CONTROLS = "Controls: they do not see the model"
+OWN_SCALE = "Each map has a scale of its own: colours compare places in a map, not maps."
 
 
-def answer_captions(preds: Sequence[str], probs: Sequence[float], true: Sequence[str]) -> list[str]:
-    """The predicted class of each image with its probability, and below the true one where it is another."""
-    lines = [f"{pred} {percent(prob)}" for pred, prob in zip(preds, probs, strict=True)]
-    return [
-        line if label == pred else f"{line}\ntrue: {label}"
-        for line, pred, label in zip(lines, preds, true, strict=True)
-    ]
+@dataclass(frozen=True)
+class MapRow:
+    """Maps of some images, as a row of a board: see `overlays.overlay` for `signed` and `crisp`."""
+
+    label: str
+    values: np.ndarray  # (S, r, c) of patches or (S, h, w) of pixels
+    signed: bool = False  # zero means something: nothing, between for and against
+    control: bool = False  # does not see the model, and stands apart
+    crisp: bool | None = None  # drawn in pixels; None: where it is as large as the image
+    notes: Sequence[str] = ()  # one below each picture
+
+    def pictures(self, images: np.ndarray, percentile: float = 100.0) -> list[Pixels]:
+        """Each map over its image."""
+        return [
+            overlay(image, values, signed=self.signed, percentile=percentile, crisp=self.crisp)
+            for image, values in zip(images, self.values, strict=True)
+        ]
+
+    def is_crisp(self, images: np.ndarray) -> bool:
+        return of_pixels(images[0], self.values[0]) if self.crisp is None else self.crisp
 
 
-def pair_captions(classes: Sequence[Sequence[str]], probs: np.ndarray) -> list[str]:
-    """The predicted class of each image and another, (S, 2), with their probabilities (S, 2)."""
-    return [
-        f"{pred} {percent(float(p))}\nnot {other} {percent(float(q))}"
-        for (pred, other), (p, q) in zip(classes, probs, strict=True)
-    ]
+def maps_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    rows: Sequence[MapRow],
+    title: str,
+    *,
+    percentile: float = 100.0,
+    ends: tuple[str, str] = ("against", "for"),
+    theme: Theme = "light",
+) -> Figure:
+    """A row of maps for each method; controls stand apart below the others.
+
+    `ends` say what the least and the greatest value of signed maps mean. Raises UsageError for a percentile outside 50
+    to 100 and for maps with values that are no numbers.
+    """
+    seen, controls = ([row for row in rows if row.control == control] for control in (False, True))
+
+    def drawn(some: Sequence[MapRow]) -> list[Row]:
+        return [Row(row.label, row.pictures(images, percentile), row.notes) for row in some]
+
+    return board(
+        [Row("image", list(images)), *drawn(seen)],
+        title,
+        captions,
+        theme,
+        scales=scales_of([*seen, *controls], percentile, ends),
+        apart=drawn(controls),
+        heading=CONTROLS,
+        foot=OWN_SCALE,
+        side=side_of(images, rows),
+    )
 
 
-def overlays(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
-    """Each map over its image."""
-    return [overlay(image, values) for image, values in zip(images, maps, strict=True)]
+def scales_of(
+    rows: Sequence[MapRow], percentile: float = 100.0, ends: tuple[str, str] = ("against", "for")
+) -> list[Scale]:
+    """The scales of colours that these rows need: of one sign, or of both, or one of each."""
+    return [map_scale(signed, percentile, ends) for signed in (False, True) if signed in {row.signed for row in rows}]
 
 
-def maps_board(images: np.ndarray, captions: Sequence[str], maps: Mapping[str, np.ndarray], title: str) -> Figure:
-    """A row of maps for each method, by its label."""
-    rows = [(label, overlays(images, values)) for label, values in maps.items()]
-    return board([("image", list(images)), *rows], title, captions)
+def side_of(images: np.ndarray, rows: Sequence[MapRow]) -> float:
+    """Inches of the pictures: more where a map of many pixels is to be seen pixel by pixel."""
+    return LARGE if any(row.is_crisp(images) and max(row.values.shape[1:]) > ABLE for row in rows) else SIDE
 
 
-def heads_board(images: np.ndarray, captions: Sequence[str], heads: np.ndarray, layer: int, depth: int) -> Figure:
+def heads_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    heads: np.ndarray,
+    layer: int,
+    depth: int,
+    *,
+    percentile: float = 100.0,
+    theme: Theme = "light",
+) -> Figure:
     """Attention of each head, (S, A, r, c), of the layer with this index of `depth` layers."""
-    rows = [(f"head {i + 1}", overlays(images, heads[:, i])) for i in range(heads.shape[1])]
+    rows = [MapRow(f"head {i + 1}", heads[:, i]) for i in range(heads.shape[1])]
     title = f"Attention of each head in layer {layer + 1} of {depth}"
-    return board([("image", list(images)), *rows], title, captions)
+    return maps_board(images, captions, rows, title, percentile=percentile, theme=theme)
 
 
-def layers_board(images: np.ndarray, captions: Sequence[str], layers: np.ndarray) -> Figure:
+def layers_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    layers: np.ndarray,
+    *,
+    percentile: float = 100.0,
+    theme: Theme = "light",
+) -> Figure:
     """Attention in each layer, (S, L, r, c)."""
-    rows = [(f"layer {i + 1}", overlays(images, layers[:, i])) for i in range(layers.shape[1])]
-    return board([("image", list(images)), *rows], "Attention over the layers, mean over heads", captions)
+    rows = [MapRow(f"layer {i + 1}", layers[:, i]) for i in range(layers.shape[1])]
+    title = "Attention over the layers, mean over heads"
+    return maps_board(images, captions, rows, title, percentile=percentile, theme=theme)
 
 
-def rollout_board(images: np.ndarray, captions: Sequence[str], maps: np.ndarray) -> Figure:
+def rollout_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    maps: np.ndarray,
+    *,
+    percentile: float = 100.0,
+    theme: Theme = "light",
+) -> Figure:
     """Rollout as a map, and over the image."""
-    rows = [("image", list(images)), ("map", [heat(_stretched(values)) for values in maps])]
+    bare = [heat(stretched(values, percentile=percentile)) for values in maps]
+    over = MapRow("overlay", maps).pictures(images, percentile)
     title = "Attention rollout through all layers (the same for every class)"
-    return board([*rows, ("overlay", overlays(images, maps))], title, captions)
+    rows = [Row("image", list(images)), Row("map", bare), Row("overlay", over)]
+    return board(rows, title, captions, theme, scales=[map_scale(percentile=percentile)], foot=OWN_SCALE)
+
+
+def pair_board(
+    images: np.ndarray,
+    captions: Sequence[str],
+    maps: np.ndarray,
+    method: str,
+    *,
+    signed: bool = False,
+    difference: np.ndarray | None = None,
+    percentile: float = 100.0,
+    theme: Theme = "light",
+) -> Figure:
+    """Evidence for two classes, (S, 2, r, c): the predicted one and another; and where it is given, one signed map of
+    their difference, (S, r, c), positive for the predicted one.
+    """
+    rows = [
+        MapRow("for the prediction", maps[:, 0], signed),
+        MapRow("for the other", maps[:, 1], signed),
+    ]
+    if difference is not None:
+        rows.append(MapRow("for the prediction rather than the other", difference, signed=True))
+    title = f"Why the one class, why not the other ({method})"
+    ends = ("against", "for") if signed or difference is None else ("for the other", "for the prediction")
+    return maps_board(images, captions, rows, title, percentile=percentile, ends=ends, theme=theme)
 
 
 def tokens_board(
-    images: np.ndarray, captions: Sequence[str], first: np.ndarray, last: np.ndarray, norms: np.ndarray, depth: int
+    images: np.ndarray,
+    captions: Sequence[str],
+    first: np.ndarray,
+    last: np.ndarray,
+    norms: np.ndarray,
+    depth: int,
+    theme: Theme = "light",
 ) -> Figure:
     """Patch tokens after the first and the last of `depth` layers as colours (S, r, c, 3), and the last ones' norms."""
     rows = [
-        ("image", list(images)),
-        ("after layer 1", list(first)),
-        (f"after layer {depth}", list(last)),
-        ("norms of the last", [heat(values) for values in norms / norms.max()]),
+        Row("image", list(images)),
+        Row("after layer 1", list(first)),
+        Row(f"after layer {depth}", list(last)),
+        Row("norms of the last", [heat(values) for values in norms / norms.max()]),
     ]
     title = "Patch tokens as colours (three principal components, like tokens in like colours) and their norms"
-    return board(rows, title, captions, scale=False)
+    scale = Scale(HEAT, ((0, "0"), (1, "the greatest of all")), "norms of the last")
+    return board(rows, title, captions, theme, scales=[scale])
 
 
 def embeddings_board(
@@ -92,11 +195,12 @@ def embeddings_board(
     c) to the middle patch. `second` names the second view.
     """
     names = ["patch embedding", second][: colours.shape[1]]
-    rows = [("image", [marked(image, alike.shape[2:]) for image in images])]
-    rows += [(name, list(colours[:, view])) for view, name in enumerate(names)]
-    rows += [(f"likeness, {name}", [likeness_map(m) for m in alike[:, view]]) for view, name in enumerate(names)]
+    rows = [Row("image", [marked(image, alike.shape[2:]) for image in images])]
+    rows += [Row(name, list(colours[:, view])) for view, name in enumerate(names)]
+    rows += [Row(f"likeness, {name}", [likeness_map(m) for m in alike[:, view]]) for view, name in enumerate(names)]
     title = "Patch tokens before layer 1: like tokens in like colours, and likeness to the marked patch"
-    return board(rows, title, captions, theme, scale=False)
+    scale = Scale(LIKENESS, ((0, "-1, opposite"), (0.5, "0"), (1, "1, alike")), "likeness (cosine)")
+    return board(rows, title, captions, theme, scales=[scale])
 
 
 def likeness_map(alike: np.ndarray) -> np.ndarray:
@@ -107,33 +211,3 @@ def likeness_map(alike: np.ndarray) -> np.ndarray:
 def cosine_colours(values: np.ndarray) -> np.ndarray:
     """Cosines as colours, (..., 3) uint8: orange is 1, white 0 and purple -1."""
     return np.asarray(mpl.colormaps[LIKENESS]((values.astype(float) + 1) / 2, bytes=True)[..., :3])
-
-
-def marked(picture: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """An image (H, W, 3) uint8, enlarged so that a frame fits around its middle patch of a grid (r, c)."""
-    side = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
-    scale = max(1, -(-TOKEN // max(1, min(side))))
-    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    top, left = (n // 2 * (size // n) for n, size in zip(grid, large.shape[:2], strict=True))
-    bottom, right = top + large.shape[0] // grid[0], left + large.shape[1] // grid[1]
-    width = max(1, (bottom - top) // 8)
-    for grow, colour in ((0, 255), (width, 0)):  # white outside and black inside, to be seen on any colour
-        box = large[top + grow : bottom - grow, left + grow : right - grow]
-        box[:width], box[-width:], box[:, :width], box[:, -width:] = (colour,) * 4
-    return large
-
-
-def pair_board(images: np.ndarray, captions: Sequence[str], maps: np.ndarray, method: str) -> Figure:
-    """Evidence for two classes, (S, 2, r, c): the predicted one and another."""
-    rows = [
-        ("image", list(images)),
-        ("for the prediction", overlays(images, maps[:, 0])),
-        ("for the other", overlays(images, maps[:, 1])),
-    ]
-    return board(rows, f"Why the one class, why not the other ({method})", captions)
-
-
-def _stretched(values: np.ndarray) -> np.ndarray:
-    """To 0..1; a map that is the same everywhere becomes 0.5."""
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span else np.full_like(values, 0.5)

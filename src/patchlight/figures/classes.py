@@ -9,11 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from patchlight.figures.galleries import HEAT, overlay
-from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.figures.captions import predicted
+from patchlight.figures.overlays import HEAT, map_scale, overlay
+from patchlight.figures.sheets import (
+    GAP,
+    LEFT,
+    LINE,
+    MARGIN,
+    NARROWEST,
+    SIDE,
+    place,
+    scales_below,
+    scales_height,
+    sheet_of,
+)
+from patchlight.figures.style import Style, Theme, plain, styled, wrapped
 from patchlight.units import counted, percent
 
 COLUMNS = 6  # images of a class, at most
@@ -30,38 +42,49 @@ class ClassRow:
     probs: Sequence[float]  # of this class
 
 
-def class_gallery(rows: Sequence[ClassRow], method: str, theme: Theme = "light") -> Figure:
+def class_gallery(
+    rows: Sequence[ClassRow],
+    method: str,
+    theme: Theme = "light",
+    *,
+    signed: bool = False,
+    percentile: float = 100.0,
+) -> Figure:
     """A row for each class: its images beside themselves under the map for that class, with the class's probability, a
-    tick where it was predicted, and a cross with the prediction where it was not.
+    tick where it was predicted, and a cross with the prediction where it was not. `signed` and `percentile` are of all
+    maps, as in `overlays.overlay`.
     """
     columns = min(COLUMNS, max(len(row.images) for row in rows))
+    captions = [
+        [
+            wrapped(said_of(row.name, pred, prob), 2 * SIDE + GAP)
+            for pred, prob in zip(row.preds[:columns], row.probs, strict=False)
+        ]
+        for row in rows
+    ]
+    above = LINE * max(1 + caption.count("\n") for line in captions for caption in line) + GAP
+    pair, pitch, scales = 2 * SIDE + 3 * GAP, SIDE + above + GAP, [map_scale(signed, percentile)]
     with styled(theme) as s:
-        figure = Figure(figsize=(max(7.0, 0.9 + 2.0 * columns), 0.7 + 1.24 * len(rows)))
-        heading(figure, f"Evidence for each class in its own images ({method}); % is the class's probability", s)
-        places = figure.subplots(len(rows), columns, squeeze=False)
-        for row, line in zip(rows, places, strict=True):
-            for axes in line:
-                axes.set_axis_off()
-            name = plain(row.name, 18)
-            line[0].text(
-                -0.06, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9, color=s.ink
-            )
-            for axes, image, values, pred, prob in zip(line, row.images, row.maps, row.preds, row.probs, strict=False):
-                tile(axes, image, values)
-                right = pred == row.name
-                said = f"✓ {percent(prob)}" if right else f"✗ {plain(pred, 12)} ({percent(prob)})"
-                axes.set_title(said, fontsize=8, fontweight="normal", color=s.green if right else s.orange, pad=2)
+        title = f"Evidence for each class in its own images ({method})"
+        width, height = max(NARROWEST, 2 * MARGIN + LEFT + columns * pair), len(rows) * pitch
+        figure, sheet, top = sheet_of(width, height + scales_height(scales) + MARGIN, title, s)
+        for line, row in enumerate(rows):
+            y = top + line * pitch + above
+            name = wrapped(row.name, LEFT - GAP, 6)
+            sheet.text(MARGIN + LEFT - 0.08, y + SIDE / 2, name, fontsize=8, color=s.ink, ha="right", va="center")
+            for i, caption in enumerate(captions[line]):
+                x, colour = MARGIN + LEFT + i * pair, s.green if row.preds[i] == row.name else s.orange
+                over = overlay(row.images[i], row.maps[i], signed=signed, percentile=percentile)
+                place(sheet, row.images[i], x, y)
+                place(sheet, over, x + SIDE + GAP, y)
+                sheet.text(x, y - 0.05, caption, fontsize=8, color=colour, ha="left", va="bottom")
+        scales_below(sheet, scales, top + height, s)
     return figure
 
 
-def tile(axes: Axes, image: np.ndarray, values: np.ndarray) -> None:
-    """An image and, to its right, the same under its map."""
-    under = overlay(image, values)
-    factor = max(1, under.shape[0] // image.shape[0])
-    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    gap = np.full((under.shape[0], under.shape[1] // 24, 4), 0, np.uint8)
-    solid = [np.dstack([part, np.full(part.shape[:2], 255, np.uint8)]) for part in (large, under)]
-    axes.imshow(np.hstack([solid[0], gap, solid[1]]), interpolation="none")
+def said_of(name: str, pred: str, prob: float) -> str:
+    """What was said of an image of a class, and the class's own probability."""
+    return f"✓ {predicted(name, prob)}" if pred == name else f"✗ predicted {pred}\nmap for {name}, {percent(prob)}"
 
 
 def mean_maps(

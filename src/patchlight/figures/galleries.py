@@ -5,48 +5,34 @@ Images are uint8 RGB arrays (..., H, W, 3). No files and no torch, as in `charts
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
-from patchlight.figures.style import Style, Theme, plain, styled
+from patchlight.figures.captions import predicted
+from patchlight.figures.overlays import Pixels, map_scale, overlay
+from patchlight.figures.sheets import (
+    GAP,
+    LINE,
+    MARGIN,
+    NARROWEST,
+    SIDE,
+    crispness,
+    place,
+    scales_below,
+    scales_height,
+    sheet_of,
+)
+from patchlight.figures.style import Style, Theme, plain, styled, wrapped
 from patchlight.runs.arrays import FirstBatch, NearCopies
-from patchlight.units import percent
 
-Pixels = NDArray[np.uint8]
-HEAT = "inferno"
 BY = "\N{MULTIPLICATION SIGN}"
-
-
-def heat(values: ArrayLike) -> Pixels:
-    """Values in 0..1 as colours, (..., 3) uint8: the colour scale of every attention map."""
-    return np.asarray(mpl.colormaps[HEAT](np.asarray(values, dtype=float), bytes=True)[..., :3])
-
-
-def overlay(image: ArrayLike, weights: ArrayLike, side: int = 128, strength: float = 0.6) -> Pixels:
-    """A map laid over its image, (h, w, 3) uint8 with the longer side at least `side`.
-
-    image (H, W, 3) uint8, enlarged crisply and shown in grey; weights (h, w) of any scale, stretched to 0..1 from its
-    own least to its own greatest value and enlarged smoothly. A map that is the same everywhere becomes 0.5.
-    """
-    picture, weight = np.asarray(image, dtype=np.uint8), np.asarray(weights, dtype=np.float32)
-    factor = max(1, -(-side // max(picture.shape[:2])))
-    large = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    low, high = float(weight.min()), float(weight.max())
-    weight = (weight - low) / (high - low) if high > low else np.full_like(weight, 0.5)
-    smooth = Image.fromarray(weight).resize((large.shape[1], large.shape[0]), Image.Resampling.BICUBIC)
-    grey = (large @ np.array([0.299, 0.587, 0.114]))[..., None]
-    mixed = (1 - strength) * grey + strength * heat(np.clip(np.asarray(smooth), 0, 1))
-    return np.asarray(mixed.round().clip(0, 255), dtype=np.uint8)
 
 
 def gallery(
@@ -63,16 +49,17 @@ def gallery(
     and another colour.
     """
     pictures, p = np.asarray(images), np.asarray(probs)
+    preds, words = p.argmax(axis=1).tolist(), []
+    for pred, label, row in zip(preds, labels, p, strict=True):
+        said = f"{'✓' if pred == int(label) else '✗'} {predicted(class_names[pred], row[pred])}"
+        words.append(wrapped(said if pred == int(label) else f"{said}\ntrue: {class_names[label]}", 1.38))
     with styled(theme) as s:
-        figure, places = _tiles(len(pictures), columns, text=0.42)
-        for axes, picture, label, row in zip(places, pictures, labels, p, strict=False):
-            pred = int(row.argmax())
-            wrong = pred != int(label)
+        above = 0.14 * max(1 + caption.count("\n") for caption in words) + 0.12
+        figure, places = _tiles(len(pictures), columns, text=above)
+        for axes, picture, pred, label, caption in zip(places, pictures, preds, labels, words, strict=True):
             _show(axes, picture)
-            _frame(axes, s.orange if wrong else s.green, "--" if wrong else "-")
-            said = f"{'✗' if wrong else '✓'} {plain(class_names[pred], 13)} · {percent(row[pred])}"
-            below = f"true: {plain(class_names[label], 13)}" if wrong else ""
-            axes.set_title(f"{said}\n{below}", fontsize=8, fontweight="normal", color=s.ink, pad=4)
+            _frame(axes, s.green if pred == int(label) else s.orange, "-" if pred == int(label) else "--")
+            axes.set_title(caption, fontsize=8, fontweight="normal", color=s.ink, pad=4)
     return figure
 
 
@@ -115,10 +102,10 @@ def batch(shown: FirstBatch, class_names: Sequence[str], theme: Theme = "light",
     above = 0.13 * max(1 + label.count("\n") for label in labels) + 0.12
     width = 2 * MARGIN + columns * (SIDE + GAP) - GAP
     with styled(theme) as s:
-        figure, sheet = _sheet(width, -(-len(labels) // columns) * (SIDE + above) + MARGIN, "", s)
+        figure, sheet, top = sheet_of(width, -(-len(labels) // columns) * (SIDE + above) + MARGIN, "", s)
         for i, label in enumerate(labels):
-            x, y = MARGIN + (i % columns) * (SIDE + GAP), (i // columns) * (SIDE + above) + above
-            _place(sheet, shown.images[i], x, y)
+            x, y = MARGIN + (i % columns) * (SIDE + GAP), top + (i // columns) * (SIDE + above) + above
+            place(sheet, shown.images[i], x, y)
             words = "\n".join(plain(line, 19) for line in label.split("\n"))
             sheet.text(x + SIDE / 2, y - 0.05, words, fontsize=7.5, color=s.ink, ha="center", va="bottom")
     return figure
@@ -145,11 +132,11 @@ def pairs(images: ArrayLike, captions: Sequence[Sequence[str]], theme: Theme = "
     pitch = 2 * SIDE + 5 * GAP
     with styled(theme) as s:
         rows = -(-len(two) // columns)
-        figure, sheet = _sheet(2 * MARGIN + columns * pitch, rows * (SIDE + above) + MARGIN, "", s)
+        figure, sheet, top = sheet_of(2 * MARGIN + columns * pitch, rows * (SIDE + above) + MARGIN, "", s)
         for i, (pair, lines) in enumerate(zip(two, captions, strict=True)):
-            x, y = MARGIN + (i % columns) * pitch, (i // columns) * (SIDE + above) + above
-            _place(sheet, pair[0], x, y)
-            _place(sheet, pair[1], x + SIDE + GAP, y)
+            x, y = MARGIN + (i % columns) * pitch, top + (i // columns) * (SIDE + above) + above
+            place(sheet, pair[0], x, y)
+            place(sheet, pair[1], x + SIDE + GAP, y)
             words = "\n".join(plain(line, 40) for line in lines)
             sheet.text(x + SIDE + GAP / 2, y - 0.05, words, fontsize=7.5, color=s.ink, ha="center", va="bottom")
     return figure
@@ -238,87 +225,21 @@ def attention(
     """
     pictures, weights = np.asarray(images), np.asarray(maps)
     columns = max(1, min(columns, len(pictures)))
-    rows = -(-len(pictures) // columns)
-    above = CAPTION if captions else GAP
+    words = [wrapped(caption, 2 * SIDE + GAP, 2) for caption in captions]
+    above = LINE * max(1 + caption.count("\n") for caption in words) + GAP if words else GAP
     pair, pitch = 2 * SIDE + 3 * GAP, SIDE + above
     with styled(theme) as s:
-        width = max(5.2, 2 * MARGIN + columns * pair)
-        figure, sheet = _sheet(width, TITLE + rows * pitch + SCALE, title, s)
+        width = max(NARROWEST, 2 * MARGIN + columns * pair)
+        height, scales = -(-len(pictures) // columns) * pitch + GAP, [map_scale()]
+        figure, sheet, top = sheet_of(width, height + scales_height(scales) + MARGIN, title, s)
         for i, picture in enumerate(pictures):
-            x, y = MARGIN + (i % columns) * pair, TITLE + (i // columns) * pitch + above
-            _place(sheet, picture, x, y)
-            _place(sheet, overlay(picture, weights[i]), x + SIDE + GAP, y)
-            if i < len(captions):
-                sheet.text(x, y - 0.05, plain(captions[i], 34), fontsize=8, color=s.ink, ha="left", va="bottom")
-        _scale(sheet, s)
+            x, y = MARGIN + (i % columns) * pair, top + (i // columns) * pitch + above
+            place(sheet, picture, x, y)
+            place(sheet, overlay(picture, weights[i]), x + SIDE + GAP, y)
+            if i < len(words):
+                sheet.text(x, y - 0.05, words[i], fontsize=8, color=s.ink, ha="left", va="bottom")
+        scales_below(sheet, scales, top + height, s)
     return figure
-
-
-def board(
-    rows: Sequence[tuple[str, Sequence[ArrayLike | None]]],
-    title: str,
-    captions: Sequence[str] = (),
-    theme: Theme = "light",
-    scale: bool = True,
-) -> Figure:
-    """Rows of pictures with a word before each: images, and below them what different maps make of them.
-
-    rows: (label, pictures (h, w, 3) uint8), all equally long or shorter, None an empty place; captions stand above the
-    first row's pictures, of two lines at most. `scale` explains the colours of maps below.
-    """
-    columns, left, pitch = max(len(pictures) for _, pictures in rows), MARGIN + 1.1, SIDE + GAP
-    top = TITLE + (0.16 * max(1 + caption.count("\n") for caption in captions) if captions else 0) + GAP
-    with styled(theme) as s:
-        width = max(5.2, left + columns * pitch + MARGIN)
-        figure, sheet = _sheet(width, top + len(rows) * pitch + (SCALE if scale else MARGIN), title, s)
-        for line, (label, pictures) in enumerate(rows):
-            y = top + line * pitch
-            words = "\n".join(textwrap.wrap(plain(label, 40), 16))
-            sheet.text(left - 0.08, y + SIDE / 2, words, fontsize=8, color=s.quiet, ha="right", va="center")
-            for column, picture in enumerate(pictures):
-                if picture is not None:
-                    _place(sheet, np.asarray(picture, dtype=np.uint8), left + column * pitch, y)
-        for column, caption in enumerate(captions[: len(rows[0][1])]):
-            first, _, second = caption.partition("\n")
-            text = f"{plain(first, 20)}\n{plain(second, 20)}" if second else plain(first, 20)
-            x = left + column * pitch + SIDE / 2
-            sheet.text(x, top - 0.05, text, fontsize=7.5, color=s.ink, ha="center", va="bottom")
-        if scale:
-            _scale(sheet, s)
-    return figure
-
-
-# Inches on a sheet: a picture's longer side, and the room that a title, a line of words and the colours' scale take.
-SIDE, GAP, MARGIN, TITLE, CAPTION, SCALE = 1.15, 0.07, 0.08, 0.34, 0.24, 0.5
-
-
-def _sheet(width: float, height: float, title: str, s: Style) -> tuple[Figure, Axes]:
-    """One pair of axes in inches from the upper left corner: an axes for each picture would take seconds to draw."""
-    figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("none")  # all places are given
-    sheet = figure.add_axes((0, 0, 1, 1))
-    sheet.set_axis_off()
-    sheet.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-    sheet.text(MARGIN, 0.2, plain(title, 130), fontsize=10, fontweight="bold", color=s.ink, ha="left", va="center")
-    return figure, sheet
-
-
-def _place(sheet: Axes, picture: NDArray[Any], x: float, y: float) -> None:
-    """A picture in the square of SIDE inches whose upper left corner is (x, y)."""
-    height, width = (SIDE * n / max(picture.shape[:2]) for n in picture.shape[:2])
-    x, y = x + (SIDE - width) / 2, y + (SIDE - height) / 2
-    sheet.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation=_crispness(picture))
-
-
-def _scale(sheet: Axes, s: Style) -> None:
-    """What the colours of maps mean, at the foot of a sheet."""
-    width, height = sheet.get_xlim()[1], sheet.get_ylim()[0]
-    length = min(0.6 * width, 3.5)
-    x, y = (width - length) / 2, height - 0.32
-    colours = heat(np.linspace(0, 1, 256))[None]
-    sheet.imshow(colours, extent=(x, x + length, y + 0.08, y), aspect="auto", interpolation="none")
-    for place, word in ((x, "least"), (x + length, "most")):
-        sheet.text(place, y + 0.12, word, fontsize=8, color=s.quiet, ha="center", va="top")
 
 
 def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[Figure, list[Axes]]:
@@ -333,13 +254,8 @@ def _tiles(count: int, columns: int, text: float, side: float = 1.35) -> tuple[F
 
 
 def _show(axes: Axes, picture: NDArray[Any]) -> None:
-    axes.imshow(picture, interpolation=_crispness(picture))
+    axes.imshow(picture, interpolation=crispness(picture))
     axes.set_axis_off()
-
-
-def _crispness(picture: NDArray[Any]) -> str:
-    """The pixel grid of a small image is shown as it is; "none" also keeps it unscaled inside an SVG."""
-    return "none" if max(picture.shape[:2]) <= 256 else "antialiased"
 
 
 def _frame(axes: Axes, colour: str, dashes: str, width: float = 1.8) -> None:

@@ -136,14 +136,14 @@ def logit_lens(probs: ArrayLike, names: Sequence[str], theme: Theme = "light") -
     values = np.asarray(probs, dtype=float)
     count, layers = values.shape
     with styled(theme) as s:
-        figure = Figure(figsize=(1.9 + 0.5 * max(layers, 4), 0.75 + 0.27 * count))
+        figure = Figure(figsize=(2.7 + 0.5 * max(layers, 4), 0.75 + 0.27 * count))
         axes = figure.add_subplot()
         axes.imshow(values, vmin=0, vmax=DARKEST, cmap=s.heat, aspect="auto")
         for i, row in enumerate(values):
             for layer, value in enumerate(row):
                 colour = "white" if (value > 0.6) == (theme == "light") else "black"
                 axes.text(layer, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
-        axes.set_yticks(range(count), [plain(name, 24) for name in names])
+        axes.set_yticks(range(count), [plain(name, 36) for name in names], fontsize=8)
         axes.set_xticks(range(layers), [str(layer + 1) for layer in range(layers)])
         axes.set(title="The answer layer by layer, %", xlabel="layer that the head reads")
         axes.tick_params(length=0)

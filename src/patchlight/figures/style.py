@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 Theme = Literal["light", "dark"]
 
@@ -96,6 +99,65 @@ def cut(text: object, length: int) -> str:
 def plain(text: object, length: int = 20) -> str:
     """`cut` for a figure: no `$` in it starts a formula."""
     return cut(text, length).replace("$", r"\$")
+
+
+def wrapped(text: object, inches: float, lines: int = 3, size: float = 8, weight: str = "normal") -> str:
+    """Foreign text for a figure, its lines at most so wide in this size of type and about equally long, and cut in its
+    middle where they would be more than `lines`. A number and its % stay together; each part of a text with line ends
+    is wrapped by itself.
+    """
+    if "\n" in str(text):
+        return "\n".join(wrapped(part, inches, lines, size, weight) for part in str(text).split("\n"))
+    room, length = 72 * inches / size, len(str(text))
+    while True:
+        words = re.split(r"(?<=[^\d ]-)(?=\w)|(?<= )(?!%)", cut(text, length))
+        parts = _filled(words, room, weight)
+        if len(parts) <= lines or length <= 4:
+            break
+        length -= 1
+    widest = max((_ems(word, weight) for word in words), default=0.0)
+    while len(parts) > 1 and widest <= (room := room * 0.96):
+        narrower = _filled(words, room, weight)
+        if len(narrower) > len(parts):
+            break
+        parts = narrower
+    return "\n".join(parts).replace("$", r"\$")
+
+
+def _filled(words: list[str], room: float, weight: str) -> list[str]:
+    """Lines of words, with their spaces, that are at most `room` ems wide; what is longer is broken anywhere."""
+    lines, used = [""], 0.0
+    for word in words:
+        width = _ems(word, weight)
+        pieces = [word] if width <= room else list(word)
+        if used and used + width > room:
+            lines, used = [*lines, ""], 0.0
+        for piece in pieces:
+            width = _ems(piece, weight)
+            if used and used + width > room:
+                lines, used = [*lines, ""], 0.0
+            lines[-1] += piece
+            used += width + (_em(" ", weight) if piece.endswith(" ") else 0)
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def _ems(word: str, weight: str) -> float:
+    """How wide a word is, without a space at its end."""
+    return sum(_em(sign, weight) for sign in word.rstrip())
+
+
+@lru_cache(maxsize=4096)
+def _em(sign: str, weight: str) -> float:
+    """How wide a sign is, in parts of the type's size, in the font that figures are measured with."""
+    if ord(sign) > 0x2E80:
+        return 1.0  # Chinese, Japanese, Korean, pictures: the font has none of them
+    with mpl.rc_context({"font.sans-serif": FONTS}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        font = FontProperties(family=["sans-serif", "DejaVu Sans"], size=100, weight=weight)
+        wide, narrow = (
+            text_to_path.get_text_width_height_descent(words, font, ismath=False)[0] for words in (f"|{sign}|", "||")
+        )
+    return float(wide - narrow) / 100
 
 
 def svg(figure: Figure, theme: Theme) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from patchlight.figures import galleries
+from patchlight.figures import overlays
 from patchlight.figures.style import Theme, darkened, svg
 
 TILE = 128  # pixels a side of a picture in the page; smaller ones are enlarged by the browser, crisply
@@ -57,20 +57,21 @@ def picture(image: np.ndarray) -> Picture:
 
 
 def overlay(image: np.ndarray, weights: np.ndarray) -> Picture:
-    """A map (r, c) over its image (H, W, 3) uint8."""
-    mixed = galleries.overlay(_small(image), weights, side=96)
+    """A map of patches (r, c), or of pixels, over its image (H, W, 3) uint8."""
+    crisp = overlays.of_pixels(image, weights)
+    mixed = overlays.overlay(image if crisp else _small(image), weights, side=96)
     kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
     return Picture(data_uri(kind, encode(mixed, kind)), mixed.shape[1], mixed.shape[0], crisp=False)
 
 
 def colour_scale() -> str:
     """The address of an image of the colours of all maps, from least to most."""
-    return data_uri("png", encode(galleries.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0)), "png"))
+    return data_uri("png", encode(overlays.heat(np.linspace(0, 1, 128)[None, :].repeat(8, axis=0)), "png"))
 
 
 def palette() -> list[list[int]]:
     """The 256 colours of maps, for the page's scripts."""
-    return galleries.heat(np.linspace(0, 1, 256)).tolist()
+    return overlays.heat(np.linspace(0, 1, 256)).tolist()
 
 
 def base64_bytes(values: np.ndarray) -> str:

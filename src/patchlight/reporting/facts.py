@@ -48,6 +48,12 @@ class Tile:
     true: str
     true_confidence: str
 
+    @property
+    def said(self) -> str:
+        """The prediction in words, and below what is true where that is something else."""
+        said = f"predicted {self.pred}, {self.confidence}"
+        return said if self.kind == "right" else f"{said}\ntrue: {self.true}"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:

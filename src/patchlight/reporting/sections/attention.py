@@ -40,7 +40,7 @@ def content(facts: Facts) -> Content | None:
         return Content({"pairs": []})
     title = (samples.map_title or "").strip() or "attention"
     title = title[0].upper() + title[1:]
-    captions = [f"{'✓' if tile.kind == 'right' else '✗'} {tile.pred} · {tile.confidence}" for tile in tiles]
+    captions = [f"{'✓' if tile.kind == 'right' else '✗'} {tile.said}" for tile in tiles]
     maps = zip(tiles, samples.images, samples.maps, strict=True)
     values = {
         "map_title": title,

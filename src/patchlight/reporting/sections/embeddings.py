@@ -19,7 +19,8 @@ TEMPLATE = """
 Like tokens have like colours (the first three principal components of the tokens of all images shown). In the maps of
 likeness orange is like the marked patch, white is unlike it, and purple is its opposite.</p>
 {% for e in examples %}
-<h3 class="apart">{{ "A mistake" if e.tile.kind == "wrong" else "A right answer" }}, true: {{ e.tile.true }}</h3>
+<h3 class="apart">{{ "A mistake" if e.tile.kind == "wrong" else "A right answer" }}: predicted {{ e.tile.pred }},
+{{ e.tile.confidence }}{% if e.tile.kind == "wrong" %}; true: {{ e.tile.true }}{% endif +%}</h3>
 <ul class="tiles">
 {% for name, shown in e.pictures %}
 <li><figure>{{ picture(shown, name) }}<figcaption>{{ name }}</figcaption></figure></li>

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from matplotlib.figure import Figure
 
-from patchlight.figures import galleries
+from patchlight.figures import overlays, sheets
 from patchlight.figures.style import Theme
 from patchlight.reporting.embed import Draw, overlay
 from patchlight.reporting.facts import Facts, Tile
@@ -24,8 +24,9 @@ TEMPLATE = """
 read, not what decided: it is the same for every class.</p>
 {% for e in examples %}
 {% set t = e.tile %}
-<h3 class="apart">{{ "A mistake" if t.kind == "wrong" else "A right answer" }}: {{ t.pred }} ({{ t.confidence }})
-{%- if t.kind == "wrong" %}, true: {{ t.true }}{% endif %}</h3>
+<h3 class="apart">{{ "A mistake" if t.kind == "wrong" else "A right answer" }}: predicted {{ t.pred }},
+{{ t.confidence }}
+{%- if t.kind == "wrong" %}; true: {{ t.true }}{% endif %}</h3>
 <ul class="tiles layers">
 <li><figure>{{ picture(t.image, "Test image of class " ~ t.true) }}<figcaption>image</figcaption></figure></li>
 {% for name, map in e.layers %}
@@ -83,15 +84,13 @@ def drawn(depth: int, heads: int) -> str:
 def board(image: np.ndarray, maps: np.ndarray, tile: Tile, theme: Theme) -> Figure:
     """Maps (L, H, r, c) in columns of layers, of most LAYERS_SHOWN, and rows of heads after their mean."""
     chosen, heads = some(len(maps)), maps.shape[1]
-    rows: list[tuple[str, list[np.ndarray | None]]]
-    rows = [("mean of the heads", [image, *(galleries.overlay(image, maps[i].mean(axis=0)) for i in chosen)])]
+    rows = [sheets.Row("mean of the heads", [image, *(overlays.overlay(image, maps[i].mean(axis=0)) for i in chosen)])]
     rows += [
-        (f"head {h + 1}", [None, *(galleries.overlay(image, maps[i, h]) for i in chosen)])
+        sheets.Row(f"head {h + 1}", [None, *(overlays.overlay(image, maps[i, h]) for i in chosen)])
         for h in range(min(heads, HEADS_SHOWN) if heads > 1 else 0)
     ]
-    said = tile.pred + (f"\ntrue: {tile.true}" if tile.kind == "wrong" else "")
-    captions = [said, *(f"layer {i + 1}" for i in chosen)]
-    return galleries.board(rows, "What the answer read, layer by layer", captions, theme)
+    captions = [tile.said, *(f"layer {i + 1}" for i in chosen)]
+    return sheets.board(rows, "What the answer read, layer by layer", captions, theme)
 
 
 SECTION = Section(

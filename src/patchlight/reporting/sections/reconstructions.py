@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from patchlight.figures import galleries
+from patchlight.figures import sheets
 from patchlight.reporting.embed import chart
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
@@ -22,7 +22,7 @@ def content(facts: Facts) -> Content | None:
         return None
     rows = [("image", list(views.images)), ("shown", list(views.hidden)), ("reconstructed", list(views.painted))]
 
-    draw = functools.partial(galleries.board, rows, "What the model reconstructed", (), scale=False)
+    draw = functools.partial(sheets.board, rows, "What the model reconstructed", scales=())
     words = "Validation images, the same with hidden patches grey, and with what the model reconstructed there."
     return Content({"board": chart(draw, words)}, {"painted": draw})
 

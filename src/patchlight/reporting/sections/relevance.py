@@ -19,7 +19,8 @@ its gradient, passed through all layers). Each map is stretched to its own great
 {{ picture(for_true, "Evidence for " ~ t.true) }}
 </div>
 <figcaption>
-image · why <b>{{ t.pred }}</b> ({{ t.confidence }}) · why <b>{{ t.true }}</b> ({{ t.true_confidence }})
+the image; why <b>{{ t.pred }}</b>, predicted with {{ t.confidence }}; why <b>{{ t.true }}</b>, the true class with
+{{ t.true_confidence }}
 </figcaption>
 </figure></li>
 {% endfor %}

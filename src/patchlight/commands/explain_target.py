@@ -1,0 +1,120 @@
+"""What the maps of `patchlight explain` are about: a class, one class and not another, or the likeness to an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from patchlight.analysis import choice
+from patchlight.analysis.subject import Subject
+from patchlight.data.files import read_images
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.explanation.targets import ClassTarget, Difference, Similarity, Target, similar_to
+from patchlight.paths import printable, user_path
+
+SECOND = "second"  # --versus: the likeliest class that is not the target
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A target for each of S images, with words for people."""
+
+    target: Target
+    word: str  # "predicted", "true", a class's name, "cat, not dog", "like photo.jpg"
+    each: tuple[str, ...]  # (S,) of each image: the class's name, "cat, not dog", "like photo.jpg"
+
+    @property
+    def title(self) -> str:
+        """What follows "maps" in a title: "" for the predicted class."""
+        if self.word == "predicted":
+            return ""
+        if self.word == "true":
+            return ", for the true class"
+        if isinstance(self.target, ClassTarget):
+            return f", for the class '{self.word}'"
+        return f", for '{self.word}'" if isinstance(self.target, Difference) else f", for being {self.word}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Indices of classes, or features, by the names of `maps.npz`."""
+        if isinstance(self.target, ClassTarget):
+            return {"targets": self.target.indices}
+        if isinstance(self.target, Difference):
+            return {"targets": self.target.indices, "versus": self.target.others}
+        return {"target_features": self.target.vectors} if isinstance(self.target, Similarity) else {}
+
+
+def find_target(
+    subject: Subject, target: str | int = "predicted", versus: str | int | None = None, like: str | Path | None = None
+) -> Asked:
+    """The target of words: a class, "predicted" or "true"; with `versus` its difference to another class, or to the
+    "second" likeliest; or the likeness to the image file `like`.
+
+    Raises UsageError for an unknown class, two targets that cannot go together, or a class against itself;
+    PatchlightError for an image that cannot be read.
+    """
+    if like is not None:
+        if target != "predicted" or versus is not None:
+            raise UsageError(
+                f"--like is a target of its own; leave out {'--versus' if versus is not None else '--target'}"
+            )
+        return _likeness(subject, like)
+    indices, word = class_targets(subject, target)
+    names = subject.card.class_names
+    each = [names[index] for index in indices.tolist()]
+    if versus is None:
+        return Asked(ClassTarget(indices), word, tuple(each))
+    others, other = _others(subject, versus, indices)
+    pairs = tuple(f"{one}, not {names[index]}" for one, index in zip(each, others.tolist(), strict=True))
+    return Asked(Difference(indices, others), f"{word}, not {other}", pairs)
+
+
+def class_targets(subject: Subject, target: str | int) -> tuple[Tensor, str]:
+    """Class indices (S,) for "predicted", "true", a class's name or its index; and "predicted", "true" or the name."""
+    preds, names = subject.probs.argmax(dim=1), subject.card.class_names
+    if target == "predicted":
+        return preds, "predicted"
+    if target == "true":
+        if subject.labels is None:
+            raise UsageError("the true classes of image files are not known; give --target predicted or a class")
+        return torch.from_numpy(subject.labels).to(preds), "true"
+    index = _class_index(target, names, "predicted", "true")
+    return torch.full_like(preds, index), names[index]
+
+
+def _others(subject: Subject, versus: str | int, indices: Tensor) -> tuple[Tensor, str]:
+    """The other class of each image, (S,), and its name."""
+    names = subject.card.class_names
+    if len(names) < 2:
+        raise UsageError("--versus compares two classes, and the model has one")
+    if versus == SECOND:
+        likely = subject.probs.topk(2, dim=1).indices
+        return torch.where(likely[:, 0] == indices, likely[:, 1], likely[:, 0]), "the likeliest other class"
+    index = _class_index(versus, names, SECOND)
+    others = torch.full_like(indices, index)
+    if bool((same := others == indices).any()):
+        some = f"{int(same.sum())} of {len(indices)} images"
+        raise UsageError(f"--versus {names[index]} is the target itself for {some}; take another class, or '{SECOND}'")
+    return others, names[index]
+
+
+def _class_index(word: str | int, names: Sequence[str], *others: str) -> int:
+    try:
+        return choice.class_index(word, names)
+    except UsageError:
+        if isinstance(word, str):
+            raise UsageError(f"no class '{word}'; {did_you_mean(word, [*names, *others])}") from None
+        raise
+
+
+def _likeness(subject: Subject, like: str | Path) -> Asked:
+    card, path = subject.card, user_path(like)
+    (image,) = read_images([path], card.fit_size, card.fit_interpolation, card.pixel_max)
+    if isinstance(image, PatchlightError):
+        raise image
+    target = similar_to(subject.anatomy, card.to_input(image[None].to(subject.inputs.device)))
+    count, word = len(subject.inputs), f"like {printable(path)}"
+    return Asked(Similarity(target.vectors.expand(count, -1)), word, (word,) * count)
