@@ -241,7 +241,7 @@ def test_the_likeness_to_an_image(run, tmp_path, capsys, no_slides):
     picture = tmp_path / "seven.png"
     pixels, _ = own_split(Run(run), "test").gather(np.array([5]))
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(picture)
-    call = ["explain", str(run), "--index", "5", "6", "--method", "hirescam", "--out", str(tmp_path / "out")]
+    call = ["explain", str(run), "--index", "5", "6", "--method", "occlusion", "--out", str(tmp_path / "out")]
     assert main([*call, "--like", str(picture), "--json"]) == 0
     result = said(capsys)
     assert result["target"] == f"like {picture}"
@@ -249,6 +249,8 @@ def test_the_likeness_to_an_image(run, tmp_path, capsys, no_slides):
     assert result["images"][1]["strength"] < 0.99999
     assert main([*call, "--like", str(picture)]) == 0
     assert "cosine" in capsys.readouterr().out
+    assert main(["explain", str(run), "--index", "5", "6", "--like", str(picture)]) == 2  # by the default method
+    assert "image 0 is what it is compared with: no change makes it more alike" in capsys.readouterr().err
     assert main([*call, "--like", str(picture), "--target", "3"]) == 2
     assert "--like is a target of its own; leave out --target" in capsys.readouterr().err
     assert main([*call, "--like", str(tmp_path / "none.png")]) == 1

@@ -438,8 +438,8 @@ def test_hierarchical_transformers_train_and_report(tmp_path, architecture, caps
     assert "this model is not" in page
     assert main(["eval", str(run)]) == 0
     assert main(["export", str(run), "--format", "timm", "--out", str(tmp_path / "out")]) == 0
-    assert main(["explain", str(run)]) != 0
-    assert "patchlight:" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["explain", str(run), "--count", "2"]) == 0  # it has no attention to see
+    assert "gradcam is shown" in capsys.readouterr().err
 
 
 def saved_run(folder, found, name="vit"):

@@ -19,13 +19,14 @@ from patchlight.explanation.capture import as_found
 from patchlight.explanation.cells import cells_of
 from patchlight.explanation.inputs import check_images, check_weights, first_pass
 from patchlight.explanation.options import call_text, check_options, read_call, typed_options
-from patchlight.explanation.targets import ClassTarget, Difference, Target, Wanted, resolve_target
+from patchlight.explanation.targets import ClassTarget, Difference, Similarity, Target, Wanted, resolve_target
 from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 from patchlight.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GREATEST = 1 - 1e-5  # a cosine that is 1 but for rounding
 BATCH, TOKENS = 64, 4096  # images, and tokens of all of them, that are explained together: gradients take memory
 
 
@@ -39,6 +40,7 @@ class Method:
     attention: bool = False  # whether it reads attention, which a VitAnatomy alone has
     on_pixels: bool = False
     signed: bool = False  # values below 0 speak against the target, and 0 says nothing
+    slope: bool = False  # takes the gradient at the image itself, which is 0 where the score is at its greatest
 
 
 METHODS: dict[str, Method] = {
@@ -49,13 +51,18 @@ METHODS: dict[str, Method] = {
         "rollout of attention times its gradient, rows scaled so that each layer mixes as much as it keeps",
         True,
         attention=True,
+        slope=True,
     ),
-    "grad-rollout": Method(relevance.grad_rollout, "rollout of attention times its gradient", True, attention=True),
-    "chefer": Method(relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True),
+    "grad-rollout": Method(
+        relevance.grad_rollout, "rollout of attention times its gradient", True, attention=True, slope=True
+    ),
+    "chefer": Method(
+        relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True, slope=True
+    ),
     "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True, attention=True),
-    "gradcam": Method(cams.gradcam, "features of a layer, weighed by their mean gradient", True),
-    "hirescam": Method(cams.hirescam, "features of a layer times their gradient", True, signed=True),
-    "layercam": Method(cams.layercam, "features of a layer times their positive gradient", True),
+    "gradcam": Method(cams.gradcam, "features of a layer, weighed by their mean gradient", True, slope=True),
+    "hirescam": Method(cams.hirescam, "features of a layer times their gradient", True, signed=True, slope=True),
+    "layercam": Method(cams.layercam, "features of a layer times their positive gradient", True, slope=True),
     "integrated-gradients": Method(
         relevance.integrated_gradients,
         "gradient by pixels, from the mean colour on",
@@ -179,10 +186,15 @@ def explain_inputs(
         size = batch_size(anatomy, images)
         outputs = first_pass(anatomy, images, size)
         goal = resolve_target(target, outputs, anatomy.has_head)
+        strength = _strength(anatomy, images, goal, outputs, size)
+        if chosen.slope and isinstance(goal, Similarity) and bool((found := strength > GREATEST).any()):
+            raise UsageError(
+                f"image {int(found.nonzero()[0])} is what it is compared with: no change makes it more alike, so {name} "
+                "has no gradient to go by; take integrated-gradients, smoothgrad or occlusion, or another image"
+            )
         parts = zip(images.split(size), goal.split(size), strict=True)
         found = torch.cat([run_method(chosen, anatomy, part, some, **options) for part, some in parts]).detach()
         cells = cells_of(anatomy, images)
-        strength = _strength(anatomy, images, goal, outputs, size)
     return Explanation(
         method=name,
         options=options,

@@ -311,9 +311,11 @@ def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -
 
 
 def _of_version_0_2(config: Config) -> Config:
-    """What the recipe of a run of version 0.2.0 or before meant: with restarts a warm-up in the first cycle alone, and
-    with train.debug two epochs, whatever their number.
+    """What the recipe of a run of version 0.2.0 or before meant: with restarts a warm-up in the first cycle alone,
+    with train.debug two epochs, whatever their number, and by grad-rollout the method that is scaled-rollout now.
     """
+    if config.explain.method == "grad-rollout":
+        config = load_recipe(config, {"explain.method": "scaled-rollout"})
     if any(stage.schedule.name == "cosine_restarts" for stage in config.of_stages()):
         config = load_recipe(config, {"schedule.restart_warmup": False})
     if config.train.debug:
