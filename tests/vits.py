@@ -46,6 +46,38 @@ def of_hugging_face(kind: str = "ViT", **options) -> nn.Module:
     return stirred(getattr(transformers, f"{kind}ForImageClassification")(config))
 
 
+TEXT_SHAPE = {
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 20,
+    "max_position_embeddings": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def backbone(name: str, *, pooled: bool | None = None, **options) -> nn.Module:
+    """A model of Hugging Face without a head, `pooled` or not where that is to be chosen."""
+    torch.manual_seed(0)
+    cls = getattr(transformers, name)
+    shape = {key: value for key, value in HF_SHAPE.items() if key != "num_labels"}
+    config = cls.config_class(**{**shape, **options})
+    return stirred(cls(config) if pooled is None else cls(config, add_pooling_layer=pooled))
+
+
+def two_towers(kind: str, part: str = "Model") -> nn.Module:
+    """CLIP or its like: both towers, or as a classifier the one for images."""
+    torch.manual_seed(0)
+    shape = {key: value for key, value in HF_SHAPE.items() if key != "num_labels"}
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=TEXT_SHAPE, vision_config=shape, projection_dim=16, num_labels=HF_SHAPE["num_labels"]
+    )
+    return stirred(getattr(transformers, f"{kind}{part}")(config))
+
+
 VITS = {
     "ours": ours,
     "ours, registers, mean": lambda: ours(global_pool="avg", reg_tokens=2),
@@ -55,12 +87,45 @@ VITS = {
     "timm, registers": lambda: of_timm(reg_tokens=4, qk_norm=True),
     "timm, mean": lambda: of_timm(global_pool="avg", class_token=False),
     "timm, not square": lambda: of_timm(img_size=(16, 24)),
+    "timm, attention pooling": lambda: of_timm(global_pool="map", class_token=False),
+    "timm, the mean of all tokens": lambda: of_timm(global_pool="avg", pool_include_prefix=True, reg_tokens=1),
     "Hugging Face ViT": of_hugging_face,
     "Hugging Face DeiT": lambda: of_hugging_face("DeiT"),
     "Hugging Face BEiT": lambda: of_hugging_face("Beit", use_absolute_position_embeddings=True),
     "Hugging Face I-JEPA": lambda: of_hugging_face("IJepa"),
     "Hugging Face DINOv2": lambda: of_hugging_face("Dinov2"),
     "Hugging Face DINOv2, registers": lambda: of_hugging_face("Dinov2WithRegisters", num_register_tokens=3),
+    "Hugging Face CLIP": lambda: two_towers("CLIP", "ForImageClassification"),
+    "Hugging Face SigLIP": lambda: two_towers("Siglip", "ForImageClassification"),
+}
+
+# Without a head, of Hugging Face and timm: features, and attention that can be seen.
+BACKBONES = {
+    "ViT": lambda: backbone("ViTModel", pooled=True),
+    "ViT, not pooled": lambda: backbone("ViTModel", pooled=False),
+    "DeiT": lambda: backbone("DeiTModel", pooled=False),
+    "BEiT": lambda: backbone("BeitModel"),
+    "BEiT, CLS token": lambda: backbone("BeitModel", use_mean_pooling=False, use_relative_position_bias=True),
+    "MSN": lambda: backbone("ViTMSNModel"),
+    "MAE": lambda: backbone("ViTMAEModel"),
+    "I-JEPA": lambda: backbone("IJepaModel"),
+    "I-JEPA, pooled": lambda: backbone("IJepaModel", pooled=True),
+    "DINOv2": lambda: backbone("Dinov2Model"),
+    "DINOv2, registers": lambda: backbone("Dinov2WithRegistersModel", num_register_tokens=2),
+    "DINOv2, no classes": lambda: of_hugging_face("Dinov2", num_labels=0),
+    "DINOv3": lambda: backbone("DINOv3ViTModel", num_register_tokens=2, num_attention_heads=2),
+    "CLIP": lambda: backbone("CLIPVisionModel"),
+    "CLIP, projected": lambda: backbone("CLIPVisionModelWithProjection", projection_dim=16),
+    "CLIP, both towers": lambda: two_towers("CLIP"),
+    "MetaCLIP 2": lambda: backbone("MetaClip2VisionModelWithProjection", projection_dim=16),
+    "AltCLIP": lambda: backbone("AltCLIPVisionModel"),
+    "Chinese CLIP": lambda: backbone("ChineseCLIPVisionModel"),
+    "SigLIP": lambda: backbone("SiglipVisionModel"),
+    "SigLIP, no head": lambda: backbone("SiglipVisionModel", vision_use_head=False),
+    "SigLIP, both towers": lambda: two_towers("Siglip"),
+    "timm": lambda: of_timm(num_classes=0),
+    "timm, registers": lambda: of_timm(num_classes=0, reg_tokens=2, global_pool="avg"),
+    "timm, attention pooling": lambda: of_timm(num_classes=0, global_pool="map", class_token=False),
 }
 
 

@@ -91,7 +91,7 @@ def test_values_times_weights_make_the_output(name):
     with record_attention(model, values=True) as recorded, record_outputs([attention]) as outputs:
         logits_of(model, images)
     mixed = (recorded.attention @ recorded.values)[:, 1].transpose(1, 2).flatten(2)
-    proj = getattr(attention, "proj", None) or attention.o_proj
+    proj = next(getattr(attention, name) for name in ("proj", "o_proj", "out_proj") if hasattr(attention, name))
     torch.testing.assert_close(proj(mixed), outputs[0])
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.explanation.capture import record_inputs
+from patchlight.explanation.capture import record_inputs, record_outputs
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 
 FAR = 30.0  # beyond every normalised pixel: one of deviation 1 / 30 would be darker than a black image's noise
@@ -55,11 +55,16 @@ def check_weights(model: nn.Module) -> None:
         raise PatchlightError("the model was made inside torch.inference_mode, so it has no gradients; make it outside")
 
 
+DECODED = 1e-3  # how far the answer may be from what is decoded of the last tokens, as a share of the greatest
+
+
 def first_pass(anatomy: Anatomy, images: Tensor, size: int) -> Tensor:
     """What the model gives, (B, K), `size` images at a time.
 
     Raises PatchlightError for images that it does not take, that it sees as one cell, or as another number of tokens
-    than patches of its size would make; and for an answer that is not one row of numbers for each image.
+    than patches of its size would make; for an answer that is not one row of numbers for each image; and for one that
+    the tokens after the last block do not give by the norm, pooling and head that are known, as of a subclass that
+    pools in its own way.
     """
     height, width = images.shape[-2:]
     rows, columns = anatomy.grid(images)
@@ -68,9 +73,17 @@ def first_pass(anatomy: Anatomy, images: Tensor, size: int) -> Tensor:
             f"the model sees images of {height} x {width} pixels as {rows * columns} patch, so there are no parts to "
             "compare; take larger images, or a model of smaller patches"
         )
-    blocks = anatomy.blocks[:1] if isinstance(anatomy, VitAnatomy) else ()
-    with torch.no_grad(), record_inputs(blocks) as tokens:
-        outputs = torch.cat(list(_answers(anatomy, images, size)))
+    blocks = anatomy.blocks if isinstance(anatomy, VitAnatomy) else ()
+    answers = _answers(anatomy, images, size)
+    with torch.no_grad():
+        with record_inputs(blocks[:1]) as tokens, record_outputs(blocks[-1:]) as last:
+            first = next(answers)
+        if isinstance(anatomy, VitAnatomy) and last and not _decodes(anatomy, last[0], first):
+            raise PatchlightError(
+                f"the tokens after the last block of {type(anatomy.model).__name__} do not give its answer by its "
+                "norm, pooling and head as they are known, so what its maps should read is not known: there is no map"
+            )
+        outputs = torch.cat([first, *answers])
     if tokens and tokens[0].shape[1] != (expected := anatomy.num_prefix_tokens + rows * columns):
         raise PatchlightError(
             f"the model makes {tokens[0].shape[1]} tokens of images of {height} x {width} pixels, and {rows} x "
@@ -78,6 +91,15 @@ def first_pass(anatomy: Anatomy, images: Tensor, size: int) -> Tensor:
             "patches lie is not known, so there is no map"
         )
     return outputs
+
+
+def _decodes(anatomy: VitAnatomy, tokens: Tensor, answer: Tensor) -> bool:
+    """Whether tokens after the last block give the answer."""
+    again = anatomy.decode(tokens)
+    if again.shape != answer.shape:
+        return False
+    exact = max(DECODED, 16 * torch.finfo(answer.dtype).eps)
+    return float((again - answer).abs().amax()) <= exact * float(answer.abs().amax())
 
 
 def _answers(anatomy: Anatomy, images: Tensor, size: int) -> Iterator[Tensor]:

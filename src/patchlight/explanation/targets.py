@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.explanation.capture import as_found
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 from patchlight.models.families import structure_of
 
@@ -77,7 +78,10 @@ class ClassTarget(Target):
 
 @dataclass(frozen=True)
 class Difference(Target):
-    """Why the one and not the other: the logit of class `indices` (B,) less that of `others` (B,)."""
+    """Why the one and not the other: the logit of class `indices` (B,) less that of `others` (B,).
+
+    In `explain` either may be one class for all images, a number.
+    """
 
     indices: Tensor
     others: Tensor
@@ -107,7 +111,7 @@ class Similarity(Target):
     Features are what a model without a head gives, and what the last linear map of one with a head reads.
     """
 
-    vectors: Tensor
+    vectors: Tensor  # given for all images alike (1, D), in `explain`
 
     def outputs(self, anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
         return features_of(anatomy, forward)
@@ -140,11 +144,12 @@ def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
     """
     if not anatomy.has_head:
         return forward()
+    model = type(anatomy.model).__name__
     names = structure_of(anatomy.model).linear_heads()
     if len(names) != 1:
+        found = f"{len(names)} linear heads ({', '.join(names)})" if names else "no linear head that is known"
         raise PatchlightError(
-            f"{type(anatomy.model).__name__} has {len(names)} linear heads that are known, so its features cannot be "
-            "told; give a model without a head"
+            f"{model} has {found}, so which features are its own cannot be told; give a model without a head"
         )
     kept: list[Tensor] = []
 
@@ -156,15 +161,25 @@ def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
         forward()
     finally:
         handle.remove()
-    return kept[-1]
+    if len(kept) != 1 or kept[0].ndim != 2:
+        read = f"features of the shape {tuple(kept[0].shape)}" if len(kept) == 1 else f"{len(kept)} times"
+        raise PatchlightError(f"the head of {model}, {names[0]}, reads {read}, not one vector of each image")
+    return kept[0]
 
 
 def similar_to(model: nn.Module | Anatomy, image: Tensor) -> Similarity:
-    """The target "like this image": a normalised one (1, 3, h, w) for all, or one for each, (B, 3, h, w)."""
+    """The target "like this image": a normalised one (1, 3, h, w) for all, or one for each, (B, 3, h, w).
+
+    The model is put in evaluation mode for the time of the call. Raises as `features_of`, and UsageError for an image
+    that is no batch.
+    """
     from patchlight.models.anatomy import dissect
 
+    if image.ndim != 4:
+        raise UsageError(f"the image is a batch (1, 3, height, width), not of shape {tuple(image.shape)}")
     anatomy = model if isinstance(model, Anatomy) else dissect(model)
-    with torch.no_grad():
+    with as_found(anatomy.model), torch.no_grad():
+        image = normal(image)
         return Similarity(features_of(anatomy, lambda: anatomy.logits(image)))
 
 
@@ -174,16 +189,26 @@ Wanted = str | int | Tensor | Target
 def resolve_target(wanted: Wanted, outputs: Tensor, has_head: bool) -> Target:
     """A target for each image whose logits are `outputs` (B, K).
 
-    Raises UsageError for a class that is none, a number that is not whole, or a class of a model without a head.
+    Raises UsageError for a class that is none, a number that is not whole, or a class of a model without a head; and
+    for a target that is not for one image or for all.
     """
-    if isinstance(wanted, Target):
-        return _for_each(wanted, len(outputs))
-    if not has_head:
+    if not has_head and not isinstance(wanted, Similarity):
         raise UsageError(
             "the model has no head, so it gives features and no classes: give target=similar_to(model, image), or "
             "Similarity(vectors) of a text or of other images"
         )
-    return ClassTarget(_class_indices(wanted, outputs))
+    if isinstance(wanted, ClassTarget):
+        return ClassTarget(_class_indices(wanted.indices, outputs))
+    if isinstance(wanted, Difference):
+        return Difference(_class_indices(wanted.indices, outputs), _class_indices(wanted.others, outputs))
+    if isinstance(wanted, Similarity):
+        return Similarity(_vectors(wanted.vectors, outputs))
+    return wanted if isinstance(wanted, Target) else ClassTarget(_class_indices(wanted, outputs))
+
+
+def normal(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that gradients may use of one that was made inside `torch.inference_mode`."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _class_indices(wanted: str | int | Tensor, logits: Tensor) -> Tensor:
@@ -192,22 +217,21 @@ def _class_indices(wanted: str | int | Tensor, logits: Tensor) -> Tensor:
         if wanted != "predicted":
             raise UsageError(f"target is 'predicted', a class index or one per image, not '{wanted}'")
         return logits.argmax(dim=1)
-    targets = torch.as_tensor(wanted, device=logits.device)
+    targets = normal(torch.as_tensor(wanted, device=logits.device))
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise UsageError(f"targets are class indices, whole numbers from 0 to {classes - 1}, not {wanted}")
     targets = targets.long()
-    targets = targets.expand(count) if targets.ndim == 0 else targets
+    targets = targets.expand(count) if targets.numel() == 1 and targets.ndim <= 1 else targets
     if targets.shape != (count,) or targets.min() < 0 or targets.max() >= classes:
         raise UsageError(f"targets are class indices from 0 to {classes - 1}, one or {count}, not {wanted}")
     return targets
 
 
-def _for_each(target: Target, count: int) -> Target:
-    """A target that was given for one image, for all `count`."""
-    tensors = {name: value for name, value in vars(target).items() if isinstance(value, Tensor)}
-    lengths = {len(value) for value in tensors.values()}
-    if lengths == {1} and count > 1:
-        return replace(target, **{name: value.expand(count, *value.shape[1:]) for name, value in tensors.items()})
-    if lengths != {count}:
-        raise UsageError(f"the target is for {max(lengths)} images, and there are {count}")
-    return target
+def _vectors(vectors: Tensor, outputs: Tensor) -> Tensor:
+    """Features for each image, of one for all or of as many."""
+    if vectors.ndim != 2 or len(vectors) not in (1, len(outputs)) or not vectors.is_floating_point():
+        raise UsageError(
+            f"the features of a Similarity are numbers of the shape (1, D), or ({len(outputs)}, D) for as many images, "
+            f"not {vectors.dtype} of {tuple(vectors.shape)}"
+        )
+    return normal(vectors).to(outputs.device).expand(len(outputs), -1)

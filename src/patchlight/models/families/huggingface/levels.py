@@ -62,7 +62,7 @@ def levels(model: nn.Module) -> Structure:
 
 
 def _pool(last: Tensor, prefix: int) -> Tensor:
-    """Features (B, D) of a map (B, D, r, c), or of tokens (B, T, D): the first where `prefix` stand before the patches."""
+    """Features (B, D) of a map (B, D, r, c), or of tokens (B, T, D): the first where `prefix` stand before patches."""
     if last.ndim == 4:
         return last.mean(dim=(2, 3))
     return last[:, 0] if prefix else last.mean(dim=1)

@@ -76,7 +76,7 @@ def _answer(network: Any, images: Tensor) -> Tensor:
 def _output(
     network: Any, tower: Any, *, has_cls: bool
 ) -> tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
-    """`pooling`, `decode` and `pool_weights` of VitAnatomy. Classifiers read the mean patch: of CLIP before the last norm."""
+    """`pooling`, `decode` and `pool_weights` of VitAnatomy. Classifiers read the mean patch, CLIP's without a norm."""
     norm: nn.Module = tower.post_layernorm
     head: Any = getattr(tower, "head", None)
     classifier = next(iter(named(network, ["classifier"])), None)
