@@ -25,12 +25,17 @@ def parts(model):
     if hasattr(model, "patch_embed"):
         proj = model.patch_embed.proj
         return proj.weight, proj.bias, model.pos_embed[0, -16:]
+    if hasattr(model, "vision_model"):  # SigLIP
+        embeddings = model.vision_model.embeddings
+        proj = embeddings.patch_embedding
+        return proj.weight, proj.bias, embeddings.position_embedding.weight[-16:]
     embeddings = model.base_model.embeddings
     proj = embeddings.patch_embeddings.projection
     return proj.weight, proj.bias, embeddings.position_embeddings[0, -16:]
 
 
-@pytest.mark.parametrize("name", [name for name in VITS if "conv stem" not in name and "square" not in name])
+# CLIP has a norm between the positions and the blocks.
+@pytest.mark.parametrize("name", [n for n in VITS if "stem" not in n and "square" not in n and "CLIP" not in n])
 def test_tokens_are_those_worked_out_by_hand(name):
     model, images = VITS[name](), images_for(name)
     weight, bias, table = parts(model)

@@ -243,7 +243,7 @@ def test_scores_are_those_before_the_softmax(name, monkeypatch):
     with torch.no_grad(), monkeypatch.context() as patched:
         patched.setattr(nn.functional, "scaled_dot_product_attention", spy)
         anatomy.logits(images)
-    scores = torch.stack(inside, dim=1)  # (B, L, H, T, T)
+    scores = torch.stack(inside[: len(anatomy.blocks)], dim=1)  # (B, L, H, T, T), without that of a pooling
     attention, _ = recorded(anatomy, images)
     prefix, columns = anatomy.num_prefix_tokens, anatomy.grid(images)[1]
     assert scores.shape == attention.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchlight.figures import boards, classes, galleries, inside
+from patchlight.figures import boards, classes, inside, sheets
 from patchlight.figures.style import png, svg
 
 THEMES = ["light", "dark"]
@@ -38,9 +38,9 @@ def test_the_lens_tells_its_numbers():
 def test_a_board_of_pictures_of_any_size(theme):
     pictures = list(RNG.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8))
     rows = [("image", pictures), ("a map with a long name", pictures[:2])]
-    board = galleries.board(rows, "A title", ["cat 91 %\ntrue: dog", "two"], theme)
+    board = sheets.board(rows, "A title", ["cat 91 %\ntrue: dog", "two"], theme)
     assert len(png(board, theme)) > 1000
-    (sheet,) = galleries.board(rows[:1], "", scales=()).axes
+    (sheet,) = sheets.board(rows[:1], "", scales=()).axes
     assert len(sheet.images) == 3
 
 

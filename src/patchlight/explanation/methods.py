@@ -189,8 +189,8 @@ def explain_inputs(
         strength = _strength(anatomy, images, goal, outputs, size)
         if chosen.slope and isinstance(goal, Similarity) and bool((found := strength > GREATEST).any()):
             raise UsageError(
-                f"image {int(found.nonzero()[0])} is what it is compared with: no change makes it more alike, so {name} "
-                "has no gradient to go by; take integrated-gradients, smoothgrad or occlusion, or another image"
+                f"image {int(found.nonzero()[0])} is what it is compared with: no change makes it more alike, so "
+                f"{name} has no gradient to go by; take integrated-gradients, smoothgrad or occlusion, or another image"
             )
         parts = zip(images.split(size), goal.split(size), strict=True)
         found = torch.cat([run_method(chosen, anatomy, part, some, **options) for part, some in parts]).detach()
