@@ -1,4 +1,4 @@
-"""Sizes that are no multiple of the patch: a patch has the pixels that the model reads for it, or it is said why not."""
+"""Sizes that are no multiple of the patch: a patch has the pixels that the model reads for it, or it is refused."""
 
 from __future__ import annotations
 
