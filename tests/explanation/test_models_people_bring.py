@@ -7,14 +7,17 @@ import timm
 import torch
 import transformers
 from torch import Tensor, nn
-from vits import BACKBONES, HF_SHAPE, backbone, images_for, of_hugging_face, of_timm, stirred, two_towers
+from vits import BACKBONES, HF_SHAPE, backbone, images_for, of_hugging_face, of_timm, ours, stirred, two_towers
 
 from patchlight import explain, record_attention
+from patchlight.config import LoraConfig
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.capture import keep_patches, record_outputs
 from patchlight.explanation.methods import METHODS
 from patchlight.explanation.targets import similar_to
+from patchlight.models import structure_of
 from patchlight.models.anatomy import VitAnatomy, dissect, dissect_vit
+from patchlight.models.lora import add_lora
 
 READ_ATTENTION = [name for name, method in METHODS.items() if method.attention]
 
@@ -300,6 +303,28 @@ def test_a_head_that_was_taken_away(replace):
     assert not dissect(model).has_head
     with pytest.raises(UsageError, match="the model has no head"):
         explain(model, images_for(""), target=3)
+
+
+@pytest.mark.parametrize("make", [ours, of_timm, of_hugging_face], ids=["ours", "timm", "Hugging Face"])
+def test_activations_that_are_computed_again_give_the_same_maps(make):
+    plain, again = make(), make()
+    structure_of(again).checkpoint_gradients()
+    for method in ("rollout", "chefer", "legrad", "gradcam", "layercam"):
+        one, other = (explain(model, images_for(""), method=method).maps for model in (plain, again))
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("make", [ours, of_timm, of_hugging_face], ids=["ours", "timm", "Hugging Face"])
+def test_adapters_on_attention_are_seen_through(make):
+    """Queries, keys and values of LoRA are those that the layer mixes."""
+    pytest.importorskip("peft")
+    model = make().float()
+    add_lora(model, LoraConfig(rank=2), 16)
+    stirred(model)
+    with record_attention(model, values=True) as recorded:
+        dissect(model).logits(images_for(""))
+    assert recorded.values.shape == (3, 3, 3, 17, 8)
+    assert explain(model, images_for(""), method="chefer").maps.isfinite().all()
 
 
 def test_both_towers_of_clip_are_not_touched_beyond_the_one_for_images():

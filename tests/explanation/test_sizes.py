@@ -10,7 +10,7 @@ from vits import backbone, of_hugging_face, of_timm, ours, two_towers
 from patchlight import explain, record_attention
 from patchlight.errors import PatchlightError
 from patchlight.explanation.cells import cells_of
-from patchlight.explanation.features import first_of
+from patchlight.explanation.layer import first_of
 from patchlight.explanation.methods import METHODS
 from patchlight.explanation.targets import similar_to
 from patchlight.models.anatomy import dissect, dissect_vit

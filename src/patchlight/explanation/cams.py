@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchlight.explanation.cells import cells_of
-from patchlight.explanation.features import Layer, find_layer
+from patchlight.explanation.features import find_layer
+from patchlight.explanation.layer import Layer
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy
 

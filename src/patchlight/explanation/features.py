@@ -5,61 +5,13 @@ Shapes: B batch, C channels, T tokens (P prefix tokens first), (f, g) a layer's 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.explanation.layer import Layer
+from patchlight.explanation.measured import follows_places, measured_layers
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy, VitAnatomy
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A map of features: what a module gives or, where it `reads`, gets, when it is called for the `call`-th time."""
-
-    name: str
-    module: nn.Module
-    as_map: Callable[[Tensor, tuple[int, int]], Tensor]  # the tensor, and (r, c) of the images' cells -> (B, C, f, g)
-    call: int = 0  # counted from 0 in each forward pass: an activation may be one module in many places
-    reads: bool = False
-    grid: tuple[int, int] | None = None  # (f, g); None where it is that of the cells
-    guessed: bool = False  # its tokens are supposed to be in reading order
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[list[Tensor]]:
-        """Inside the `with`, a forward pass puts the layer's tensor into the yielded list."""
-        found: list[Tensor] = []
-        calls = 0
-
-        def keep(value: Any) -> None:
-            nonlocal calls
-            if calls == self.call:
-                found.append(first_of(value))
-            calls += 1
-
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            keep(args or tuple(kwargs.values()))
-
-        def after(module: nn.Module, args: Any, output: Any) -> None:
-            keep(output)
-
-        if self.reads:
-            handle = self.module.register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = self.module.register_forward_hook(after)
-        try:
-            yield found
-        finally:
-            handle.remove()
-
-
-def first_of(value: Any) -> Any:
-    """The value itself, or the first of several."""
-    return value[0] if isinstance(value, (tuple, list)) and value else value
 
 
 def find_layer(anatomy: Anatomy, images: Tensor, target: Target, layer: int) -> Layer:
@@ -69,8 +21,6 @@ def find_layer(anatomy: Anatomy, images: Tensor, target: Target, layer: int) -> 
     say nothing any more to a CLS token. Of other networks `measured_layers`. Raises UsageError where there is no such
     index, PatchlightError where there is no such layer at all, or one whose tokens do not lie where they should.
     """
-    from patchlight.explanation.measured import follows_places, measured_layers
-
     layers = _of_vit(anatomy) if isinstance(anatomy, VitAnatomy) else measured_layers(anatomy, images, target)
     if not layers:
         raise PatchlightError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchlight.explanation.features import Layer, first_of
+from patchlight.explanation.layer import Layer, first_of
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy
 
