@@ -118,6 +118,30 @@ def test_a_module_that_is_called_in_two_places_is_two_layers(method, inplace):
         assert one.abs().sum() > 0
 
 
+class Changed(nn.Module):
+    """What follows a layer changes its output in place, as in torchvision's DenseNet, or makes another of it."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace = inplace
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.BatchNorm2d(6))
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu(self.body(x), inplace=self.inplace)
+        return self.fc(x.square().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+def test_a_change_in_place_changes_no_map(method):
+    one, other, images = Changed(inplace=True).double().eval(), Changed(inplace=False).double().eval(), pictures(32)
+    other.load_state_dict(one.state_dict())
+    assert names(one, images) == names(other, images) == ["body"]
+    found, expected = (explain(model, images, method=method, target=1).maps for model in (one, other))
+    torch.testing.assert_close(found, expected)
+    assert found.abs().sum() > 0
+
+
 class Beside(nn.Module):
     """A ResNet that also has what looks like maps and is none: of weights, of attention, of windows, of pooled keys."""
 

@@ -27,21 +27,29 @@ class Layer:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[list[Tensor]]:
-        """Inside the `with`, a forward pass puts the layer's tensor into the yielded list."""
+        """Inside the `with`, a forward pass puts the layer's tensor into the yielded list.
+
+        What follows gets a copy of an output, as it may change it in place, as a ReLU does.
+        """
         found: list[Tensor] = []
         calls = 0
 
-        def keep(value: Any) -> None:
+        def keep(value: Any) -> bool:
             nonlocal calls
             if calls == self.call:
                 found.append(first_of(value))
             calls += 1
+            return calls == self.call + 1
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             keep(args or tuple(kwargs.values()))
 
-        def after(module: nn.Module, args: Any, output: Any) -> None:
-            keep(output)
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            if not keep(output):
+                return None
+            if type(output) in (tuple, list):
+                return type(output)([found[0].clone(), *output[1:]])
+            return found[0].clone() if isinstance(output, Tensor) else None
 
         if self.reads:
             handle = self.module.register_forward_pre_hook(before, with_kwargs=True)
