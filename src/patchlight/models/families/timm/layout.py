@@ -145,7 +145,9 @@ def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
     embed: Any = getattr(model, "patch_embed", flexible)
     patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(model, "patch_size", None)
     if patch is None:
-        raise PatchlightError(f"{type(model).__name__} does not say how large its patches are, so no map")
+        raise PatchlightError(
+            f"{type(model).__name__} does not say how large its patches are, so its attention has no place"
+        )
     return VitAnatomy(
         model=model,
         logits=model,
