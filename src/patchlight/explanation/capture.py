@@ -62,10 +62,13 @@ class Recording:
 @contextlib.contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
     """Inside the `with`, the model is in evaluation mode, uncompiled, and normal tensors are made; afterwards, after an
-    exception too, it is as it was: every module's mode, every parameter's `requires_grad`, every buffer. So is torch's
-    random state, for a model that draws when it predicts.
+    exception too, it is as it was: every module's mode and other plain attributes (some networks, as Hugging Face's
+    Swin, remember the size of what they saw), every parameter's `requires_grad`, every buffer. So is torch's random
+    state, for a model that draws when it predicts.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    plain = [
+        (module, {n: value for n, value in vars(module).items() if _is_plain(value)}) for module in model.modules()
+    ]
     trained = [(p, p.requires_grad) for p in model.parameters()]
     buffers = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
     values = [b.clone() for _, _, b in buffers]
@@ -75,24 +78,28 @@ def as_found(model: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.random.fork_rng(sorted(gpus)),
     ):
-        for module, _ in modes:  # not `eval()`, which some models let fold weights together: that has no exact way back
+        for module, _ in plain:  # not `eval()`, which some models let fold weights together: that has no exact way back
             module.training = False
         try:
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            for module, attributes in plain:
+                vars(module).update(attributes)
             for p, requires_grad in trained:
                 p.requires_grad_(requires_grad)
             for (module, name, buffer), value in zip(buffers, values, strict=True):
                 _put_back(module, name, buffer, value)
 
 
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def _put_back(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
     """Makes `buffer` the module's own of that name again, with its old value."""
     if getattr(module, name) is not buffer:
         setattr(module, name, buffer)
-    if not torch.equal(buffer, value):
+    if not torch.equal(buffer, value):  # which a NaN is not
         with torch.no_grad():
             buffer.copy_(value)
 

@@ -41,6 +41,7 @@ class Method:
     on_pixels: bool = False
     signed: bool = False  # values below 0 speak against the target, and 0 says nothing
     slope: bool = False  # takes the gradient at the image itself, which is 0 where the score is at its greatest
+    even: bool = False  # has the same map for a score and for its opposite, as the size of a gradient has
 
 
 METHODS: dict[str, Method] = {
@@ -71,7 +72,7 @@ METHODS: dict[str, Method] = {
         signed=True,
     ),
     "smoothgrad": Method(
-        relevance.smoothgrad, "size of the gradient by pixels, mean of noisy copies", True, on_pixels=True
+        relevance.smoothgrad, "size of the gradient by pixels, mean of noisy copies", True, on_pixels=True, even=True
     ),
     "occlusion": Method(perturbation.occlusion, "fall of the score when a patch is painted over", True, signed=True),
     "random": Method(perturbation.random, "control: random numbers", False),
@@ -220,16 +221,16 @@ def _strength(anatomy: Anatomy, images: Tensor, goal: Target, outputs: Tensor, s
 
 def run_method(method: Method, anatomy: Anatomy, images: Tensor, target: Target, **options: Any) -> Tensor:
     """The method's maps. Of a Difference by a method that has no sign, the evidence for the one class over the other,
-    less that for the other over the one.
+    less that for the other over the one; of one that cannot tell these two apart, where it says that they differ.
     """
     maps = method.run(anatomy, images, target, **options)
-    if isinstance(target, Difference) and method.by_class and not method.signed:
+    if isinstance(target, Difference) and is_signed(method, target) and not method.signed:
         maps = maps - method.run(anatomy, images, Difference(target.others, target.indices), **options)
     return maps.detach()
 
 
 def is_signed(method: Method, target: Target) -> bool:
-    return method.signed or (method.by_class and isinstance(target, Difference))
+    return method.signed or (method.by_class and not method.even and isinstance(target, Difference))
 
 
 def maps_of(method: Method, anatomy: Anatomy, images: Tensor, target: Target, **options: Any) -> Tensor:
