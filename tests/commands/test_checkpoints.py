@@ -113,7 +113,8 @@ def test_explain_takes_one(plain, photo, capsys):
     assert "weights of epoch 1" in capsys.readouterr().err
     assert (plain / "explain" / "maps.npz").read_bytes() == before
     maps = [
-        np.load(folder / "maps.npz")["grad_rollout"] for folder in (plain / "explain", plain / "explain" / "epoch-001")
+        np.load(folder / "maps.npz")["scaled_rollout"]
+        for folder in (plain / "explain", plain / "explain" / "epoch-001")
     ]
     assert not np.array_equal(*maps)
     assert (plain / "explain" / "epoch-001" / "maps.png").is_file()

@@ -12,9 +12,10 @@ from saved import SAVED
 from small import SMALL
 
 from patchlight.cli.main import main
-from patchlight.config import load_recipe, recipe_names
+from patchlight.config import DEFAULT_METHOD, load_recipe, recipe_names
+from patchlight.explanation.methods import CONTROLS
 from patchlight.models import MODELS
-from patchlight.runs import BatchFacts, EvalResult, FirstBatch, Metrics, Run, SubsetSamples
+from patchlight.runs import BatchFacts, EvalResult, Faithfulness, FirstBatch, Metrics, Run, SubsetSamples
 
 
 def test_a_run_folder_holds_what_is_promised(run):
@@ -96,7 +97,7 @@ def test_maps_are_measured_beside_the_page(here, no_charts):
     assert main(["train", "quickstart", *words]) == 0
     found = json.loads((here / "run" / "faithfulness.json").read_text())
     assert found["n"] == 6
-    assert [row["method"] for row in found["rows"]] == ["attention", "grad-rollout", "chefer", "random", "centre"]
+    assert [row["method"] for row in found["rows"]] == ["attention", DEFAULT_METHOD, "chefer", *CONTROLS]
     assert "On 6 test images" in (here / "run" / "report.html").read_text()
 
 
@@ -104,6 +105,26 @@ def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys, no_char
     stem = ("--model.depth", "0", "--model.stem", "conv", "--model.global_pool", "avg", "--optim.name", "adamw")
     assert main(["train", "quickstart", *SMALL, *stem, "--out", str(tmp_path / "stem")]) == 0
     assert (tmp_path / "stem" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("size", ["8", "16"])
+def test_a_model_of_one_patch_is_trained_to_the_end(size, here, no_charts):
+    """There is nothing to compare in its maps, so there is no table; the result and the page are there."""
+    words = [*SMALL, "--data.image_size", size, "--model.patch_size", size, "--train.epochs", "1", "--out", "run"]
+    assert main(["train", "quickstart", *words, "--explain.faithfulness", "8"]) == 0
+    assert Run.open(here / "run").read(EvalResult).n == 60
+    assert (here / "run" / "report.html").is_file()
+    assert not (here / "run" / "faithfulness.json").exists()
+    assert "Not measured yet" not in (here / "run" / "report.html").read_text()
+
+
+def test_a_model_without_blocks_is_measured_by_what_needs_none(here, no_charts):
+    words = [*SMALL, "--model.depth", "0", "--optim.name", "adamw", "--train.epochs", "1"]
+    assert main(["train", "quickstart", *words, "--explain.faithfulness", "8", "--out", "run"]) == 0
+    assert Run.open(here / "run").read(EvalResult).n == 60
+    table = Run.open(here / "run").read(Faithfulness)
+    assert [row.method for row in table.rows] == ["gradcam", *CONTROLS]
+    assert "On 8 test images" in (here / "run" / "report.html").read_text()
 
 
 def test_an_existing_run_is_safe(run, tmp_path, capsys, no_charts):

@@ -222,33 +222,86 @@ def test_slides(run, page):
             assert picture.info["Description"] == words[name]
 
 
-def scores(**means):
-    return {key: {"mean": mean, "low": mean - 0.05, "high": mean + 0.05} for key, mean in means.items()}
+def scores(*better: str, **means: float) -> dict[str, dict]:
+    """Measures with intervals, tested against both controls; those in `better` are better than both."""
+    rows = {key: {"mean": mean, "low": mean - 0.05, "high": mean + 0.05} for key, mean in means.items()}
+    for key, row in rows.items():
+        random, centre = ({"difference": 0.1, "p": p, "better": key in better or p < 0.05} for p in (0.01, 0.2))
+        row["against"] = {"random": random, "centre": centre}
+    return rows
 
 
-TABLE = {
-    "n": 500,
-    "rows": [
-        {"method": "chefer", "by_class": True, "ms": 1.5, "scores": scores(**{"deletion mean": 0.2, "pointing": 0.52})},
-        {"method": "rollout", "by_class": False, "ms": 1, "scores": scores(**{"deletion mean": 0.5, "pointing": 0.9})},
-        {"method": "random", "by_class": False, "ms": 0, "scores": scores(**{"deletion mean": 0.6, "pointing": 0.1})},
-        {"method": "centre", "by_class": False, "ms": 0, "scores": scores(**{"deletion mean": 0.55, "pointing": 0.5})},
-    ],
-}
+def table(n: int = 500, **fields) -> dict:
+    means = {"deletion mean": 0.2, "insertion mean": 0.5, "pointing": 0.52}
+    controls = [
+        {
+            "method": name,
+            "by_class": False,
+            "ms": 0,
+            "scores": scores(**{key: value / 2 for key, value in means.items()}),
+        }
+        for name in ("random", "centre")
+    ]
+    for row in controls:
+        for score in row["scores"].values():
+            del score["against"]
+    rows = [
+        {"method": "chefer", "by_class": True, "ms": 1.5, "scores": scores("deletion mean", **means)},
+        {"method": "rollout:heads=max", "by_class": False, "ms": 1, "scores": scores("pointing", **means)},
+    ]
+    return {"n": n, "rows": [*rows, *controls], "target": "the class 'cat'", "tested": "all of it", **fields}
 
 
-def test_the_faithfulness_table_marks_what_beats_no_control(tmp_path, no_charts):
+def test_the_faithfulness_table_marks_what_is_not_shown_to_beat_both_controls(tmp_path, no_charts):
     run = make_run(tmp_path / "run", epochs=1)
     assert "Not measured yet: patchlight explain" in report(run).text
-    (run / "faithfulness.json").write_text(json.dumps(TABLE))
-    text = report(run).text
-    assert "On 500 test images, for the predicted class" in text
-    assert "chefer 0.20 0.15 to 0.25 ✗ 0.52 0.47 to 0.57 1.50" in text
-    assert "rollout blind to the class ✗ 0.50 0.45 to 0.55 0.90 0.85 to 0.95 1.00" in text
-    assert "random control 0.60 0.55 to 0.65 0.10" in text
+    (run / "faithfulness.json").write_text(json.dumps(table()))
+    page = report(run)
+    assert "On 500 test images, for the class 'cat': means and 95 % intervals." in page.text
+    assert "chefer 0.20 0.15 to 0.25 ✗ 0.50 0.45 to 0.55" in page.text
+    assert "rollout:heads=max blind to the class ✗ 0.20 0.15 to 0.25 ✗ 0.50 0.45 to 0.55" in page.text
+    assert "rollout:heads=max blind to the class 0.52 0.47 to 0.57 1.00" in page.text
+    assert "Controls, which do not look at the model random 0.10 0.05 to 0.15 0.25 0.20 to 0.30 centre" in page.text
+    assert "A cell with a cross is not shown to be better than both controls" in page.text
+    assert "Tested was all of it." in page.text
+    assert 'title="not shown to be better than centre"' in page.html  # than random it is
+    assert "older version" not in page.text
     (run / "faithfulness.json").write_text(json.dumps({"n": 3, "rows": [{"method": "chefer"}]}))
     with pytest.raises(PatchlightError, match=r"faithfulness\.json is damaged: rows\[0\]\.ms is missing; .* remove it"):
         build_report(run)
+
+
+def test_of_few_images_the_table_has_means_alone(tmp_path, no_charts):
+    """Whether a file has intervals of so few, as older versions wrote, or not."""
+    run = make_run(tmp_path / "run", epochs=1)
+    for fields in ({"n": 19, "tested": None}, {"n": 1, "tested": None, "target": None}):
+        measured = table(**fields)
+        for row in measured["rows"]:
+            for score in row["scores"].values():
+                score.pop("against", None)
+        (run / "faithfulness.json").write_text(json.dumps(measured))
+        text = report(run).text
+        assert f"On {fields['n']} test images" in text
+        assert "Of fewer than 20 images there are no intervals, and no cell has a cross" in text
+        assert "chefer 0.20 0.50" in text
+        assert "✗ 0" not in text
+        assert "Tested was" not in text
+
+
+def test_an_older_table_has_no_crosses_and_says_why(tmp_path, no_charts):
+    run = make_run(tmp_path / "run", epochs=1)
+    measured = {"n": 500, "rows": table()["rows"]}
+    for row in measured["rows"]:
+        for score in row["scores"].values():
+            score.pop("against", None)
+    (run / "faithfulness.json").write_text(json.dumps(measured))
+    text = report(run).text
+    assert "On 500 test images, for the predicted class: means and 95 % intervals." in text
+    assert (
+        "No cell has a cross, because an older version measured these, which made no test: patchlight explain" in text
+    )
+    assert "chefer 0.20 0.15 to 0.25 0.50 0.45 to 0.55" in text
+    assert "✗ 0" not in text
 
 
 def test_attention_can_be_explored(run, page):

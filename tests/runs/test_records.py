@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from patchlight.errors import PatchlightError
-from patchlight.runs import Environment, Epoch, EvalResult, Metrics, Run, Samples, Score
+from patchlight.runs import Environment, Epoch, EvalResult, Faithfulness, Interval, Metrics, Run, Samples, Score
 from patchlight.runs.codec import RecordError
 from patchlight.runs.folder import FILES
 from patchlight.runs.records import FORMAT, RunFile
@@ -144,3 +144,31 @@ def test_a_line_that_is_no_epoch_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(ROW) + "\n{}\n")
     with pytest.raises(PatchlightError, match=r"metrics\.jsonl, line 2, .* \(epoch is missing\); remove the line"):
         Run(tmp_path).epochs()
+
+
+OLD_SCORE = {"mean": 0.2, "low": 0.1, "high": 0.4}
+OLD_TABLE = {"n": 500, "rows": [{"method": "rollout", "ms": 1, "scores": {"deletion mean": OLD_SCORE}}]}
+
+
+def test_tables_of_faithfulness_of_older_versions():
+    """They tested nothing, and had an interval for any number of images."""
+    old = Faithfulness.from_json(OLD_TABLE)
+    assert (old.is_older, old.has_intervals) == (True, True)
+    score = old.rows[0].scores["deletion mean"]
+    assert (score.low, score.high, score.against, score.fails) == (0.1, 0.4, None, False)
+    few = replace(old, n=19)
+    assert (few.is_older, few.has_intervals) == (False, False)
+    new = replace(old, target="the predicted class")
+    assert not new.is_older
+
+
+def test_a_score_of_few_images_has_no_interval_in_the_file():
+    score = Interval.from_json({"mean": 0.2, "low": None, "high": None})
+    assert score.to_json() == {"mean": 0.2, "low": None, "high": None}
+    tested = {"random": {"difference": -0.1, "p": 0.01, "better": True}}
+    assert Interval.from_json({**OLD_SCORE, "against": tested}).to_json()["against"] == tested
+    assert not Interval.from_json({**OLD_SCORE, "against": tested}).fails
+    tested["centre"] = {"difference": 0.1, "p": 0.01, "better": False}
+    assert Interval.from_json({**OLD_SCORE, "against": tested}).fails
+    with pytest.raises(RecordError, match="low and high must both be numbers, or both be null"):
+        Interval.from_json({"mean": 0.2, "low": 0.1, "high": None})

@@ -3,67 +3,131 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchlight.cli.text import rate, table
+from patchlight.runs.faithfulness import MIN_IMAGES
 from patchlight.units import counted
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
     from patchlight.commands.explain_masks import MaskScore, MaskTable
-    from patchlight.runs import Faithfulness, Interval
+    from patchlight.runs import Faithfulness, Interval, MethodScores
 
-# The measures that fit a terminal's width; --json has all.
-SHOWN_MEASURES = {
-    "deletion mean": "deletion",
-    "insertion mean": "insertion",
-    "deletion tokens": "del. tokens",
-    "insertion tokens": "ins. tokens",
-    "infidelity": "infidelity",
-    "sensitivity": "sensitivity",
-    "randomized": "randomized",
-    "other class": "other class",
-    "pointing": "pointing",
+# The measures that fit a terminal's width, in two tables: heading, and the side that is better. --json has all.
+REMOVAL = {
+    "deletion mean": ("deletion", "low"),
+    "insertion mean": ("insertion", "high"),
+    "deletion road": ("road del.", "low"),
+    "insertion road": ("road ins.", "high"),
+    "deletion tokens": ("tokens del.", "low"),
+    "insertion tokens": ("tokens ins.", "high"),
 }
-LEGEND = (
-    "deletion: mean probability while the most important patches are removed first, lower is better; insertion: the "
-    "least important first, higher is better; infidelity: share of the logit's falls that the map does not predict, "
-    "lower is better (what random reaches, the number of removed patches predicts alone); sensitivity: change of the "
-    "map under slight noise, lower is better; randomized: rank correlation with the map of the same network with "
-    "random weights, near 0 is good; other class: rank correlation with the map for the least likely class, 1 is blind "
-    "to the class. Mean and half of the 95 % interval. A map that is no better than random or centre is not to be "
-    "believed."
-)
+FURTHER = {
+    "infidelity": ("infidelity", "low"),
+    "sensitivity": ("sensitivity", "low"),
+    "randomized": ("randomized", "low"),
+    "other class": ("other class", ""),
+    "pointing": ("pointing", "high"),
+}
+LEGENDS = {
+    "deletion mean": "deletion: mean probability while the most important patches are painted over first; insertion: "
+    "while the least important go first",
+    "deletion road": "road: with what their neighbours suggest in the place of patches (Rong et al. 2022)",
+    "deletion tokens": "tokens: with the tokens of patches taken away",
+    "infidelity": "infidelity: share of the score's falls that the map does not predict (what random reaches, the "
+    "number of removed patches predicts alone)",
+    "sensitivity": "sensitivity: change of the map under slight noise",
+    "randomized": "randomized: rank correlation with the map of the same network with random weights, near 0 is good",
+    "other class": "other class: rank correlation with the map for the least likely other class, 1 is blind to the "
+    "class",
+    "pointing": "pointing: whether the greatest value is on the evidence, where that is known",
+}
+WIDTH = 120
 
 
-def faithfulness_table(result: Faithfulness, instead: str = "", *, chosen: bool = False) -> str:
-    """A method in each row, the controls last; `instead` is the class whose maps stand beside the table, if another."""
-    measures = [key for key in SHOWN_MEASURES if key in result.measures]
-    rows = [
-        (
-            row.method + ("" if row.by_class else " (blind)"),
-            *(_with_interval(row.scores[key], result.n) for key in measures),
-            f"{row.ms:.2f}",
-            "-" if row.ratio is None else f"{row.ratio:.1f}",
-        )
-        for row in result.rows
-    ]
-    header = ("method", *(SHOWN_MEASURES[key] for key in measures), "ms/image", "forwards")
-    legend = "\n".join(textwrap.wrap(LEGEND, 120))
-    images = counted(result.n, "image")
-    predicted = f"{images}, for the predicted class{f' (not {instead})' if instead else ''}"
+def faithfulness_table(result: Faithfulness, *, chosen: bool = False) -> str:
+    """A method in each row, the controls set apart below; `chosen`: the images were, and are no random sample."""
+    about = f"{counted(result.n, 'image')}, for {result.target or 'the predicted class'}"
     if chosen:
-        predicted += ", chosen to be looked at: explain --faithfulness measures the methods on images drawn at random"
-    return f"{predicted}\n\n{table(rows, header)}\n\n{legend}"
+        about += ", chosen to be looked at: explain --faithfulness measures the methods on images drawn at random"
+    shown = [key for key in (*REMOVAL, *FURTHER) if key in result.measures]
+    legend = "; ".join(LEGENDS[key] for key in LEGENDS if key in shown)
+    if "pointing" in shown and (known := result.rows[0].scores["pointing"].images):
+        legend += f" (of {counted(known, 'image')})"
+    return "\n\n".join(
+        [
+            about,
+            _measures_table(result, REMOVAL, "What is left of the answer as patches go, from 0 to 1"),
+            _measures_table(result, FURTHER, "What else maps are asked", times=True),
+            _wrapped(
+                f"{legend}; ms: what the map of an image takes, and in forward passes. low, high: which is better."
+            ),
+            _wrapped(verdict_text(result)),
+        ]
+    )
 
 
-def _with_interval(score: Interval, images: int) -> str:
-    """A mean and half of its interval, which one image does not have."""
-    if images == 1:
-        return f"{score.mean:.2f}".replace("0.", ".")
-    half = max(score.high - score.mean, score.mean - score.low)
-    return f"{score.mean:.2f} ±{half:.2f}".replace("0.", ".")
+def verdict_text(result: Faithfulness) -> str:
+    """What the intervals and the marks say, or why there are none."""
+    if not result.has_intervals:
+        return (
+            f"Means alone: of {MIN_IMAGES} images or more they have intervals, and each method is tested against the "
+            "controls."
+        )
+    spread = "Means with their 95 % intervals"
+    if result.is_older:
+        return (
+            f"{spread}. No method is marked, as an older version measured this, which tested nothing: `patchlight "
+            "explain RUN --faithfulness` measures again."
+        )
+    if result.tested is None:
+        return f"{spread}."
+    return (
+        f"{spread}. x: not shown to be better than both controls, so not to be believed in this respect. Tested was "
+        f"{result.tested}; sensitivity and randomized, in which a map that explains nothing may be best, were not."
+    )
+
+
+def _measures_table(
+    result: Faithfulness, measures: Mapping[str, tuple[str, str]], title: str, times: bool = False
+) -> str:
+    keys = [key for key in measures if key in result.measures]
+    names = ("method", *(measures[key][0] for key in keys), *(("ms", "forwards") if times else ()))
+    better = ("better is", *(measures[key][1] for key in keys), *(("", "") if times else ()))
+
+    def row(method: MethodScores) -> tuple[str, ...]:
+        name = method.method + ("" if method.by_class or method in result.controls else " (blind)")
+        cells = [_cell(method.scores[key], result.has_intervals) for key in keys]
+        ratio = "-" if method.ratio is None else f"{method.ratio:.1f}"
+        return (name, *cells, *((f"{method.ms:.{1 if method.ms >= 100 else 2}f}", ratio) if times else ()))
+
+    lines = table([better, *map(row, (*result.methods, *result.controls))], names).split("\n")
+    lines.insert(2 + len(result.methods), "controls, which do not look at the model:")
+    return "\n".join([title, *lines])
+
+
+def _cell(score: Interval, with_interval: bool) -> str:
+    """x.35 .31-.38: a mean, marked where it fails, and its interval. Between ends of which one is below 0 is "to"."""
+    mean = ("x" if score.fails else "") + _number(score.mean)
+    if not with_interval or score.low is None or score.high is None:
+        return mean
+    low, high = _number(score.low), _number(score.high)
+    if low == high:
+        return f"{mean} ±0"
+    return f"{mean} {low}{' to ' if '-' in low + high else '-'}{high}"
+
+
+def _number(value: float) -> str:
+    """Two digits, without a zero before the point or a sign before nothing: .35, -.05, 1.20, .00."""
+    text = f"{round(value, 2) + 0.0:.2f}"
+    return text.replace("0.", ".", 1) if text.removeprefix("-").startswith("0.") else text
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH))
 
 
 def explanation_text(result: RunExplanation | Faithfulness) -> str:
@@ -92,15 +156,12 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
         ("arrays", result.arrays),
         ("record", str(Path(result.arrays).with_name("explanation.json"))),
     ]
-    instead = {"predicted": "", "true": "for the true one, which the maps are of"}.get(
-        result.target, f"for '{result.target}', which the maps are of"
-    )
     blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
     blocks += [f"maps: {', '.join(result.methods)}"]
     blocks += [] if result.positions is None else [f"tokens before the first layer: {result.positions}"]
     blocks += [] if result.masks is None else [masks_text(result.masks)]
     blocks += [
-        faithfulness_table(result.faithfulness, instead, chosen=result.split is not None),
+        faithfulness_table(result.faithfulness, chosen=result.split is not None),
         table(files, left=2),
     ]
     return "\n\n".join(blocks)

@@ -155,20 +155,20 @@ def explain_or_measure(
 ) -> RunExplanation | Faithfulness:
     """`patchlight explain`, which with --faithfulness measures the methods instead."""
     if faithfulness:
-        left_out: dict[str, Any] = {"the image files": images, "--target": target, "--versus": versus, "--like": like}
+        left_out: dict[str, Any] = {"the image files": images, "--versus": versus, "--like": like}
         left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
         left_out |= {"--mass": mass, "--token": token, "--pair": pair}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given:
-                raise UsageError(
-                    f"--faithfulness is for the predicted class of the run's test images; leave out {what}"
-                )
+                raise UsageError(f"--faithfulness measures maps of a class on the run's test images; leave out {what}")
     numbers = layer_numbers(layers)
     from patchlight.commands import explain
 
     given_count = {} if count is None else {"count": count}
     if faithfulness:
-        return explain.faithfulness(run, method=method or "all", device=device, out=out, **given_count)
+        return explain.faithfulness(
+            run, method=method or "all", target=target or "predicted", device=device, out=out, **given_count
+        )
     return explain.explain(
         run,
         images,

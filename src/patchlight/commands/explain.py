@@ -27,7 +27,7 @@ from patchlight.commands.explain_record import (
     describe_images,
     write_arrays,
 )
-from patchlight.commands.explain_target import find_target
+from patchlight.commands.explain_target import class_index, find_target
 from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
@@ -179,7 +179,14 @@ def explain_run(
         masks=None
         if masks is None or found_masks is None
         else against_masks(masks, found_masks, tolerance, subject, explanations, asked),
-        faithfulness=assess(anatomy, subject.inputs, subject.black, methods=calls),
+        faithfulness=assess(
+            anatomy,
+            subject.inputs,
+            subject.black,
+            methods=calls,
+            target=None if asked.is_predicted else asked.target,
+            about=asked.about,
+        ),
         weights=checkpoint.weights if checkpoint else None,
     )
     (folder / RECORD).write_text(json.dumps(explanation.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -239,11 +246,13 @@ def faithfulness(
     run: str | Path | Run,
     *,
     method: str | Sequence[str] = "all",
+    target: str | int = "predicted",
     count: int = 500,
     device: str = "auto",
     out: str | Path | None = None,
 ) -> Faithfulness:
-    """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed.
+    """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed,
+    for the predicted class or a `target`, a class's name or index.
 
     Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again; of a checkpoint in
     RUN/explain/epoch-050. Raises UsageError for an unknown method or no images, PatchlightError where no
@@ -255,6 +264,7 @@ def faithfulness(
     tune_process(resolve_device(device))
     model, card = load_chosen(opened, checkpoint, device)
     calls, _ = choose_methods(words, dissect(model))
+    of_class = None if target == "predicted" else class_index(target, card.class_names, "predicted")
     table = measure_faithfulness(
         model,
         card,
@@ -263,6 +273,7 @@ def faithfulness(
         methods=calls,
         count=count,
         label="assessing",
+        target=of_class,
     )
     if table is None:
         raise PatchlightError(

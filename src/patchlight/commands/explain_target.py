@@ -38,6 +38,15 @@ class Asked:
             return f", for the class '{self.word}'"
         return f", for '{self.word}'" if isinstance(self.target, Difference) else f", for being {self.word}"
 
+    @property
+    def is_predicted(self) -> bool:
+        return self.word == "predicted"
+
+    @property
+    def about(self) -> str:
+        """What a table of the maps is for: "the true class", "the class 'ship'", "'cat, not dog'", "being like ..."."""
+        return "the predicted class" if self.is_predicted else self.title.removeprefix(", for ")
+
     def tensors(self) -> dict[str, Tensor]:
         """Indices of classes, or features, by the names of `maps.npz`."""
         if isinstance(self.target, ClassTarget):
@@ -81,7 +90,7 @@ def class_targets(subject: Subject, target: str | int) -> tuple[Tensor, str]:
         if subject.labels is None:
             raise UsageError("the true classes of image files are not known; give --target predicted or a class")
         return torch.from_numpy(subject.labels).to(preds), "true"
-    index = _class_index(target, names, "predicted", "true")
+    index = class_index(target, names, "predicted", "true")
     return torch.full_like(preds, index), names[index]
 
 
@@ -93,7 +102,7 @@ def _others(subject: Subject, versus: str | int, indices: Tensor) -> tuple[Tenso
     if versus == SECOND:
         likely = subject.probs.topk(2, dim=1).indices
         return torch.where(likely[:, 0] == indices, likely[:, 1], likely[:, 0]), "the likeliest other class"
-    index = _class_index(versus, names, SECOND)
+    index = class_index(versus, names, SECOND)
     others = torch.full_like(indices, index)
     if bool((same := others == indices).any()):
         some = f"{int(same.sum())} of {len(indices)} images"
@@ -101,7 +110,8 @@ def _others(subject: Subject, versus: str | int, indices: Tensor) -> tuple[Tenso
     return others, names[index]
 
 
-def _class_index(word: str | int, names: Sequence[str], *others: str) -> int:
+def class_index(word: str | int, names: Sequence[str], *others: str) -> int:
+    """The index of a class by name or index. Raises UsageError, naming what is nearest of classes and `others`."""
     try:
         return choice.class_index(word, names)
     except UsageError:

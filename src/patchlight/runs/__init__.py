@@ -1,6 +1,7 @@
 """The run folder: its files, written whole or not at all, and what stands in them as types."""
 
 from patchlight.runs.arrays import FirstBatch, Insight, NearCopies, Reconstructions, Samples, Snapshots, SubsetSamples
+from patchlight.runs.faithfulness import MIN_IMAGES, Against, Faithfulness, Interval, MethodScores
 from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
 from patchlight.runs.measures import MEASURES, Measure, measure_of, tells_more
 from patchlight.runs.records import (
@@ -11,9 +12,6 @@ from patchlight.runs.records import (
     Environment,
     Epoch,
     EvalResult,
-    Faithfulness,
-    Interval,
-    MethodScores,
     Metrics,
     Mistake,
     ModelFacts,
@@ -29,6 +27,8 @@ from patchlight.runs.records import (
 
 __all__ = [
     "MEASURES",
+    "MIN_IMAGES",
+    "Against",
     "BatchFacts",
     "ClassScores",
     "DataFacts",

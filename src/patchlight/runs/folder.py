@@ -28,13 +28,13 @@ from patchlight.runs.arrays import (
     SubsetSamples,
 )
 from patchlight.runs.codec import JSON, RecordError
+from patchlight.runs.faithfulness import Faithfulness
 from patchlight.runs.records import (
     FORMAT,
     BatchFacts,
     Environment,
     Epoch,
     EvalResult,
-    Faithfulness,
     ReconstructionResult,
     RunFile,
     Skipped,

@@ -1,8 +1,8 @@
 """What the JSON files of a run folder hold, as types. Rates are in 0..1, times in seconds.
 
 `environment.json` is an Environment, `skipped.json` a Skipped, `first_batch.json` a BatchFacts, a line of
-`metrics.jsonl` an Epoch, `eval.json` an EvalResult, `reconstruction.json` a ReconstructionResult, `faithfulness.json` a
-Faithfulness. The arrays are in `arrays.py`.
+`metrics.jsonl` an Epoch, `eval.json` an EvalResult, `reconstruction.json` a ReconstructionResult. The arrays are in
+`arrays.py`, and `faithfulness.json` is in `faithfulness.py`.
 """
 
 from __future__ import annotations
@@ -359,38 +359,3 @@ class ReconstructionResult(RunFile):
 
     val_loss: float | None  # mean square of the hidden patches' pixels, normalised patch by patch
     epoch: int  # whose weights were kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval(Record):
-    """A mean over images, and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodScores(Record):
-    """A method of explanation: what its maps cost, and how true they are by each measure."""
-
-    method: str
-    by_class: bool = True  # False: the same map for every class
-    ms: float  # per image
-    ratio: float | None = None  # of that to a forward pass
-    scores: dict[str, Interval]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Faithfulness(RunFile):
-    """`faithfulness.json`: the methods, and the controls beside them, on the same images."""
-
-    n: int
-    forward_ms: float | None = None  # per image
-    rows: tuple[MethodScores, ...]
-    run: str | None = field(default=None, metadata={"brief": True})
-    data: str | None = field(default=None, metadata={"brief": True})
-
-    @property
-    def measures(self) -> list[str]:
-        return list(self.rows[0].scores) if self.rows else []

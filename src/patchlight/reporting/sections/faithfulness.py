@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
-from patchlight.runs import MethodScores
+from patchlight.runs import MIN_IMAGES, Faithfulness, Interval, MethodScores
 
-# The measures that the page shows: name, heading, and whether low or high is better.
-MEASURES = (
-    ("deletion mean", "deletion", "low"),
-    ("insertion mean", "insertion", "high"),
-    ("deletion tokens", "tokens deleted", "low"),
-    ("insertion tokens", "tokens inserted", "high"),
-    ("positive", "positive", "low"),
-    ("negative", "negative", "high"),
-    ("infidelity", "infidelity", "low"),
-    ("sensitivity", "sensitivity", "low"),
-    ("randomized", "random model", "low"),
-    ("other class", "other class", ""),
-    ("pointing", "pointing", "high"),
-)
-CONTROLS = ("random", "centre")
-NOT_COMPARED = ("sensitivity", "randomized")  # in which a map that is no explanation may well be best
+# The measures that the page shows, by table and group: name, heading, and whether low or high is better.
+WAYS = ("mean", "black", "blur", "road", "tokens")
+REMOVAL = {
+    "deletion": tuple((f"deletion {way}", way, "low") for way in WAYS),
+    "insertion": tuple((f"insertion {way}", way, "high") for way in WAYS),
+}
+FURTHER = {
+    "": (
+        ("positive", "positive", "low"),
+        ("negative", "negative", "high"),
+        ("infidelity", "infidelity", "low"),
+        ("sensitivity", "sensitivity", "low"),
+        ("randomized", "random model", "low"),
+        ("other class", "other class", ""),
+        ("pointing", "pointing", "high"),
+    )
+}
+MEASURES = tuple(measure for groups in (REMOVAL, FURTHER) for group in groups.values() for measure in group)
 
 STYLE = """
 .scores { font-size: 0.875rem; }
 .scores thead th { vertical-align: bottom; font-weight: 600; color: var(--ink); }
 .scores .control { background: var(--panel); }
+.scores .apart th { padding-top: 1.25rem; font-weight: 400; color: var(--quiet); text-align: left; }
 .scores thead th.n { white-space: normal; }
+.scores thead th.group { text-align: center; border-bottom: 1px solid var(--line); }
 .scores td.n, .scores th.n { padding-left: 10px; }
 .scores .quiet { font-size: 0.75rem; font-weight: 400; }
 .scores tbody th { white-space: nowrap; }
 .fails { color: var(--wrong); font-weight: 700; }
 """
 TEMPLATE = """
-{% if rows %}
-<p>On {{ n }} test images, for the predicted class, means and 95 % intervals. Deletion: probability that is left on
-average while the best patches of a map go first; insertion: while the worst go first. An arrow says which way is
-better, and a cell with a cross is no better than a random map or one of the image's middle.</p>
+{% if tables %}
+<p>On {{ n }} test images, for {{ target }}: means{% if intervals %} and 95 % intervals{% endif %}. Deletion:
+probability that is left on average while the best patches of a map go first; insertion: while the worst go first. An
+arrow says which way is better.
+{% if older %}No cell has a cross, because an older version measured these, which made no test:
+<code>patchlight explain {{ folder }} --faithfulness</code> measures again.
+{% elif not intervals %}Of fewer than {{ least }} images there are no intervals, and no cell has a cross: too few to say
+that a map is better than another.
+{% elif tested %}A cell with a cross is not shown to be better than both controls, which do not look at the model.
+{% endif %}</p>
+{% for table in tables %}
+<h3>{{ table.title }}</h3>
 <div class="wide">
 <table class="scores">
-<thead><tr>
+<thead>
+{% if table.groups %}
+<tr><td></td>
+{% for word, count in table.groups %}
+<th scope="colgroup" colspan="{{ count }}" class="group">{{ word }}</th>
+{% endfor %}</tr>
+{% endif %}
+<tr>
 <th scope="col">method</th>
-{% for word, better in heads %}
-<th scope="col" class="n">{{ word }}{% if better %}<br>
-<span class="quiet" title="{{ better }} is better">{{ "↓ low" if better == "low" else "↑ high" }}</span>{% endif %}</th>
+{% for head in table.heads %}
+<th scope="col" class="n">{{ head.word }}{% if head.better %}<br>
+<span class="quiet" title="{{ head.better }} is better">{{ "↓ low" if head.better == "low" else "↑ high" }}</span>
+{% endif %}</th>
 {% endfor %}
-<th scope="col" class="n">ms<br><span class="quiet">an image</span></th>
+{% if table.times %}<th scope="col" class="n">ms<br><span class="quiet">an image</span></th>{% endif %}
 </tr></thead>
+{% for rows, is_controls in ((table.methods, false), (table.controls, true)) %}
 <tbody>
+{% if is_controls %}
+<tr class="control apart"><th scope="rowgroup" colspan="{{ table.heads | length + 1 + table.times }}">Controls, which do
+not look at the model</th></tr>
+{% endif %}
 {% for r in rows %}
-<tr{% if r.control %} class="control"{% endif %}>
+<tr{% if is_controls %} class="control"{% endif %}>
 <th scope="row">{{ r.method }}{% if r.note %}<br><span class="quiet">{{ r.note }}</span>{% endif %}</th>
 {% for c in r.cells %}
-<td class="n">{% if c.fails %}<span class="fails" title="not better than both controls">✗</span> {% endif %}
-{{ c.mean }}<br><span class="quiet">{{ c.interval }}</span></td>
+<td class="n">{% if c.fails %}<span class="fails" title="{{ c.fails }}">✗</span> {% endif %}
+{{ c.mean }}{% if c.interval %}<br><span class="quiet">{{ c.interval }}</span>{% endif %}</td>
 {% endfor %}
-<td class="n">{{ r.ms }}</td></tr>
+{% if table.times %}<td class="n">{{ r.ms }}</td>{% endif %}
+</tr>
 {% endfor %}
 </tbody>
+{% endfor %}
 </table>
 </div>
-<p class="quiet">Positive and negative: accuracy while the best, or the worst, patches go first (Chefer et al. 2021).
-Infidelity: the share of the logit's falls that a map does not predict. Sensitivity: its greatest change under slight
-noise. Random model: its rank correlation with the map of the same model with random weights. Other class: with the map
-for the least likely class; 1 is blind to the class.</p>
+{% endfor %}
+{% if tested %}
+<p class="quiet">Tested was {{ tested }}. Sensitivity and random model, in which a map that explains nothing may be
+best, were not.</p>
+{% endif %}
+<p class="quiet">What stands where patches were: the mean colour of the training images; black; the image so blurred
+that hardly more than its own mean colour is left; by road, what the neighbours suggest (Rong et al. 2022); and of
+tokens nothing, as they are taken away. Positive and negative: accuracy while the best, or the worst, patches go first,
+in the mean colour (Chefer et al.
+2021). Infidelity: the share of the score's falls that a map does not predict. Sensitivity: its greatest change under
+slight noise. Random model: its rank correlation with the map of the same model with random weights. Other class: with
+the map for the least likely other class; 1 is blind to the class.{% if pointing %} Pointing: whether its greatest value
+is on the evidence, of {{ pointing }} images where that is known.{% endif %}</p>
 {% else %}
 <p class="quiet">Not measured yet: <code>patchlight explain {{ folder }} --faithfulness</code> does it and adds the
 table here.</p>
@@ -75,35 +111,86 @@ table here.</p>
 
 
 def content(facts: Facts) -> Content | None:
-    """The table of `patchlight explain --faithfulness`; how to make it, where a model can be explained and has none."""
-    table = facts.faithfulness
-    if table is None or not table.rows:
-        return None if facts.insight is None else Content({"rows": [], "folder": facts.folder})
-    shown = [measure for measure in MEASURES if measure[0] in table.measures]
-    controls = [row for row in table.rows if row.method in CONTROLS]
-    rows = [
-        {
-            "method": row.method,
-            "control": row.method in CONTROLS,
-            "note": "control" if row.method in CONTROLS else "" if row.by_class else "blind to the class",
-            "cells": [cell(row, controls, key, better) for key, _, better in shown],
-            "ms": f"{row.ms:.2f}",
-        }
-        for row in table.rows
+    """The tables of `patchlight explain --faithfulness`; how to make them, of a classifier that has none yet."""
+    measured = facts.faithfulness
+    if measured is None or not measured.rows:
+        return Content({"tables": [], "folder": facts.folder}) if can_be_measured(facts) else None
+    tables = [
+        table_of(measured, REMOVAL, "What is left of the answer as patches go, from 0 to 1"),
+        table_of(measured, FURTHER, "What else maps are asked", times=True),
     ]
-    return Content({"n": f"{table.n:,}", "heads": [(word, better) for _, word, better in shown], "rows": rows})
+    return Content(
+        {
+            "n": f"{measured.n:,}",
+            "least": MIN_IMAGES,
+            "target": measured.target or "the predicted class",
+            "intervals": measured.has_intervals,
+            "tested": measured.tested,
+            "older": measured.is_older,
+            "folder": facts.folder,
+            "tables": tables,
+            "pointing": pointed(measured),
+        }
+    )
 
 
-def cell(row: MethodScores, controls: Sequence[MethodScores], key: str, better: str) -> dict[str, object]:
-    """A measure with its interval; it fails where an interval of the controls reaches its own."""
-    score, others = row.scores[key], [control.scores[key] for control in controls]
-    is_compared = bool(better) and key not in NOT_COMPARED and row.method not in CONTROLS
-    beats = all(score.high < other.low if better == "low" else score.low > other.high for other in others)
+def can_be_measured(facts: Facts) -> bool:
+    """Whether it is a classifier whose images have parts to compare: more than one patch, or no patches."""
+    if facts.result is None or facts.environment is None:
+        return False
+    model = facts.environment.model
+    return model.patch_size is None or 2 * model.patch_size <= model.img_size
+
+
+def table_of(
+    measured: Faithfulness, groups: Mapping[str, Sequence[tuple[str, str, str]]], title: str, times: bool = False
+) -> dict[str, object]:
+    """A column for each measure of the groups that was measured, with the groups' names above them."""
+    shown = {word: [each for each in group if each[0] in measured.measures] for word, group in groups.items()}
+    columns = [each for group in shown.values() for each in group]
+    keys = [key for key, _, _ in columns]
     return {
-        "mean": f"{round(score.mean, 2) + 0.0:.2f}",  # no minus sign before a zero
-        "interval": f"{score.low:.2f} to {score.high:.2f}",
-        "fails": is_compared and not beats,
+        "title": title,
+        "groups": [(word, len(group)) for word, group in shown.items() if word and group],
+        "heads": [{"word": word, "better": better} for _, word, better in columns],
+        "methods": [row_of(measured, row, keys) for row in measured.methods],
+        "controls": [row_of(measured, row, keys) for row in measured.controls],
+        "times": times,
     }
+
+
+def pointed(table: Faithfulness) -> str:
+    """Of how many images the evidence is known, which maps may point at; empty where that was not measured."""
+    score = table.rows[0].scores.get("pointing")
+    if score is None:
+        return ""
+    return "the" if table.target is None else f"the {score.images or table.n:,}"  # an older version did not say
+
+
+def row_of(table: Faithfulness, row: MethodScores, keys: list[str]) -> dict[str, object]:
+    return {
+        "method": row.method,
+        "note": "" if row.by_class or row in table.controls else "blind to the class",
+        "cells": [cell(row.scores[key], table.has_intervals) for key in keys],
+        "ms": f"{row.ms:.2f}",
+    }
+
+
+def cell(score: Interval, with_interval: bool) -> dict[str, object]:
+    """A measure with its interval, and the controls than which it is not shown to be better."""
+    low, high = score.low, score.high
+    shown = with_interval and low is not None and high is not None
+    failed = [control for control, against in (score.against or {}).items() if not against.better]
+    return {
+        "mean": number(score.mean),
+        "interval": f"{number(low)} to {number(high)}" if shown else "",  # type: ignore[arg-type]
+        "fails": f"not shown to be better than {' and '.join(failed)}" if failed else "",
+    }
+
+
+def number(value: float) -> str:
+    """Two digits, and no minus sign before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 SECTION = Section(title="How far the maps can be believed", content=content, template=TEMPLATE, style=STYLE)
