@@ -149,7 +149,7 @@ NOT_SEEN = {
     "vit_small_patch16_18x2_224": "VisionTransformer has no plain transformer blocks",  # two attentions side by side
     "cait_xxs24_224": r"blocks\.0\.attn is TalkingHeadAttn, whose attention cannot be captured",
     "convit_tiny": r"blocks\.0\.attn is GPSA, whose attention cannot be captured",
-    "xcit_nano_12_p16_224": "Xcit does not say how large its patches are, so its attention has no place",  # it attends over channels
+    "xcit_nano_12_p16_224": "Xcit does not say how large its patches are",  # it attends from channel to channel
     "vit_dlittle_patch16_reg1_gap_256": r"blocks\.0\.attn is DiffAttention, .* not one softmax over tokens",
     "volo_d1_224": "VOLO is no Vision Transformer whose attention can be seen",
 }
