@@ -85,7 +85,8 @@ def map_row(call: str, found: Explanation) -> MapRow:
     )
 
 
-def part_of(row: MapRow, part: slice) -> MapRow:
+def part_of(row: MapRow, part: slice | list[int]) -> MapRow:
+    """The maps of some of the images."""
     return replace(row, values=row.values[part])
 
 

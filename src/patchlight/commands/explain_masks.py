@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchlight.analysis.choice import Chosen
 from patchlight.analysis.subject import Subject
-from patchlight.commands.explain_figures import ABREAST, captions_of, ends_of, map_row
+from patchlight.commands.explain_figures import ABREAST, captions_of, ends_of, map_row, part_of
 from patchlight.commands.explain_target import Asked
 from patchlight.data.masks import Masks, find_masks, read_masks
 from patchlight.errors import UsageError
@@ -104,7 +104,7 @@ def draw_masks(
         subject.pictures[places],
         [captions[place] for place in places],
         masks.inside[places].numpy(),
-        [replace(row, values=row.values[places]) for row in rows],
+        [part_of(row, places) for row in rows],
         "Maps and the masks of people",
         percentile=percentile,
         ends=ends_of(asked),

@@ -5,6 +5,7 @@ Shapes: B batch, K classes, D width of features, T tokens. Images are normalised
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,8 +20,8 @@ from patchlight.models.families import structure_of
 
 
 @dataclass(frozen=True)
-class Target:
-    """One number for each image of a batch. The kinds of targets below say which."""
+class Target(ABC):
+    """One number for each image of a batch. The kinds of targets below say which, by tensors with a row for each."""
 
     def scores(self, anatomy: Anatomy, images: Tensor) -> Tensor:
         """The number of each image, (B,), in the graph where there is one: what gradients are taken of."""
@@ -34,24 +35,26 @@ class Target:
         """What the number is read from: logits (B, K) where nothing else is said."""
         return forward()
 
+    @abstractmethod
     def score(self, outputs: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The number of each image, (B,)."""
 
+    @abstractmethod
     def strength(self, outputs: Tensor) -> Tensor:
         """The score as people read it, (B,): a probability, or a cosine. What curves of removal follow."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self, outputs: Tensor) -> Tensor:
         """Whether the model still answers so, (B,) bool."""
-        raise NotImplementedError
 
     def split(self, size: int) -> Iterator[Target]:
         """The targets of `size` images after another, as `Tensor.split` gives the images."""
-        raise NotImplementedError
+        parts = zip(*(tensor.split(size) for tensor in vars(self).values()), strict=True)
+        return (type(self)(*part) for part in parts)
 
     def take(self, rows: slice | Tensor) -> Target:
         """Of some images of the batch."""
-        raise NotImplementedError
+        return replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,6 @@ class ClassTarget(Target):
 
     def holds(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1) == self.indices
-
-    def split(self, size: int) -> Iterator[Target]:
-        return (ClassTarget(part) for part in self.indices.split(size))
-
-    def take(self, rows: slice | Tensor) -> Target:
-        return ClassTarget(self.indices[rows])
 
 
 @dataclass(frozen=True)
@@ -95,13 +92,6 @@ class Difference(Target):
 
     def holds(self, outputs: Tensor) -> Tensor:
         return self.score(outputs) > 0
-
-    def split(self, size: int) -> Iterator[Target]:
-        pairs = zip(self.indices.split(size), self.others.split(size), strict=True)
-        return (Difference(one, other) for one, other in pairs)
-
-    def take(self, rows: slice | Tensor) -> Target:
-        return Difference(self.indices[rows], self.others[rows])
 
 
 @dataclass(frozen=True)
@@ -129,12 +119,6 @@ class Similarity(Target):
 
     def holds(self, outputs: Tensor) -> Tensor:
         return self.score(outputs) > 0
-
-    def split(self, size: int) -> Iterator[Target]:
-        return (Similarity(part) for part in self.vectors.split(size))
-
-    def take(self, rows: slice | Tensor) -> Target:
-        return replace(self, vectors=self.vectors[rows])
 
 
 def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
