@@ -17,9 +17,12 @@ import patchlight
 from patchlight.cli.main import main
 from patchlight.commands import explain_figures
 from patchlight.commands.evaluate import own_split
+from patchlight.commands.explain import choose_methods
 from patchlight.data.decode import load_image
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
+from patchlight.models.anatomy import dissect
+from patchlight.models.resnet import ResNet
 from patchlight.runs import Faithfulness, Run
 
 
@@ -424,26 +427,37 @@ def test_a_run_of_a_convolutional_network(tmp_path, capsys, no_slides):
     """It has no attention: gradcam is shown, what reads attention is left out or refused, and all of that is said."""
     path, out = tmp_path / "resnet", tmp_path / "out"
     words = ["--data.source", "digits", *SMALL[:8], "--train.debug", "--train.batch_size", "8", "--eval.gallery", "2"]
+    words += ["--data.image_size", "8"]
     assert main(["train", "resnet18-cifar10", *words, "--out", str(path)]) == 0
     capsys.readouterr()
-    call = ["explain", str(path), "--count", "3", "--out", str(out)]
+    call = ["explain", str(path), "--count", "2", "--out", str(out)]
     assert main([*call, "--json"]) == 0
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert (result["methods"], result["positions"]) == (["gradcam"], None)
     assert "ResNet is no Vision Transformer whose attention can be seen" in result["notes"][0]
+    assert result["features"] == {"gradcam": "layer3, 2 x 2 cells"}
     assert "gradcam is shown" in shown.err
     assert set(result["figures"]) == {"maps", "versus"}
     assert main([*call, "--pair", "1,2:3,4"]) == 2
     assert "--pair is of attention" in capsys.readouterr().err
-    assert main([*call, "--method", "all", "--json"]) == 0
-    result = said(capsys)
-    assert result["methods"] == [name for name, method in METHODS.items() if not method.attention]
-    assert "methods that read attention are left out" in result["notes"][0]
     assert main([*call, "--method", "rollout"]) == 1
     assert "rollout reads attention, and ResNet is no Vision Transformer" in capsys.readouterr().err
     assert main([*call, "--layers", "1"]) == 2
     assert "--layers is of attention" in capsys.readouterr().err
+
+
+def test_methods_that_a_network_without_attention_lacks_are_told():
+    """Where some of those that were asked for read attention, and not where none does."""
+    anatomy = dissect(ResNet(layers=(1, 1, 1, 1)))
+    calls, (note,) = choose_methods(["all"], anatomy)
+    assert calls == [name for name, method in METHODS.items() if not method.attention]
+    assert note.startswith("left out, as they read attention: attention, rollout, scaled-rollout, grad-rollout")
+    assert "ResNet is no Vision Transformer" in note
+    calls, (note,) = choose_methods(["hirescam", "rollout:heads=max"], anatomy)
+    assert calls == ["hirescam"]
+    assert note.startswith("left out, as they read attention: rollout:heads=max; ")
+    assert choose_methods(["hirescam", "occlusion"], anatomy) == (["hirescam", "occlusion"], [])
 
 
 def test_the_library_call_of_a_run(run, tmp_path, no_slides):

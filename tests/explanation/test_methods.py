@@ -9,7 +9,7 @@ from vits import VITS, images_for, of_hugging_face, of_timm, ours
 
 from patchlight import explain, record_attention
 from patchlight.errors import UsageError
-from patchlight.explanation import methods
+from patchlight.explanation import cells
 from patchlight.explanation.attention import drop_smallest, roll_out
 from patchlight.explanation.capture import record_outputs
 from patchlight.explanation.methods import METHODS
@@ -49,7 +49,7 @@ def test_many_tokens_are_explained_a_few_images_at_a_time(monkeypatch):
     together = explain(anatomy, images).maps
     assert set(sizes) == {3}
     sizes.clear()
-    monkeypatch.setattr(methods, "TOKENS", 2 * (anatomy.num_prefix_tokens + 16))
+    monkeypatch.setattr(cells, "TOKENS", 2 * (anatomy.num_prefix_tokens + 16))
     torch.testing.assert_close(explain(anatomy, images).maps, together)
     assert set(sizes) == {2, 1}
 

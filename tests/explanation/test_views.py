@@ -17,7 +17,7 @@ from vits import SHAPE, VITS, images_for, of_hugging_face, of_timm, ours, stirre
 
 from patchlight import explain, record_attention
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.explanation import methods
+from patchlight.explanation import cells
 from patchlight.explanation.capture import record_outputs
 from patchlight.explanation.views import (
     attention_masks,
@@ -413,7 +413,7 @@ def test_a_few_images_at_a_time_give_the_same(monkeypatch):
     anatomy, images = dissect(ours(global_pool="seq")), images_for("")
     together = [head_maps(anatomy, images), token_pair(anatomy, images, (0, 1), (1, 0)).scores]
     together += [token_path(anatomy, images).maps, token_path(anatomy, images).tokens]
-    monkeypatch.setattr(methods, "BATCH", 2)
+    monkeypatch.setattr(cells, "BATCH", 2)
     apart = [head_maps(anatomy, images), token_pair(anatomy, images, (0, 1), (1, 0)).scores]
     apart += [token_path(anatomy, images).maps, token_path(anatomy, images).tokens]
     for one, other in zip(together, apart, strict=True):

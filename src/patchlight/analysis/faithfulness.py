@@ -21,6 +21,7 @@ from patchlight.data.images import ImageSet
 from patchlight.data.sources.planted import MARK, SIZE, evidence
 from patchlight.errors import PatchlightError
 from patchlight.explanation.capture import as_found
+from patchlight.explanation.cells import batch_size
 from patchlight.explanation.faithfulness import (
     Falls,
     infidelity,
@@ -35,7 +36,6 @@ from patchlight.explanation.methods import (
     CONTROLS,
     DEFAULT_ELSEWHERE,
     Method,
-    batch_size,
     check_applies,
     find_call,
     maps_of,

@@ -157,7 +157,8 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
         ("record", str(Path(result.arrays).with_name("explanation.json"))),
     ]
     blocks = [chosen, images, *([classes_text(result)] if result.classes else [])]
-    blocks += [f"maps: {', '.join(result.methods)}"]
+    reads = {call: f" (features of {layer})" for call, layer in result.features.items()}
+    blocks += [_wrapped(f"maps: {', '.join(call + reads.get(call, '') for call in result.methods)}")]
     blocks += [] if result.positions is None else [f"tokens before the first layer: {result.positions}"]
     blocks += [] if result.masks is None else [masks_text(result.masks)]
     blocks += [

@@ -31,7 +31,7 @@ from patchlight.commands.explain_target import class_index, find_target
 from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
-from patchlight.explanation.methods import Explanation, default_method, find_call, methods_for
+from patchlight.explanation.methods import METHODS, Explanation, default_method, find_call, methods_for
 from patchlight.explanation.targets import Wanted as WantedTarget
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
@@ -176,6 +176,7 @@ def explain_run(
         positions=positions_of(anatomy, embedding),
         figures=write_figures(folder, figures),
         arrays=str(folder / "maps.npz"),
+        features={call: found.layer for call, found in explanations.items() if found.layer is not None},
         masks=None
         if masks is None or found_masks is None
         else against_masks(masks, found_masks, tolerance, subject, explanations, asked),
@@ -215,13 +216,14 @@ def choose_methods(words: Sequence[str], anatomy: Anatomy) -> tuple[list[str], l
         note = f"{anatomy.no_attention}; {default} is shown"
         say(note)
         return [default], [note]
-    given = [name for word in words for name in (applies if word == "all" else [word])]
-    calls = list(dict.fromkeys(call for call in given if find_call(call)[0] in applies))
+    given = list(dict.fromkeys(name for word in words for name in (METHODS if word == "all" else [word])))
+    calls = [call for call in given if find_call(call)[0] in applies]
     if not calls:
         methods.check_applies(find_call(given[0])[0], anatomy)
-    if isinstance(anatomy, VitAnatomy):
+    if len(calls) == len(given):
         return calls, []
-    note = f"methods that read attention are left out: {anatomy.no_attention}"
+    left_out = ", ".join(call for call in given if call not in calls)
+    note = f"left out, as they read attention: {left_out}; {anatomy.no_attention}"
     say(note)
     return calls, [note]
 

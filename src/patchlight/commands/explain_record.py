@@ -65,6 +65,7 @@ class RunExplanation(Record):
     positions: str | None  # whether positions are added to the patch tokens, in a sentence; None without patches
     figures: dict[str, str]
     arrays: str
+    features: dict[str, str] = field(default_factory=dict)  # of a method that reads a layer, which one, in words
     masks: MaskTable | None = field(default=None, metadata={"brief": True})
     faithfulness: Faithfulness  # on these images, for the same target
     # A checkpoint's: "epoch 50"; None: the kept ones.

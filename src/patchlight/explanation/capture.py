@@ -6,6 +6,7 @@ Shapes: B batch, L recorded layers, H heads, T tokens (prefix first), d = width 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,13 @@ class Recording:
         return [tensors[layer] for layer in self.layers]
 
 
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Inside the `with`, compiled models run as they are written. What compiles takes seconds to load, and where it is
+    not loaded nothing has been compiled.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
     """Inside the `with`, the model is in evaluation mode, uncompiled, and normal tensors are made; afterwards, after an
@@ -74,7 +82,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     values = [b.clone() for _, _, b in buffers]
     gpus = {tensor.get_device() for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     with (
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         torch.inference_mode(False),
         torch.random.fork_rng(sorted(gpus)),
     ):
@@ -131,7 +139,7 @@ def record_attention(
     chosen = tuple(_indices(len(anatomy.attentions), layers))
     recording = Recording(chosen, tuple(anatomy.attentions[i].name for i in chosen))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         stack.enter_context(anatomy.explicit_attention())
         for layer in chosen:
             attention = anatomy.attentions[layer]
@@ -283,7 +291,7 @@ def keep_patches(anatomy: VitAnatomy, kept: Tensor) -> Iterator[None]:
 
     handle = anatomy.blocks[0].register_forward_pre_hook(take)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with uncompiled():
             yield
     finally:
         handle.remove()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from patchlight.models.structure import Anatomy
 
+BATCH, TOKENS = 64, 4096  # images, and tokens of all of them, that are explained together: gradients take memory
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -51,6 +53,12 @@ def cells_of(anatomy: Anatomy, images: Tensor) -> Cells:
     )
     whole = (size[0], size[1]) if patch is None else (grid[0] * patch[0], grid[1] * patch[1])
     return Cells(rows, columns, whole)
+
+
+def batch_size(anatomy: Anatomy, images: Tensor) -> int:
+    """How many of the images are explained together: fewer of large ones."""
+    rows, columns = anatomy.grid(images)
+    return max(1, min(BATCH, TOKENS // (anatomy.num_prefix_tokens + rows * columns)))
 
 
 def _membership(count: int, pixels: int, side: int | None) -> Tensor:

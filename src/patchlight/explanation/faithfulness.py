@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchlight.explanation.removal import outputs_without
+from patchlight.explanation.removal import outputs_without_each
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 
@@ -59,14 +59,13 @@ def random_removals(
     draw = torch.Generator().manual_seed(0)
     rows, columns = anatomy.grid(images)
     before = target.scores(anatomy, images)
-    sets, falls = [], []
+    sets = []
     for _ in range(samples):
         hidden_share = torch.rand(1, generator=draw)
-        hidden = (torch.rand(rows * columns, generator=draw) < hidden_share).to(images.device)
-        after = outputs_without(anatomy, images, target, hidden.expand(len(images), -1), way, black)
-        sets.append(hidden)
-        falls.append(before - target.score(after))
-    return Falls(torch.stack(sets), torch.stack(falls, dim=1))
+        sets.append(torch.rand(rows * columns, generator=draw) < hidden_share)
+    hidden = torch.stack(sets).to(images.device)
+    after = outputs_without_each(anatomy, images, target, hidden.unsqueeze(1).expand(-1, len(images), -1), way, black)
+    return Falls(hidden, torch.stack([before - target.score(outputs) for outputs in after], dim=1))
 
 
 def infidelity(maps: Tensor, removals: Falls) -> Tensor:

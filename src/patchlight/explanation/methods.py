@@ -16,7 +16,8 @@ from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation import attention, cams, perturbation, relevance
 from patchlight.explanation.capture import as_found
-from patchlight.explanation.cells import cells_of
+from patchlight.explanation.cells import batch_size, cells_of
+from patchlight.explanation.features import layer_about
 from patchlight.explanation.inputs import check_images, check_weights, first_pass
 from patchlight.explanation.options import call_text, check_options, read_call, typed_options
 from patchlight.explanation.targets import ClassTarget, Difference, Similarity, Target, Wanted, resolve_target
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREATEST = 1 - 1e-5  # a cosine that is 1 but for rounding
-BATCH, TOKENS = 64, 4096  # images, and tokens of all of them, that are explained together: gradients take memory
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Method:
     on_pixels: bool = False
     signed: bool = False  # values below 0 speak against the target, and 0 says nothing
     slope: bool = False  # takes the gradient at the image itself, which is 0 where the score is at its greatest
+    on_layer: bool = False  # reads a layer of features, by the option `layer`
     even: bool = False  # has the same map for a score and for its opposite, as the size of a gradient has
 
 
@@ -61,9 +62,15 @@ METHODS: dict[str, Method] = {
         relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True, slope=True
     ),
     "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True, attention=True),
-    "gradcam": Method(cams.gradcam, "features of a layer, weighed by their mean gradient", True, slope=True),
-    "hirescam": Method(cams.hirescam, "features of a layer times their gradient", True, signed=True, slope=True),
-    "layercam": Method(cams.layercam, "features of a layer times their positive gradient", True, slope=True),
+    "gradcam": Method(
+        cams.gradcam, "features of a layer, weighed by their mean gradient", True, slope=True, on_layer=True
+    ),
+    "hirescam": Method(
+        cams.hirescam, "features of a layer times their gradient", True, signed=True, slope=True, on_layer=True
+    ),
+    "layercam": Method(
+        cams.layercam, "features of a layer times their positive gradient", True, slope=True, on_layer=True
+    ),
     "integrated-gradients": Method(
         relevance.integrated_gradients,
         "gradient by pixels, from the mean colour on",
@@ -94,6 +101,7 @@ class Explanation:
     probs: Tensor  # (B, K); of a model without a head its features (B, D)
     strength: Tensor  # (B,) the target's probability, or the cosine of a Similarity
     images: Tensor  # (B, 3, h, w), as they were given
+    layer: str | None = None  # which features the method read, as in "layer4, 4 x 4 cells"
 
     @property
     def targets(self) -> Tensor:
@@ -196,6 +204,7 @@ def explain_inputs(
         parts = zip(images.split(size), goal.split(size), strict=True)
         found = torch.cat([run_method(chosen, anatomy, part, some, **options) for part, some in parts]).detach()
         cells = cells_of(anatomy, images)
+        layer = layer_about(anatomy, images, goal, options.get("layer", -1)) if chosen.on_layer else None
     return Explanation(
         method=name,
         options=options,
@@ -205,6 +214,7 @@ def explain_inputs(
         probs=outputs.float().softmax(dim=1) if anatomy.has_head else outputs.float(),
         strength=strength,
         images=images,
+        layer=layer,
     )
 
 
@@ -237,12 +247,6 @@ def maps_of(method: Method, anatomy: Anatomy, images: Tensor, target: Target, **
     """The method's maps on the cells, (B, r, c)."""
     maps = run_method(method, anatomy, images, target, **options)
     return cells_of(anatomy, images).pool(maps) if method.on_pixels else maps
-
-
-def batch_size(anatomy: Anatomy, images: Tensor) -> int:
-    """How many of the images are explained together: fewer of large ones."""
-    rows, columns = anatomy.grid(images)
-    return max(1, min(BATCH, TOKENS // (anatomy.num_prefix_tokens + rows * columns)))
 
 
 def default_method(anatomy: Anatomy) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchlight.explanation.cells import cells_of
 from patchlight.explanation.relevance import drawn_from
+from patchlight.explanation.removal import outputs_without_each
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy
 
@@ -21,15 +21,12 @@ def occlusion(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
 
     One forward pass for each cell.
     """
-    grid, cells = anatomy.grid(images), cells_of(anatomy, images)
+    rows, columns = anatomy.grid(images)
+    each = torch.eye(rows * columns, dtype=torch.bool, device=images.device)
+    hidden = each.unsqueeze(1).expand(-1, len(images), -1)
     whole = target.scores(anatomy, images)
-    fall = []
-    for place in range(grid[0] * grid[1]):
-        hidden = torch.zeros(1, 1, grid[0] * grid[1], device=images.device, dtype=images.dtype)
-        hidden[..., place] = 1
-        shown = 1 - cells.spread(hidden.unflatten(2, grid))
-        fall.append(whole - target.scores(anatomy, images * shown))
-    return torch.stack(fall, dim=1).unflatten(1, grid)
+    painted = outputs_without_each(anatomy, images, target, hidden, "mean", black=images.new_zeros(3))
+    return torch.stack([whole - target.score(outputs) for outputs in painted], dim=1).unflatten(1, (rows, columns))
 
 
 def random(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from patchlight.explanation.capture import keep_patches
-from patchlight.explanation.cells import cells_of
+from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.imputation import imputed
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy, VitAnatomy
@@ -67,6 +67,21 @@ def outputs_without(
     mask = cells_of(anatomy, images).spread(hidden.unflatten(1, anatomy.grid(images)).unsqueeze(1).to(images.dtype))
     filled = torch.where(mask > 0, FILLS[way](images, mask, black), images)
     return target.outputs(anatomy, lambda: anatomy.logits(filled))
+
+
+def outputs_without_each(
+    anatomy: Anatomy, images: Tensor, target: Target, sets: Tensor, way: str, black: Tensor
+) -> Tensor:
+    """`outputs_without` of S sets of hidden patches (S, B, N), (S, B, K). Of few images several sets go through the
+    network at once, but not of tokens that are taken away, whose number differs.
+    """
+    together = 1 if way == TOKENS else max(1, batch_size(anatomy, images) // len(images))
+    outputs = []
+    for some in sets.split(together):
+        copies = images.repeat(len(some), 1, 1, 1)
+        found = outputs_without(anatomy, copies, target, some.flatten(0, 1), way, black)
+        outputs.append(found.unflatten(0, (len(some), len(images))))
+    return torch.cat(outputs)
 
 
 @dataclass(frozen=True)
@@ -138,13 +153,10 @@ def removal_curve(
     order = shuffle[values[:, shuffle].argsort(dim=1, descending=most_first, stable=True)]
     rank = order.argsort(dim=1)  # of each patch, how many go before it
     count = values.shape[1]
-    points = removal_counts(count) if counts is None else counts
-    points = points if most_first else [count - gone for gone in points]
-    removed = sorted({min(gone, count - 1) if way == TOKENS else gone for gone in points})
-    probs, right = [], []
-    for gone in removed:
-        outputs = outputs_without(anatomy, images, target, rank < gone, way, black).float()
-        probs.append(target.strength(outputs))
-        right.append(target.holds(outputs))
-    shares = torch.tensor(removed, device=images.device) / count
-    return Curve(shares, torch.stack(probs, dim=1), torch.stack(right, dim=1))
+    taken = removal_counts(count) if counts is None else counts
+    taken = taken if most_first else [count - few for few in taken]
+    removed = sorted({min(many, count - 1) if way == TOKENS else many for many in taken})
+    gone = torch.tensor(removed, device=images.device)
+    points = outputs_without_each(anatomy, images, target, rank < gone.view(-1, 1, 1), way, black).float()
+    probs, right = ([read(outputs) for outputs in points] for read in (target.strength, target.holds))
+    return Curve(gone / count, torch.stack(probs, dim=1), torch.stack(right, dim=1))

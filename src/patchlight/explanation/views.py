@@ -23,7 +23,7 @@ from torch import Tensor
 from patchlight.errors import UsageError
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import as_found, record_attention, record_outputs
-from patchlight.explanation.methods import batch_size
+from patchlight.explanation.cells import batch_size
 from patchlight.models.anatomy import VitAnatomy
 
 Token = str | tuple[int, int]
