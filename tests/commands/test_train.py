@@ -12,9 +12,11 @@ from saved import SAVED
 from small import SMALL
 
 from patchlight.cli.main import main
+from patchlight.commands import train
 from patchlight.config import DEFAULT_METHOD, load_recipe, recipe_names
 from patchlight.explanation.methods import CONTROLS
-from patchlight.models import MODELS
+from patchlight.models import MODELS, load_model
+from patchlight.models.layers import Attention
 from patchlight.runs import BatchFacts, EvalResult, Faithfulness, FirstBatch, Metrics, Run, SubsetSamples
 
 
@@ -99,6 +101,35 @@ def test_maps_are_measured_beside_the_page(here, no_charts):
     assert found["n"] == 6
     assert [row["method"] for row in found["rows"]] == ["attention", DEFAULT_METHOD, "chefer", *CONTROLS]
     assert "On 6 test images" in (here / "run" / "report.html").read_text()
+
+
+class Doubled(Attention):
+    """What a user's own change of a network may be: weights times values do not give what it gives."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_network_that_cannot_be_explained_is_tested_all_the_same(here, monkeypatch, capsys, no_charts):
+    """The page lacks its maps, and the reason is said, recorded and shown."""
+
+    def load_changed(*args):
+        model, card = load_model(*args)
+        model.blocks[-1].attn.__class__ = Doubled
+        return model, card
+
+    monkeypatch.setattr(train, "load_model", load_changed)
+    words = [*SMALL, "--train.epochs", "1", "--explain.faithfulness", "3", "--explain.snapshots_every", "0"]
+    assert main(["train", "quickstart", *words, "--out", "run"]) == 0
+    lacks = Run(here / "run").read(EvalResult).unexplained
+    assert [reason.split(":")[0] for reason in lacks] == [
+        "the report lacks the maps of attention",
+        "the report lacks the insight into layers",
+        "the report lacks the table of faithfulness",
+    ]
+    assert "blocks.1.attn" in lacks[0]
+    assert lacks[0] in " ".join(capsys.readouterr().err.split())
+    assert "The report lacks the maps of attention" in (here / "run" / "report.html").read_text()
 
 
 def test_a_stem_without_blocks_is_trained_and_reported(tmp_path, capsys, no_charts):

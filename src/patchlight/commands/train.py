@@ -7,7 +7,7 @@ import functools
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchlight.commands.report import report
 from patchlight.config import GIVEN, Config
@@ -25,6 +25,7 @@ from patchlight.runs import (
     Epoch,
     ReconstructionResult,
     Run,
+    Samples,
     SubsetSamples,
     kept_epoch,
     recipe_of,
@@ -37,6 +38,8 @@ from patchlight.training.fit import fit
 from patchlight.training.lines import batch_line
 from patchlight.training.record import describe_run, describe_skipped, summary_line, time_of
 from patchlight.training.setup import prepare
+
+Found = TypeVar("Found")
 
 
 def train(
@@ -193,15 +196,36 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
         found, copies = find_copies(data)
         run.write(copies)
         result = dataclasses.replace(result, without_copies=score_without(found, logits, data.test.labels.numpy()))
-    samples = collect_samples(model, card, data.test, logits, config.eval.gallery)
+    unexplained: list[str] = []
+    each = config.eval.gallery
+    samples = explained(
+        "the maps of attention", lambda: collect_samples(model, card, data.test, logits, each), unexplained
+    )
+    samples = samples or choose_samples(Samples, data.test, logits, each)
     run.write(samples)
-    if (insight := collect_insight(model, card, samples)) is not None:
+    if insight := explained("the insight into layers", lambda: collect_insight(model, card, samples), unexplained):
         run.write(insight)
     if config.explain.faithfulness:
         few = 2 if config.train.debug else config.explain.faithfulness
-        if (table := measure_faithfulness(model, card, data.test, source, count=few)) is not None:
+        measure_maps = functools.partial(measure_faithfulness, model, card, data.test, source, count=few)
+        if table := explained("the table of faithfulness", measure_maps, unexplained):
             run.write(dataclasses.replace(table, run=str(run.path)))
+    if unexplained:
+        result = dataclasses.replace(result, unexplained=tuple(unexplained))
     run.write(result)  # last: it marks a run as finished
+
+
+def explained(what: str, explain: Callable[[], Found], unexplained: list[str]) -> Found | None:
+    """What `explain` finds. A network that trains may be one that cannot be explained after all, as one whose attention
+    does not give its layer's output: the run ends well without, and the reason is said and put into `unexplained`.
+    """
+    try:
+        return explain()
+    except PatchlightError as error:
+        reason = f"the report lacks {what}: {error}"
+        say(reason)
+        unexplained.append(reason)
+        return None
 
 
 def conclude_reconstruction(run: Run, config: Config) -> None:

@@ -40,11 +40,13 @@ class Headline:
     reconstruction: str | None  # of masked autoencoding, which has no accuracy
     validation: str | None
     facts: list[tuple[str, str]]  # a word and a line
-    notes: list[str]  # what was odd about the images, as copies of training images among those of the test
+    # What was odd about the images, as copies of training images among those of the test, and what the page lacks.
+    notes: list[str]
 
 
 def headline(facts: Facts) -> Headline:
     notes = facts.environment.data.notes if facts.environment else ()
+    notes += facts.result.unexplained or () if facts.result else ()
     return Headline(
         score=None if facts.result is None else score_words(facts.result),
         reconstruction=_reconstruction(facts),

@@ -341,6 +341,8 @@ class EvalResult(RunFile, Metrics):
     copies_of_training: int | None = field(default=None, metadata={"brief": True})
     # Of a checkpoint: "epoch 50"; None: those that the run keeps.
     weights: str | None = field(default=None, metadata={"brief": True})
+    # What a page lacks as the network could not be explained, and why; None where it lacks nothing.
+    unexplained: tuple[str, ...] | None = field(default=None, metadata={"brief": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
