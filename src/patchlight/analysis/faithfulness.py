@@ -42,7 +42,7 @@ from patchlight.explanation.methods import (
     methods_for,
 )
 from patchlight.explanation.options import call_text
-from patchlight.explanation.removal import WAYS, removal_curve, ways_for
+from patchlight.explanation.removal import TOKENS, WAYS, removal_curve, ways_for
 from patchlight.explanation.targets import ClassTarget, Target, resolve_target
 from patchlight.machine.device import synchronize
 from patchlight.machine.seeds import seeded_generator
@@ -53,6 +53,7 @@ from patchlight.runs import Faithfulness, MethodScores
 
 METHOD = "chefer"  # of the quick methods that point well, the one whose maps differ most between classes
 SHOWN = ("attention", DEFAULT_METHOD, METHOD)  # whose maps the page and `patchlight explain` show
+QUICK = ("mean", TOKENS)  # ways to take patches away that tell most, where maps are drawn to be looked at
 
 
 @dataclass(frozen=True)
@@ -203,16 +204,18 @@ def assess(
     label: str = "",
     target: Target | None = None,
     about: str = "",
+    ways: Sequence[str] = WAYS,
 ) -> Faithfulness:
     """Every method, and the controls, on normalised images (N, 3, h, w), for one target of each.
 
     `methods` are rows of METHODS, with options as "rollout:heads=max"; None is all that the network has. `black` (3,)
     is the normalised value of black; `where` (N,) the patch that holds the evidence, or -1. `target` is None for the
-    predicted class; `about` says in a few words what another one is. A `label` shows progress. Of a target that is no
-    class nothing is measured that counts right answers or asks for another class.
+    predicted class; `about` says in a few words what another one is. `ways` are those in which patches are taken away,
+    as far as the network has them. A `label` shows progress. Of a target that is no class nothing is measured that
+    counts right answers or asks for another class.
 
-    Each of ten curves takes `removal_counts` forward passes, so that a method takes 170 of each image of up to 64
-    patches and 190 of one of 196, those of its maps not counted; a fifth less where no tokens can be taken away.
+    There are two curves for each of the five ways, of `removal_counts` forward passes, so that a method takes 170 of
+    each image of up to 64 patches and 190 of one of 196, those of its maps not counted.
 
     Raises UsageError for an unknown method, and PatchlightError for a network that does not take these images or sees
     each as one patch, and for maps that are not finite.
@@ -233,7 +236,7 @@ def assess(
                     _, taken = timed(functools.partial(anatomy.logits, batch.images), images.device)
                 seconds["forward"].append(taken / len(batch.images))
                 for call in calls:
-                    row, taken = assess_batch(anatomy, random_model, call, batch, black)
+                    row, taken = assess_batch(anatomy, random_model, call, batch, black, ways)
                     scores[call.text].append(row)
                     seconds[call.text].append(taken / len(batch.images))
                     progress.advance()
@@ -299,7 +302,7 @@ def words_for(target: Target | None) -> str:
 
 
 def assess_batch(
-    anatomy: Anatomy, random_model: Anatomy, call: Call, batch: Batch, black: Tensor
+    anatomy: Anatomy, random_model: Anatomy, call: Call, batch: Batch, black: Tensor, ways: Sequence[str]
 ) -> tuple[dict[str, Tensor], float]:
     """Each measure (B,) of a method's maps, and the seconds that the maps took."""
     images, target = batch.images, batch.target
@@ -307,7 +310,7 @@ def assess_batch(
     if not bool(maps.isfinite().all()):
         raise PatchlightError(f"the maps of {call.text} are NaN or infinite for some images; measure other methods")
     scores: dict[str, Tensor] = {}
-    for way in ways_for(anatomy):
+    for way in (way for way in ways_for(anatomy) if way in ways):
         best, worst = (
             removal_curve(anatomy, images, target, maps, black, way=way, most_first=first) for first in (True, False)
         )

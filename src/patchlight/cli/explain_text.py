@@ -52,14 +52,15 @@ def faithfulness_table(result: Faithfulness, *, chosen: bool = False) -> str:
     """A method in each row, the controls set apart below; `chosen`: the images were, and are no random sample."""
     about = f"{counted(result.n, 'image')}, for {result.target or 'the predicted class'}"
     if chosen:
-        about += ", chosen to be looked at: explain --faithfulness measures the methods on images drawn at random"
+        about += ", chosen to be looked at, with the quick measures: explain --faithfulness has all of them, on images "
+        about += "drawn at random"
     shown = [key for key in (*REMOVAL, *FURTHER) if key in result.measures]
     legend = "; ".join(LEGENDS[key] for key in LEGENDS if key in shown)
     if "pointing" in shown and (known := result.rows[0].scores["pointing"].images):
         legend += f" (of {counted(known, 'image')})"
     return "\n\n".join(
         [
-            about,
+            _wrapped(about),
             _measures_table(result, REMOVAL, "What is left of the answer as patches go, from 0 to 1"),
             _measures_table(result, FURTHER, "What else maps are asked", times=True),
             _wrapped(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from patchlight.analysis.choice import Chosen
 from patchlight.analysis.classes import ClassMaps, class_maps
 from patchlight.analysis.embeddings import embedding_maps
-from patchlight.analysis.faithfulness import assess, measure_faithfulness
+from patchlight.analysis.faithfulness import QUICK, assess, measure_faithfulness
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.explain_attention import Looks, draw_attention
@@ -187,6 +187,8 @@ def explain_run(
             methods=calls,
             target=None if asked.is_predicted else asked.target,
             about=asked.about,
+            ways=QUICK,
+            label="assessing",
         ),
         weights=checkpoint.weights if checkpoint else None,
     )
