@@ -214,7 +214,10 @@ def test_a_saved_config_is_a_recipe(run, tmp_path, no_charts):
     again = tmp_path / "again"
     assert main(["train", str(run / "config.toml"), "--out", str(again)]) == 0
     a, b = (json.loads((path / "eval.json").read_text()) for path in (run, again))
-    assert a == b
+    assert a.keys() == b.keys()
+    # Which attention is the faster is timed, and on a busy machine the two runs may take another: equal to rounding.
+    assert (a["n"], a["data"], a["confusion"]) == (b["n"], b["data"], b["confusion"])
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", recipe_names())
