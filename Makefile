@@ -1,6 +1,7 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
 # make test-fuzz     FUZZ=10 times as many random files and words as `make test` tries, with other seeds, in some minutes
+# make test-slow     the tests that `make test` leaves out as they take long, but for the notebooks
 # make test-examples all notebooks of examples/ from top to bottom, and the slow tests of the benchmarks
 # make lock          constraints.txt anew: the versions that the set-up takes
 # make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fuzz test-examples check bench gpu-results lock test-oldest test-newest wheel clean
+.PHONY: demo test test-fuzz test-slow test-examples check bench gpu-results lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -26,6 +27,9 @@ test: .venv/.installed-dev
 FUZZ ?= 10
 test-fuzz: .venv/.installed-dev
 	FUZZ=$(FUZZ) $(BIN)/$(PYTEST) -m fuzz
+
+test-slow: .venv/.installed-dev
+	$(BIN)/$(PYTEST) -m slow --ignore tests/test_examples.py --ignore tests/test_benchmarks.py
 
 test-examples: .venv/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow tests/test_examples.py tests/test_benchmarks.py

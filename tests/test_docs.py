@@ -95,6 +95,7 @@ def test_the_learning_path_counts_right():
         exec(compile(block, "learn.md", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_python_page_runs(tmp_path, monkeypatch, no_charts):
     """Its blocks one after the other, as the page says."""
     monkeypatch.chdir(tmp_path)

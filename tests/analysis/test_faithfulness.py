@@ -140,6 +140,7 @@ def test_a_row_is_a_method_with_its_options(trained):
         assess(dissect(trained), pixels, black, methods=["roll"])
 
 
+@pytest.mark.slow
 def test_of_few_images_there_are_means_alone(trained):
     pixels = torch.from_numpy(make("test")[0][:MIN_IMAGES]) / 64 - 2
     anatomy, black = dissect(trained), torch.full((3,), -2.0)
@@ -152,6 +153,7 @@ def test_of_few_images_there_are_means_alone(trained):
     assert enough.rows[0].scores["deletion mean"].low is not None
 
 
+@pytest.mark.slow
 def test_a_table_may_be_about_a_class(trained):
     """Of images of mark 1, for mark 1 and for mark 3: evidence for the one, and none for the other."""
     pixels, labels, _ = (torch.from_numpy(part) for part in make("test"))
@@ -250,6 +252,7 @@ def card_for(size: int, names: tuple[str, ...]) -> ModelCard:
     return ModelCard("resnet18", spec, names, (0.5,) * 3, (0.25,) * 3)
 
 
+@pytest.mark.slow
 def test_planted_evidence_is_known_for_a_convolutional_network():
     """In its cells, which are as large as marks here, and for a class only where the mark is the class's."""
     torch.manual_seed(0)

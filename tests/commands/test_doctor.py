@@ -35,6 +35,7 @@ def test_the_known_sizes_are_the_sources_own(name):
     assert len(load_source(name)["train"]) == TRAIN_IMAGES[name]
 
 
+@pytest.mark.slow
 def test_the_known_size_of_cifar10(cifar10_parquet):
     assert len(load_source(str(cifar10_parquet))["train"]) == TRAIN_IMAGES["cifar10"]
 

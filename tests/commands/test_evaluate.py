@@ -116,6 +116,7 @@ def pictures_of(folder, count, seed):
         Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["pets", "~/pets"])
 def test_a_run_knows_its_own_images_from_anywhere(here, monkeypatch, capsys, source):
     """However and from wherever they are named: what was trained on is not tested on."""

@@ -94,6 +94,7 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     words = ["explain", str(run), "--class", "3", "--class", "8", "--split", "train", "--out", str(tmp_path)]
     assert main([*words, "--json"]) == 0
@@ -141,6 +142,7 @@ def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys, no_slides):
     assert not (tmp_path / "heads-layer7.png").exists()
 
 
+@pytest.mark.slow
 def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, capsys, no_slides):
     without = own_split(Run(run), "test")
     without = without.select(np.flatnonzero((without.labels != 4) & (without.labels != 6)))
@@ -154,6 +156,7 @@ def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, caps
     assert "no 'test' image is of the class '4'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_images_by_index_and_by_count(run, tmp_path, monkeypatch, capsys, no_slides):
     monkeypatch.setattr(explain_figures, "ABREAST", 2)
     words = ["explain", str(run), "--out", str(tmp_path), "--json"]
@@ -360,6 +363,7 @@ def test_options_of_methods_in_words(run, tmp_path, capsys, no_slides):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_charts):
     path = tmp_path / "planted"
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.epochs", "1"]
@@ -373,6 +377,7 @@ def test_planted_evidence_is_pointed_at(tmp_path, capsys, no_charts):
     assert (path / "faithfulness.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts):
     """Where images are enlarged for the model, no one patch holds it."""
     settings = ["--data.train_per_class", "20", "--data.test_per_class", "4", "--train.debug", "--model.depth", "1"]

@@ -29,6 +29,7 @@ def test_the_exported_names():
         _ = patchlight.bogus
 
 
+@pytest.mark.slow
 def test_each_verb_from_python(tmp_path, monkeypatch, no_charts):
     """One run, and everything that a Python user does with it."""
     monkeypatch.chdir(tmp_path)

@@ -141,6 +141,7 @@ def test_a_crash_leaves_nothing_that_is_believed(pets: Path, tmp_path: Path, mon
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_processes_that_unpack_at_the_same_time(pets: Path, tmp_path: Path) -> None:
     archive = packed(tmp_path / "pets.tar.xz", pets)
     code = (

@@ -64,6 +64,7 @@ def logits_of(output) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf"
 )  # torch's own, of a part's input

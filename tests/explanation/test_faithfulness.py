@@ -137,6 +137,7 @@ def test_randomizing_leaves_the_model_alone(name):
 NETWORKS = {"ours": ResNet, "timm": lambda **options: timm.create_model("resnet18", **options)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", NETWORKS)
 def test_a_random_network_with_batch_norm_gives_sane_numbers(library):
     """Of one whose running statistics are of small activations, as trained ones may be: they would blow random ones up

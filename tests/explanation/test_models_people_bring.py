@@ -180,6 +180,7 @@ def test_a_subclass_that_pools_in_its_own_way_is_refused():
         explain(model, images_for(""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_models_without_a_head(name):
     """They give features, which are what the library's own pooling gives; classes of them are refused."""

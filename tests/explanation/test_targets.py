@@ -226,6 +226,7 @@ def test_a_head_that_is_not_known_or_reads_no_vector_is_told():
 TOWERS = ["CLIP, projected", "CLIP, both towers", "MetaCLIP 2", "SigLIP", "SigLIP, both towers", "timm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOWERS)
 def test_likeness_to_a_text_by_finite_differences(name):
     """A vector of the shared space stands for a text; the pixels' gradient is the slope of the cosine that is measured

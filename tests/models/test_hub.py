@@ -426,6 +426,7 @@ SMALL_HIERARCHIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", SMALL_HIERARCHIES)
 def test_hierarchical_transformers_train_and_report(tmp_path, architecture, capsys):
     folder = save_timm(tmp_path / "hub", architecture, **SMALL_HIERARCHIES[architecture])
