@@ -17,7 +17,7 @@ from patchlight.config import DEFAULT_METHOD, load_recipe, recipe_names
 from patchlight.explanation.methods import CONTROLS
 from patchlight.models import MODELS, load_model
 from patchlight.models.layers import Attention
-from patchlight.runs import BatchFacts, EvalResult, Faithfulness, FirstBatch, Metrics, Run, SubsetSamples
+from patchlight.runs import BatchFacts, Environment, EvalResult, Faithfulness, FirstBatch, Metrics, Run, SubsetSamples
 
 
 def test_a_run_folder_holds_what_is_promised(run):
@@ -214,8 +214,11 @@ def test_a_saved_config_is_a_recipe(run, tmp_path, no_charts):
     again = tmp_path / "again"
     assert main(["train", str(run / "config.toml"), "--out", str(again)]) == 0
     a, b = (json.loads((path / "eval.json").read_text()) for path in (run, again))
-    assert a.keys() == b.keys()
+    kinds = {Run(path).read(Environment).fused_attn for path in (run, again)}
+    if len(kinds) == 1:
+        assert a == b
     # Which attention is the faster is timed, and on a busy machine the two runs may take another: equal to rounding.
+    assert a.keys() == b.keys()
     assert (a["n"], a["data"], a["confusion"]) == (b["n"], b["data"], b["confusion"])
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
 
