@@ -229,6 +229,8 @@ def assess(
         size = batch_size(anatomy, images)
         outputs = first_pass(anatomy, images, size)
         goal = resolve_target("predicted" if target is None else target, outputs, anatomy.has_head)
+        for call in calls:  # what is wrong with the last is said before the first is measured
+            call.maps(anatomy, images[:1], goal.take(slice(1)))
         random_model = randomized(anatomy, images[:size])
         with Progress(len(images.split(size)) * len(calls), label) as progress:
             for batch in batches(anatomy, images, goal, outputs, where, black, size):

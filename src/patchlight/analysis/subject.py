@@ -124,7 +124,8 @@ class ClassPair:
     classes: np.ndarray  # (P, 2)
     probs: np.ndarray  # (P, 2)
     maps: np.ndarray  # (P, 2, r, c)
-    difference: np.ndarray  # (P, r, c): signed, above 0 for the predicted class and not the other
+    # (P, r, c): signed, above 0 for the predicted class and not the other; None by a method that cannot tell the two.
+    difference: np.ndarray | None
 
 
 def class_pair(subject: Subject, method: str) -> ClassPair:
@@ -149,5 +150,5 @@ def class_pair(subject: Subject, method: str) -> ClassPair:
         classes=pairs.cpu().numpy(),
         probs=subject.probs.gather(1, classes)[few].cpu().numpy(),
         maps=np.stack([maps_for(target) for target in pairs.unbind(dim=1)], axis=1),
-        difference=maps_for(Difference(pairs[:, 0], pairs[:, 1])),
+        difference=None if find_call(method)[1].even else maps_for(Difference(pairs[:, 0], pairs[:, 1])),
     )

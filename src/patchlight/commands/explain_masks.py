@@ -15,7 +15,7 @@ from patchlight.commands.explain_figures import ABREAST, captions_of, ends_of, m
 from patchlight.commands.explain_target import Asked
 from patchlight.data.masks import Masks, find_masks, read_masks
 from patchlight.errors import UsageError
-from patchlight.explanation.localization import Localization, localize
+from patchlight.explanation.localization import Localization, check_tolerance, localize
 from patchlight.explanation.methods import CONTROLS, Explanation, explain_inputs
 from patchlight.progress import say
 from patchlight.runs.codec import Record
@@ -58,6 +58,7 @@ def masks_of(folder: str | Path | None, tolerance: float, subject: Subject, chos
     Raises UsageError where the images are no files, or there is a tolerance and no folder; PatchlightError for masks
     that cannot be found or read.
     """
+    check_tolerance(tolerance)
     if folder is None:
         if tolerance:
             raise UsageError("--tolerance is for --masks; leave it out, or name the folder of masks")

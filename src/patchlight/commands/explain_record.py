@@ -102,6 +102,11 @@ def describe_classes(card: ModelCard, found: ClassMaps) -> list[ExplainedClass]:
     ]
 
 
+def array_name(call: str) -> str:
+    """ "gradcam:layer=-2" -> "gradcam_layer_minus_2"."""
+    return re.sub(r"\W+", "_", call.replace("=-", "=minus_"))
+
+
 def write_arrays(
     path: Path,
     subject: Subject,
@@ -111,7 +116,7 @@ def write_arrays(
     of_classes: ClassMaps | None,
 ) -> None:
     """`maps.npz`; docs/explaining.md tells its arrays."""
-    arrays: dict[str, Any] = {re.sub(r"\W+", "_", name): values for name, values in maps.items()}
+    arrays: dict[str, Any] = {array_name(call): values for call, values in maps.items()}
     arrays |= {name: tensor.cpu().numpy() for name, tensor in asked.tensors().items()}
     arrays |= {} if chosen.indices is None else {"indices": chosen.indices}
     if of_classes is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchlight.errors import UsageError
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.explanation.gradients import wide
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import VitAnatomy
 
@@ -41,8 +42,8 @@ def attention(anatomy: VitAnatomy, images: Tensor, target: Target, *, heads: str
     """
     with record_attention(anatomy, [layer]) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(images)
-    matrix = fuse_heads(recorded.attention, heads)[:, 0]
-    return read_out(anatomy, matrix, anatomy.readout(outputs[-1]), anatomy.grid(images))
+    matrix = fuse_heads(wide(recorded.attention), heads)[:, 0]
+    return read_out(anatomy, matrix, wide(anatomy.readout(outputs[-1])), anatomy.grid(images))
 
 
 @torch.no_grad()
@@ -57,8 +58,8 @@ def rollout(
     """
     with record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(images)
-    matrices = drop_smallest(fuse_heads(recorded.attention, heads), discard, spare_first=True)
-    return read_out(anatomy, roll_out(matrices), anatomy.readout(outputs[-1]), anatomy.grid(images))
+    matrices = drop_smallest(fuse_heads(wide(recorded.attention), heads), discard, spare_first=True)
+    return read_out(anatomy, roll_out(matrices), wide(anatomy.readout(outputs[-1])), anatomy.grid(images))
 
 
 def drop_smallest(matrices: Tensor, share: float, *, spare_first: bool) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchlight.explanation.cells import cells_of
 from patchlight.explanation.features import find_layer
+from patchlight.explanation.gradients import gradients_of, wide
 from patchlight.explanation.layer import Layer
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy
@@ -62,9 +63,9 @@ def _activation_map(
 
 
 def _features_and_gradient(anatomy: Anatomy, images: Tensor, target: Target, layer: Layer) -> tuple[Tensor, Tensor]:
-    """(B, C, f, g) each."""
+    """(B, C, f, g) each, in float32 at least."""
     with torch.enable_grad(), layer.recorded() as recorded:
-        score = target.scores(anatomy, images.detach().requires_grad_()).sum()
-        (gradient,) = torch.autograd.grad(score, recorded[0])
+        score = target.scores(anatomy, images.detach().requires_grad_())
+        (gradient,) = gradients_of(score, recorded[:1], layer.name)
     grid = anatomy.grid(images)
-    return layer.as_map(recorded[0].detach(), grid), layer.as_map(gradient, grid)
+    return layer.as_map(wide(recorded[0].detach()), grid), layer.as_map(wide(gradient), grid)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError
+from patchlight.explanation.gradients import gradients_of
 from patchlight.models.anatomy import VitAnatomy, dissect_vit
 from patchlight.models.structure import AttentionLayer, Tap
 
@@ -32,6 +33,7 @@ class Recording:
     names: tuple[str, ...]
     weights: dict[int, Tensor] = field(default_factory=dict)  # of each layer (B, H, T, T), in the graph if asked for
     value_vectors: dict[int, Tensor] = field(default_factory=dict)  # of each layer (B, H, T, d)
+    has_gradients: bool = False  # whether they were asked for
 
     @property
     def attention(self) -> Tensor:
@@ -44,11 +46,14 @@ class Recording:
         return torch.stack([v.detach() for v in self._known(self.value_vectors)], dim=1)
 
     def gradients(self, outputs: Tensor, *, retain_graph: bool = False) -> Tensor:
-        """d outputs.sum() / d attention, (B, L, H, T, T): `outputs` may be the logit of one class per image, (B,)."""
-        weights = self._known(self.weights)
-        if not weights[0].requires_grad:
+        """d outputs.sum() / d attention, (B, L, H, T, T): `outputs` may be the logit of one class per image, (B,).
+
+        Raises PatchlightError where gradients were not asked for, and as `gradients_of`.
+        """
+        if not self.has_gradients:
             raise PatchlightError("gradients of attention need record_attention(..., gradients=True)")
-        return torch.stack(torch.autograd.grad(outputs.sum(), weights, retain_graph=retain_graph), dim=1)
+        weights = self._known(self.weights)
+        return torch.stack(gradients_of(outputs, weights, "attention", retain_graph=retain_graph), dim=1)
 
     def _known(self, tensors: dict[int, Tensor]) -> list[Tensor]:
         missing = [name for layer, name in zip(self.layers, self.names, strict=True) if layer not in tensors]
@@ -77,6 +82,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     plain = [
         (module, {n: value for n, value in vars(module).items() if _is_plain(value)}) for module in model.modules()
     ]
+    modes = [(module, module.training) for module in model.modules()]  # which a scripted one does not have in `vars`
     trained = [(p, p.requires_grad) for p in model.parameters()]
     buffers = [(module, name, b) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
     values = [b.clone() for _, _, b in buffers]
@@ -86,13 +92,15 @@ def as_found(model: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.random.fork_rng(sorted(gpus)),
     ):
-        for module, _ in plain:  # not `eval()`, which some models let fold weights together: that has no exact way back
+        for module, _ in modes:  # not `eval()`, which some models let fold weights together: that has no exact way back
             module.training = False
         try:
             yield
         finally:
             for module, attributes in plain:
                 vars(module).update(attributes)
+            for module, training in modes:
+                module.training = training
             for p, requires_grad in trained:
                 p.requires_grad_(requires_grad)
             for (module, name, buffer), value in zip(buffers, values, strict=True):
@@ -137,7 +145,8 @@ def record_attention(
     if gradients and torch.is_inference_mode_enabled():
         raise PatchlightError("there are no gradients inside torch.inference_mode: record them outside, or use no_grad")
     chosen = tuple(_indices(len(anatomy.attentions), layers))
-    recording = Recording(chosen, tuple(anatomy.attentions[i].name for i in chosen))
+    names = tuple(anatomy.attentions[i].name for i in chosen)
+    recording = Recording(chosen, names, has_gradients=gradients)
     with contextlib.ExitStack() as stack:
         stack.enter_context(uncompiled())
         stack.enter_context(anatomy.explicit_attention())

@@ -48,7 +48,7 @@ def cells_of(anatomy: Anatomy, images: Tensor) -> Cells:
     """Of images (B, 3, h, w): the patches that the network cuts, else parts of (nearly) equal size."""
     grid, patch, size = anatomy.grid(images), anatomy.patch_size, images.shape[-2:]
     rows, columns = (
-        _membership(count, pixels, side).to(images.device)
+        _membership(count, pixels, side, images.device)
         for count, pixels, side in zip(grid, size, patch or (None, None), strict=True)
     )
     whole = (size[0], size[1]) if patch is None else (grid[0] * patch[0], grid[1] * patch[1])
@@ -61,8 +61,8 @@ def batch_size(anatomy: Anatomy, images: Tensor) -> int:
     return max(1, min(BATCH, TOKENS // (anatomy.num_prefix_tokens + rows * columns)))
 
 
-def _membership(count: int, pixels: int, side: int | None) -> Tensor:
+def _membership(count: int, pixels: int, side: int | None, device: torch.device) -> Tensor:
     """(count, pixels): pixel p is in cell p // side or, without a side, in cell p * count // pixels."""
-    places = torch.arange(pixels)
+    places = torch.arange(pixels, device=device)
     cell = places * count // pixels if side is None else places // side
-    return (cell == torch.arange(count).unsqueeze(1)).float()
+    return (cell == torch.arange(count, device=device).unsqueeze(1)).float()

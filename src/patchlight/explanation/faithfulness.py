@@ -29,9 +29,9 @@ def max_sensitivity(
     """
     draw = torch.Generator().manual_seed(0)
     before = _exact(maps.flatten(1))
-    worst = torch.zeros(len(images), dtype=before.dtype)
+    worst = torch.zeros(len(images), dtype=before.dtype, device="cpu")
     for _ in range(samples):
-        noise = torch.empty(images.shape).uniform_(-radius, radius, generator=draw).to(images)
+        noise = torch.empty(images.shape, device="cpu").uniform_(-radius, radius, generator=draw).to(images)
         after = _exact(run(images + noise).flatten(1))
         size = torch.maximum(before.norm(dim=1), after.norm(dim=1)).clamp(min=torch.finfo(torch.float32).tiny)
         worst = torch.maximum(worst, (after - before).norm(dim=1) / size)
@@ -61,8 +61,8 @@ def random_removals(
     before = target.scores(anatomy, images)
     sets = []
     for _ in range(samples):
-        hidden_share = torch.rand(1, generator=draw)
-        sets.append(torch.rand(rows * columns, generator=draw) < hidden_share)
+        hidden_share = torch.rand(1, generator=draw, device="cpu")
+        sets.append(torch.rand(rows * columns, generator=draw, device="cpu") < hidden_share)
     hidden = torch.stack(sets).to(images.device)
     after = outputs_without_each(anatomy, images, target, hidden.unsqueeze(1).expand(-1, len(images), -1), way, black)
     return Falls(hidden, torch.stack([before - target.score(outputs) for outputs in after], dim=1))
@@ -116,7 +116,7 @@ def randomized(anatomy: Anatomy, images: Tensor, top: int | None = None) -> Anat
         for part in parts:
             for p in part.parameters():
                 if p.ndim > 1:
-                    p.copy_(torch.randn(p.shape, generator=draw) * p.float().std(correction=0).cpu())
+                    p.copy_(torch.randn(p.shape, generator=draw, device="cpu") * p.float().std(correction=0).cpu())
         with _statistics_of_inputs(parts):
             other.logits(images)
     return other

@@ -29,7 +29,9 @@ def imputed(images: Tensor, hidden: Tensor) -> Tensor:
     everything is hidden nothing is known, and the pixels are the mean colour, 0.
     """
     mask = hidden.to(images)
-    noise = torch.stack([torch.randn(image.shape, generator=drawn_from(image)) for image in images]).to(images)
+    noise = torch.stack([torch.randn(image.shape, generator=drawn_from(image), device="cpu") for image in images]).to(
+        images
+    )
     return torch.where(hidden > 0, solved(images, mask) + NOISE * noise, images)
 
 

@@ -5,7 +5,7 @@ Shapes: B batch, K classes, (r, c) cells. Images are normalised, (B, 3, h, w).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ FAR = 30.0  # beyond every normalised pixel: one of deviation 1 / 30 would be da
 
 def check_images(model: nn.Module, images: Tensor, normalized: bool | None) -> None:
     """Raises UsageError, saying what to do, for images that are no batch or cannot be normalised as the model wants."""
+    if not isinstance(images, Tensor):
+        inner = "; give its ['pixel_values']" if isinstance(images, Mapping) and "pixel_values" in images else ""
+        raise UsageError(f"images are a torch tensor (B, 3, height, width), not a {type(images).__name__}{inner}")
     if images.ndim != 4:
         raise UsageError(f"images are a batch (B, 3, height, width), not of shape {tuple(images.shape)}")
     if not len(images):
@@ -106,7 +109,7 @@ def _answers(anatomy: Anatomy, images: Tensor, size: int) -> Iterator[Tensor]:
     for part in images.split(size):
         try:
             answer = anatomy.logits(part)
-        except (RuntimeError, ValueError, AssertionError) as error:
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shape = " x ".join(map(str, part.shape[1:]))

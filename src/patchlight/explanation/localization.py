@@ -41,6 +41,12 @@ class Scored(NamedTuple):
         return float(self.values.nanmean()), float(self.chance.nanmean()), int(known.sum())
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raises UsageError for a negative one, or NaN."""
+    if not tolerance >= 0:
+        raise UsageError(f"tolerance is a distance in pixels, 0 or more, not {tolerance}")
+
+
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Scored:
     """Zhang et al. 2018 (Excitation Backprop), section 4.1: 1 where the map's greatest value lies in the mask, else 0.
     Where several are greatest, their share of hits.
@@ -51,8 +57,7 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Score
     number. Raises UsageError for a negative tolerance.
     """
     values, _ = _flat(maps, masks)
-    if not tolerance >= 0:
-        raise UsageError(f"tolerance is a distance in pixels, 0 or more, not {tolerance}")
+    check_tolerance(tolerance)
     hit = _widened(masks, tolerance).flatten(1)
     top = values == values.amax(dim=1, keepdim=True)
     area = hit.double().mean(dim=1)
@@ -95,7 +100,7 @@ def best_iou(maps: Tensor, masks: Tensor) -> Scored:
     values, inside = _flat(maps, masks)
     values, order = values.sort(dim=1, descending=True)
     common = inside.gather(1, order).cumsum(dim=1).double()
-    taken = torch.arange(1, values.shape[1] + 1, dtype=torch.float64)
+    taken = torch.arange(1, values.shape[1] + 1, dtype=torch.float64, device=values.device)
     iou = common / (taken + inside.sum(dim=1, keepdim=True) - common)
     last = torch.ones_like(inside)  # of a run of equal values
     last[:, :-1] = values[:, :-1] > values[:, 1:]

@@ -23,6 +23,7 @@ from patchlight.models.anatomy import Anatomy
 # size, which small maps are spread out for; of tokens, queries, keys and values.
 NO_FEATURES = (nn.Dropout, nn.Softmax, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 NO_TOKENS = (nn.Linear,)
+MOST_PREFIX = 9  # tokens before the patches, a CLS token and eight registers, of a network that does not say how many
 STAGE = 3  # levels of parts that a stage has inside, where a convolution with its norm has two
 
 
@@ -33,7 +34,7 @@ NOTHING = torch.empty(0)
 class Form:
     """A way to see a tensor as a map."""
 
-    kind: str  # "first" (B, C, f, g), "last" (B, f, g, C) or "tokens" (B, T, C)
+    kind: str  # "first" (B, C, f, g), "last" (B, f, g, C), "tokens" (B, T, C) or "tokens, then images" (T, B, C)
     grid: tuple[int, int]
     width: int  # C
     prefix: int = 0
@@ -44,7 +45,13 @@ class Form:
             return tensor
         if self.kind == "last":
             return tensor.permute(0, 3, 1, 2)
-        return tensor[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+        tokens = tensor if self.kind == "tokens" else tensor.transpose(0, 1)
+        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+
+    @property
+    def has_places(self) -> bool:
+        """False of tokens, which may lie anywhere in an image."""
+        return self.kind in ("first", "last")
 
 
 @dataclass(eq=False)
@@ -69,14 +76,14 @@ def measured_layers(anatomy: Anatomy, images: Tensor, target: Target) -> list[La
     all images of a size and all classes.
     """
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randn((1, *images.shape[1:]), generator=draw).to(images)
+    noise = torch.randn((1, *images.shape[1:]), generator=draw, device="cpu").to(images)
     with _frozen(anatomy.model), torch.enable_grad():  # so that what has a gradient depends on the pixels
         with _recorded_calls(anatomy, noise) as calls:
             answer = target.outputs(anatomy, lambda: anatomy.logits(noise.requires_grad_()))
         maps = [call for call in calls if call.gave and call.output.requires_grad]
         if not maps or not answer.requires_grad:
             return []
-        score = (answer * torch.randn(answer.shape, generator=draw).to(answer)).sum()
+        score = (answer * torch.randn(answer.shape, generator=draw, device="cpu").to(answer)).sum()
         gradients = torch.autograd.grad(score, [call.output for call in maps], allow_unused=True)
     forms: dict[Call, Form] = {}
     for call, form, gradient in zip(maps, _settled([call.gave for call in maps]), gradients, strict=True):
@@ -93,7 +100,7 @@ def measured_layers(anatomy: Anatomy, images: Tensor, target: Target) -> list[La
             forms[call].as_map,
             call=call.number,
             grid=forms[call].grid,
-            guessed=forms[call].kind == "tokens",
+            guessed=not forms[call].has_places,
         )
         for call in calls
         if call in layers
@@ -132,7 +139,7 @@ def _recorded_calls(anatomy: Anatomy, image: Tensor) -> Iterator[list[Call]]:
         if isinstance(tensor, Tensor) and not isinstance(module, NO_FEATURES):
             forms = forms_of(tensor, anatomy, image)
             call.output = tensor
-            call.gave = [form for form in forms if form.kind != "tokens" or not isinstance(module, NO_TOKENS)]
+            call.gave = [form for form in forms if form.has_places or not isinstance(module, NO_TOKENS)]
         ended.append(call)
 
     with contextlib.ExitStack() as stack:
@@ -144,15 +151,19 @@ def _recorded_calls(anatomy: Anatomy, image: Tensor) -> Iterator[list[Call]]:
 
 def forms_of(tensor: Any, anatomy: Anatomy, image: Tensor) -> list[Form]:
     """The maps that the tensor of one image may be; of a network of patches those of its grid alone."""
-    if not isinstance(tensor, Tensor) or tensor.ndim not in (3, 4) or len(tensor) != 1:
+    if not isinstance(tensor, Tensor) or tensor.ndim not in (3, 4):
+        return []
+    tokens_first = tensor.ndim == 3 and tensor.shape[1] == 1 < tensor.shape[0]  # as nn.Transformer has them by default
+    if len(tensor) != 1 and not tokens_first:
         return []
     if tensor.ndim == 4:
         _, first, second, third = tensor.shape
         forms = [Form("first", (second, third), first), Form("last", (first, second), third)]
     else:
-        prefixes = dict.fromkeys((anatomy.num_prefix_tokens, 0, 1))
-        _, count, width = tensor.shape
-        forms = [Form("tokens", _grid_of(count - prefix, image), width, prefix) for prefix in prefixes]
+        prefixes = dict.fromkeys((anatomy.num_prefix_tokens, *range(MOST_PREFIX + 1)))
+        count, width = tensor.shape[0 if tokens_first else 1], tensor.shape[2]
+        kind = "tokens, then images" if tokens_first else "tokens"
+        forms = [Form(kind, _grid_of(count - prefix, image), width, prefix) for prefix in prefixes]
     wanted = anatomy.grid(image) if anatomy.patch_size is not None else None
     forms = [form for form in forms if wanted in (None, form.grid) and _has_form(form.grid, image)]
     return forms if tensor.ndim == 4 else forms[:1]
@@ -179,10 +190,10 @@ def _settled(choices: Sequence[list[Form]]) -> list[Form | None]:
     forms = [part[0] if len(part) == 1 or first else part[1] for part in choices]
     widths: dict[tuple[int, int], Counter[int]] = {}
     for form in forms:
-        if form.kind == "tokens":
+        if not form.has_places:
             widths.setdefault(form.grid, Counter())[form.width] += 1
     common = {grid: counts.most_common(1)[0][0] for grid, counts in widths.items()}
-    return [form if form.kind != "tokens" or form.width == common[form.grid] else None for form in forms]
+    return [form if form.has_places or form.width == common[form.grid] else None for form in forms]
 
 
 def _says_where(form: Form, output: Tensor, gradient: Tensor) -> bool:
@@ -239,7 +250,9 @@ def follows_places(anatomy: Anatomy, images: Tensor, layer: Layer) -> bool:
     not (Hiera: less than half of the cells), in others they do (93 % or more, in 40 networks of random weights).
     """
     draw = torch.Generator().manual_seed(0)
-    copies = torch.randn((1, *images.shape[1:]), generator=draw).to(images).repeat(1 + len(PROBES), 1, 1, 1)
+    copies = (
+        torch.randn((1, *images.shape[1:]), generator=draw, device="cpu").to(images).repeat(1 + len(PROBES), 1, 1, 1)
+    )
     with layer.recorded() as recorded:
         anatomy.logits(copies[:1])
     rows, columns = layer.as_map(recorded[0], anatomy.grid(images)).shape[-2:]

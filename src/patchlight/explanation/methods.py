@@ -20,7 +20,15 @@ from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.features import layer_about
 from patchlight.explanation.inputs import check_images, check_weights, first_pass
 from patchlight.explanation.options import call_text, check_options, read_call, typed_options
-from patchlight.explanation.targets import ClassTarget, Difference, Similarity, Target, Wanted, resolve_target
+from patchlight.explanation.targets import (
+    ClassTarget,
+    Difference,
+    Similarity,
+    Target,
+    Wanted,
+    probabilities,
+    resolve_target,
+)
 from patchlight.models.anatomy import Anatomy, VitAnatomy, dissect
 from patchlight.units import percent
 
@@ -134,9 +142,14 @@ class Explanation:
         """Images above their maps, with the target's probability. Pixels are stretched to 0..255 per image."""
         from patchlight.figures.boards import MapRow, maps_board
 
+        count = self.images.shape[1]
+        if count not in (1, 3):
+            raise UsageError(
+                f"images of {count} channels have no picture; draw `native`, the maps, beside one of yours"
+            )
         low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
-        pictures = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pictures = pixels.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
         row = MapRow(self.call, self.native.float().cpu().numpy(), self.signed, crisp=METHODS[self.method].on_pixels)
         captions = [f"map for {words}" for words in _words(self.target, self.strength.tolist())]
         return maps_board(pictures, captions, [row], self.call)
@@ -211,7 +224,7 @@ def explain_inputs(
         maps=cells.pool(found) if chosen.on_pixels else found,
         pixel_maps=found if chosen.on_pixels else cells.enlarge(found),
         target=goal,
-        probs=outputs.float().softmax(dim=1) if anatomy.has_head else outputs.float(),
+        probs=probabilities(outputs) if anatomy.has_head else outputs.float(),
         strength=strength,
         images=images,
         layer=layer,

@@ -17,7 +17,8 @@ from patchlight.models.anatomy import Anatomy
 
 @torch.no_grad()
 def occlusion(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
-    """How much the target's score falls when a cell is painted in the mean colour (Zeiler and Fergus 2014, sec. 4.2).
+    """How much the target's score falls when a cell is painted in 0, the mean colour of normalised images
+    (Zeiler and Fergus 2014, sec. 4.2).
 
     One forward pass for each cell.
     """
@@ -32,11 +33,11 @@ def occlusion(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
 def random(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
     """A control: random numbers, drawn from the image's own bytes, so an image has the same map in any batch."""
     grid = anatomy.grid(images)
-    return torch.stack([torch.rand(grid, generator=drawn_from(image)) for image in images]).to(images)
+    return torch.stack([torch.rand(grid, generator=drawn_from(image), device="cpu") for image in images]).to(images)
 
 
 def centre(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
     """A control: a Gaussian of the distance from the middle, where photographs have their subject."""
-    rows, columns = (torch.linspace(-1, 1, n + 2)[1:-1] for n in anatomy.grid(images))
+    rows, columns = (torch.linspace(-1, 1, n + 2, device=images.device)[1:-1] for n in anatomy.grid(images))
     bump = torch.exp(-2 * (rows[:, None] ** 2 + columns[None] ** 2))
     return bump.expand(len(images), -1, -1).to(images)

@@ -14,12 +14,15 @@ from torch import Tensor
 from patchlight.errors import UsageError
 from patchlight.explanation.attention import drop_smallest, read_out, roll_out, scale_rows
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.explanation.gradients import gradients_of, wide
 from patchlight.explanation.targets import Target
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 
 
 def _attention_and_gradient(anatomy: VitAnatomy, images: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention of all layers, the gradient of the target's score by it (B, L, H, T, T), and the readout (B, T)."""
+    """Attention of all layers, the gradient of the target's score by it (B, L, H, T, T), and the readout (B, T), in
+    float32 at least.
+    """
     with (
         torch.enable_grad(),
         record_attention(anatomy, gradients=True) as recorded,
@@ -28,7 +31,7 @@ def _attention_and_gradient(anatomy: VitAnatomy, images: Tensor, target: Target)
         # Weights may be frozen: the graph then begins at the pixels.
         score = target.scores(anatomy, images.detach().requires_grad_())
         gradient = recorded.gradients(score)
-    return recorded.attention, gradient, anatomy.readout(outputs[-1].detach())
+    return wide(recorded.attention), wide(gradient), wide(anatomy.readout(outputs[-1].detach()))
 
 
 def scaled_rollout(anatomy: VitAnatomy, images: Tensor, target: Target) -> Tensor:
@@ -80,32 +83,33 @@ def legrad(anatomy: VitAnatomy, images: Tensor, target: Target, *, read: str = "
     with torch.enable_grad(), record_attention(anatomy, layers, gradients=True) as recorded:
         with record_outputs([anatomy.blocks[layer] for layer in layers]) as outputs:
             anatomy.logits(images.detach().requires_grad_())
-        total = torch.zeros((), dtype=images.dtype, device=images.device)
+        total = wide(torch.zeros((), dtype=images.dtype, device=images.device))
         for layer, tokens in zip(layers, outputs, strict=True):
             # Where all tokens are the mean, whatever the model pools is the mean.
             read_tokens = tokens.mean(dim=1, keepdim=True).expand_as(tokens) if read == "mean" else tokens
             score = target.decoded(anatomy, read_tokens).sum()
-            (gradient,) = torch.autograd.grad(score, recorded.weights[layer], retain_graph=True)
-            total = total + gradient.clamp(min=0).mean(dim=(1, 2))
+            (gradient,) = gradients_of(score, [recorded.weights[layer]], "attention", retain_graph=True)
+            total = total + wide(gradient).clamp(min=0).mean(dim=(1, 2))
     patches = total[:, anatomy.num_prefix_tokens :] / len(layers)
     return patches.unflatten(1, anatomy.grid(images))
 
 
 def pixel_gradient(anatomy: Anatomy, images: Tensor, target: Target) -> Tensor:
-    """The gradient of the target's score by the pixels, (B, 3, h, w)."""
+    """The gradient of the target's score by the pixels, (B, 3, h, w), in float32 at least."""
     with torch.enable_grad():
         at = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(target.scores(anatomy, at).sum(), at)
-    return gradient
+        (gradient,) = gradients_of(target.scores(anatomy, at), [at], "the pixels")
+    return wide(gradient)
 
 
 def integrated_gradients(anatomy: Anatomy, images: Tensor, target: Target, *, steps: int = 32) -> Tensor:
-    """Integrated gradients (Sundararajan et al. 2017, eq. 1 and 3) from the mean colour: (B, h, w), colours summed.
+    """Integrated gradients (Sundararajan et al. 2017, eq. 1 and 3) from 0, the mean colour of
+    normalised images: (B, h, w), colours summed.
 
     Midpoints of `steps` equal pieces; the sum over pixels is nearly the score less the baseline's (completeness).
     """
     check_positive("steps", steps)
-    total = torch.zeros_like(images)
+    total = wide(torch.zeros_like(images))
     for step in range(steps):
         total += pixel_gradient(anatomy, images * ((step + 0.5) / steps), target)
     return (total / steps * images).sum(dim=1).detach()
@@ -123,9 +127,9 @@ def smoothgrad(anatomy: Anatomy, images: Tensor, target: Target, *, samples: int
         raise UsageError(f"noise is a share of the image's range, 0 or more, not {noise}")
     spread = noise * (images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True))
     draws = [drawn_from(image) for image in images]
-    total = torch.zeros_like(images)
+    total = wide(torch.zeros_like(images))
     for _ in range(samples):
-        drawn = torch.stack([torch.randn(images.shape[1:], generator=draw) for draw in draws]).to(images)
+        drawn = torch.stack([torch.randn(images.shape[1:], generator=draw, device="cpu") for draw in draws]).to(images)
         total += pixel_gradient(anatomy, images + spread * drawn, target)
     return (total / samples).abs().amax(dim=1)
 

@@ -30,7 +30,7 @@ def blurred(images: Tensor) -> Tensor:
 
 def _gaussian(side: int) -> Tensor:
     """(side, side): of each pixel the weights of all, summing to 1."""
-    places = torch.arange(side, dtype=torch.float64) / (BLUR * side)
+    places = torch.arange(side, dtype=torch.float64, device="cpu") / (BLUR * side)
     weights = torch.exp(-((places[:, None] - places) ** 2) / 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
@@ -149,7 +149,9 @@ def removal_curve(
     """
     values = maps.flatten(1)
     # Equal values in a random order, the same each time: else a constant map would take patches in reading order.
-    shuffle = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
+    shuffle = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(
+        values.device
+    )
     order = shuffle[values[:, shuffle].argsort(dim=1, descending=most_first, stable=True)]
     rank = order.argsort(dim=1)  # of each patch, how many go before it
     count = values.shape[1]

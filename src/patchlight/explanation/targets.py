@@ -5,6 +5,8 @@ Shapes: B batch, K classes, D width of features, T tokens. Images are normalised
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.capture import as_found
+from patchlight.explanation.gradients import wide
 from patchlight.models.anatomy import Anatomy, VitAnatomy
 from patchlight.models.families import structure_of
 
@@ -67,10 +70,10 @@ class ClassTarget(Target):
         return outputs.gather(1, self.indices.unsqueeze(1)).squeeze(1)
 
     def strength(self, outputs: Tensor) -> Tensor:
-        return self.score(outputs.float().softmax(dim=1))
+        return self.score(probabilities(outputs))
 
     def holds(self, outputs: Tensor) -> Tensor:
-        return outputs.argmax(dim=1) == self.indices
+        return outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(dim=1) == self.indices
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,18 @@ class Similarity(Target):
                 f"the target has {self.vectors.shape[1]} numbers and the model's features {outputs.shape[1]}: give "
                 "features of the same model, or of a text tower that shares its space"
             )
-        return F.cosine_similarity(outputs, self.vectors.to(outputs), dim=1)
+        return F.cosine_similarity(wide(outputs), wide(self.vectors.to(outputs)), dim=1)
 
     def strength(self, outputs: Tensor) -> Tensor:
         return self.score(outputs).float()
 
     def holds(self, outputs: Tensor) -> Tensor:
         return self.score(outputs) > 0
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """(B, K): the softmax over classes; of a single logit, which stands for a yes or no, its sigmoid."""
+    return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(dim=1)
 
 
 def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
@@ -129,26 +137,28 @@ def features_of(anatomy: Anatomy, forward: Callable[[], Tensor]) -> Tensor:
     if not anatomy.has_head:
         return forward()
     model = type(anatomy.model).__name__
-    names = structure_of(anatomy.model).linear_heads()
-    if len(names) != 1:
-        found = f"{len(names)} linear heads ({', '.join(names)})" if names else "no linear head that is known"
+    heads = structure_of(anatomy.model).linear_heads()
+    read: dict[str, list[Tensor]] = {}
+    with contextlib.ExitStack() as stack:
+        for name in heads:
+            keep = functools.partial(_keep_input, read, name)
+            stack.callback(anatomy.model.get_submodule(name).register_forward_pre_hook(keep).remove)
+        forward()
+    if len(read) != 1:  # a head that a network keeps beside its own, as PEFT does, does not run
+        names = ", ".join(read or heads)
+        found = f"{len(read or heads)} linear heads ({names})" if names else "no linear head that is known"
         raise PatchlightError(
             f"{model} has {found}, so which features are its own cannot be told; give a model without a head"
         )
-    kept: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        kept.append(args[0])
-
-    handle = anatomy.model.get_submodule(names[0]).register_forward_pre_hook(keep)
-    try:
-        forward()
-    finally:
-        handle.remove()
+    (name, kept), *_ = read.items()
     if len(kept) != 1 or kept[0].ndim != 2:
-        read = f"features of the shape {tuple(kept[0].shape)}" if len(kept) == 1 else f"{len(kept)} times"
-        raise PatchlightError(f"the head of {model}, {names[0]}, reads {read}, not one vector of each image")
+        what = f"features of the shape {tuple(kept[0].shape)}" if len(kept) == 1 else f"{len(kept)} times"
+        raise PatchlightError(f"the head of {model}, {name}, reads {what}, not one vector of each image")
     return kept[0]
+
+
+def _keep_input(read: dict[str, list[Tensor]], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    read.setdefault(name, []).append(args[0])
 
 
 def similar_to(model: nn.Module | Anatomy, image: Tensor) -> Similarity:
@@ -167,7 +177,7 @@ def similar_to(model: nn.Module | Anatomy, image: Tensor) -> Similarity:
         return Similarity(features_of(anatomy, lambda: anatomy.logits(image)))
 
 
-Wanted = str | int | Tensor | Target
+Wanted = str | int | Tensor | Target | None  # None: the predicted class
 
 
 def resolve_target(wanted: Wanted, outputs: Tensor, has_head: bool) -> Target:
@@ -187,7 +197,9 @@ def resolve_target(wanted: Wanted, outputs: Tensor, has_head: bool) -> Target:
         return Difference(_class_indices(wanted.indices, outputs), _class_indices(wanted.others, outputs))
     if isinstance(wanted, Similarity):
         return Similarity(_vectors(wanted.vectors, outputs))
-    return wanted if isinstance(wanted, Target) else ClassTarget(_class_indices(wanted, outputs))
+    if isinstance(wanted, Target):
+        return wanted
+    return ClassTarget(_class_indices("predicted" if wanted is None else wanted, outputs))
 
 
 def normal(tensor: Tensor) -> Tensor:
@@ -201,7 +213,12 @@ def _class_indices(wanted: str | int | Tensor, logits: Tensor) -> Tensor:
         if wanted != "predicted":
             raise UsageError(f"target is 'predicted', a class index or one per image, not '{wanted}'")
         return logits.argmax(dim=1)
-    targets = normal(torch.as_tensor(wanted, device=logits.device))
+    try:
+        targets = normal(torch.as_tensor(wanted, device=logits.device))
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"target is 'predicted', a class index or one per image, or a Target of patchlight, not {wanted!r}"
+        ) from None
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise UsageError(f"targets are class indices, whole numbers from 0 to {classes - 1}, not {wanted}")
     targets = targets.long()

@@ -24,6 +24,7 @@ from patchlight.errors import UsageError
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import as_found, record_attention, record_outputs
 from patchlight.explanation.cells import batch_size
+from patchlight.explanation.gradients import wide
 from patchlight.models.anatomy import VitAnatomy
 
 Token = str | tuple[int, int]
@@ -196,11 +197,6 @@ def least_held(kind: torch.dtype) -> float:
     Hugging Face computes the softmax of float64 models, too.
     """
     return max(torch.finfo(kind).tiny, torch.finfo(torch.float32).tiny)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,30 @@ class Names:
         return not last.isdisjoint(names)
 
 
+def gives_features(head: nn.Module) -> bool:
+    """Whether the last map of a head was taken out, by an identity in its place or by nothing."""
+    if isinstance(head, nn.Sequential):
+        parts = list(head)
+        if not parts or (isinstance(parts[-1], nn.Identity) and not isinstance([head, *parts][-2], nn.Linear)):
+            return True
+    return _has_identity(head) and not _has_matrix(head)
+
+
+def is_headless(model: nn.Module, heads: Collection[str]) -> bool:
+    """Whether the parts of these names, of which a model's classes come, give features."""
+    found = [part for name in heads if isinstance(part := getattr(model, name, None), nn.Module)]
+    featured = [part for part in found if gives_features(part)]
+    return bool(featured) and not any(_has_matrix(part) for part in found if part not in featured)
+
+
+def _has_identity(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Identity) for module in part.modules())
+
+
+def _has_matrix(part: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in part.parameters())
+
+
 def no_vit(model: nn.Module) -> str:
     """Why there are no maps of attention."""
     return (

@@ -59,6 +59,10 @@ def answers(network: Any, images: Tensor, pool: Callable[[Tensor], Tensor]) -> T
     Raises PatchlightError for a model that gives neither, as one that is made for detection.
     """
     output = network(pixel_values=images)
+    if isinstance(output, tuple):
+        raise PatchlightError(
+            f"{type(network).__name__} gives a tuple, as its config.return_dict is False; set it to True"
+        )
     for name in ANSWERS:
         if isinstance(found := getattr(output, name, None), Tensor):
             return found.flatten(1) if found.ndim == 4 and found.shape[2:] == (1, 1) else found

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchlight.models.families.huggingface.classifier import answers, begin_structure, inner
-from patchlight.models.families.names import Names, no_vit
+from patchlight.models.families.names import Names, is_headless, no_vit
 from patchlight.models.structure import Anatomy, Structure
 
 HEADS = ("classifier", "cls_classifier", "distillation_classifier", "head")
@@ -38,7 +38,7 @@ def levels(model: nn.Module) -> Structure:
     anatomy = Anatomy(
         model=network,
         logits=lambda images: answers(network, images, lambda last: _pool(last, prefix)),
-        has_head=bool(heads) or _classifies(network),
+        has_head=(bool(heads) or _classifies(network)) and not is_headless(network, HEADS),
         no_attention=no_vit(network),
         num_prefix_tokens=prefix,
         patch_size=None if patch is None else (patch, patch),

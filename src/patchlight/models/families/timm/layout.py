@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models.families.names import Names, no_vit
+from patchlight.models.families.names import Names, is_headless, no_vit
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
 from patchlight.models.families.timm.pooling import pooling_of
 from patchlight.models.structure import Anatomy, AttentionShape, Structure, VitAnatomy
@@ -103,7 +103,8 @@ def _attention_shape(model: Any) -> AttentionShape | None:
 
 def _anatomy(model: Any, names: Names) -> Anatomy:
     """Of timm's VisionTransformer and its like; of another network what all networks have."""
-    has_head = not _headless(model, names)
+    # "heads" is that of torchvision's ViT.
+    has_head = getattr(model, "num_classes", None) != 0 and not is_headless(model, (*HEADS, "heads"))
     try:
         return _vit(model, names, has_head)
     except PatchlightError as error:
@@ -117,13 +118,6 @@ def _anatomy(model: Any, names: Names) -> Anatomy:
             num_prefix_tokens=model.num_prefix_tokens if tokens_first else 0,
             patch_size=None if patch is None else (patch, patch),
         )
-
-
-def _headless(model: Any, names: Names) -> bool:
-    """Whether a network gives features: made without a head, or its head an identity, as people put it there."""
-    heads = [getattr(model, name, None) for name in (*HEADS, "heads")]  # the last is torchvision's ViT's
-    replaced = any(isinstance(head, nn.Identity) for head in heads)
-    return getattr(model, "num_classes", None) == 0 or (replaced and not names.keys_inside(HEADS, BEFORE_HEAD))
 
 
 def _vit(model: Any, names: Names, has_head: bool) -> VitAnatomy:
