@@ -21,7 +21,7 @@ def test_charts(theme, layers):
         inside.position_similarity(RNG.random((6, 2, 3)), theme),
         inside.position_similarity(RNG.random((196, 14, 14)), theme),
         inside.logit_lens(RNG.random((5, layers)), [f"image {i} of $ class" for i in range(5)], theme),
-        inside.layer_similarity(np.eye(layers), theme),
+        inside.layer_similarity(np.eye(layers), 12, theme),
     ]
     for figure in figures:
         assert "</svg>" in svg(figure, theme)

@@ -94,7 +94,7 @@ class TokenMaps:
     last: np.ndarray  # (S, r, c, 3) uint8: after the last layer
     norms: np.ndarray  # (S, r, c): of the tokens after the last layer
     lens: np.ndarray  # (S, L): the probability of the prediction if the head read each layer
-    similarity: np.ndarray | None  # (L, L): linear CKA of the layers; None for so few images that all are alike
+    similarity: np.ndarray | None  # (L, L): CKA of the layers; None of fewer than FEWEST images
 
 
 def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
@@ -111,7 +111,7 @@ def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
         last=colours(-1),
         norms=diagnostics.token_norms(anatomy, tokens[:, -1], grid).cpu().numpy(),
         lens=lens.cpu().numpy(),
-        similarity=diagnostics.cka_of_layers(tokens, tokens).cpu().numpy() if len(tokens) > 2 else None,
+        similarity=diagnostics.cka_of_layers(tokens, tokens).numpy() if len(tokens) >= diagnostics.FEWEST else None,
     )
 
 

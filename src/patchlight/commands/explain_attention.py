@@ -69,7 +69,7 @@ def draw_attention(anatomy: VitAnatomy, subject: Subject, looks: Looks, percenti
             pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
         )
     if tokens.similarity is not None:
-        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity)
+        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity, len(pictures))
     few, some = pictures[:FEW], captions[:FEW]
     for layer, heads in attention.heads.items():
         name = f"layer{layer + 1}"
