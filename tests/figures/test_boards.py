@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from patchlight.errors import UsageError
 from patchlight.figures import boards, classes, masks, overlays, tokens
 from patchlight.figures.boards import CONTROLS, MapRow
-from patchlight.figures.captions import answer_captions, pair_captions
+from patchlight.figures.captions import answer_captions, map_for, pair_captions
 from patchlight.figures.sheets import Row, board
 from patchlight.figures.style import cut, plain, png, styled, svg, wrapped
 
@@ -66,7 +66,7 @@ def check_places(figure: Figure, theme: str = "light") -> None:
 
 
 def captions(count, name="cat"):
-    return answer_captions([name] * count, [0.9] * count, [LONG] * count, ["ship"] * count, [0.03] * count)
+    return answer_captions([name] * count, [0.9] * count, [LONG] * count, [map_for(f"{name}, not ship", "3 %")] * count)
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -161,7 +161,8 @@ def test_captions_read_as_sentences():
         "predicted cat, 90\N{NO-BREAK SPACE}%",
         "predicted 8, 45\N{NO-BREAK SPACE}%\ntrue: 3",
     ]
-    told = answer_captions(["cat"] * 3, [0.9] * 3, ["cat", "dog", "dog"], ["cat", "dog", "ship"], [0.9, 0.07, 0.03])
+    maps = ["", map_for("dog", "7 %"), map_for("ship", "3 %")]
+    told = answer_captions(["cat"] * 3, [0.9] * 3, ["cat", "dog", "dog"], maps)
     assert [caption.replace("\N{NO-BREAK SPACE}", " ").split("\n") for caption in told] == [
         ["predicted cat, 90 %"],
         ["predicted cat, 90 %", "true: dog", "map for dog, 7 %"],

@@ -16,7 +16,8 @@ from patchlight.analysis.subject import PAIRS, Subject, class_pair
 from patchlight.commands.explain_target import Asked
 from patchlight.explanation import methods
 from patchlight.explanation.methods import CONTROLS, METHODS, Explanation, find_call
-from patchlight.explanation.targets import ClassTarget, Difference
+from patchlight.explanation.targets import ClassTarget, Difference, Similarity
+from patchlight.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def draw(
 
     names, first = subject.card.class_names, next(iter(explanations))
     pictures, captions = subject.pictures, captions_of(subject, asked, explanations[first])
-    title = "What the model looked at" if len(explanations) > 1 else METHODS[explanations[first].method].about
+    title = "What the model looked at" if len(explanations) > 1 else explanations[first].about
     title = title[0].upper() + title[1:] + asked.title
     rows = {call: map_row(call, found) for call, found in explanations.items()}
     figures: dict[str, Figure] = {}
@@ -109,9 +110,21 @@ def captions_of(subject: Subject, asked: Asked | None = None, found: Explanation
     names = subject.card.class_names
     preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
     true = true_names(subject) or preds
-    if asked is None or found is None or not isinstance(asked.target, ClassTarget):
-        return answer_captions(preds, probs, true)
-    return answer_captions(preds, probs, true, asked.each, found.strength.tolist())
+    return answer_captions(preds, probs, true, () if asked is None or found is None else words_of(asked, found, preds))
+
+
+def words_of(asked: Asked, found: Explanation, preds: list[str]) -> list[str]:
+    """What the maps of each image are for, with its strength; "" of the predicted class."""
+    from patchlight.figures.captions import map_for
+
+    strengths = found.strength.tolist()
+    if isinstance(asked.target, Similarity):
+        return [map_for("likeness", f"cosine {strength:.2f}") for strength in strengths]
+    if isinstance(asked.target, Difference):
+        pairs = zip(asked.each, strengths, strict=True)
+        return [map_for(pair, f"{percent(strength)} of the two") for pair, strength in pairs]
+    told = zip(asked.each, preds, strengths, strict=True)
+    return ["" if target == pred else map_for(target, percent(strength)) for target, pred, strength in told]
 
 
 def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[str, Figure]:

@@ -19,7 +19,7 @@ from patchlight.explanation.capture import as_found
 from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.features import layer_about
 from patchlight.explanation.inputs import check_images, check_weights, first_pass
-from patchlight.explanation.options import call_text, check_options, read_call, typed_options
+from patchlight.explanation.options import call_text, check_options, options_of, read_call, typed_options
 from patchlight.explanation.targets import (
     ClassTarget,
     Difference,
@@ -43,7 +43,7 @@ class Method:
     """`run(anatomy, images, target, **options)` -> maps (B, r, c), or (B, h, w) where `on_pixels`."""
 
     run: Callable[..., Tensor]
-    about: str
+    about: str  # true with any options
     by_class: bool  # False: blind to the class, the same map for every target
     attention: bool = False  # whether it reads attention, which a VitAnatomy alone has
     on_pixels: bool = False
@@ -54,7 +54,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention.attention, "attention of the pooled token in the last layer", False, attention=True),
+    "attention": Method(attention.attention, "attention of the pooled token in one layer", False, attention=True),
     "rollout": Method(attention.rollout, "attention multiplied through all layers", False, attention=True),
     "scaled-rollout": Method(
         relevance.scaled_rollout,
@@ -69,7 +69,7 @@ METHODS: dict[str, Method] = {
     "chefer": Method(
         relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True, slope=True
     ),
-    "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True, attention=True),
+    "legrad": Method(relevance.legrad, "gradient by attention, of the layers' own decisions", True, attention=True),
     "gradcam": Method(
         cams.gradcam, "features of a layer, weighed by their mean gradient", True, slope=True, on_layer=True
     ),
@@ -136,6 +136,13 @@ class Explanation:
     @property
     def call(self) -> str:
         """The method with its options, as `--method` takes it."""
+    @property
+    def about(self) -> str:
+        """What the method computes, with all its options: "... (heads=mean, layer=-1)"."""
+        method = METHODS[self.method]
+        options = ", ".join(f"{name}={value}" for name, value in (options_of(method.run) | dict(self.options)).items())
+        return f"{method.about} ({options})" if options else method.about
+
         return call_text(self.method, self.options)
 
     def plot(self) -> Figure:
