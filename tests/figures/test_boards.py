@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from patchlight.errors import UsageError
-from patchlight.figures import boards, classes, masks, overlays, tokens
+from patchlight.figures import boards, classes, galleries, masks, overlays, tokens
 from patchlight.figures.boards import CONTROLS, MapRow
 from patchlight.figures.captions import answer_captions, map_for, pair_captions
 from patchlight.figures.sheets import Row, board
@@ -217,9 +217,7 @@ def path(count, depth, prefix=()):
 def test_a_path_tells_each_layer():
     walked = np.array([[3, 3, 0, 2]])
     figure = tokens.path_board(images(1), ["cat"], RNG.random((1, 3, 2, 2)), walked, np.array([[0.5, 0.25, 0.125]]))
-    assert {"layer 1: 50 %, itself", "layer 2: 25 %", "layer 3: 12 %", "from row 2, column 1"} <= words_of(
-        figure
-    ).keys()
+    assert {"layer 1: 50 %, itself", "layer 2: 25 %", "layer 3: 12 %", "from patch 1,0"} <= words_of(figure).keys()
     words = words_of(path(1, 3, prefix=[(1, -1), (3, -1)])).keys()
     assert {"layer 2: 31 %, CLS token", "from the CLS token"} <= words
     wide = path(2, 12)

@@ -126,7 +126,7 @@ def draw_pair(anatomy: VitAnatomy, subject: Subject, pair: str, percentile: floa
     few, grid, layer = subject.inputs[:FEW], anatomy.grid(subject.inputs), len(anatomy.blocks)
     found = token_pair(anatomy, few, query, key)
     read = head_maps(anatomy, few, token=query).mean(dim=1).float().cpu().numpy()
-    ends = []
+    names, ends = drawn_names(anatomy), list[int]()
     for token in (query, key):
         indices = find_tokens(anatomy, token, grid).indices
         index = anatomy.num_prefix_tokens + grid[0] * grid[1] if indices is None else indices[0]
@@ -140,8 +140,12 @@ def draw_pair(anatomy: VitAnatomy, subject: Subject, pair: str, percentile: floa
             ends[1],
             weights[i],
             read=f"layer {layer}, mean of its heads",
+        if indices is not None and len(indices) > 1:  # mean of queries, sum of keys: under their common name
+            names.append(token)
+            ends.append(-len(names))
+            continue
             caption=captions[i],
-            prefix=drawn_names(anatomy),
+            prefix=names,
             percentile=percentile,
         )
         for i in range(len(few))

@@ -38,7 +38,8 @@ PREFIX = ("CLS token",)
 FINE = 384  # pixels of a picture with a path, so that its line is smooth
 PATH_FOOT = (
     "Framed: the token that reads in this layer. Dot and %: the token that it reads most from, with its share of the "
-    "attention; that token is the framed one of the layer before. From yellow, before layer 1, to red, after the last."
+    "attention; that token is the framed one of the layer before. From yellow, before layer 1, to red, after the last. "
+    "Patches are named by row,column from 0, as --token takes them."
 )
 
 
@@ -109,10 +110,12 @@ def _of(query: int, source: int, prefix: Sequence[str]) -> str:
 
 
 def name_of(token: int, grid: tuple[int, ...], prefix: Sequence[str] = PREFIX) -> str:
-    """A token in words: "row 3, column 4", counted from 1, or the name of one that is no patch."""
+    """A token in words: "patch 3,4", its row and column from 0 as on the command line, or the name of one that is no
+    patch.
+    """
     if token < 0:
         return f"the {prefix[-1 - token]}"
-    return f"row {token // grid[1] + 1}, column {token % grid[1] + 1}"
+    return f"patch {token // grid[1]},{token % grid[1]}"
 
 
 def query_key(
