@@ -142,7 +142,7 @@ def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[st
     }
 
 
-def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
+def draw_classes(subject: Subject, found: ClassMaps, percentile: float) -> dict[str, Figure]:
     """Some of the chosen images of each class under their maps, and the mean maps."""
     from patchlight.figures import classes as figures
 
@@ -162,7 +162,13 @@ def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
         )
     shown = [names[label] for label in found.classes]
     return {
-        "class_gallery": figures.class_gallery(rows, found.method, signed=find_call(found.method)[1].signed),
+        "class_gallery": figures.class_gallery(
+            rows,
+            found.method,
+            signed=find_call(found.method)[1].signed,
+            percentile=percentile,
+            covered=subject.covered,
+        ),
         "class_means": figures.mean_maps(
             shown,
             found.mean,

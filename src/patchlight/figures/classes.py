@@ -98,11 +98,12 @@ def mean_maps(
     theme: Theme = "light",
 ) -> Figure:
     """The mean map of each class and below it the standard deviation over its images, (C, r, c) each, beside the
-    control that knows only the middle, (r, c). One scale of colours for all means and one for all deviations.
+    control that knows only the middle, (r, c). One scale of colours for all means and the control, and one for all
+    deviations.
 
     `counts` (C,) are the images, `likeness` (C,) the rank correlation of the mean map with that control.
     """
-    columns = len(names) + 1
+    columns, low, high = len(names) + 1, min(mean.min(), centre.min()), max(mean.max(), centre.max())
     with styled(theme) as s:
         figure = Figure(figsize=(max(7.4, 1.3 + 1.15 * columns), 3.5))
         heading(figure, f"Where the evidence for each class lies on average ({method})", s)
@@ -112,12 +113,12 @@ def mean_maps(
             axes.spines[:].set_visible(False)
         for i, name in enumerate(names):
             above, below = places[:, i]
-            shown = above.imshow(mean[i], vmin=mean.min(), vmax=mean.max(), cmap=HEAT, interpolation="none")
+            shown = above.imshow(mean[i], vmin=low, vmax=high, cmap=HEAT, interpolation="none")
             title = f"{plain(name, 13)}\n{counted(counts[i], 'image')}"
             above.set_title(title, fontsize=8, fontweight="normal", color=s.ink)
             above.set_xlabel(f"like centre {likeness[i]:+.2f}", fontsize=8)
             varied = below.imshow(spread[i], vmin=0, vmax=spread.max(), cmap=HEAT, interpolation="none")
-        places[0, -1].imshow(centre, cmap=HEAT, interpolation="none")
+        places[0, -1].imshow(centre, vmin=low, vmax=high, cmap=HEAT, interpolation="none")
         places[0, -1].set_title("control:\nthe centre", fontsize=8, fontweight="normal", color=s.quiet)
         places[1, -1].set_visible(False)
         for line, word in zip(places, ("mean", "spread"), strict=True):
