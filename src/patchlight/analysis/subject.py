@@ -15,6 +15,7 @@ from torch import Tensor
 from patchlight.analysis import diagnostics
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.explanation.cells import cells_of
 from patchlight.explanation.methods import default_method, explain_inputs, find_call
 from patchlight.explanation.targets import Difference, Target
 from patchlight.models import ModelCard
@@ -46,6 +47,11 @@ class Subject:
     def pictures(self) -> np.ndarray:
         """(S, H, W, 3) uint8."""
         return self.pixels.permute(0, 2, 3, 1).numpy()
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """The share of the images' height and width that the cells of maps cover."""
+        return cells_of(self.anatomy, self.inputs).covered
 
     @property
     def preds(self) -> np.ndarray:

@@ -65,6 +65,7 @@ def draw(
             signed=pair.signed,
             difference=pair.difference,
             percentile=percentile,
+            covered=subject.covered,
         )
     }
 
@@ -82,7 +83,12 @@ def map_row(call: str, found: Explanation) -> MapRow:
     control = found.method in CONTROLS
     label = call if found.by_class or control else f"{call} (blind to the class)"
     return MapRow(
-        label, found.native.float().cpu().numpy(), found.signed, control, crisp=METHODS[found.method].on_pixels
+        label,
+        found.native.float().cpu().numpy(),
+        found.signed,
+        control,
+        crisp=METHODS[found.method].on_pixels,
+        covered=found.covered,
     )
 
 
@@ -137,7 +143,7 @@ def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[st
     few, captions = subject.pictures[:PAIRS], captions_of(subject)[:PAIRS]
     colours, alike = embedding.colours[:PAIRS], embedding.likeness[:PAIRS]
     return {
-        "patch_embeddings": boards.embeddings_board(few, captions, colours, alike, second),
+        "patch_embeddings": boards.embeddings_board(few, captions, colours, alike, second, covered=subject.covered),
         "patch_likeness": inside.patch_likeness(embedding.matrices, embedding.positions, embedding.norms),
     }
 

@@ -110,6 +110,9 @@ class Explanation:
     strength: Tensor  # (B,) the target's probability, or the cosine of a Similarity
     images: Tensor  # (B, 3, h, w), as they were given
     layer: str | None = None  # which features the method read, as in "layer4, 4 x 4 cells"
+    # The share of the images' height and width that `native` maps cover: below 1 where pixels at the right and below
+    # are in no patch, above 1 where the network fills images up.
+    covered: tuple[float, float] = (1.0, 1.0)
 
     @property
     def targets(self) -> Tensor:
@@ -134,15 +137,15 @@ class Explanation:
         return self.pixel_maps if METHODS[self.method].on_pixels else self.maps
 
     @property
-    def call(self) -> str:
-        """The method with its options, as `--method` takes it."""
-    @property
     def about(self) -> str:
         """What the method computes, with all its options: "... (heads=mean, layer=-1)"."""
         method = METHODS[self.method]
         options = ", ".join(f"{name}={value}" for name, value in (options_of(method.run) | dict(self.options)).items())
         return f"{method.about} ({options})" if options else method.about
 
+    @property
+    def call(self) -> str:
+        """The method with its options, as `--method` takes it."""
         return call_text(self.method, self.options)
 
     def plot(self) -> Figure:
@@ -157,7 +160,13 @@ class Explanation:
         low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
         pictures = pixels.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-        row = MapRow(self.call, self.native.float().cpu().numpy(), self.signed, crisp=METHODS[self.method].on_pixels)
+        row = MapRow(
+            self.call,
+            self.native.float().cpu().numpy(),
+            self.signed,
+            crisp=METHODS[self.method].on_pixels,
+            covered=self.covered,
+        )
         captions = [f"map for {words}" for words in _words(self.target, self.strength.tolist())]
         return maps_board(pictures, captions, [row], self.call)
 
@@ -235,6 +244,7 @@ def explain_inputs(
         strength=strength,
         images=images,
         layer=layer,
+        covered=(1.0, 1.0) if chosen.on_pixels else cells.covered,
     )
 
 
