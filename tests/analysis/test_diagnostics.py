@@ -12,6 +12,7 @@ from vits import VITS, images_for, of_timm, ours
 
 from patchlight import record_attention
 from patchlight.analysis import diagnostics
+from patchlight.errors import UsageError
 from patchlight.models.anatomy import dissect
 
 
@@ -40,7 +41,8 @@ def test_every_vit_has_every_diagnostic(name):
     filters = diagnostics.patch_filters(anatomy, 4)
     assert filters.shape[:2] == (4, 3)
     torch.testing.assert_close(filters.flatten(1) @ filters.flatten(1).T, torch.eye(4, dtype=torch.float64))
-    cka = diagnostics.cka_of_layers(tokens, tokens)
+    more = diagnostics.tokens_by_layer(anatomy, torch.cat([images, -images]))
+    cka = diagnostics.cka_of_layers(more, more)
     torch.testing.assert_close(cka.diagonal(), torch.ones(3, dtype=torch.float64))
 
 
@@ -75,11 +77,53 @@ def test_cka_of_rotated_scaled_and_unrelated_features():
     rotation = torch.linalg.qr(torch.randn(4, 4, generator=draw, dtype=torch.float64)).Q
     assert diagnostics.linear_cka(a, 3 * a @ rotation + 1).item() == pytest.approx(1)
     b = torch.randn(50, 4, generator=draw, dtype=torch.float64)
-    gram = [x - x.mean(0) for x in (a, b)]
-    k, m = (x @ x.T for x in gram)
-    hsic = (k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt()
-    assert diagnostics.linear_cka(a, b).item() == pytest.approx(hsic.item())
-    assert hsic < 0.3
+    grams = [x @ x.T for x in (a, b)]
+    centred = []  # as Szekely and Rizzo 2014 take means away, which makes HSIC_1 a plain inner product
+    for gram in grams:
+        rest = gram - torch.diag(gram.diagonal())
+        sums = rest.sum(dim=0)
+        rest = rest - (sums[:, None] + sums[None]) / 48 + sums.sum() / (49 * 48)
+        centred.append(rest - torch.diag(rest.diagonal()))
+    k, m = centred
+    assert diagnostics.unbiased_hsic(*grams).item() == pytest.approx((k * m).sum().item() / (50 * 47))
+    expected = (k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt()
+    assert diagnostics.linear_cka(a, b).item() == pytest.approx(expected.item())
+
+
+def test_cka_of_four_images_by_hand():
+    """Images 1 and 2 are alike by one layer, and 3 and 4; by the other 1 and 3, and 2 and 4. With diagonals of 0 K and
+    M have a 1 in each row, so tr(KK) = 1'K1 = 1'KK1 = 4 = 1'KM1 and tr(KM) = 0: HSIC_1 of K and K is
+    (4 + 16 / 6 - 8 / 2) / 4 = 2/3, that of K and M (0 + 16 / 6 - 8 / 2) / 4 = -1/3.
+    """
+    one, other = torch.eye(2, dtype=torch.float64)[[0, 0, 1, 1]], torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1]]
+    k, m = one @ one.T, other @ other.T
+    assert diagnostics.unbiased_hsic(k, k).item() == pytest.approx(2 / 3, abs=1e-15)
+    assert diagnostics.unbiased_hsic(k, m).item() == pytest.approx(-1 / 3, abs=1e-15)
+    assert diagnostics.linear_cka(one, other).item() == pytest.approx(-1 / 2, abs=1e-12)
+    assert diagnostics.linear_cka(one, one).item() == pytest.approx(1)
+    with pytest.raises(UsageError, match="needs 4 images or more, not 3"):
+        diagnostics.linear_cka(one[:3], other[:3])
+
+
+def test_cka_of_unrelated_features_is_about_zero_however_wide_they_are():
+    """12 images in a width of 384, of which the biased estimate finds all alike."""
+    draw = torch.Generator().manual_seed(0)
+    found, biased = [], []
+    for _ in range(200):
+        a, b = torch.randn(2, 12, 384, generator=draw, dtype=torch.float64)
+        found.append(diagnostics.linear_cka(a, b).item())
+        k, m = (x @ x.T for x in (a - a.mean(0), b - b.mean(0)))
+        biased.append(((k * m).sum() / (k.norm() * m.norm())).item())
+    assert np.mean(biased) > 0.9
+    assert abs(np.mean(found)) < 0.04
+    assert np.abs(found).max() < 0.6
+    assert min(found) < 0
+
+
+def test_layers_in_which_all_images_are_alike_have_no_cka():
+    a = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    same = 0.1 + a[:1].expand(5, -1) * (1 + 1e-8)
+    assert diagnostics.linear_cka(a, same).isnan()
 
 
 def test_models_without_positions_say_so():

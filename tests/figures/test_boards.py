@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from patchlight.errors import UsageError
-from patchlight.figures import boards, classes, masks, overlays, tokens
+from patchlight.figures import boards, classes, galleries, masks, overlays, tokens
 from patchlight.figures.boards import CONTROLS, MapRow
-from patchlight.figures.captions import answer_captions, pair_captions
+from patchlight.figures.captions import answer_captions, map_for, pair_captions
 from patchlight.figures.sheets import Row, board
 from patchlight.figures.style import cut, plain, png, styled, svg, wrapped
 
@@ -66,7 +66,7 @@ def check_places(figure: Figure, theme: str = "light") -> None:
 
 
 def captions(count, name="cat"):
-    return answer_captions([name] * count, [0.9] * count, [LONG] * count, ["ship"] * count, [0.03] * count)
+    return answer_captions([name] * count, [0.9] * count, [LONG] * count, [map_for(f"{name}, not ship", "3 %")] * count)
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -161,7 +161,8 @@ def test_captions_read_as_sentences():
         "predicted cat, 90\N{NO-BREAK SPACE}%",
         "predicted 8, 45\N{NO-BREAK SPACE}%\ntrue: 3",
     ]
-    told = answer_captions(["cat"] * 3, [0.9] * 3, ["cat", "dog", "dog"], ["cat", "dog", "ship"], [0.9, 0.07, 0.03])
+    maps = ["", map_for("dog", "7 %"), map_for("ship", "3 %")]
+    told = answer_captions(["cat"] * 3, [0.9] * 3, ["cat", "dog", "dog"], maps)
     assert [caption.replace("\N{NO-BREAK SPACE}", " ").split("\n") for caption in told] == [
         ["predicted cat, 90 %"],
         ["predicted cat, 90 %", "true: dog", "map for dog, 7 %"],
@@ -216,9 +217,7 @@ def path(count, depth, prefix=()):
 def test_a_path_tells_each_layer():
     walked = np.array([[3, 3, 0, 2]])
     figure = tokens.path_board(images(1), ["cat"], RNG.random((1, 3, 2, 2)), walked, np.array([[0.5, 0.25, 0.125]]))
-    assert {"layer 1: 50 %, itself", "layer 2: 25 %", "layer 3: 12 %", "from row 2, column 1"} <= words_of(
-        figure
-    ).keys()
+    assert {"layer 1: 50 %, itself", "layer 2: 25 %", "layer 3: 12 %", "from patch 1,0"} <= words_of(figure).keys()
     words = words_of(path(1, 3, prefix=[(1, -1), (3, -1)])).keys()
     assert {"layer 2: 31 %, CLS token", "from the CLS token"} <= words
     wide = path(2, 12)
@@ -260,7 +259,7 @@ def test_a_pair_of_tokens(shape, weights, theme):
         theme=theme,
     )
     words = words_of(figure).keys()
-    assert any("query, framed: row 2, column 1 key, dot: the CLS token" in each for each in words)
+    assert any("query, framed: patch 1,0 key: the CLS token" in each for each in words)  # as --pair takes it
     assert any("layer 1, head 1" in each for each in words)
     table = figure.axes[2]
     np.testing.assert_array_equal(table.images[0].get_array(), scores.T)
@@ -292,6 +291,92 @@ def test_a_persons_mask_and_the_greatest_value_are_marked():
         assert dots[7 * side // 8, side // 8]  # in the middle of the last row's first patch
         assert not dots[side // 8, 7 * side // 8]
         assert dots[side // 4, side // 2]  # the mask's upper edge
+
+
+def dots_of(picture):
+    return bool((picture == overlays.LINE).all(axis=2).any())
+
+
+def test_a_map_that_says_nothing_is_said_to_and_has_no_dot():
+    shown, none = images(2), np.zeros((2, 8, 8), bool)
+    seen, zeros = RNG.random((1, 4, 4)), np.zeros((1, 4, 4))
+    some = [
+        MapRow("gradcam", np.concatenate([seen, zeros]), notes=["IoU 0.40"] * 2),
+        MapRow("attention", np.concatenate([seen, zeros + 0.1])),
+        MapRow("occlusion", np.concatenate([seen - 0.5, -seen]), signed=True),
+        MapRow("hirescam", np.concatenate([seen, zeros]), signed=True),
+    ]
+    figure = masks.agreement_board(shown, ["a", "b"], none, some, "t")
+    pictures = [image.get_array() for image in figure.axes[0].images][2:10]
+    assert [dots_of(picture) for picture in pictures] == [True, False] * 4
+    words = words_of(figure).keys()
+    assert {"IoU 0.40", "IoU 0.40 no evidence", "the same everywhere", masks.NOTHING_FOR, "no evidence"} <= words
+    check_places(figure)
+    words = words_of(boards.maps_board(shown, ["a", "b"], some, "t")).keys()
+    assert {"IoU 0.40 no evidence", "the same everywhere", "no evidence"} <= words
+    row = classes.ClassRow("cat", shown, some[0].values, ["cat", "dog"], [0.9, 0.1])
+    assert "✗ predicted dog map for cat, 10 % no evidence" in words_of(classes.class_gallery([row], "gradcam"))
+    assert "no evidence" in words_of(galleries.attention(shown, some[0].values, "t"))
+
+
+def test_norms_of_all_pages_have_one_scale():
+    norms, colours = np.full((2, 2, 2), 1.0), RNG.integers(0, 256, (2, 2, 2, 3), dtype=np.uint8)
+    figure = boards.tokens_board(images(2), ["a", "b"], colours, colours, norms, 12, greatest=4.0)
+    for picture in [image.get_array() for image in figure.axes[0].images][6:8]:
+        np.testing.assert_array_equal(picture, overlays.heat(np.full((2, 2), 0.25)))
+
+
+def test_pictures_of_every_board_lie_where_patches_are():
+    """Of 40 pixels two patches of 16 cover 32: right of them and below a board has nothing that a patch would have."""
+    shown, covered = np.full((2, 40, 40, 3), 100, np.uint8), (0.8, 0.8)
+    maps, colours = np.zeros((2, 2, 2)), RNG.integers(0, 256, (2, 2, 2, 3), dtype=np.uint8)
+    maps[:, 1, 1] = 1
+
+    def pictures(figure):
+        return [image.get_array() for image in figure.axes[0].images]
+
+    peak = overlays.overlay(shown[0], maps[0], covered=covered)
+    for figure in (
+        boards.maps_board(shown, ["a", "b"], [MapRow("m", maps, covered=covered)], "t"),
+        boards.heads_board(shown, ["a", "b"], maps[:, None], 0, 1, covered=covered),
+        boards.layers_board(shown, ["a", "b"], maps[:, None], covered=covered),
+        boards.pair_board(shown, ["a", "b"], maps[:, None].repeat(2, axis=1), "m", covered=covered),
+    ):
+        np.testing.assert_array_equal(pictures(figure)[2], peak)
+    rollout = pictures(boards.rollout_board(shown, ["a", "b"], maps, covered=covered))
+    np.testing.assert_array_equal(rollout[4], peak)
+    clear = [
+        rollout[2],
+        *pictures(boards.tokens_board(shown, ["a", "b"], colours, colours, maps, 2, covered=covered))[2:8],
+        *pictures(boards.embeddings_board(shown, ["a", "b"], colours[:, None], maps[:, None], "w", covered=covered))[
+            2:6
+        ],
+    ]
+    for picture in clear:
+        side = len(picture)
+        assert picture.shape == (side, side, 4)
+        assert (picture[..., 3] == 255).sum() == (4 * side // 5) ** 2
+    gallery = classes.class_gallery(
+        [classes.ClassRow("cat", shown, maps, ["cat"] * 2, [1.0] * 2)], "m", covered=covered
+    )
+    np.testing.assert_array_equal(pictures(gallery)[1], peak)
+    np.testing.assert_array_equal(pictures(galleries.attention(shown, maps, "t", covered=covered))[1], peak)
+    agreed = masks.agreement_board(
+        shown, ["a", "b"], np.zeros((2, 40, 40), bool), [MapRow("m", maps, covered=covered)], "t"
+    )
+    down, across = np.nonzero((pictures(agreed)[2] == overlays.LINE).all(axis=2))
+    assert (down.mean() + 0.5, across.mean() + 0.5) == pytest.approx((120, 120), abs=1)  # 24 of 40 pixels
+    kept = pictures(masks.masks_board(shown, ["a", "b"], maps[:, None] > 0, ["h"], "t", covered=covered))[2]
+    edge = np.nonzero((kept == overlays.LINE).all(axis=2))
+    assert [(at.min(), at.max()) for at in edge] == [(80, 159)] * 2
+    dark = np.zeros((40, 40, 3), np.uint8)
+    steps = tokens.path_board(
+        dark[None], ["a"], np.ones((1, 1, 2, 2)), np.array([[3, 3]]), np.ones((1, 1)), covered=covered
+    )
+    pair = tokens.query_key(dark, np.ones((2, 2)), 3, 3, np.ones((1, 1)), covered=covered)
+    for picture in (*pictures(steps)[:2], pair.axes[0].images[0].get_array()):
+        seen = np.nonzero((picture == 255).all(axis=2))  # the frame's outer edge
+        assert [(at.min(), at.max() + 1) for at in seen] == [(2 * len(picture) // 5, 4 * len(picture) // 5)] * 2
 
 
 def test_a_board_of_rows_with_notes_and_without():

@@ -21,7 +21,7 @@ def test_charts(theme, layers):
         inside.position_similarity(RNG.random((6, 2, 3)), theme),
         inside.position_similarity(RNG.random((196, 14, 14)), theme),
         inside.logit_lens(RNG.random((5, layers)), [f"image {i} of $ class" for i in range(5)], theme),
-        inside.layer_similarity(np.eye(layers), theme),
+        inside.layer_similarity(np.eye(layers), 12, theme),
     ]
     for figure in figures:
         assert "</svg>" in svg(figure, theme)
@@ -97,3 +97,21 @@ def test_pictures_of_classes(theme):
     text = svg(figure, theme)
     for words in ("7 images", "like centre +0.50", "like centre -0.25", "control:"):
         assert words in text
+
+
+def test_mean_maps_and_the_control_have_one_scale():
+    mean, centre = 0.2 + 0.3 * RNG.random((2, 4, 4)), RNG.random((4, 4))
+    figure = classes.mean_maps(["cat", "dog"], mean, mean, [64, 7], [0.5, -0.25], centre, "chefer")
+    shown = [axes.images[0].get_clim() for axes in figure.axes[:3]]
+    assert shown == [(centre.min(), max(mean.max(), centre.max()))] * 3
+
+
+def test_the_likeness_of_layers_may_be_below_zero_and_says_of_how_many_images():
+    figure = inside.layer_similarity([[1, -0.5], [-0.5, np.nan]], 4)
+    axes = figure.axes[0]
+    assert axes.get_title("left") == "Likeness of layers (CKA) of 4 images"
+    picture = axes.images[0]
+    assert picture.get_clim() == (-1, 1)
+    against, alike = (picture.to_rgba(np.array(value)) for value in (-0.5, 1.0))
+    assert against[2] > against[0]  # purple
+    assert alike[0] > alike[2]  # orange

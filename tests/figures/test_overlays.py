@@ -17,7 +17,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 def test_an_unsigned_map_goes_from_its_least_to_its_greatest_value():
     assert stretched([[-2.0, 0.0], [2.0, 6.0]]).tolist() == [[0, 0.25], [0.5, 1]]
-    assert stretched(np.full((2, 2), 7.0)).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert stretched(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]  # no place is the greatest
 
 
 def test_zero_is_the_middle_of_a_signed_map_and_both_signs_have_one_scale():
@@ -177,3 +177,66 @@ def test_a_frame_is_around_the_patch_that_is_named():
     rows, columns = np.nonzero(odd[..., 0] != 100)
     assert odd.shape == (100, 100, 3)
     assert (rows.max(), columns.max()) == (24, 24)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_map_lies_where_its_patches_are(signed):
+    """Of 40 pixels two patches of 16 cover 32; filled up to 48, three patches do."""
+    image, few, many = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), RNG.normal(size=(2, 2)), RNG.random((3, 3))
+    for crisp in (True, False):
+        out = overlay(image, few, signed=signed, crisp=crisp, side=40, covered=(0.8, 0.8))
+        alone = overlay(image[:32, :32], few, signed=signed, crisp=crisp, side=32)
+        np.testing.assert_array_equal(out[:32, :32], alone)
+        flat = np.full((40, 40, 3), 90, np.uint8)
+        even = overlay(flat, few, signed=signed, crisp=crisp, side=40, covered=(0.8, 0.8))
+        np.testing.assert_array_equal(even[32:], even[31:32].repeat(8, axis=0))  # the nearest value
+        np.testing.assert_array_equal(even[:, 32:], even[:, 31:32].repeat(8, axis=1))
+        out = overlay(image, many, signed=signed, crisp=crisp, side=40, covered=(1.2, 1.2))
+        filled = overlay(np.pad(image, ((0, 8), (0, 8), (0, 0))), many, signed=signed, crisp=crisp, side=48)
+        np.testing.assert_array_equal(out, filled[:40, :40])
+
+
+def test_frames_dots_and_masks_lie_where_patches_are():
+    image, mask = np.full((40, 40, 3), 100, np.uint8), np.zeros((2, 2), bool)
+    large = overlays.marked(image, (2, 2), (1, 1), covered=(0.8, 0.8))
+    rows, columns = np.nonzero(large[..., 0] != 100)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 31, 16, 31)
+    large = overlays.marked(image, (3, 3), (2, 0), covered=(1.2, 1.2))
+    rows, columns = np.nonzero(large[..., 0] != 100)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (32, 39, 0, 15)
+    assert overlays.middle_of(3, (2, 2), (0.8, 0.8)) == pytest.approx((0.6, 0.6))
+    assert overlays.middle_of(8, (3, 3), (1.2, 1.2)) == pytest.approx((0.9, 0.9))  # of 32 to 40 of 40 pixels
+    mask[:, 0] = True
+    image[:] = (0, 100, 0)
+    kept = np.ptp(overlays.within_mask(image, mask, side=40, covered=(0.8, 0.8)).astype(int), axis=2) == 100
+    assert kept[:30, :14].all()
+    assert not kept[33:].any()
+    assert not kept[:, 16:].any()
+
+
+def test_colours_of_patches_stand_where_patches_are():
+    image, cells = np.zeros((40, 40, 3), np.uint8), RNG.integers(1, 256, (2, 2, 3), dtype=np.uint8)
+    assert overlays.in_place(cells, image) is cells
+    placed = overlays.in_place(cells, image, (0.8, 0.8), side=40)
+    np.testing.assert_array_equal(placed[:32, :32, :3], cells.repeat(16, axis=0).repeat(16, axis=1))
+    assert (placed[:32, :32, 3] == 255).all()
+    assert not placed[32:, :, 3].any()  # clear
+    assert not placed[:, 32:, 3].any()
+    filled = overlays.in_place(cells, image, (1.2, 1.0), side=40)
+    np.testing.assert_array_equal(filled[..., 3], 255)
+    assert (filled[24:, 0, :3] == cells[1, 0]).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_map_that_says_nothing_looks_like_nothing(signed):
+    zeros, even = np.zeros((4, 4)), np.full((4, 4), 0.25) * (1 + 1e-8 * RNG.normal(size=(4, 4)))
+    assert overlays.says_nothing(zeros) == "no evidence"
+    assert overlays.says_nothing(even) == "the same everywhere"  # but for rounding
+    assert overlays.says_nothing(np.eye(4)) == overlays.says_nothing(-np.eye(4)) == ""
+    picture = overlay(GREY, zeros, signed=signed)
+    if signed:
+        assert np.ptp(picture.astype(int), axis=2).max() <= 2
+    else:
+        least = overlay(GREY, np.eye(4), crisp=True)[0, -1]
+        assert (picture == least).all()
+        assert (overlay(GREY, even) == least).all()

@@ -9,6 +9,7 @@ import pytest
 from made_run import ENVIRONMENT, add_first_batch, add_subset, make_run
 
 from patchlight.errors import PatchlightError
+from patchlight.figures import galleries, overlays
 from patchlight.reporting.facts import read_facts
 from patchlight.reporting.page import build_report
 from patchlight.reporting.readme import build_readme
@@ -172,3 +173,39 @@ def test_the_last_epoch_where_the_recipe_says_so(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "config.toml").write_text('[train]\nselect = "last"\nepochs = 3\n')
     assert read_facts(run).kept.epoch == 3
+
+
+@pytest.mark.parametrize(("pixels", "share"), [(32, 1.0), (34, 32 / 34), (30, 32 / 30), (48, 1.0)])
+def test_maps_of_the_page_lie_where_patches_are(tmp_path, monkeypatch, pixels, share):
+    """8 patches of 4 pixels cover 32: fewer than 34, and more than 30. Of 48 pixels the grid is another one."""
+    run, told = make_run(tmp_path / "run", epochs=1), []
+    model = {**ENVIRONMENT["model"], "img_size": pixels}
+    (run / "environment.json").write_text(json.dumps({**ENVIRONMENT, "model": model}))
+    facts = read_facts(run)
+    assert facts.covered((8, 8)) == (share, share)
+    assert facts.covered((3, 3)) == (1, 1)
+    drawn = overlays.overlay
+
+    def overlay(*args, **options):
+        told.append(options["covered"])
+        return drawn(*args, **options)
+
+    monkeypatch.setattr(overlays, "overlay", overlay)
+    monkeypatch.setattr(galleries, "overlay", overlay)
+    text = build_report(run).read_text(encoding="utf-8")
+    assert len(told) > 30
+    assert set(told) == {(share, share)}
+    assert text.count(f'data-down="{share}" data-across="{share}"') == 2  # for the scripts: the explorer, the film
+
+
+def test_the_page_says_where_a_map_has_no_evidence(tmp_path, no_charts):
+    run = make_run(tmp_path / "run", epochs=1)
+    assert "no evidence" not in build_report(run).read_text(encoding="utf-8")
+    for name, key in (("insight.npz", "relevance"), ("samples.npz", "maps")):
+        with np.load(run / name) as file:
+            arrays = dict(file)
+        arrays[key][0] = 0
+        np.savez(run / name, **arrays)
+    text = build_report(run).read_text(encoding="utf-8")
+    assert text.count("(no evidence)") == 2  # for the predicted class, and for the true one
+    assert text.count("<br>no evidence") == 1

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchlight.errors import UsageError
 from patchlight.explanation.capture import record_outputs
 from patchlight.models.anatomy import VitAnatomy
+
+ALIKE = 1e-6  # features that differ by less than this share of their size are alike, as float32 rounds
 
 
 def principal(rows: Tensor, count: int) -> Tensor:
@@ -109,15 +112,49 @@ def attention_entropy(attention: Tensor) -> Tensor:
     return torch.special.entr(attention).sum(dim=-1).mean(dim=(0, 3))
 
 
+FEWEST = 4  # images of which a likeness of layers can be estimated without bias
+
+
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:
-    """Linear centred kernel alignment (Kornblith et al. 2019, section 3) of features (n, D1) and (n, D2) of the same
-    n images, 0 to 1; it does not change under rotation and scaling of either.
+    """Linear centred kernel alignment of features (n, D1) and (n, D2) of the same n images, at least FEWEST, by the
+    unbiased estimate of HSIC (`unbiased_hsic`), as in Nguyen et al. 2021: 1 of features that are rotated,
+    scaled or moved, about 0 of unrelated ones, and below 0 by chance. Kornblith et al. 2019 have the biased estimate,
+    which is near 1 of any features that are wider than there are images. NaN where either are alike for all images.
     """
-    a, b = (x - x.mean(dim=0) for x in (a.cpu().double(), b.cpu().double()))
-    return (a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()).clamp(min=1e-300)
+    grams = [_gram(x) for x in (a, b)]
+    own = [unbiased_hsic(gram, gram) for gram in grams]
+    return unbiased_hsic(*grams) / (own[0] * own[1]).sqrt()
+
+
+def unbiased_hsic(k: Tensor, m: Tensor) -> Tensor:
+    """HSIC_1 of Gram matrices (n, n) of n >= FEWEST images (Song et al. 2012; Nguyen et al. 2021, eq. 3), without bias:
+    with the diagonals set to 0 and 1 a vector of ones,
+
+        (tr(K M) + (1'K1)(1'M1) / ((n - 1)(n - 2)) - 2 (1'K M1) / (n - 2)) / (n (n - 3)).
+
+    Raises UsageError for fewer images.
+    """
+    n = len(k)
+    if n < FEWEST:
+        raise UsageError(f"an unbiased likeness needs {FEWEST} images or more, not {n}")
+    k, m = (x - torch.diag(x.diagonal()) for x in (k, m))
+    sums = k.sum(dim=1), m.sum(dim=1)
+    whole = sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
+    return ((k * m).sum() + whole - 2 * (sums[0] @ sums[1]) / (n - 2)) / (n * (n - 3))
+
+
+def _gram(features: Tensor) -> Tensor:
+    """Products of the features (n, D) of every two images, (n, n) float64, from their mean on, as the place of features
+    means nothing; NaN where they are alike but for rounding.
+    """
+    wide = features.cpu().double()
+    centred = wide - wide.mean(dim=0)
+    if centred.norm() <= ALIKE * wide.norm():
+        return torch.full((len(wide), len(wide)), torch.nan, dtype=wide.dtype)
+    return centred @ centred.T
 
 
 def cka_of_layers(a: Tensor, b: Tensor) -> Tensor:
-    """`linear_cka` of the mean tokens of every two layers, (B, L1, T, D1) and (B, L2, T, D2) -> (L1, L2)."""
+    """`linear_cka` of the mean tokens of every two layers, (B, L1, T, D1) and (B, L2, T, D2) -> (L1, L2), float64."""
     left, right = a.mean(dim=2).cpu(), b.mean(dim=2).cpu()
     return torch.stack([torch.stack([linear_cka(x, y) for y in right.unbind(dim=1)]) for x in left.unbind(dim=1)])

@@ -15,6 +15,7 @@ from torch import Tensor
 from patchlight.analysis import diagnostics
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
+from patchlight.explanation.cells import cells_of
 from patchlight.explanation.methods import default_method, explain_inputs, find_call
 from patchlight.explanation.targets import Difference, Target
 from patchlight.models import ModelCard
@@ -46,6 +47,11 @@ class Subject:
     def pictures(self) -> np.ndarray:
         """(S, H, W, 3) uint8."""
         return self.pixels.permute(0, 2, 3, 1).numpy()
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """The share of the images' height and width that the cells of maps cover."""
+        return cells_of(self.anatomy, self.inputs).covered
 
     @property
     def preds(self) -> np.ndarray:
@@ -94,7 +100,7 @@ class TokenMaps:
     last: np.ndarray  # (S, r, c, 3) uint8: after the last layer
     norms: np.ndarray  # (S, r, c): of the tokens after the last layer
     lens: np.ndarray  # (S, L): the probability of the prediction if the head read each layer
-    similarity: np.ndarray | None  # (L, L): linear CKA of the layers; None for so few images that all are alike
+    similarity: np.ndarray | None  # (L, L): CKA of the layers; None of fewer than FEWEST images
 
 
 def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
@@ -111,7 +117,7 @@ def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
         last=colours(-1),
         norms=diagnostics.token_norms(anatomy, tokens[:, -1], grid).cpu().numpy(),
         lens=lens.cpu().numpy(),
-        similarity=diagnostics.cka_of_layers(tokens, tokens).cpu().numpy() if len(tokens) > 2 else None,
+        similarity=diagnostics.cka_of_layers(tokens, tokens).numpy() if len(tokens) >= diagnostics.FEWEST else None,
     )
 
 

@@ -156,7 +156,7 @@ def explain_run(
     if found_masks is not None:
         figures |= {"masks": draw_masks(subject, explanations, asked, found_masks, percentile)}
     if of_classes is not None:
-        figures |= draw_classes(subject, of_classes)
+        figures |= draw_classes(subject, of_classes, percentile)
     folder = user_path(out) if out is not None else own_folder(opened, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     native = {call: found.native.float().cpu().numpy() for call, found in explanations.items()}

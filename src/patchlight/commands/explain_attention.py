@@ -62,21 +62,30 @@ def draw_attention(anatomy: VitAnatomy, subject: Subject, looks: Looks, percenti
 
     pictures, captions = subject.pictures, captions_of(subject)
     tokens, attention = token_maps(anatomy, subject), attention_maps(anatomy, subject, looks.layers)
-    depth = tokens.lens.shape[1]
+    depth, covered = tokens.lens.shape[1], subject.covered
     figures = {"lens": inside.logit_lens(tokens.lens, [caption.split("\n")[0] for caption in captions])}
     for part, number in pages(len(pictures)):
         figures[f"patches{number}"] = boards.tokens_board(
-            pictures[part], captions[part], tokens.first[part], tokens.last[part], tokens.norms[part], depth
+            pictures[part],
+            captions[part],
+            tokens.first[part],
+            tokens.last[part],
+            tokens.norms[part],
+            depth,
+            greatest=float(tokens.norms.max()),
+            covered=covered,
         )
     if tokens.similarity is not None:
-        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity)
+        figures["layer_likeness"] = inside.layer_similarity(tokens.similarity, len(pictures))
     few, some = pictures[:FEW], captions[:FEW]
     for layer, heads in attention.heads.items():
         name = f"layer{layer + 1}"
-        figures[f"heads-{name}"] = boards.heads_board(few, some, heads, layer, depth, percentile=percentile)
+        figures[f"heads-{name}"] = boards.heads_board(
+            few, some, heads, layer, depth, percentile=percentile, covered=covered
+        )
         figures[f"head_masks-{name}"] = draw_masks(anatomy, subject, layer, looks.mass or MASS)
-    figures["layers"] = boards.layers_board(few, some, attention.layers, percentile=percentile)
-    figures["rollout"] = boards.rollout_board(few, some, attention.rollout, percentile=percentile)
+    figures["layers"] = boards.layers_board(few, some, attention.layers, percentile=percentile, covered=covered)
+    figures["rollout"] = boards.rollout_board(few, some, attention.rollout, percentile=percentile, covered=covered)
     figures["path"] = draw_path(anatomy, subject, looks.token or POOLED, percentile)
     if looks.pair is not None:
         figures |= draw_pair(anatomy, subject, looks.pair, percentile)
@@ -97,8 +106,9 @@ def draw_masks(anatomy: VitAnatomy, subject: Subject, layer: int, mass: float) -
         masks,
         [f"head {i + 1}" for i in range(masks.shape[1])],
         f"Masks of the heads in layer {layer + 1} of {len(anatomy.blocks)}",
-        notes=[[f"{percent(float(share))} of the image" for share in row] for row in shares],
+        notes=[[f"{percent(float(share))} of patches" for share in row] for row in shares],
         foot=f"The fewest patches that hold {percent(mass)} of what {whose} reads from patches in this head.",
+        covered=subject.covered,
     )
 
 
@@ -115,6 +125,7 @@ def draw_path(anatomy: VitAnatomy, subject: Subject, token: str, percentile: flo
         steps.weights.float().cpu().numpy(),
         prefix=drawn_names(anatomy),
         percentile=percentile,
+        covered=subject.covered,
     )
 
 
@@ -126,9 +137,13 @@ def draw_pair(anatomy: VitAnatomy, subject: Subject, pair: str, percentile: floa
     few, grid, layer = subject.inputs[:FEW], anatomy.grid(subject.inputs), len(anatomy.blocks)
     found = token_pair(anatomy, few, query, key)
     read = head_maps(anatomy, few, token=query).mean(dim=1).float().cpu().numpy()
-    ends = []
+    names, ends = drawn_names(anatomy), list[int]()
     for token in (query, key):
         indices = find_tokens(anatomy, token, grid).indices
+        if indices is not None and len(indices) > 1:  # mean of queries, sum of keys: under their common name
+            names.append(token)
+            ends.append(-len(names))
+            continue
         index = anatomy.num_prefix_tokens + grid[0] * grid[1] if indices is None else indices[0]
         ends.append(int(drawn_places(anatomy, np.array([index]), subject)[0]))
     weights, captions = found.weights.float().cpu().numpy(), captions_of(subject)
@@ -141,8 +156,9 @@ def draw_pair(anatomy: VitAnatomy, subject: Subject, pair: str, percentile: floa
             weights[i],
             read=f"layer {layer}, mean of its heads",
             caption=captions[i],
-            prefix=drawn_names(anatomy),
+            prefix=names,
             percentile=percentile,
+            covered=subject.covered,
         )
         for i in range(len(few))
     }

@@ -16,7 +16,8 @@ from patchlight.analysis.subject import PAIRS, Subject, class_pair
 from patchlight.commands.explain_target import Asked
 from patchlight.explanation import methods
 from patchlight.explanation.methods import CONTROLS, METHODS, Explanation, find_call
-from patchlight.explanation.targets import ClassTarget, Difference
+from patchlight.explanation.targets import ClassTarget, Difference, Similarity
+from patchlight.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def draw(
 
     names, first = subject.card.class_names, next(iter(explanations))
     pictures, captions = subject.pictures, captions_of(subject, asked, explanations[first])
-    title = "What the model looked at" if len(explanations) > 1 else METHODS[explanations[first].method].about
+    title = "What the model looked at" if len(explanations) > 1 else explanations[first].about
     title = title[0].upper() + title[1:] + asked.title
     rows = {call: map_row(call, found) for call, found in explanations.items()}
     figures: dict[str, Figure] = {}
@@ -64,6 +65,7 @@ def draw(
             signed=pair.signed,
             difference=pair.difference,
             percentile=percentile,
+            covered=subject.covered,
         )
     }
 
@@ -81,7 +83,12 @@ def map_row(call: str, found: Explanation) -> MapRow:
     control = found.method in CONTROLS
     label = call if found.by_class or control else f"{call} (blind to the class)"
     return MapRow(
-        label, found.native.float().cpu().numpy(), found.signed, control, crisp=METHODS[found.method].on_pixels
+        label,
+        found.native.float().cpu().numpy(),
+        found.signed,
+        control,
+        crisp=METHODS[found.method].on_pixels,
+        covered=found.covered,
     )
 
 
@@ -109,9 +116,21 @@ def captions_of(subject: Subject, asked: Asked | None = None, found: Explanation
     names = subject.card.class_names
     preds, probs = [names[pred] for pred in subject.preds], subject.probs.amax(dim=1).tolist()
     true = true_names(subject) or preds
-    if asked is None or found is None or not isinstance(asked.target, ClassTarget):
-        return answer_captions(preds, probs, true)
-    return answer_captions(preds, probs, true, asked.each, found.strength.tolist())
+    return answer_captions(preds, probs, true, () if asked is None or found is None else words_of(asked, found, preds))
+
+
+def words_of(asked: Asked, found: Explanation, preds: list[str]) -> list[str]:
+    """What the maps of each image are for, with its strength; "" of the predicted class."""
+    from patchlight.figures.captions import map_for
+
+    strengths = found.strength.tolist()
+    if isinstance(asked.target, Similarity):
+        return [map_for("likeness", f"cosine {strength:.2f}") for strength in strengths]
+    if isinstance(asked.target, Difference):
+        pairs = zip(asked.each, strengths, strict=True)
+        return [map_for(pair, f"{percent(strength)} of the two") for pair, strength in pairs]
+    told = zip(asked.each, preds, strengths, strict=True)
+    return ["" if target == pred else map_for(target, percent(strength)) for target, pred, strength in told]
 
 
 def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[str, Figure]:
@@ -124,12 +143,12 @@ def draw_embedding(subject: Subject, embedding: EmbeddingMaps | None) -> dict[st
     few, captions = subject.pictures[:PAIRS], captions_of(subject)[:PAIRS]
     colours, alike = embedding.colours[:PAIRS], embedding.likeness[:PAIRS]
     return {
-        "patch_embeddings": boards.embeddings_board(few, captions, colours, alike, second),
+        "patch_embeddings": boards.embeddings_board(few, captions, colours, alike, second, covered=subject.covered),
         "patch_likeness": inside.patch_likeness(embedding.matrices, embedding.positions, embedding.norms),
     }
 
 
-def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
+def draw_classes(subject: Subject, found: ClassMaps, percentile: float) -> dict[str, Figure]:
     """Some of the chosen images of each class under their maps, and the mean maps."""
     from patchlight.figures import classes as figures
 
@@ -149,7 +168,13 @@ def draw_classes(subject: Subject, found: ClassMaps) -> dict[str, Figure]:
         )
     shown = [names[label] for label in found.classes]
     return {
-        "class_gallery": figures.class_gallery(rows, found.method, signed=find_call(found.method)[1].signed),
+        "class_gallery": figures.class_gallery(
+            rows,
+            found.method,
+            signed=find_call(found.method)[1].signed,
+            percentile=percentile,
+            covered=subject.covered,
+        ),
         "class_means": figures.mean_maps(
             shown,
             found.mean,

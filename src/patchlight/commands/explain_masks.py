@@ -99,14 +99,14 @@ def draw_masks(
     from patchlight.figures.masks import agreement_board
 
     places = masks.given.nonzero().flatten()[:ABREAST].tolist()
-    captions = captions_of(subject)
+    captions = captions_of(subject, asked, next(iter(explanations.values())))
     rows = [map_row(call, found) for call, found in explanations.items()]
     return agreement_board(
         subject.pictures[places],
         [captions[place] for place in places],
         masks.inside[places].numpy(),
         [part_of(row, places) for row in rows],
-        "Maps and the masks of people",
+        f"Maps and the masks of people{asked.title}",
         percentile=percentile,
         ends=ends_of(asked),
     )

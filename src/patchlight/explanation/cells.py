@@ -26,6 +26,11 @@ class Cells:
         int, int
     ]  # pixels of r x c whole cells: fewer than (h, w) where some are in none, more where filled up
 
+    @property
+    def covered(self) -> tuple[float, float]:
+        """The share of the image's height and width that whole cells cover: as pictures take it."""
+        return self.whole[0] / self.rows.shape[1], self.whole[1] / self.columns.shape[1]
+
     def spread(self, maps: Tensor) -> Tensor:
         """Each cell's value on all of its pixels: (..., r, c) -> (..., h, w), 0 where there is no cell."""
         return self.rows.T.to(maps) @ maps @ self.columns.to(maps)

@@ -19,7 +19,7 @@ from patchlight.explanation.capture import as_found
 from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.features import layer_about
 from patchlight.explanation.inputs import check_images, check_weights, first_pass
-from patchlight.explanation.options import call_text, check_options, read_call, typed_options
+from patchlight.explanation.options import call_text, check_options, options_of, read_call, typed_options
 from patchlight.explanation.targets import (
     ClassTarget,
     Difference,
@@ -43,7 +43,7 @@ class Method:
     """`run(anatomy, images, target, **options)` -> maps (B, r, c), or (B, h, w) where `on_pixels`."""
 
     run: Callable[..., Tensor]
-    about: str
+    about: str  # true with any options
     by_class: bool  # False: blind to the class, the same map for every target
     attention: bool = False  # whether it reads attention, which a VitAnatomy alone has
     on_pixels: bool = False
@@ -54,7 +54,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention.attention, "attention of the pooled token in the last layer", False, attention=True),
+    "attention": Method(attention.attention, "attention of the pooled token in one layer", False, attention=True),
     "rollout": Method(attention.rollout, "attention multiplied through all layers", False, attention=True),
     "scaled-rollout": Method(
         relevance.scaled_rollout,
@@ -69,7 +69,7 @@ METHODS: dict[str, Method] = {
     "chefer": Method(
         relevance.chefer, "relevance passed through attention, by its gradient", True, attention=True, slope=True
     ),
-    "legrad": Method(relevance.legrad, "gradient by attention, of each layer's own decision", True, attention=True),
+    "legrad": Method(relevance.legrad, "gradient by attention, of the layers' own decisions", True, attention=True),
     "gradcam": Method(
         cams.gradcam, "features of a layer, weighed by their mean gradient", True, slope=True, on_layer=True
     ),
@@ -110,6 +110,9 @@ class Explanation:
     strength: Tensor  # (B,) the target's probability, or the cosine of a Similarity
     images: Tensor  # (B, 3, h, w), as they were given
     layer: str | None = None  # which features the method read, as in "layer4, 4 x 4 cells"
+    # The share of the images' height and width that `native` maps cover: below 1 where pixels at the right and below
+    # are in no patch, above 1 where the network fills images up.
+    covered: tuple[float, float] = (1.0, 1.0)
 
     @property
     def targets(self) -> Tensor:
@@ -134,6 +137,13 @@ class Explanation:
         return self.pixel_maps if METHODS[self.method].on_pixels else self.maps
 
     @property
+    def about(self) -> str:
+        """What the method computes, with all its options: "... (heads=mean, layer=-1)"."""
+        method = METHODS[self.method]
+        options = ", ".join(f"{name}={value}" for name, value in (options_of(method.run) | dict(self.options)).items())
+        return f"{method.about} ({options})" if options else method.about
+
+    @property
     def call(self) -> str:
         """The method with its options, as `--method` takes it."""
         return call_text(self.method, self.options)
@@ -150,7 +160,13 @@ class Explanation:
         low, high = self.images.amin(dim=(1, 2, 3), keepdim=True), self.images.amax(dim=(1, 2, 3), keepdim=True)
         pixels = 255 * (self.images - low) / (high - low).clamp(min=1e-12)
         pictures = pixels.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-        row = MapRow(self.call, self.native.float().cpu().numpy(), self.signed, crisp=METHODS[self.method].on_pixels)
+        row = MapRow(
+            self.call,
+            self.native.float().cpu().numpy(),
+            self.signed,
+            crisp=METHODS[self.method].on_pixels,
+            covered=self.covered,
+        )
         captions = [f"map for {words}" for words in _words(self.target, self.strength.tolist())]
         return maps_board(pictures, captions, [row], self.call)
 
@@ -228,6 +244,7 @@ def explain_inputs(
         strength=strength,
         images=images,
         layer=layer,
+        covered=(1.0, 1.0) if chosen.on_pixels else cells.covered,
     )
 
 

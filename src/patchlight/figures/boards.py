@@ -2,6 +2,7 @@
 
 Shapes: S images, uint8 RGB (S, H, W, 3); maps (S, r, c) of patches or (S, h, w) of pixels, see `overlays.overlay`.
 `captions` are sentences for each image, one a line; see `captions.py`. `percentile` clips a map for its picture alone.
+`covered` is the share of the images' height and width that patches cover, see `overlays`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from patchlight.figures.overlays import HEAT, Pixels, Scale, heat, map_scale, marked, of_pixels, overlay, stretched
+from patchlight.figures.overlays import (
+    HEAT,
+    WHOLE,
+    Pixels,
+    Scale,
+    Shares,
+    heat,
+    in_place,
+    map_scale,
+    marked,
+    of_pixels,
+    overlay,
+    says_nothing,
+    stretched,
+)
 from patchlight.figures.sheets import SIDE, Row, board
 from patchlight.figures.style import LIKENESS, Theme
 
@@ -34,13 +49,26 @@ class MapRow:
     control: bool = False  # does not see the model, and stands apart
     crisp: bool | None = None  # drawn in pixels; None: where it is as large as the image
     notes: Sequence[str] = ()  # one below each picture
+    covered: Shares = WHOLE  # of maps of patches
 
     def pictures(self, images: np.ndarray, percentile: float = 100.0) -> list[Pixels]:
         """Each map over its image."""
         return [
-            overlay(image, values, signed=self.signed, percentile=percentile, crisp=self.crisp)
+            overlay(image, values, signed=self.signed, percentile=percentile, crisp=self.crisp, covered=self.covered)
             for image, values in zip(images, self.values, strict=True)
         ]
+
+    def words(self) -> list[str]:
+        """The note below each picture, and below it that a map says nothing; none where there is nothing to say."""
+        notes = self.notes or [""] * len(self.values)
+        words = [
+            "\n".join(filter(None, (note, says_nothing(values))))
+            for note, values in zip(notes, self.values, strict=True)
+        ]
+        return words if any(words) else []
+
+    def drawn(self, images: np.ndarray, percentile: float = 100.0) -> Row:
+        return Row(self.label, self.pictures(images, percentile), self.words())
 
     def is_crisp(self, images: np.ndarray) -> bool:
         return of_pixels(images[0], self.values[0]) if self.crisp is None else self.crisp
@@ -62,17 +90,13 @@ def maps_board(
     to 100 and for maps with values that are no numbers.
     """
     seen, controls = ([row for row in rows if row.control == control] for control in (False, True))
-
-    def drawn(some: Sequence[MapRow]) -> list[Row]:
-        return [Row(row.label, row.pictures(images, percentile), row.notes) for row in some]
-
     return board(
-        [Row("image", list(images)), *drawn(seen)],
+        [Row("image", list(images)), *(row.drawn(images, percentile) for row in seen)],
         title,
         captions,
         theme,
         scales=scales_of([*seen, *controls], percentile, ends),
-        apart=drawn(controls),
+        apart=[row.drawn(images, percentile) for row in controls],
         heading=CONTROLS,
         foot=OWN_SCALE,
         side=side_of(images, rows),
@@ -99,10 +123,11 @@ def heads_board(
     depth: int,
     *,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """Attention of each head, (S, A, r, c), of the layer with this index of `depth` layers."""
-    rows = [MapRow(f"head {i + 1}", heads[:, i]) for i in range(heads.shape[1])]
+    rows = [MapRow(f"head {i + 1}", heads[:, i], covered=covered) for i in range(heads.shape[1])]
     title = f"Attention of each head in layer {layer + 1} of {depth}"
     return maps_board(images, captions, rows, title, percentile=percentile, theme=theme)
 
@@ -113,10 +138,11 @@ def layers_board(
     layers: np.ndarray,
     *,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """Attention in each layer, (S, L, r, c)."""
-    rows = [MapRow(f"layer {i + 1}", layers[:, i]) for i in range(layers.shape[1])]
+    rows = [MapRow(f"layer {i + 1}", layers[:, i], covered=covered) for i in range(layers.shape[1])]
     title = "Attention over the layers, mean over heads"
     return maps_board(images, captions, rows, title, percentile=percentile, theme=theme)
 
@@ -127,13 +153,17 @@ def rollout_board(
     maps: np.ndarray,
     *,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """Rollout as a map, and over the image."""
-    bare = [heat(stretched(values, percentile=percentile)) for values in maps]
-    over = MapRow("overlay", maps).pictures(images, percentile)
+    bare = [
+        in_place(heat(stretched(values, percentile=percentile)), image, covered)
+        for values, image in zip(maps, images, strict=True)
+    ]
+    over = MapRow("overlay", maps, covered=covered).drawn(images, percentile)
     title = "Attention rollout through all layers (the same for every class)"
-    rows = [Row("image", list(images)), Row("map", bare), Row("overlay", over)]
+    rows = [Row("image", list(images)), Row("map", bare), over]
     return board(rows, title, captions, theme, scales=[map_scale(percentile=percentile)], foot=OWN_SCALE)
 
 
@@ -146,17 +176,18 @@ def pair_board(
     signed: bool = False,
     difference: np.ndarray | None = None,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """Evidence for two classes, (S, 2, r, c): the predicted one and another; and where it is given, one signed map of
     their difference, (S, r, c), positive for the predicted one.
     """
     rows = [
-        MapRow("for the prediction", maps[:, 0], signed),
-        MapRow("for the other", maps[:, 1], signed),
+        MapRow("for the prediction", maps[:, 0], signed, covered=covered),
+        MapRow("for the other", maps[:, 1], signed, covered=covered),
     ]
     if difference is not None:
-        rows.append(MapRow("for the prediction rather than the other", difference, signed=True))
+        rows.append(MapRow("for the prediction rather than the other", difference, signed=True, covered=covered))
     title = f"Why the one class, why not the other ({method})"
     ends = ("against", "for") if signed or difference is None else ("for the other", "for the prediction")
     return maps_board(images, captions, rows, title, percentile=percentile, ends=ends, theme=theme)
@@ -169,14 +200,23 @@ def tokens_board(
     last: np.ndarray,
     norms: np.ndarray,
     depth: int,
+    *,
+    greatest: float | None = None,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
-    """Patch tokens after the first and the last of `depth` layers as colours (S, r, c, 3), and the last ones' norms."""
-    rows = [
-        Row("image", list(images)),
-        Row("after layer 1", list(first)),
-        Row(f"after layer {depth}", list(last)),
-        Row("norms of the last", [heat(values) for values in norms / norms.max()]),
+    """Patch tokens after the first and the last of `depth` layers as colours (S, r, c, 3), and the last ones' norms (S,
+    r, c), whose scale ends at the `greatest` of all: that of these images where it is not given.
+    """
+    views = {
+        "after layer 1": first,
+        f"after layer {depth}": last,
+        "norms of the last": heat(norms / (norms.max() if greatest is None else greatest)),
+    }
+    rows = [Row("image", list(images))]
+    rows += [
+        Row(name, [in_place(cells, image, covered) for cells, image in zip(view, images, strict=True)])
+        for name, view in views.items()
     ]
     title = "Patch tokens as colours (three principal components, like tokens in like colours) and their norms"
     scale = Scale(HEAT, ((0, "0"), (1, "the greatest of all")), "norms of the last")
@@ -190,14 +230,20 @@ def embeddings_board(
     alike: np.ndarray,
     second: str,
     theme: Theme = "light",
+    *,
+    covered: Shares = WHOLE,
 ) -> Figure:
     """Patch tokens before the first block in one or two views: as colours (S, V, r, c, 3), and their likeness (S, V, r,
     c) to the middle patch. `second` names the second view.
     """
     names = ["patch embedding", second][: colours.shape[1]]
-    rows = [Row("image", [marked(image, alike.shape[2:]) for image in images])]
-    rows += [Row(name, list(colours[:, view])) for view, name in enumerate(names)]
-    rows += [Row(f"likeness, {name}", [likeness_map(m) for m in alike[:, view]]) for view, name in enumerate(names)]
+    rows = [Row("image", [marked(image, alike.shape[2:], covered=covered) for image in images])]
+
+    def placed(name: str, views: Sequence[np.ndarray]) -> Row:
+        return Row(name, [in_place(cells, image, covered) for cells, image in zip(views, images, strict=True)])
+
+    rows += [placed(name, list(colours[:, view])) for view, name in enumerate(names)]
+    rows += [placed(f"likeness, {name}", [likeness_map(m) for m in alike[:, view]]) for view, name in enumerate(names)]
     title = "Patch tokens before layer 1: like tokens in like colours, and likeness to the marked patch"
     scale = Scale(LIKENESS, ((0, "-1, opposite"), (0.5, "0"), (1, "1, alike")), "likeness (cosine)")
     return board(rows, title, captions, theme, scales=[scale])

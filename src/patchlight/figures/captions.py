@@ -21,25 +21,22 @@ def answer_captions(
     preds: Sequence[str],
     probs: Sequence[float],
     true: Sequence[str],
-    targets: Sequence[str] = (),
-    target_probs: Sequence[float] = (),
+    maps: Sequence[str] = (),
 ) -> list[str]:
-    """The predicted class of each image with its probability; in a line below the true one where it is another one.
-
-    `targets` are the classes that maps below are for, with their probabilities: each is told where it is not the
-    predicted one.
+    """The predicted class of each image with its probability; in a line below the true one where it is another one; and
+    in a further line what its maps are for, as `map_for` has it, where there are such words.
     """
     captions = [predicted(pred, prob) for pred, prob in zip(preds, probs, strict=True)]
     captions = [
         said if label == pred else f"{said}\ntrue: {cut(label, LONGEST)}"
         for said, pred, label in zip(captions, preds, true, strict=True)
     ]
-    if not targets:
-        return captions
-    return [
-        said if target == pred else f"{said}\nmap for {cut(target, LONGEST)}, {percent(prob)}"
-        for said, pred, target, prob in zip(captions, preds, targets, target_probs, strict=True)
-    ]
+    return ["\n".join(filter(None, words)) for words in zip(captions, maps or [""] * len(captions), strict=True)]
+
+
+def map_for(target: str, strength: str) -> str:
+    """What the maps of an image are for, and how strong that is: "map for cat, 3 %"."""
+    return f"map for {cut(target, LONGEST)}, {strength}"
 
 
 def pair_captions(classes: Sequence[Sequence[str]], probs: np.ndarray, true: Sequence[str] = ()) -> list[str]:

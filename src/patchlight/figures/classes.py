@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from patchlight.figures.captions import predicted
-from patchlight.figures.overlays import HEAT, map_scale, overlay
+from patchlight.figures.overlays import HEAT, WHOLE, Shares, map_scale, overlay, says_nothing
 from patchlight.figures.sheets import (
     GAP,
     LEFT,
@@ -49,16 +49,17 @@ def class_gallery(
     *,
     signed: bool = False,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
 ) -> Figure:
     """A row for each class: its images beside themselves under the map for that class, with the class's probability, a
     tick where it was predicted, and a cross with the prediction where it was not. `signed` and `percentile` are of all
-    maps, as in `overlays.overlay`.
+    maps, and `covered` of the images, as in `overlays.overlay`.
     """
     columns = min(COLUMNS, max(len(row.images) for row in rows))
     captions = [
         [
-            wrapped(said_of(row.name, pred, prob), 2 * SIDE + GAP)
-            for pred, prob in zip(row.preds[:columns], row.probs, strict=False)
+            wrapped("\n".join(filter(None, (said_of(row.name, pred, prob), says_nothing(values)))), 2 * SIDE + GAP)
+            for pred, prob, values in zip(row.preds[:columns], row.probs, row.maps, strict=False)
         ]
         for row in rows
     ]
@@ -74,7 +75,7 @@ def class_gallery(
             sheet.text(MARGIN + LEFT - 0.08, y + SIDE / 2, name, fontsize=8, color=s.ink, ha="right", va="center")
             for i, caption in enumerate(captions[line]):
                 x, colour = MARGIN + LEFT + i * pair, s.green if row.preds[i] == row.name else s.orange
-                over = overlay(row.images[i], row.maps[i], signed=signed, percentile=percentile)
+                over = overlay(row.images[i], row.maps[i], signed=signed, percentile=percentile, covered=covered)
                 place(sheet, row.images[i], x, y)
                 place(sheet, over, x + SIDE + GAP, y)
                 sheet.text(x, y - 0.05, caption, fontsize=8, color=colour, ha="left", va="bottom")
@@ -98,11 +99,12 @@ def mean_maps(
     theme: Theme = "light",
 ) -> Figure:
     """The mean map of each class and below it the standard deviation over its images, (C, r, c) each, beside the
-    control that knows only the middle, (r, c). One scale of colours for all means and one for all deviations.
+    control that knows only the middle, (r, c). One scale of colours for all means and the control, and one for all
+    deviations.
 
     `counts` (C,) are the images, `likeness` (C,) the rank correlation of the mean map with that control.
     """
-    columns = len(names) + 1
+    columns, low, high = len(names) + 1, min(mean.min(), centre.min()), max(mean.max(), centre.max())
     with styled(theme) as s:
         figure = Figure(figsize=(max(7.4, 1.3 + 1.15 * columns), 3.5))
         heading(figure, f"Where the evidence for each class lies on average ({method})", s)
@@ -112,12 +114,12 @@ def mean_maps(
             axes.spines[:].set_visible(False)
         for i, name in enumerate(names):
             above, below = places[:, i]
-            shown = above.imshow(mean[i], vmin=mean.min(), vmax=mean.max(), cmap=HEAT, interpolation="none")
+            shown = above.imshow(mean[i], vmin=low, vmax=high, cmap=HEAT, interpolation="none")
             title = f"{plain(name, 13)}\n{counted(counts[i], 'image')}"
             above.set_title(title, fontsize=8, fontweight="normal", color=s.ink)
             above.set_xlabel(f"like centre {likeness[i]:+.2f}", fontsize=8)
             varied = below.imshow(spread[i], vmin=0, vmax=spread.max(), cmap=HEAT, interpolation="none")
-        places[0, -1].imshow(centre, cmap=HEAT, interpolation="none")
+        places[0, -1].imshow(centre, vmin=low, vmax=high, cmap=HEAT, interpolation="none")
         places[0, -1].set_title("control:\nthe centre", fontsize=8, fontweight="normal", color=s.quiet)
         places[1, -1].set_visible(False)
         for line, word in zip(places, ("mean", "spread"), strict=True):

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from patchlight.figures.captions import predicted
-from patchlight.figures.overlays import Pixels, map_scale, overlay
+from patchlight.figures.overlays import WHOLE, Pixels, Shares, map_scale, overlay, says_nothing
 from patchlight.figures.sheets import (
     GAP,
     LINE,
@@ -217,15 +217,21 @@ def attention(
     theme: Theme = "light",
     captions: Sequence[str] = (),
     columns: int = 4,
+    covered: Shares = WHOLE,
 ) -> Figure:
     """Every image beside its map, laid over it, with a colour scale below and a title that says what the map is.
 
     images (S, H, W, 3) uint8; maps (S, h, w), each stretched from its own least to its own greatest value, so colours
-    compare places in an image, not images. captions: a line for each sample, or none.
+    compare places in an image, not images. captions: a line for each sample, or none. `covered` as in `overlays`.
     """
     pictures, weights = np.asarray(images), np.asarray(maps)
     columns = max(1, min(columns, len(pictures)))
-    words = [wrapped(caption, 2 * SIDE + GAP, 2) for caption in captions]
+    said = [says_nothing(one) for one in weights]
+    captions = captions or ([""] * len(said) if any(said) else ())
+    words = [
+        wrapped("\n".join(filter(None, (caption, none))), 2 * SIDE + GAP, 2)
+        for caption, none in zip(captions, said, strict=False)
+    ]
     above = LINE * max(1 + caption.count("\n") for caption in words) + GAP if words else GAP
     pair, pitch = 2 * SIDE + 3 * GAP, SIDE + above
     with styled(theme) as s:
@@ -235,7 +241,7 @@ def attention(
         for i, picture in enumerate(pictures):
             x, y = MARGIN + (i % columns) * pair, top + (i // columns) * pitch + above
             place(sheet, picture, x, y)
-            place(sheet, overlay(picture, weights[i]), x + SIDE + GAP, y)
+            place(sheet, overlay(picture, weights[i], covered=covered), x + SIDE + GAP, y)
             if i < len(words):
                 sheet.text(x, y - 0.05, words[i], fontsize=8, color=s.ink, ha="left", va="bottom")
         scales_below(sheet, scales, top + height, s)

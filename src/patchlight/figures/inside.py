@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from patchlight.figures.style import LIKENESS, Theme, plain, styled
-from patchlight.units import percent
+from patchlight.units import counted, percent
 
 DARKEST = 1.4  # where the scale of colours ends, so that a value of 1 is not quite black
 
@@ -150,19 +150,22 @@ def logit_lens(probs: ArrayLike, names: Sequence[str], theme: Theme = "light") -
     return figure
 
 
-def layer_similarity(cka: ArrayLike, theme: Theme = "light") -> Figure:
-    """Linear CKA between layers, (L, L), 0 to 1."""
+def layer_similarity(cka: ArrayLike, images: int, theme: Theme = "light") -> Figure:
+    """CKA between layers, (L, L), estimated of so many `images`: 1 is alike, 0 unrelated, and by chance it is below. On
+    the scale of a cosine; a layer that has none (NaN) is grey.
+    """
     values = np.asarray(cka, dtype=float)
     with styled(theme) as s:
-        figure = Figure(figsize=(3.6, 3.2))
+        figure = Figure(figsize=(3.8, 3.2))
         axes = figure.add_subplot()
-        shown = axes.imshow(values, vmin=0, vmax=DARKEST, cmap=s.heat, origin="lower")
+        axes.set_facecolor(s.line)
+        shown = axes.imshow(values, vmin=-1, vmax=1, cmap=LIKENESS, origin="lower")
         layers = [str(layer + 1) for layer in range(len(values))]
         axes.set_xticks(range(len(values)), layers)
         axes.set_yticks(range(len(values)), layers)
-        axes.set(title="Likeness of layers (CKA)", xlabel="layer", ylabel="layer")
+        axes.set(title=f"Likeness of layers (CKA) of {counted(images, 'image')}", xlabel="layer", ylabel="layer")
         axes.tick_params(length=0)
-        bar = figure.colorbar(shown, ax=axes, shrink=0.8)
-        bar.ax.set_ylim(0, 1)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[-1, 0, 1])
+        bar.ax.set_yticklabels(["-1", "0, unrelated", "1, alike"], fontsize=8)
         bar.outline.set_visible(False)
     return figure

@@ -1,7 +1,9 @@
 """A map laid over its image: the two scales of colours, patch maps smoothly and pixel maps crisply, masks and marks.
 
 Images and pictures are uint8 RGB arrays: images (H, W, 3) as they are, pictures (y, x, 3) as they are drawn. A map is
-(r, c) of patches or (h, w) of pixels; a patch of a grid is (row, column). No files and no torch, as in `charts.py`.
+(r, c) of patches or (h, w) of pixels; a patch of a grid is (row, column). `covered` is the share of the image's height
+and width that the r x c patches cover, as in `explanation.cells.Cells`: below 1 where pixels at the right and below are
+in no patch, above 1 where the image is filled up. No files and no torch, as in `charts.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from patchlight.errors import UsageError
 from patchlight.units import SPACE
 
 Pixels = NDArray[np.uint8]
+Shares = tuple[float, float]
+WHOLE: Shares = (1.0, 1.0)  # `covered` of patches that fit their image
+NO_EVIDENCE, EVEN = "no evidence", "the same everywhere"  # of maps that say nothing
+ROUNDING = 1e-6  # a difference of values is none below this share of the greatest, as float32 rounds
 HEAT = "inferno"
 # From against (blue) over nothing (all but white) to for (red), both ends equally dark: colour-blind readers see both.
 FOR_AND_AGAINST = LinearSegmentedColormap.from_list(
@@ -74,8 +80,8 @@ def stretched(values: ArrayLike, *, signed: bool = False, percentile: float = 10
 
     Unsigned: from its own least value (0) to its `percentile` (1); 100 is its greatest value. Signed: zero is 0.5, and
     0 and 1 are the same distance from it, the `percentile` of |values|. What lies beyond is clipped. A map without any
-    difference becomes 0.5, where it is signed only if it is zero. Raises UsageError for a percentile outside 50 to 100,
-    and for a map with values that are no numbers.
+    difference (`says_nothing`) has no greatest place: it becomes 0, and where it is signed 0.5 only if it is zero.
+    Raises UsageError for a percentile outside 50 to 100, and for a map with values that are no numbers.
     """
     check_percentile(percentile)
     v = np.asarray(values, dtype=np.float64)
@@ -89,9 +95,16 @@ def stretched(values: ArrayLike, *, signed: bool = False, percentile: float = 10
         shares = v / limit if limit else np.sign(v)  # where most are 0, the rest is beyond every limit
         return np.clip(0.5 + 0.5 * shares, 0, 1)
     low, high = v.min(), np.percentile(v, percentile)
-    if v.max() == low:
-        return np.full_like(v, 0.5)
+    if says_nothing(v):
+        return np.zeros_like(v)
     return np.clip((v - low) / (high - low), 0, 1) if high > low else (v > low).astype(np.float64)
+
+
+def says_nothing(values: ArrayLike) -> str:
+    """Words for a map (r, c) or (h, w) without any difference, which tells no place from another; "" of any other."""
+    v = np.asarray(values, dtype=np.float64)
+    most = np.abs(v).max()
+    return "" if np.ptp(v) > ROUNDING * most else EVEN if most else NO_EVIDENCE
 
 
 def overlay(
@@ -103,19 +116,21 @@ def overlay(
     crisp: bool | None = None,
     side: int = SIDE,
     strength: float = 0.6,
+    covered: Shares = WHOLE,
 ) -> Pixels:
     """A map laid over its image, (y, x, 3) uint8 with the longer side at least `side`.
 
     image (H, W, 3) uint8, enlarged crisply and shown in grey; values (h, w) on a scale of colours as `stretched` puts
     them. A map that has at least the image's size is one of pixels and stays crisp; a smaller one is of patches, and
-    enlarged smoothly. `crisp` overrules that. Of a signed map zero is almost white, so the image is paler behind it.
-    `strength` is the share of the colours of an unsigned map. Raises UsageError as `stretched` does.
+    enlarged smoothly. `crisp` overrules that. Pixels that no patch covers have the nearest value. Of a signed map zero
+    is almost white, so the image is paler behind it. `strength` is the share of the colours of an unsigned map. Raises
+    UsageError as `stretched` does.
     """
     picture, weights = np.asarray(image, dtype=np.uint8), stretched(values, signed=signed, percentile=percentile)
     crisp = of_pixels(picture, weights) if crisp is None else crisp
     size = canvas(weights if crisp and weights.size > picture[..., 0].size else picture, side)
     grey = (enlarged(picture, size) @ LUMA)[..., None]
-    large = enlarged(weights, size) if crisp else _smooth(weights, size, signed)
+    large = enlarged(weights, size, covered) if crisp else _smooth(weights, size, signed, covered)
     if signed:  # the colours are filtered by the image, so that a hue stays what it is
         mixed = colours_of(large, FOR_AND_AGAINST) * (0.7 + 0.3 * grey / 255)
     else:
@@ -136,26 +151,53 @@ def canvas(pixels: ArrayLike, side: int = SIDE) -> tuple[int, int]:
     return factor * height, factor * width
 
 
-def enlarged(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(y, x, ...) -> (*size, ...), crisply: each value takes the place of a block."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, array.shape[:2], strict=True))
+def spans(size: tuple[int, int], covered: Shares) -> tuple[int, int]:
+    """How many pixels of a picture's height and width patches cover; more than it has where the image is filled up."""
+    return round(size[0] * covered[0]), round(size[1] * covered[1])
+
+
+def enlarged(array: NDArray[Any], size: tuple[int, int], covered: Shares = WHOLE) -> NDArray[Any]:
+    """(y, x, ...) -> (*size, ...), crisply: each value takes the place of a block, the last one of what is left."""
+    whole = spans(size, covered)
+    rows, columns = (
+        np.minimum(np.arange(n) * m // span, m - 1) for n, m, span in zip(size, array.shape[:2], whole, strict=True)
+    )
     return array[rows[:, None], columns[None, :]]
 
 
-def _smooth(weights: NDArray[np.float64], size: tuple[int, int], signed: bool) -> NDArray[np.float32]:
+def _smooth(weights: NDArray[np.float64], size: tuple[int, int], signed: bool, covered: Shares) -> NDArray[np.float32]:
     """Bicubic; linear of signed maps, as beside a strong patch a cubic one would dip to a sign that is not there."""
-    method = Image.Resampling.BILINEAR if signed else Image.Resampling.BICUBIC
-    large = Image.fromarray(weights.astype(np.float32)).resize((size[1], size[0]), method)
-    return np.clip(np.asarray(large), 0, 1)
+    method, (height, width) = Image.Resampling.BILINEAR if signed else Image.Resampling.BICUBIC, spans(size, covered)
+    large = np.asarray(Image.fromarray(weights.astype(np.float32)).resize((width, height), method))
+    missing = max(0, size[0] - height), max(0, size[1] - width)
+    return np.clip(np.pad(large, ((0, missing[0]), (0, missing[1])), "edge")[: size[0], : size[1]], 0, 1)
 
 
-def within_mask(image: ArrayLike, mask: ArrayLike, side: int = SIDE) -> Pixels:
-    """An image (H, W, 3) uint8 whose part outside of a mask (h, w) bool is dim and grey, the mask's edge drawn."""
+def in_place(cells: ArrayLike, image: ArrayLike, covered: Shares = WHOLE, side: int = SIDE) -> Pixels:
+    """Colours of patches (r, c, 3) as a picture that stands beside its image (H, W, 3): as they are where they cover
+    it, else each at its place, and nothing (RGBA, clear) where there is no patch.
+    """
+    colours = np.asarray(cells, dtype=np.uint8)
+    if covered == WHOLE:
+        return colours
+    size = canvas(image, max(side, *colours.shape[:2]))
+    picture = np.zeros((*size, 4), np.uint8)
+    rows, columns = (min(n, span) for n, span in zip(size, spans(size, covered), strict=True))
+    picture[..., :3] = enlarged(colours, size, covered)
+    picture[:rows, :columns, 3] = 255
+    return picture
+
+
+def within_mask(image: ArrayLike, mask: ArrayLike, side: int = SIDE, covered: Shares = WHOLE) -> Pixels:
+    """An image (H, W, 3) uint8 whose part outside of a mask (h, w) bool is dim and grey, the mask's edge drawn. What no
+    patch covers is outside.
+    """
     picture, within = np.asarray(image, dtype=np.uint8), np.asarray(mask, dtype=bool)
     size = canvas(within if within.size > picture[..., 0].size else picture, side)
-    large, keep = enlarged(picture, size), enlarged(within, size)[..., None]
+    large, keep, (rows, columns) = enlarged(picture, size), enlarged(within, size, covered), spans(size, covered)
+    keep[rows:], keep[:, columns:] = False, False
     dim = np.repeat(45 + 0.3 * (large @ LUMA)[..., None], 3, axis=2).round().astype(np.uint8)  # lighter than black
-    return outlined(np.where(keep, large, dim), within)
+    return outlined(np.where(keep[..., None], large, dim), keep)
 
 
 def outlined(picture: Pixels, mask: ArrayLike) -> Pixels:
@@ -180,16 +222,23 @@ def _eroded(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return ~_grown(~mask, by)
 
 
-def marked(image: Pixels, grid: tuple[int, ...], patch: tuple[int, int] | None = None, least: int = 16) -> Pixels:
+def marked(
+    image: Pixels,
+    grid: tuple[int, ...],
+    patch: tuple[int, int] | None = None,
+    least: int = 16,
+    covered: Shares = WHOLE,
+) -> Pixels:
     """An image (H, W, 3) uint8, enlarged so that a frame fits around a patch of a grid (r, c), the middle one where
     none is named: a patch has at least `least` pixels a side.
     """
     row, column = patch or (grid[0] // 2, grid[1] // 2)
-    side = image.shape[0] // grid[0], image.shape[1] // grid[1]
+    side = (span // n for span, n in zip(spans(image.shape[:2], covered), grid, strict=True))
     scale = max(1, -(-least // max(1, min(side))))
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    top, bottom = (large.shape[0] * n // grid[0] for n in (row, row + 1))
-    left, right = (large.shape[1] * n // grid[1] for n in (column, column + 1))
+    height, width = spans(large.shape[:2], covered)
+    top, bottom = (height * n // grid[0] for n in (row, row + 1))
+    left, right = (width * n // grid[1] for n in (column, column + 1))
     width = max(1, (bottom - top) // 8)
     for grow, colour in ((0, 255), (width, 0)):  # white outside and black inside, to be seen on any colour
         box = large[top + grow : bottom - grow, left + grow : right - grow]
@@ -225,7 +274,12 @@ def with_path(
     return np.asarray(drawing)
 
 
-def middle_of(patch: int, grid: tuple[int, ...]) -> tuple[float, float]:
-    """The middle (y, x), in 0..1 of the picture, of a patch of a grid (r, c) by its index in reading order."""
-    row, column = divmod(patch, grid[1])
-    return (row + 0.5) / grid[0], (column + 0.5) / grid[1]
+def middle_of(patch: int, grid: tuple[int, ...], covered: Shares = WHOLE) -> tuple[float, float]:
+    """The middle (y, x), in 0..1 of the picture, of a patch of a grid (r, c) by its index in reading order: of that
+    part of it that lies in the image.
+    """
+    y, x = (
+        (share * at / n + min(1.0, share * (at + 1) / n)) / 2
+        for at, n, share in zip(divmod(patch, grid[1]), grid, covered, strict=True)
+    )
+    return y, x

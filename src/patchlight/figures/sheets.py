@@ -167,7 +167,7 @@ class _Plan:
 
 def _draw(sheet: Axes, row: Row, y: float, plan: _Plan, s: Style) -> None:
     left, side = MARGIN + LEFT - 0.08, plan.side
-    label = wrapped(row.label, LEFT - GAP, 6)
+    label = wrapped(row.label, LEFT - GAP, min(6, 9 // (1 + row.label.count("\n"))))  # as high as a picture, at most
     sheet.text(left, y + side / 2, label, fontsize=8, color=s.quiet, ha="right", va="center")
     for x, picture in zip(plan.across(), row.pictures, strict=False):
         if picture is not None:

@@ -1,7 +1,8 @@
 """Single tokens: the path of a token through the layers, and what one token reads from another.
 
 Shapes: S images, uint8 RGB (S, H, W, 3); L layers; A heads; (r, c) the patch grid. A patch is told by its index in
-reading order, from 0; a token that is no patch by a number below 0: -1 the first of `prefix`, -2 the second.
+reading order, from 0; a token that is no patch by a number below 0: -1 the first of `prefix`, -2 the second. `covered`
+is the share of the images' height and width that patches cover, see `overlays`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from numpy.typing import ArrayLike
 from patchlight.figures.overlays import (
     FOR_AND_AGAINST,
     HEAT,
+    WHOLE,
     Pixels,
+    Shares,
     canvas,
     colours_of,
     dotted,
@@ -38,7 +41,8 @@ PREFIX = ("CLS token",)
 FINE = 384  # pixels of a picture with a path, so that its line is smooth
 PATH_FOOT = (
     "Framed: the token that reads in this layer. Dot and %: the token that it reads most from, with its share of the "
-    "attention; that token is the framed one of the layer before. From yellow, before layer 1, to red, after the last."
+    "attention; that token is the framed one of the layer before. From yellow, before layer 1, to red, after the last. "
+    "Patches are named by row,column from 0, as --token takes them."
 )
 
 
@@ -52,6 +56,7 @@ def path_board(
     *,
     prefix: Sequence[str] = PREFIX,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """Of each image one token that is followed back from the last layer: the image with the path, and for each layer
@@ -66,14 +71,14 @@ def path_board(
         start = [f"from {name_of(path[-1], grid, prefix)}"]
         steps = list(zip(path[1:], path[:-1], strict=True))
         pictures = [
-            _read(image, one, *step, colour, percentile)
+            _read(image, one, *step, colour, percentile, covered)
             for one, step, colour in zip(of_layers, steps, _colours(len(path)), strict=False)
         ]
         notes = [
             f"layer {i + 1}: {percent(float(share))}{_of(*step, prefix)}"
             for i, (share, step) in enumerate(zip(shares, steps, strict=True))
         ]
-        rows.append(Row(caption, [_walked(image, path, grid), *pictures[:ABREAST]], start + notes[:ABREAST]))
+        rows.append(Row(caption, [_walked(image, path, grid, covered), *pictures[:ABREAST]], start + notes[:ABREAST]))
         for i in range(ABREAST, len(notes), ABREAST):
             rows.append(Row("", [None, *pictures[i : i + ABREAST]], ["", *notes[i : i + ABREAST]]))
     return board(rows, title, (), theme, scales=[map_scale(percentile=percentile)], foot=PATH_FOOT)
@@ -85,21 +90,27 @@ def _colours(count: int) -> list[tuple[int, int, int]]:
 
 
 def _read(
-    image: np.ndarray, values: np.ndarray, query: int, source: int, colour: tuple[int, int, int], percentile: float
+    image: np.ndarray,
+    values: np.ndarray,
+    query: int,
+    source: int,
+    colour: tuple[int, int, int],
+    percentile: float,
+    covered: Shares = WHOLE,
 ) -> Pixels:
     """What a token reads, laid over the image, with a frame around it and a dot on what it reads most from."""
-    picture = overlay(image, values, percentile=percentile)
+    picture = overlay(image, values, percentile=percentile, covered=covered)
     if query >= 0:
-        picture = marked(picture, values.shape, divmod(query, values.shape[1]))
-    return dotted(picture, middle_of(source, values.shape), colour) if source >= 0 else picture
+        picture = marked(picture, values.shape, divmod(query, values.shape[1]), covered=covered)
+    return dotted(picture, middle_of(source, values.shape, covered), colour) if source >= 0 else picture
 
 
-def _walked(image: np.ndarray, path: Sequence[int], grid: tuple[int, ...]) -> Pixels:
+def _walked(image: np.ndarray, path: Sequence[int], grid: tuple[int, ...], covered: Shares = WHOLE) -> Pixels:
     """The image with the path over it, broken where a token is no patch, and a frame around the last one."""
     picture = enlarged(image, canvas(image, FINE))
     if path[-1] >= 0:
-        picture = marked(picture, grid, divmod(path[-1], grid[1]))
-    places = [middle_of(token, grid) if token >= 0 else None for token in path]
+        picture = marked(picture, grid, divmod(path[-1], grid[1]), covered=covered)
+    places = [middle_of(token, grid, covered) if token >= 0 else None for token in path]
     return with_path(picture, places, _colours(len(path)))
 
 
@@ -109,10 +120,12 @@ def _of(query: int, source: int, prefix: Sequence[str]) -> str:
 
 
 def name_of(token: int, grid: tuple[int, ...], prefix: Sequence[str] = PREFIX) -> str:
-    """A token in words: "row 3, column 4", counted from 1, or the name of one that is no patch."""
+    """A token in words: "patch 3,4", its row and column from 0 as on the command line, or the name of one that is no
+    patch.
+    """
     if token < 0:
         return f"the {prefix[-1 - token]}"
-    return f"row {token // grid[1] + 1}, column {token % grid[1] + 1}"
+    return f"patch {token // grid[1]},{token % grid[1]}"
 
 
 def query_key(
@@ -128,6 +141,7 @@ def query_key(
     caption: str = "",
     prefix: Sequence[str] = PREFIX,
     percentile: float = 100.0,
+    covered: Shares = WHOLE,
     theme: Theme = "light",
 ) -> Figure:
     """What one token, the query, reads from another, the key: the image with a frame on the query and a dot on the key,
@@ -139,11 +153,16 @@ def query_key(
     """
     values, grid = np.asarray(scores, dtype=float).T, attention.shape
     read = f"layer {cell[0] + 1}, head {cell[1] + 1}" if cell and not read else read
-    names = [plain(name_of(token, grid, prefix), 30) for token in (query, key)]
+    ends = {"query": (query, ", framed"), "key": (key, ", dot")}
+    names = [
+        f"{end}{sign if token >= 0 else ''}: {plain(name_of(token, grid, prefix), 30)}"
+        for end, (token, sign) in ends.items()
+    ]
+    over = overlay(image, attention, percentile=percentile, side=FINE, covered=covered)
     base = enlarged(image, canvas(image, FINE))
     pictures = [
-        (base, f"query, framed: {names[0]}\nkey, dot: {names[1]}"),
-        (overlay(image, attention, percentile=percentile, side=FINE), f"what the query reads\n{read}".rstrip()),
+        (base, "\n".join(names)),
+        (over, f"what the query reads\n{read}".rstrip()),
     ]
     with styled(theme) as s:
         wide = min(4.4, max(1.6, 0.3 * values.shape[1]))  # inches of the matrix
@@ -154,8 +173,8 @@ def query_key(
         figure.suptitle(title, fontsize=10, fontweight="bold", color=s.ink, x=0.01, ha="left")
         *seen, table = figure.subplots(1, 3, width_ratios=[2.1, 2.1, wide + 0.7])
         for axes, (picture, about) in zip(seen, pictures, strict=True):
-            shown = marked(picture, grid, divmod(query, grid[1])) if query >= 0 else picture
-            shown = dotted(shown, middle_of(key, grid)) if key >= 0 else shown
+            shown = marked(picture, grid, divmod(query, grid[1]), covered=covered) if query >= 0 else picture
+            shown = dotted(shown, middle_of(key, grid, covered)) if key >= 0 else shown
             axes.imshow(shown, interpolation=crispness(shown))
             axes.set_title(about, fontsize=8, fontweight="normal", color=s.ink)
             axes.set_axis_off()

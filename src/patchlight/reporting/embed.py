@@ -49,17 +49,19 @@ def chart(draw: Draw, alt: str) -> Chart:
 
 
 def picture(image: np.ndarray) -> Picture:
-    """An image (H, W, 3) uint8. A small one keeps its pixels; a large one is made small, as nobody sees more of it."""
+    """An image (H, W, 3) uint8, or (H, W, 4) with clear parts. A small one keeps its pixels; a large one is made small,
+    as nobody sees more of it.
+    """
     small = _small(image)
     crisp = small is image
-    kind = "png" if crisp else "jpeg"
+    kind = "png" if crisp or image.shape[2] == 4 else "jpeg"  # JPEG has no clear parts
     return Picture(data_uri(kind, encode(small, kind)), small.shape[1], small.shape[0], crisp)
 
 
-def overlay(image: np.ndarray, weights: np.ndarray) -> Picture:
-    """A map of patches (r, c), or of pixels, over its image (H, W, 3) uint8."""
+def overlay(image: np.ndarray, weights: np.ndarray, covered: overlays.Shares = overlays.WHOLE) -> Picture:
+    """A map over its image (H, W, 3) uint8: of pixels, or of patches (r, c) that are `covered` as `overlays` has it."""
     crisp = overlays.of_pixels(image, weights)
-    mixed = overlays.overlay(image if crisp else _small(image), weights, side=96)
+    mixed = overlays.overlay(image if crisp else _small(image), weights, side=96, covered=covered)
     kind = "png" if max(image.shape[:2]) <= TILE // 2 else "jpeg"
     return Picture(data_uri(kind, encode(mixed, kind)), mixed.shape[1], mixed.shape[0], crisp=False)
 
@@ -89,7 +91,7 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 def encode(image: np.ndarray, kind: str) -> bytes:
     out = io.BytesIO()
-    few = with_palette(image) if kind == "png" else None
+    few = with_palette(image) if kind == "png" and image.shape[2] == 3 else None
     (few or Image.fromarray(image)).save(out, format=kind, optimize=True, quality=88)
     return out.getvalue()
 

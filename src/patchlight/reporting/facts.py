@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from patchlight.config import Config
+from patchlight.figures.overlays import WHOLE, Shares
 from patchlight.figures.style import cut
 from patchlight.reporting.embed import Picture, picture
 from patchlight.runs import (
@@ -102,6 +103,17 @@ class Facts:
     @property
     def has_conv_stem(self) -> bool:
         return self.environment is not None and self.environment.model.stem == "conv"
+
+    def covered(self, grid: tuple[int, ...]) -> Shares:
+        """The share of the images' height and width that a grid (r, c) of patches covers, as `figures.overlays` takes
+        it. All of it where the run does not tell, or tells of a model with another grid.
+        """
+        model = self.environment.model if self.environment is not None else None
+        if model is None or model.patch_size is None:
+            return WHOLE
+        down, across = (n * model.patch_size for n in grid)
+        fits = all(abs(pixels - model.img_size) < model.patch_size for pixels in (down, across))
+        return (down / model.img_size, across / model.img_size) if fits else WHOLE
 
     @property
     def class_names(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from patchlight.figures import galleries
+from patchlight.figures.overlays import says_nothing
 from patchlight.reporting.embed import colour_scale, overlay
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
@@ -15,13 +16,13 @@ TEMPLATE = """
 did.</p>
 {{ scale(colours, "most, within each image") }}
 <ul class="tiles pairs">
-{% for t, map in pairs %}
+{% for t, map, silent in pairs %}
 <li><figure class="{{ t.kind }}">
 <div class="pair">
 {{ picture(t.image, "Test image of class " ~ t.true) }}
 {{ picture(map, "The same image under its attention map") }}
 </div>
-<figcaption>{{ answer(t) }}</figcaption>
+<figcaption>{{ answer(t) }}{% if silent %}<br>{{ silent }}{% endif %}</figcaption>
 </figure></li>
 {% endfor %}
 </ul>
@@ -41,14 +42,17 @@ def content(facts: Facts) -> Content | None:
     title = (samples.map_title or "").strip() or "attention"
     title = title[0].upper() + title[1:]
     captions = [f"{'✓' if tile.kind == 'right' else '✗'} {tile.said}" for tile in tiles]
+    covered = facts.covered(samples.maps.shape[1:])
     maps = zip(tiles, samples.images, samples.maps, strict=True)
     values = {
         "map_title": title,
         "layer": "layer" in title.lower(),
         "colours": colour_scale(),
-        "pairs": [(tile, overlay(image, weights)) for tile, image, weights in maps],
+        "pairs": [(tile, overlay(image, weights, covered), says_nothing(weights)) for tile, image, weights in maps],
     }
-    draw = functools.partial(galleries.attention, samples.images, samples.maps, title, captions=captions)
+    draw = functools.partial(
+        galleries.attention, samples.images, samples.maps, title, captions=captions, covered=covered
+    )
     return Content(values, {"attention": draw})
 
 

@@ -51,19 +51,20 @@ def content(facts: Facts) -> Content | None:
     added = insight.embed_positions is not None
     second = "with positions" if added else "as layer 1 reads it"
     views = ["patch embedding", second][: alike.shape[1]]
-    explored = insight.explored.tolist()
+    explored, covered = insight.explored.tolist(), facts.covered(alike.shape[2:])
     examples = []
     for place in sorted({0, len(explored) - 1}):
-        tile = facts.tiles[explored[place]]
-        shown = [("image", picture(boards.marked(samples.images[explored[place]], alike.shape[2:])))]
-        shown += [(name, picture(insight.embed_colours[place, view])) for view, name in enumerate(views)]
-        shown += [
-            (f"likeness, {name}", picture(boards.likeness_map(alike[place, view]))) for view, name in enumerate(views)
-        ]
+        tile, image = facts.tiles[explored[place]], samples.images[explored[place]]
+        shown = [("image", picture(boards.marked(image, alike.shape[2:], covered=covered)))]
+        cells = [(name, insight.embed_colours[place, view]) for view, name in enumerate(views)]
+        cells += [(f"likeness, {name}", boards.likeness_map(alike[place, view])) for view, name in enumerate(views)]
+        shown += [(name, picture(boards.in_place(colours, image, covered))) for name, colours in cells]
         examples.append({"tile": tile, "pictures": shown})
     images = samples.images[explored]
     captions = [f"true: {facts.tiles[i].true}" for i in explored]
-    board = functools.partial(boards.embeddings_board, images, captions, insight.embed_colours, alike, second)
+    board = functools.partial(
+        boards.embeddings_board, images, captions, insight.embed_colours, alike, second, covered=covered
+    )
     draw = functools.partial(inside.patch_likeness, matrices, insight.embed_positions, norms)
     panels = inside.likeness_panels(matrices, insight.embed_positions, norms)
     values = {

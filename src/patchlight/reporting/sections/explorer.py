@@ -46,6 +46,7 @@ def content(facts: Facts) -> Content | None:
             "heads": heads,
             "rows": rows,
             "columns": columns,
+            "covered": facts.covered((rows, columns)),
             "palette": palette(),
             "pooled_heads": 0 if insight.pooled is None else insight.pooled.shape[2],
         }

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from patchlight.figures import overlays, sheets
+from patchlight.figures.overlays import WHOLE, Shares
 from patchlight.figures.style import Theme
 from patchlight.reporting.embed import Draw, overlay
 from patchlight.reporting.facts import Facts, Tile
@@ -54,19 +55,20 @@ def content(facts: Facts) -> Content | None:
     pooled, explored = facts.insight.pooled, facts.insight.explored.tolist()
     examples: list[dict[str, object]] = []
     slides: dict[str, Draw] = {}
+    covered = facts.covered(pooled.shape[3:])
     for place in sorted({0, len(explored) - 1}):
         tile, image, maps = facts.tiles[explored[place]], facts.samples.images[explored[place]], pooled[place] / 255
         name = f"layers_{tile.kind}"
         if name not in slides:
-            slides[name] = functools.partial(board, image, maps, tile)
-            examples.append(example(image, maps, tile))
+            slides[name] = functools.partial(board, image, maps, tile, covered=covered)
+            examples.append(example(image, maps, tile, covered))
     return Content({"examples": examples, "drawn": drawn(*pooled.shape[1:3])}, slides)
 
 
-def example(image: np.ndarray, maps: np.ndarray, tile: Tile) -> dict[str, object]:
+def example(image: np.ndarray, maps: np.ndarray, tile: Tile, covered: Shares) -> dict[str, object]:
     """The image under the mean map of some layers, and under that of each head in the last; maps (L, H, r, c)."""
-    layers = [(f"layer {i + 1}", overlay(image, maps[i].mean(axis=0))) for i in some(len(maps))]
-    heads = [(f"head {i + 1}", overlay(image, one)) for i, one in enumerate(maps[-1][:HEADS_SHOWN])]
+    layers = [(f"layer {i + 1}", overlay(image, maps[i].mean(axis=0), covered)) for i in some(len(maps))]
+    heads = [(f"head {i + 1}", overlay(image, one, covered)) for i, one in enumerate(maps[-1][:HEADS_SHOWN])]
     return {"tile": tile, "layers": layers, "heads": heads if len(heads) > 1 else []}
 
 
@@ -81,12 +83,13 @@ def drawn(depth: int, heads: int) -> str:
     return f"{layers} layers with {f'{HEADS_SHOWN} of {heads}' if heads > HEADS_SHOWN else 'all'} heads"
 
 
-def board(image: np.ndarray, maps: np.ndarray, tile: Tile, theme: Theme) -> Figure:
+def board(image: np.ndarray, maps: np.ndarray, tile: Tile, theme: Theme, covered: Shares = WHOLE) -> Figure:
     """Maps (L, H, r, c) in columns of layers, of most LAYERS_SHOWN, and rows of heads after their mean."""
     chosen, heads = some(len(maps)), maps.shape[1]
-    rows = [sheets.Row("mean of the heads", [image, *(overlays.overlay(image, maps[i].mean(axis=0)) for i in chosen)])]
+    means = [overlays.overlay(image, maps[i].mean(axis=0), covered=covered) for i in chosen]
+    rows = [sheets.Row("mean of the heads", [image, *means])]
     rows += [
-        sheets.Row(f"head {h + 1}", [None, *(overlays.overlay(image, maps[i, h]) for i in chosen)])
+        sheets.Row(f"head {h + 1}", [None, *(overlays.overlay(image, maps[i, h], covered=covered) for i in chosen)])
         for h in range(min(heads, HEADS_SHOWN) if heads > 1 else 0)
     ]
     captions = [tile.said, *(f"layer {i + 1}" for i in chosen)]

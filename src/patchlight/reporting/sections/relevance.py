@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patchlight.figures.overlays import says_nothing
 from patchlight.reporting.embed import colour_scale, overlay
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.section import Content, Section
@@ -11,7 +12,7 @@ TEMPLATE = """
 its gradient, passed through all layers). Each map is stretched to its own greatest value.</p>
 {{ scale(colours, "most, within each map") }}
 <ul class="tiles triples">
-{% for t, for_pred, for_true in mistakes %}
+{% for t, for_pred, for_true, pred_none, true_none in mistakes %}
 <li><figure class="{{ t.kind }}">
 <div class="triple">
 {{ picture(t.image, "Test image of class " ~ t.true) }}
@@ -19,8 +20,9 @@ its gradient, passed through all layers). Each map is stretched to its own great
 {{ picture(for_true, "Evidence for " ~ t.true) }}
 </div>
 <figcaption>
-the image; why <b>{{ t.pred }}</b>, predicted with {{ t.confidence }}; why <b>{{ t.true }}</b>, the true class with
-{{ t.true_confidence }}
+the image; why <b>{{ t.pred }}</b>, predicted with {{ t.confidence }}
+{%- if pred_none %} ({{ pred_none }}){% endif %}; why <b>{{ t.true }}</b>, the true class with
+{{ t.true_confidence }}{% if true_none %} ({{ true_none }}){% endif +%}
 </figcaption>
 </figure></li>
 {% endfor %}
@@ -33,8 +35,13 @@ def content(facts: Facts) -> Content | None:
     if facts.insight is None or facts.samples is None or not mistakes:
         return None
     images, maps = facts.samples.images, facts.insight.relevance
+    covered = facts.covered(maps.shape[2:])
     rows = [
-        (tile, overlay(images[tile.index], maps[tile.index, 0]), overlay(images[tile.index], maps[tile.index, 1]))
+        (
+            tile,
+            *(overlay(images[tile.index], one, covered) for one in maps[tile.index]),
+            *(says_nothing(one) for one in maps[tile.index]),
+        )
         for tile in mistakes
     ]
     return Content({"mistakes": rows, "colours": colour_scale()})

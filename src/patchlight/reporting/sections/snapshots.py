@@ -47,6 +47,7 @@ def content(facts: Facts) -> Content | None:
             "epochs": snapshots.epochs.tolist(),
             "rows": rows,
             "columns": columns,
+            "covered": facts.covered((rows, columns)),
             "palette": palette(),
             "method": snapshots.method,
         }
