@@ -159,7 +159,7 @@ def explain_or_measure(
         left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
         left_out |= {"--mass": mass, "--token": token, "--pair": pair}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
-            if given:
+            if given not in (None, []):
                 raise UsageError(f"--faithfulness measures maps of a class on the run's test images; leave out {what}")
     numbers = layer_numbers(layers)
     from patchlight.commands import explain
@@ -167,7 +167,12 @@ def explain_or_measure(
     given_count = {} if count is None else {"count": count}
     if faithfulness:
         return explain.faithfulness(
-            run, method=method or "all", target=target or "predicted", device=device, out=out, **given_count
+            run,
+            method=method or "all",
+            target="predicted" if target is None else target,
+            device=device,
+            out=out,
+            **given_count,
         )
     return explain.explain(
         run,
@@ -177,7 +182,7 @@ def explain_or_measure(
         split=split,
         count=count,
         method=method,
-        target=target or "predicted",
+        target="predicted" if target is None else target,
         versus=versus,
         like=like,
         layers=numbers,
