@@ -15,7 +15,8 @@ from patchlight.analysis.classes import MOST_CLASSES
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.config import SPLIT_NAMES
-from patchlight.data.files import ImageFiles, find_images, read_images
+from patchlight.data.files import ImageFiles, each_once, find_images, read_images
+from patchlight.data.masks import masks_among
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.device import resolve_device
@@ -64,12 +65,25 @@ def check_positive(count: int) -> None:
         raise UsageError(f"--count must be at least 1, not {count}")
 
 
+def given_files(words: Sequence[str | Path], masks: str | Path | None) -> ImageFiles:
+    """The image files of words, each once, and without those that are masks of others in the folder `masks`.
+
+    Raises what `find_images` does, PatchlightError for a folder of masks that is none, and UsageError for more files
+    than are shown at once.
+    """
+    files = each_once(find_images(words))
+    if files.paths and masks is not None and (left := masks_among(masks, files.paths)):
+        note = f"left out, being masks of other images by their names: {len(left):,}, such as {printable(left[0])}"
+        masked = set(left)
+        files = ImageFiles(tuple(path for path in files.paths if path not in masked), (*files.notes, note))
+    choice.check_count("the call names", len(files.paths))
+    return files
+
+
 def load_subject(
-    run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
+    run: Run, given: ImageFiles, wanted: Wanted, device: str, checkpoint: Checkpoint | None
 ) -> tuple[Subject, Chosen]:
-    """The images with what the model predicts for them, and how they were chosen."""
-    given = find_images(files)
-    choice.check_count("the call names", len(given.paths))
+    """The images, files or the run's own, with what the model predicts for them, and how they were chosen."""
     tune_process(resolve_device(device))
     model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.subject import Subject
 from patchlight.commands.explain_masks import MaskTable
 from patchlight.commands.explain_target import Asked
+from patchlight.errors import PatchlightError
 from patchlight.models import ModelCard
 from patchlight.runs import Faithfulness
 from patchlight.runs.codec import Record
@@ -72,6 +74,17 @@ class RunExplanation(Record):
     weights: str | None = field(default=None, metadata={"brief": True})
 
 
+def record_text(explanation: RunExplanation) -> str:
+    """What `explanation.json` holds. Raises PatchlightError where a number is none."""
+    try:
+        return json.dumps(explanation.to_json(), indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        raise PatchlightError(
+            "what the model says of these images, or a measure of maps, is NaN or infinite, so nothing was written: "
+            "leave out images one by one to find which, or name other methods"
+        ) from None
+
+
 def describe_images(subject: Subject, chosen: Chosen, asked: Asked, strength: torch.Tensor) -> list[ExplainedImage]:
     """`strength` (S,) is of the target."""
     classes = subject.card.class_names
@@ -107,19 +120,20 @@ def array_name(call: str) -> str:
     return re.sub(r"\W+", "_", call.replace("=-", "=minus_"))
 
 
-def write_arrays(
-    path: Path,
+def array_file(
     subject: Subject,
     chosen: Chosen,
     maps: Mapping[str, np.ndarray],
     asked: Asked,
     of_classes: ClassMaps | None,
-) -> None:
-    """`maps.npz`; docs/explaining.md tells its arrays."""
+) -> bytes:
+    """The bytes of `maps.npz`; docs/explaining.md tells its arrays."""
     arrays: dict[str, Any] = {array_name(call): values for call, values in maps.items()}
     arrays |= {name: tensor.cpu().numpy() for name, tensor in asked.tensors().items()}
     arrays |= {} if chosen.indices is None else {"indices": chosen.indices}
     if of_classes is not None:
         arrays |= {"class_labels": np.array(of_classes.classes), "class_counts": of_classes.counts}
         arrays |= {"class_means": of_classes.mean, "class_spreads": of_classes.spread}
-    np.savez_compressed(path, images=subject.pictures, **arrays)
+    file = io.BytesIO()
+    np.savez_compressed(file, images=subject.pictures, **arrays)
+    return file.getvalue()
