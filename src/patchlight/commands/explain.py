@@ -28,7 +28,7 @@ from patchlight.commands.explain_record import (
     describe_images,
     record_text,
 )
-from patchlight.commands.explain_target import class_index, find_target
+from patchlight.commands.explain_target import PREDICTED, also_a_class, class_index, find_target
 from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
@@ -168,13 +168,14 @@ def explain_run(
     explanation = RunExplanation(
         run=str(opened.path),
         methods=tuple(calls),
+        target_kind=asked.kind,
         target=asked.word,
         split=chosen.split,
         chosen=chosen.how,
         right=right,
         wrong=None if right is None else len(subject.preds) - right,
         images=tuple(describe_images(subject, chosen, asked, explanations[calls[0]].strength)),
-        notes=(*chosen.notes, *notes),
+        notes=(*chosen.notes, *asked.notes, *notes),
         class_method=None if of_classes is None else of_classes.method,
         classes=() if of_classes is None else tuple(describe_classes(subject.card, of_classes)),
         positions=positions_of(anatomy, embedding),
@@ -275,7 +276,9 @@ def faithfulness(
     tune_process(resolve_device(device))
     model, card = load_chosen(opened, checkpoint, device)
     calls, _ = choose_methods(words, dissect(model))
-    of_class = None if target == "predicted" else class_index(target, card.class_names, "predicted")
+    of_class = None if target == PREDICTED else class_index(target, card.class_names, PREDICTED)
+    if note := also_a_class("--target", target, card.class_names, PREDICTED):
+        say(note)
     table = measure_faithfulness(
         model,
         card,

@@ -18,7 +18,7 @@ from patchlight.config import SPLIT_NAMES
 from patchlight.data.files import ImageFiles, each_once, find_images, read_images
 from patchlight.data.masks import masks_among
 from patchlight.data.remarks import Remarks
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
@@ -27,6 +27,8 @@ from patchlight.paths import printable
 from patchlight.progress import say
 from patchlight.runs import Run, Samples
 from patchlight.runs.checkpoints import Checkpoint
+
+EVERY = "all"  # --class: every class that has images
 
 
 def load_chosen(run: Run, checkpoint: Checkpoint | None, device: str) -> tuple[nn.Module, ModelCard]:
@@ -118,11 +120,11 @@ def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> C
     """Images of the run's own split. Where nothing was named and the test images are not there any more, those of the
     report are taken, and it is said.
     """
-    every = wanted.classes == ("all",) and "all" not in card.class_names
+    every = wanted.classes == (EVERY,) and EVERY not in card.class_names
     words = range(len(card.class_names)) if every else wanted.classes
     classes = [choice.class_index(word, card.class_names) for word in words]
-    if len(classes) > MOST_CLASSES:
-        raise UsageError(f"{len(classes)} classes are too many to be shown side by side; name {MOST_CLASSES} at most")
+    if not every:
+        check_classes(len(set(classes)), "classes are")
     split = wanted.split or "test"
     try:
         images = own_split(run, split)
@@ -136,9 +138,21 @@ def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> C
     if wanted.indices:
         return choice.choose_by_index(images, split, wanted.indices)
     if not every:
-        return choice.choose_by_class(model, card, images, split, classes, wanted.count)
+        chosen = choice.choose_by_class(model, card, images, split, classes, wanted.count)
+        if EVERY not in wanted.classes:
+            return chosen
+        note = f"--class {EVERY} means the class of that name; to see every class, name each"
+        say(note)
+        return replace(chosen, notes=(*chosen.notes, note))
     counts = images.class_counts().tolist()
     there = [label for label in classes if counts[label]]
+    check_classes(len(there), "classes that have images are")
     chosen = choice.choose_by_class(model, card, images, split, there, wanted.count)
-    missing = ", ".join(f"'{name}'" for label, name in enumerate(card.class_names) if not counts[label])
-    return replace(chosen, how=f"{chosen.how}; no '{split}' image is of {missing}") if missing else chosen
+    missing = [f"'{name}'" for label, name in enumerate(card.class_names) if not counts[label]]
+    return replace(chosen, how=f"{chosen.how}; no '{split}' image is of {first_of(missing, 12)}") if missing else chosen
+
+
+def check_classes(count: int, words: str) -> None:
+    """Raises UsageError for more than are shown at once."""
+    if count > MOST_CLASSES:
+        raise UsageError(f"{count} {words} too many to be shown side by side; name {MOST_CLASSES} at most")

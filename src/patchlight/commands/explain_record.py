@@ -55,13 +55,15 @@ class RunExplanation(Record):
 
     run: str
     methods: tuple[str, ...]  # with their options, as --method takes them
-    target: str  # "predicted", "true", a class's name, or a sentence
+    # "predicted", "true", "class", "difference" or "likeness"; of an older version None.
+    target_kind: str | None = None
+    target: str  # "predicted", "true", a class's name (perhaps one of these), "cat, not dog", "like photo.jpg"
     split: str | None  # whose images these are; None for image files and for samples of the report
     chosen: str  # how the images were chosen, in a sentence
     right: int | None  # how many are predicted right; None where the true classes are not known
     wrong: int | None
     images: tuple[ExplainedImage, ...]
-    notes: tuple[str, ...] = ()  # on the image files, as what Pillow warned of; on methods that do not apply
+    notes: tuple[str, ...] = ()  # on the image files, as what Pillow warned of; on words and methods
     class_method: str | None  # of the maps that `classes` are about
     classes: tuple[ExplainedClass, ...]  # those that were asked for
     positions: str | None  # whether positions are added to the patch tokens, in a sentence; None without patches
