@@ -219,6 +219,15 @@ def test_the_table_on_test_images(run, tmp_path, capsys, no_slides):
     assert "no class 'tree'" in capsys.readouterr().err
     assert "rollout (blind)" in text
     assert "pointing" not in text
+    assert main([*words, "--ways", "tokens,road", "--json"]) == 0
+    measures = said(capsys)["rows"][0]["scores"]
+    curves = [name for name in measures if name.startswith(("deletion", "insertion"))]
+    assert sorted(curves) == ["deletion road", "deletion tokens", "insertion road", "insertion tokens"]
+    assert main([*words, "--ways", "tokens,road", "--json"]) == 0
+    measures = said(capsys)["rows"][0]["scores"]
+    assert [name for name in measures if "tion " in name] == [
+        f"{curve} {way}" for way in ("road", "tokens") for curve in ("deletion", "insertion")
+    ]
 
 
 def test_one_class_and_not_another(run, tmp_path, capsys, no_slides):
@@ -402,6 +411,9 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts
         (["x.png", "--class", "3"], "--class is for images of the run's own; leave it out, or the image files"),
         (["x.png", "--split", "val"], "--split is for images of the run's own"),
         (["--faithfulness", "--class", "3"], "leave out --class"),
+        (["--faithfulness", "--ways", "mean,colour"], "patches are not taken away by 'colour'"),
+        (["--faithfulness", "--ways", ""], "patches are not taken away by ''"),
+        (["--ways", "mean"], "--ways is for --faithfulness"),
         (["--faithfulness", "--split", "val"], "leave out --split"),
         (["--faithfulness", "--versus", "3"], "leave out --versus"),
         (["--faithfulness", "--layers", "1"], "leave out --layers"),

@@ -8,12 +8,15 @@ import torch
 from additive import BLACK, ZERO, Additive, additive
 from vits import VITS, images_for, of_timm, ours
 
+from patchlight.cli.explain_words import MAPS
+from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.imputation import imputed
 from patchlight.explanation.removal import (
     FILLS,
     WAYS,
     Curve,
     blurred,
+    check_ways,
     outputs_without,
     removal_counts,
     removal_curve,
@@ -57,6 +60,20 @@ def test_black_is_black():
     painted = images.clone()
     painted[:, :, :4, 12:] = -2
     torch.testing.assert_close(outputs_without(model, images, ZERO, hidden, "black", BLACK), model.logits(painted))
+
+
+def test_ways_are_checked_and_all_are_named_in_the_help():
+    vit, cnn = dissect(ours()), dissect(ResNet(num_classes=2))
+    assert check_ways(["tokens", "mean", "mean"], vit) == ("mean", "tokens")
+    assert check_ways(["black"], cnn) == ("black",)
+    with pytest.raises(PatchlightError, match="no tokens can be taken away from ResNet"):
+        check_ways(WAYS, cnn)
+    with pytest.raises(UsageError, match="patches are not taken away by 'colour'"):
+        check_ways(["colour"], vit)
+    with pytest.raises(UsageError, match="name at least one way"):
+        check_ways([], vit)
+    (told,) = [each for each in MAPS if "--ways" in each.names]
+    assert ", ".join(WAYS) in told.keywords["help"]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -122,10 +122,11 @@ def measure_faithfulness(
     count: int = 500,
     label: str = "",
     target: int | None = None,
+    ways: Sequence[str] = WAYS,
 ) -> Faithfulness | None:
-    """`assess` of the methods on `count` test images of `source`, drawn by a fixed seed. Without `methods` they are
-    those of SHOWN that the network has, else DEFAULT_ELSEWHERE. `target` is a class for all images; None is the
-    predicted one.
+    """`assess` of the methods, by `ways`, on `count` test images of `source`, drawn by a fixed seed. Without `methods`
+    they are those of SHOWN that the network has, else DEFAULT_ELSEWHERE. `target` is a class for all images; None is
+    the predicted one.
 
     None for what cannot be measured: a network that gives no classes, or that sees an image as one patch, of which no
     part can be compared with another. Of planted images the patch that decides is known, and "pointing" is measured of
@@ -155,6 +156,7 @@ def measure_faithfulness(
         label=label,
         target=None if target is None else ClassTarget(torch.full((len(inputs),), target, device=inputs.device)),
         about="" if target is None else f"the class '{card.class_names[target]}'",
+        ways=ways,
     )
     return replace(table, data=source)
 

@@ -87,4 +87,9 @@ MAPS = (
         action="store_true",
         help="compare the methods on the run's test images, write faithfulness.json and build the report again",
     ),
+    option(
+        "--ways",
+        metavar="NAME,...",
+        help="with --faithfulness, how patches are taken away: mean, black, blur, road, tokens (default: all)",
+    ),
 )

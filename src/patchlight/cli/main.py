@@ -149,6 +149,7 @@ def explain_or_measure(
     indices: list[int] | None,
     split: str | None,
     faithfulness: bool,
+    ways: str | None,
     count: int | None,
     out: Path | None,
     device: str,
@@ -161,10 +162,13 @@ def explain_or_measure(
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
             if given not in (None, []):
                 raise UsageError(f"--faithfulness measures maps of a class on the run's test images; leave out {what}")
+    elif ways is not None:
+        raise UsageError("--ways is for --faithfulness; leave it out, or add --faithfulness")
     numbers = layer_numbers(layers)
     from patchlight.commands import explain
 
-    given_count = {} if count is None else {"count": count}
+    chosen: dict[str, Any] = {} if count is None else {"count": count}
+    chosen |= {} if ways is None else {"ways": ways}
     if faithfulness:
         return explain.faithfulness(
             run,
@@ -172,7 +176,7 @@ def explain_or_measure(
             target="predicted" if target is None else target,
             device=device,
             out=out,
-            **given_count,
+            **chosen,
         )
     return explain.explain(
         run,

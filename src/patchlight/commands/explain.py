@@ -33,6 +33,7 @@ from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
 from patchlight.explanation.methods import METHODS, Explanation, default_method, find_call, methods_for
+from patchlight.explanation.removal import WAYS, check_ways
 from patchlight.explanation.targets import Wanted as WantedTarget
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
@@ -257,12 +258,14 @@ def faithfulness(
     *,
     method: str | Sequence[str] = "all",
     target: str | int = "predicted",
+    ways: str | Sequence[str] = (),
     count: int = 500,
     device: str = "auto",
     out: str | Path | None = None,
 ) -> Faithfulness:
     """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed,
-    for the predicted class or a `target`, a class's name or index.
+    for the predicted class or a `target`, a class's name or index. `ways` are those of
+    `explanation.removal.WAYS` in which patches are taken away ("mean,tokens"); none is all that the network has.
 
     Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again; of a checkpoint in
     RUN/explain/epoch-050. Raises UsageError for an unknown method or no images, PatchlightError where no
@@ -275,7 +278,10 @@ def faithfulness(
     try_folder(folder.path)
     tune_process(resolve_device(device))
     model, card = load_chosen(opened, checkpoint, device)
-    calls, _ = choose_methods(words, dissect(model))
+    anatomy = dissect(model)
+    calls, _ = choose_methods(words, anatomy)
+    names = [name.strip() for name in ways.split(",")] if isinstance(ways, str) else list(ways)
+    chosen = check_ways(names, anatomy) if names else WAYS
     of_class = None if target == PREDICTED else class_index(target, card.class_names, PREDICTED)
     if note := also_a_class("--target", target, card.class_names, PREDICTED):
         say(note)
@@ -288,6 +294,7 @@ def faithfulness(
         count=count,
         label="assessing",
         target=of_class,
+        ways=chosen,
     )
     if table is None:
         raise PatchlightError(

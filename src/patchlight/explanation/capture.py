@@ -50,9 +50,9 @@ class Recording:
 
         Raises PatchlightError where gradients were not asked for, and as `gradients_of`.
         """
+        weights = self._known(self.weights)
         if not self.has_gradients:
             raise PatchlightError("gradients of attention need record_attention(..., gradients=True)")
-        weights = self._known(self.weights)
         return torch.stack(gradients_of(outputs, weights, "attention", retain_graph=retain_graph), dim=1)
 
     def _known(self, tensors: dict[int, Tensor]) -> list[Tensor]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.explanation.capture import keep_patches
 from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.imputation import imputed
@@ -49,6 +50,23 @@ WAYS = (*FILLS, TOKENS)
 def ways_for(anatomy: Anatomy) -> tuple[str, ...]:
     """How patches can be taken away from a network."""
     return WAYS if isinstance(anatomy, VitAnatomy) and anatomy.can_drop_patches else tuple(FILLS)
+
+
+def check_ways(names: Sequence[str], anatomy: Anatomy) -> tuple[str, ...]:
+    """The given ones of WAYS, in its order. Raises UsageError for an unknown one or none, PatchlightError for one that
+    the network does not have.
+    """
+    for name in names:
+        if name not in WAYS:
+            raise UsageError(f"patches are not taken away by '{name}'; {did_you_mean(name, WAYS)}")
+    if not names:
+        raise UsageError(f"name at least one way to take patches away, of {', '.join(WAYS)}")
+    if TOKENS in names and TOKENS not in ways_for(anatomy):
+        raise PatchlightError(
+            f"no tokens can be taken away from {type(anatomy.model).__name__}; leave out 'tokens', or take "
+            f"{', '.join(FILLS)}"
+        )
+    return tuple(way for way in WAYS if way in names)
 
 
 def outputs_without(

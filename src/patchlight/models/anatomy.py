@@ -29,7 +29,7 @@ def dissect(model: nn.Module) -> Anatomy:
     if not isinstance(model, nn.Module):
         raise UsageError(f"a model is a torch.nn.Module, not a {type(model).__name__}")
     model = unwrapped(model)
-    if isinstance(model, nn.Sequential) and len(model) > 1 and _keeps_size(before := model[:-1], model):
+    if type(model) is nn.Sequential and len(model) > 1 and _keeps_size(before := model[:-1], model):
         inner = dissect(model[-1])
         if isinstance(inner, VitAnatomy) or not inner.has_head:
             return replace(inner, model=model, logits=lambda images: inner.logits(before(images)))
