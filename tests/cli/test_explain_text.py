@@ -54,8 +54,39 @@ def test_intervals_and_marks():
     assert line(text, "chefer", further).split() == ["chefer", ".00", "-.12", "to", ".03", "1.23", "2.0"]
     assert line(text, "rollout", further).split()[2:5] == [".10", ".10-.11", "1.23"]
     assert line(text, "random", further).split()[1:3] == ["1.00", "±0"]
+    assert line(text, "better is", further).split() == ["better", "is", "near", "0"]  # low would be -1
     assert "x: not shown to be better than both controls" in text
     assert f"Tested was {TESTED}" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "shown"),
+    [
+        (0.35, 0.346, 0.354, ".35 .346-.354"),
+        (0.35, 0.34991, 0.35012, ".35 .3499-.3501"),
+        (0.35, 0.34999, 0.35001, ".35 ±<.0001"),
+        (0.35, 0.35, 0.35, ".35 ±0"),
+        (1 - 1e-16, 1.0, 1.0, "1.00 ±0"),
+        (0.0, -0.004, 0.004, ".00 -.004 to .004"),
+        (0.352, 0.35, 0.35, ".35 ±<.0001"),  # no mean of these ends, but not to be hidden
+    ],
+)
+def test_an_interval_is_nothing_only_where_its_ends_are_the_mean(mean, low, high, shown):
+    scores = made(tested=TESTED)
+    scores.rows[1].scores["deletion mean"] = cell(mean, low, high)
+    assert line(faithfulness_table(scores), "chefer").split(maxsplit=1)[1] == shown
+
+
+def test_what_curves_follow_is_said_of_each_kind_of_target():
+    for kind, title, strength in (
+        (None, "What is left of the answer as patches go, from 0 to 1", "mean probability while the most"),
+        ("class", "What is left of the answer as patches go, from 0 to 1", "mean probability while the most"),
+        ("difference", "from 0 to 1", "mean probability, were there only the two classes, while the most"),
+        ("likeness", "What is left of the likeness as patches go, from -1 to 1", "mean cosine while the most"),
+    ):
+        text = faithfulness_table(made(), kind=kind)
+        assert title in text
+        assert f"deletion: {strength}" in " ".join(text.split())
 
 
 def test_controls_stand_apart_below():

@@ -132,16 +132,6 @@ def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     assert not list(tmp_path.glob("class_*.png"))
 
 
-def test_only_its_own_pictures_are_deleted(run, tmp_path, capsys, no_slides):
-    mine = [tmp_path / name for name in ("maps-of-paris.png", "patches-raw.png", "heads-layer-old.png", "notes.png")]
-    for path in [*mine, tmp_path / "maps-3.png", tmp_path / "heads-layer7.png"]:
-        path.write_bytes(b"x")
-    assert main(["explain", str(run), "--index", "1", "--method", "rollout", "--out", str(tmp_path)]) == 0
-    assert [path.read_bytes() for path in mine] == [b"x"] * 4
-    assert not (tmp_path / "maps-3.png").exists()
-    assert not (tmp_path / "heads-layer7.png").exists()
-
-
 @pytest.mark.slow
 def test_all_classes_are_those_that_have_images(run, tmp_path, monkeypatch, capsys, no_slides):
     without = own_split(Run(run), "test")
@@ -340,6 +330,10 @@ def test_masks_of_heads_paths_and_pairs(run, tmp_path, capsys):
         (["--token", "9,9"], "there is no token '9,9'; name pooled"),
         (["--token", "cls"], "there is no token 'cls'"),  # the model pools its patches
         (["--pair", "1,2"], "a pair of tokens is QUERY:KEY"),
+        (["--token", ""], "there is no token ''"),
+        (["--pair", ""], "a pair of tokens is QUERY:KEY, as 3,4:5,6 or cls:3,4, not ''"),
+        (["--pair", "1,2:9,9"], "there is no token '9,9'"),
+        (["--target", ""], "no class ''"),
         (["--percentile", "20"], "percentile is 20; give one from 50 to 100"),
     ):
         assert main([*call, *words]) == 2
@@ -411,7 +405,7 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts
         (["--class", "cat"], "no class 'cat'"),
         (["--class", "3", "--index", "1"], "--index says which images; leave out --class"),
         (["--index", "1", "--count", "1"], "--index says which images; leave out --count"),
-        (["x.png"] * 201, "the call names 201 images; take 200 at most"),
+        ([f"{i}.png" for i in range(201)], "the call names 201 images; take 200 at most"),
         (["--index", "60"], "the 'test' images have the indices 0 to 59, so there is no 60"),
         (["--class", "3", "--class", "4", "--count", "1"], "--count 1 is less than the 2 classes"),
         (["x.png", "--class", "3"], "--class is for images of the run's own; leave it out, or the image files"),
@@ -423,6 +417,10 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts
         (["--faithfulness", "--split", "val"], "leave out --split"),
         (["--faithfulness", "--versus", "3"], "leave out --versus"),
         (["--faithfulness", "--layers", "1"], "leave out --layers"),
+        (["--faithfulness", "--pair", ""], "leave out --pair"),
+        (["--faithfulness", "--mass", "0"], "leave out --mass"),
+        (["--faithfulness", "--percentile", "0"], "leave out --percentile"),
+        (["--faithfulness", "--target", ""], "no class ''"),
         (["x.png", "--faithfulness"], "leave out the image files"),
     ],
 )

@@ -107,6 +107,7 @@ def test_silent_maps_are_counted():
     assert found.sentences() == (
         "1 image left out: the mask is empty or the whole image",
         "2 maps without any evidence for the class, counted as chance",
+        "pointing is of 3 of 4 images",
     )
 
 
@@ -147,7 +148,13 @@ def test_tolerance_by_hand():
     found = localize(maps, right, tolerance=2)
     assert found.scores["pointing"].values.item() == 1
     assert found.scores["energy"].values.item() == 0
-    assert found.sentences() == ("a hit of the pointing game may lie 2 pixels outside of the mask",)
+    assert found.sentences() == (
+        "a hit of the pointing game may lie 2 pixels outside of the mask, in pixels of the model's input",
+    )
+    two = localize(maps.expand(2, -1, -1), torch.cat([right, mask(["xxx.", "xxxx"])]), tolerance=2)
+    assert two.sentences()[1:] == (
+        "pointing is of 1 of 2 images: in 1 a hit may lie anywhere, as the tolerance reaches all of the image",
+    )
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, 2.5, 4])

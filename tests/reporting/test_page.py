@@ -252,6 +252,16 @@ def table(n: int = 500, **fields) -> dict:
     return {"n": n, "rows": [*rows, *controls], "target": "the class 'cat'", "tested": "all of it", **fields}
 
 
+def test_heads_of_the_faithfulness_table_say_which_way_is_better(tmp_path, no_charts):
+    run, made = make_run(tmp_path / "run", epochs=1), table()
+    for row in made["rows"]:
+        row["scores"] |= {name: {"mean": 0.1, "low": 0.1, "high": 0.2} for name in ("randomized", "other class")}
+    (run / "faithfulness.json").write_text(json.dumps(made))
+    text = report(run).text
+    assert "method mean \N{DOWNWARDS ARROW} low mean \N{UPWARDS ARROW} high" in text
+    assert "random model near 0 other class pointing \N{UPWARDS ARROW} high" in text
+
+
 def test_the_faithfulness_table_marks_what_is_not_shown_to_beat_both_controls(tmp_path, no_charts):
     run = make_run(tmp_path / "run", epochs=1)
     assert "Not measured yet: patchlight explain" in report(run).text

@@ -108,6 +108,7 @@ def test_the_tables_of_faithfulness_show_all_that_is_measured():
 
     shown = {name: better for name, _, better in faithfulness.MEASURES}
     assert shown == {name: measure.better for name, measure in MEASURES.items()}
+    assert shown["randomized"] == "near 0"  # and not low: -1 is the same map upside down
 
 
 def test_tokens_before_the_first_layer_are_shown_where_a_folder_has_them(tmp_path, no_slides):

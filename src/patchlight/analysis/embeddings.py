@@ -15,6 +15,7 @@ from torch import Tensor
 
 from patchlight.analysis.diagnostics import patch_colours
 from patchlight.explanation.capture import record_inputs, record_outputs
+from patchlight.explanation.cells import batch_size
 from patchlight.models.anatomy import VitAnatomy
 
 ROUNDING = 4  # steps of a number's last binary place by which an addition may differ from one image to another
@@ -23,7 +24,7 @@ MOST_PATCHES = 256  # in a matrix of likeness: it would be of millions of number
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the blocks get of each patch, and what of it is the patch and what its position."""
+    """What the blocks get of each patch, and what of it is the patch and what its position. All is on the CPU."""
 
     patches: Tensor  # (B, N, D): after the patch embedding
     tokens: Tensor  # (B, N, D): as the first block reads them
@@ -33,17 +34,21 @@ class Embedded:
 
 @torch.no_grad()
 def embedded(anatomy: VitAnatomy, images: Tensor) -> Embedded | None:
-    """The patch tokens of normalised images (B, 3, h, w) before the first block, in the model's own precision.
+    """The patch tokens of normalised images (B, 3, h, w) before the first block, in the model's own precision, a few
+    images at a time.
 
     Positions are measured, so it does not matter how a family adds them: they are the difference of the two tokens,
     which must be the same for all images, one of zeros among them. None for a model whose patch embedding gives no
     token for each patch.
     """
-    blank = torch.cat([images, torch.zeros_like(images[:1])])
-    with record_outputs([anatomy.patch_embed]) as outputs, record_inputs(anatomy.blocks[:1]) as inputs:
-        anatomy.logits(blank)
-    patches = in_reading_order(outputs[0], anatomy.grid(images))
-    tokens = inputs[0][:, anatomy.num_prefix_tokens :]
+    pairs = list[tuple[Tensor | None, Tensor]]()
+    for part in torch.cat([images, torch.zeros_like(images[:1])]).split(batch_size(anatomy, images)):
+        with record_outputs([anatomy.patch_embed]) as outputs, record_inputs(anatomy.blocks[:1]) as inputs:
+            anatomy.logits(part)
+        found = in_reading_order(outputs[0], anatomy.grid(images))
+        pairs.append((None if found is None else found.cpu(), inputs[0][:, anatomy.num_prefix_tokens :].cpu()))
+    patches = torch.cat([patch for patch, _ in pairs if patch is not None]) if pairs[0][0] is not None else None
+    tokens = torch.cat([token for _, token in pairs])
     if patches is None or patches.shape != tokens.shape:
         return None
     positions, about = added(patches, tokens)

@@ -61,7 +61,7 @@ class Measure:
     """What a number says of a map."""
 
     about: str
-    better: str  # "low", "high", or "" where neither is
+    better: str  # "low", "high", "near 0", or "" where none is
     compared: bool = True  # False: a control, which is no explanation, may well be best
     rate: bool = False  # of an image yes or no
 
@@ -73,7 +73,9 @@ MEASURES: dict[str, Measure] = {
     "negative": Measure("accuracy while the worst patches go first", "high"),
     "infidelity": Measure("share of the score's falls that the map does not predict", "low"),
     "sensitivity": Measure("greatest change of the map under slight noise", "low", compared=False),
-    "randomized": Measure("rank correlation with the map of the same model with random weights", "low", compared=False),
+    "randomized": Measure(
+        "rank correlation with the map of the same model with random weights", "near 0", compared=False
+    ),
     "other class": Measure("rank correlation with the map for the least likely other class; 1 is blind", ""),
     "pointing": Measure("the greatest value is on the planted evidence", "high", rate=True),
 }

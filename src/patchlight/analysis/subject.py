@@ -15,7 +15,7 @@ from torch import Tensor
 from patchlight.analysis import diagnostics
 from patchlight.explanation.attention import read_out
 from patchlight.explanation.capture import record_attention, record_outputs
-from patchlight.explanation.cells import cells_of
+from patchlight.explanation.cells import batch_size, cells_of
 from patchlight.explanation.methods import default_method, explain_inputs, find_call
 from patchlight.explanation.targets import Difference, Target
 from patchlight.models import ModelCard
@@ -40,7 +40,8 @@ class Subject:
     def of(cls, anatomy: Anatomy, card: ModelCard, pixels: Tensor, labels: np.ndarray | None) -> Subject:
         inputs = card.to_input(pixels.to(next(anatomy.model.parameters()).device))
         with torch.no_grad():
-            probs = anatomy.logits(inputs).float().softmax(dim=1)
+            parts = inputs.split(batch_size(anatomy, inputs))
+            probs = torch.cat([anatomy.logits(part).float().softmax(dim=1) for part in parts])
         return cls(anatomy, card, pixels, labels, inputs, probs)
 
     @property
@@ -104,20 +105,28 @@ class TokenMaps:
 
 
 def token_maps(anatomy: VitAnatomy, subject: Subject) -> TokenMaps:
-    grid = anatomy.grid(subject.inputs)
-    tokens = diagnostics.tokens_by_layer(anatomy, subject.inputs)
+    """A few images at a time. Of their tokens those of the first and the last layer are kept, off the GPU, and of each
+    layer the mean.
+    """
+    grid, preds = anatomy.grid(subject.inputs), subject.probs.argmax(dim=1)
+    size = batch_size(anatomy, subject.inputs)
+    ends, lenses, means = list[Tensor](), list[Tensor](), list[Tensor]()
+    for images, classes in zip(subject.inputs.split(size), preds.split(size), strict=True):
+        tokens = diagnostics.tokens_by_layer(anatomy, images)  # (b, L, T, D)
+        ends.append(tokens[:, [0, -1]].cpu())
+        means.append(tokens.mean(dim=2, keepdim=True).cpu())
+        lenses.append(diagnostics.logit_lens(anatomy, tokens)[torch.arange(len(classes)), :, classes].cpu())
+    (first, last), mean = torch.cat(ends).unbind(dim=1), torch.cat(means)
 
-    def colours(layer: int) -> np.ndarray:
-        return (255 * diagnostics.token_colours(anatomy, tokens[:, layer], grid).cpu().numpy()).round().astype(np.uint8)
+    def colours(tokens: Tensor) -> np.ndarray:
+        return (255 * diagnostics.token_colours(anatomy, tokens, grid).numpy()).round().astype(np.uint8)
 
-    preds = subject.probs.argmax(dim=1)
-    lens = diagnostics.logit_lens(anatomy, tokens)[torch.arange(len(preds)), :, preds]
     return TokenMaps(
-        first=colours(0),
-        last=colours(-1),
-        norms=diagnostics.token_norms(anatomy, tokens[:, -1], grid).cpu().numpy(),
-        lens=lens.cpu().numpy(),
-        similarity=diagnostics.cka_of_layers(tokens, tokens).numpy() if len(tokens) >= diagnostics.FEWEST else None,
+        first=colours(first),
+        last=colours(last),
+        norms=diagnostics.token_norms(anatomy, last, grid).numpy(),
+        lens=torch.cat(lenses).numpy(),
+        similarity=diagnostics.cka_of_layers(mean, mean).numpy() if len(mean) >= diagnostics.FEWEST else None,
     )
 
 

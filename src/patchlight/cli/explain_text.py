@@ -28,12 +28,12 @@ REMOVAL = {
 FURTHER = {
     "infidelity": ("infidelity", "low"),
     "sensitivity": ("sensitivity", "low"),
-    "randomized": ("randomized", "low"),
+    "randomized": ("randomized", "near 0"),
     "other class": ("other class", ""),
     "pointing": ("pointing", "high"),
 }
 LEGENDS = {
-    "deletion mean": "deletion: mean probability while the most important patches are painted over first; insertion: "
+    "deletion mean": "deletion: mean {strength} while the most important patches are painted over first; insertion: "
     "while the least important go first",
     "deletion road": "road: with what their neighbours suggest in the place of patches (Rong et al. 2022)",
     "deletion tokens": "tokens: with the tokens of patches taken away",
@@ -45,26 +45,40 @@ LEGENDS = {
     "class",
     "pointing": "pointing: whether the greatest value is on the evidence, where that is known",
 }
+# What curves of removal follow, by the kind of target: the title of their table, and the word in the legend.
+ANSWER = ("What is left of the answer as patches go, from 0 to 1", "probability")
+STRENGTHS = {
+    "difference": (
+        "What is left of the answer as patches go, from 0 to 1",
+        "probability, were there only the two classes,",
+    ),
+    "likeness": ("What is left of the likeness as patches go, from -1 to 1", "cosine"),
+}
 WIDTH = 120
+DIGITS = 4  # behind the point, at most
 
 
-def faithfulness_table(result: Faithfulness, *, chosen: bool = False) -> str:
-    """A method in each row, the controls set apart below; `chosen`: the images were, and are no random sample."""
+def faithfulness_table(result: Faithfulness, *, chosen: bool = False, kind: str | None = None) -> str:
+    """A method in each row, the controls set apart below; `chosen`: the images were, and are no random sample; `kind`
+    of target, as `RunExplanation.target_kind`.
+    """
+    title, strength = STRENGTHS.get(kind or "", ANSWER)
     about = f"{counted(result.n, 'image')}, for {result.target or 'the predicted class'}"
     if chosen:
         about += ", chosen to be looked at, with the quick measures: explain --faithfulness has all of them, on images "
         about += "drawn at random"
     shown = [key for key in (*REMOVAL, *FURTHER) if key in result.measures]
-    legend = "; ".join(LEGENDS[key] for key in LEGENDS if key in shown)
+    legend = "; ".join(LEGENDS[key].format(strength=strength) for key in LEGENDS if key in shown)
     if "pointing" in shown and (known := result.rows[0].scores["pointing"].images):
         legend += f" (of {counted(known, 'image')})"
     return "\n\n".join(
         [
             _wrapped(about),
-            _measures_table(result, REMOVAL, "What is left of the answer as patches go, from 0 to 1"),
+            _measures_table(result, REMOVAL, title),
             _measures_table(result, FURTHER, "What else maps are asked", times=True),
             _wrapped(
-                f"{legend}; ms: what the map of an image takes, and in forward passes. low, high: which is better."
+                f"{legend}; ms: what the map of an image takes, and in forward passes. low, high, near 0: which is "
+                "better."
             ),
             _wrapped(verdict_text(result)),
         ]
@@ -111,19 +125,24 @@ def _measures_table(
 
 
 def _cell(score: Interval, with_interval: bool) -> str:
-    """x.35 .31-.38: a mean, marked where it fails, and its interval. Between ends of which one is below 0 is "to"."""
+    """x.35 .31-.38: a mean, marked where it fails, and its interval. Between ends of which one is below 0 is "to"; ends
+    that are the same in two digits have more, and "±0" is of those that are the mean.
+    """
     mean = ("x" if score.fails else "") + _number(score.mean)
     if not with_interval or score.low is None or score.high is None:
         return mean
-    low, high = _number(score.low), _number(score.high)
-    if low == high:
+    if max(abs(score.low - score.mean), abs(score.high - score.mean)) < 1e-9:
         return f"{mean} ±0"
-    return f"{mean} {low}{' to ' if '-' in low + high else '-'}{high}"
+    for digits in range(2, DIGITS + 1):
+        low, high = _number(score.low, digits), _number(score.high, digits)
+        if low != high:
+            return f"{mean} {low}{' to ' if '-' in low + high else '-'}{high}"
+    return f"{mean} ±<{_number(10**-DIGITS, DIGITS)}"
 
 
-def _number(value: float) -> str:
-    """Two digits, without a zero before the point or a sign before nothing: .35, -.05, 1.20, .00."""
-    text = f"{round(value, 2) + 0.0:.2f}"
+def _number(value: float, digits: int = 2) -> str:
+    """So many digits, without a zero before the point or a sign before nothing: .35, -.05, 1.20, .00."""
+    text = f"{round(value, digits) + 0.0:.{digits}f}"
     return text.replace("0.", ".", 1) if text.removeprefix("-").startswith("0.") else text
 
 
@@ -137,7 +156,7 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
 
     if isinstance(result, Faithfulness):
         return faithfulness_table(result)
-    like = result.target.startswith("like ")  # whose strength is a cosine
+    like = result.target_kind == "likeness"  # whose strength is a cosine
     rows = [
         (
             image.image,
@@ -163,7 +182,7 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
     blocks += [] if result.positions is None else [f"tokens before the first layer: {result.positions}"]
     blocks += [] if result.masks is None else [masks_text(result.masks)]
     blocks += [
-        faithfulness_table(result.faithfulness, chosen=result.split is not None),
+        faithfulness_table(result.faithfulness, chosen=result.split is not None, kind=result.target_kind),
         table(files, left=2),
     ]
     return "\n\n".join(blocks)

@@ -6,7 +6,9 @@ from patchlight.cli.words import option, path
 from patchlight.config import DEFAULT_METHOD, SPLIT_NAMES
 
 SUBSET = "subset_test are those of data.subset_test_per_class"
-OF_CLASS = "images of this class, by name or index, and their mean map; repeat it for more, all takes every class"
+OF_CLASS = (
+    "images of this class, by name or index, and their mean map; again for more, all is every class that has some"
+)
 AT_INDEX = "the images with these indices in the split, counted from 0"
 HOW_MANY = "how many images of the run, 200 at most (default: 12, or 4 of each --class; with --faithfulness 500)"
 OF_A_SPLIT = (  # which images of a run are explained
@@ -56,7 +58,8 @@ MAPS = (
         "--tolerance",
         metavar="PIXELS",
         type=float,
-        help="how far outside of its mask a map's greatest value may lie, with --masks (default: 0)",
+        help="how far outside of its mask a map's greatest value may lie, in pixels of the model's input, with --masks "
+        "(default: 0)",
     ),
     option(
         "--layers",

@@ -160,7 +160,7 @@ def explain_or_measure(
         left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
         left_out |= {"--mass": mass, "--token": token, "--pair": pair}
         for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
-            if given:
+            if given not in (None, []):
                 raise UsageError(f"--faithfulness measures maps of a class on the run's test images; leave out {what}")
     elif ways is not None:
         raise UsageError("--ways is for --faithfulness; leave it out, or add --faithfulness")
@@ -171,7 +171,12 @@ def explain_or_measure(
     chosen |= {} if ways is None else {"ways": ways}
     if faithfulness:
         return explain.faithfulness(
-            run, method=method or "all", target=target or "predicted", device=device, out=out, **chosen
+            run,
+            method=method or "all",
+            target="predicted" if target is None else target,
+            device=device,
+            out=out,
+            **chosen,
         )
     return explain.explain(
         run,
@@ -181,7 +186,7 @@ def explain_or_measure(
         split=split,
         count=count,
         method=method,
-        target=target or "predicted",
+        target="predicted" if target is None else target,
         versus=versus,
         like=like,
         layers=numbers,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +17,18 @@ from patchlight.analysis.faithfulness import QUICK, assess, measure_faithfulness
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.explain_attention import Looks, draw_attention
-from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, write_figures
-from patchlight.commands.explain_images import Wanted, check_positive, load_chosen, load_subject
-from patchlight.commands.explain_masks import against_masks, draw_masks, masks_of
+from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, png_files
+from patchlight.commands.explain_images import Wanted, check_positive, given_files, load_chosen, load_subject
+from patchlight.commands.explain_masks import against_masks, draw_masks, mask_files_of, masks_of
+from patchlight.commands.explain_place import ARRAYS, Place, try_folder
 from patchlight.commands.explain_record import (
     RunExplanation,
+    array_file,
     describe_classes,
     describe_images,
-    write_arrays,
+    record_text,
 )
-from patchlight.commands.explain_target import class_index, find_target
+from patchlight.commands.explain_target import PREDICTED, also_a_class, class_index, find_target
 from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
 from patchlight.explanation import methods
@@ -41,8 +42,6 @@ from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.runs import Faithfulness, Run
 from patchlight.runs.checkpoints import Checkpoint, open_weights
-
-RECORD = "explanation.json"
 
 
 @overload
@@ -101,7 +100,8 @@ def explain(model: Any, images: Any = (), **options: Any) -> Explanation | RunEx
     of its checkpoints, RUN/checkpoints/epoch-050, whose figures go to RUN/explain/epoch-050.
 
     Raises UsageError for an unknown method, option, target, layer, class, split or index, PatchlightError for a method
-    that does not apply to the model, and where the split's images are not there or have changed.
+    that does not apply to the model, for a folder that cannot be written, and where the split's images are not there or
+    have changed. All that can be wrong is said before maps are made, and nothing is written before all are.
     """
     if isinstance(model, str | Path | Run):
         return explain_run(model, [images] if isinstance(images, str | Path) else images, **options)
@@ -137,14 +137,21 @@ def explain_run(
     words = check_methods(method)
     wanted = Wanted(listed(classes), listed(indices), split, count)
     wanted.check(files=bool(images))
-    subject, chosen = load_subject(opened, images, wanted, device, checkpoint)
-    anatomy = subject.anatomy
     looks = Looks(layers, mass, token, pair)
-    looks.check(anatomy, anatomy.grid(subject.inputs))
+    looks.check_words()
     check_percentile(percentile)
+    files = given_files(images, masks)
+    mask_files = mask_files_of(masks, tolerance, files)
+    place = Place.of(
+        user_path(out) if out is not None else own_folder(opened, checkpoint),
+        (*files.paths, *(mask_files.there if mask_files else ()), *((user_path(like),) if like is not None else ())),
+    )
+    subject, chosen = load_subject(opened, files, wanted, device, checkpoint)
+    anatomy = subject.anatomy
+    looks.check(anatomy, anatomy.grid(subject.inputs))
     calls, notes = choose_methods(words, anatomy)
     asked = find_target(subject, target, versus, like)
-    found_masks = masks_of(masks, tolerance, subject, chosen)
+    found_masks = None if mask_files is None else masks_of(mask_files, subject)
     explanations = {
         call: methods.explain_inputs(anatomy, subject.inputs, method=call, target=asked.target) for call in calls
     }
@@ -157,26 +164,24 @@ def explain_run(
         figures |= {"masks": draw_masks(subject, explanations, asked, found_masks, percentile)}
     if of_classes is not None:
         figures |= draw_classes(subject, of_classes, percentile)
-    folder = user_path(out) if out is not None else own_folder(opened, checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
     native = {call: found.native.float().cpu().numpy() for call, found in explanations.items()}
-    write_arrays(folder / "maps.npz", subject, chosen, native, asked, of_classes)
     right = None if chosen.labels is None else int((subject.preds == chosen.labels).sum())
     explanation = RunExplanation(
         run=str(opened.path),
         methods=tuple(calls),
+        target_kind=asked.kind,
         target=asked.word,
         split=chosen.split,
         chosen=chosen.how,
         right=right,
         wrong=None if right is None else len(subject.preds) - right,
         images=tuple(describe_images(subject, chosen, asked, explanations[calls[0]].strength)),
-        notes=(*chosen.notes, *notes),
+        notes=(*chosen.notes, *asked.notes, *notes),
         class_method=None if of_classes is None else of_classes.method,
         classes=() if of_classes is None else tuple(describe_classes(subject.card, of_classes)),
         positions=positions_of(anatomy, embedding),
-        figures=write_figures(folder, figures),
-        arrays=str(folder / "maps.npz"),
+        figures={name: str(place.folder / f"{name}.png") for name in figures},
+        arrays=str(place.folder / ARRAYS),
         features={call: found.layer for call, found in explanations.items() if found.layer is not None},
         masks=None
         if masks is None or found_masks is None
@@ -193,7 +198,8 @@ def explain_run(
         ),
         weights=checkpoint.weights if checkpoint else None,
     )
-    (folder / RECORD).write_text(json.dumps(explanation.to_json(), indent=1) + "\n", encoding="utf-8")
+    arrays = array_file(subject, chosen, native, asked, of_classes)
+    place.write(png_files(figures), arrays, record_text(explanation))  # nothing before all is there
     return explanation
 
 
@@ -268,13 +274,17 @@ def faithfulness(
     check_positive(count)
     opened, checkpoint = open_weights(run)
     words = check_methods(method)
+    folder = Run(user_path(out) if out is not None else own_folder(opened, checkpoint) if checkpoint else opened.path)
+    try_folder(folder.path)
     tune_process(resolve_device(device))
     model, card = load_chosen(opened, checkpoint, device)
     anatomy = dissect(model)
     calls, _ = choose_methods(words, anatomy)
     names = [name.strip() for name in ways.split(",")] if isinstance(ways, str) else list(ways)
     chosen = check_ways(names, anatomy) if names else WAYS
-    of_class = None if target == "predicted" else class_index(target, card.class_names, "predicted")
+    of_class = None if target == PREDICTED else class_index(target, card.class_names, PREDICTED)
+    if note := also_a_class("--target", target, card.class_names, PREDICTED):
+        say(note)
     table = measure_faithfulness(
         model,
         card,
@@ -291,8 +301,6 @@ def faithfulness(
             f"the model sees images of {card.img_size} pixels as one patch, so no maps can be compared"
         )
     table = replace(table, run=str(checkpoint.path if checkpoint else opened.path))
-    folder = Run(user_path(out) if out is not None else own_folder(opened, checkpoint) if checkpoint else opened.path)
-    folder.path.mkdir(parents=True, exist_ok=True)
     folder.write(table)
     if folder == opened:
         report(opened.path)

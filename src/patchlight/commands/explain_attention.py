@@ -13,6 +13,7 @@ from patchlight.commands.explain_figures import captions_of, pages
 from patchlight.errors import UsageError
 from patchlight.explanation.views import (
     POOLED,
+    find_start,
     find_tokens,
     head_maps,
     keep_mass,
@@ -39,6 +40,13 @@ class Looks:
     token: str | None = None  # whose path is drawn; POOLED
     pair: str | None = None  # "QUERY:KEY"; no such figure
 
+    def check_words(self) -> None:
+        """Raises UsageError for what is wrong of any model, before one is loaded."""
+        if self.mass is not None and not 0 < self.mass <= 1:
+            raise UsageError(f"--mass is a share of a head's attention, above 0 and up to 1, not {self.mass:g}")
+        if self.pair is not None:
+            split_pair(self.pair)
+
     def check(self, anatomy: Anatomy, grid: tuple[int, int]) -> None:
         """Raises UsageError for what the model does not have, before anything is computed."""
         given = {"--layers": self.layers, "--mass": self.mass, "--token": self.token, "--pair": self.pair}
@@ -50,9 +58,9 @@ class Looks:
         depth = len(anatomy.blocks)
         if self.layers is not None and not all(0 <= layer < depth for layer in self.layers):
             raise UsageError(f"the model has the layers 1 to {depth}, not {', '.join(str(i + 1) for i in self.layers)}")
-        if self.mass is not None and not 0 < self.mass <= 1:
-            raise UsageError(f"--mass is a share of a head's attention, above 0 and up to 1, not {self.mass:g}")
-        for token in (*((self.token,) if self.token else ()), *(split_pair(self.pair) if self.pair else ())):
+        if self.token is not None:
+            find_start(anatomy, self.token, grid)
+        for token in () if self.pair is None else split_pair(self.pair):
             find_tokens(anatomy, token, grid)
 
 
@@ -83,10 +91,10 @@ def draw_attention(anatomy: VitAnatomy, subject: Subject, looks: Looks, percenti
         figures[f"heads-{name}"] = boards.heads_board(
             few, some, heads, layer, depth, percentile=percentile, covered=covered
         )
-        figures[f"head_masks-{name}"] = draw_masks(anatomy, subject, layer, looks.mass or MASS)
+        figures[f"head_masks-{name}"] = draw_masks(anatomy, subject, layer, MASS if looks.mass is None else looks.mass)
     figures["layers"] = boards.layers_board(few, some, attention.layers, percentile=percentile, covered=covered)
     figures["rollout"] = boards.rollout_board(few, some, attention.rollout, percentile=percentile, covered=covered)
-    figures["path"] = draw_path(anatomy, subject, looks.token or POOLED, percentile)
+    figures["path"] = draw_path(anatomy, subject, POOLED if looks.token is None else looks.token, percentile)
     if looks.pair is not None:
         figures |= draw_pair(anatomy, subject, looks.pair, percentile)
     return figures

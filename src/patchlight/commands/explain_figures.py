@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
     from patchlight.figures.boards import MapRow
 
 ABREAST = 12  # images in a picture; those after them are in further pictures: maps-2.png, ...
-# The names of figures that not every call draws.
-NOT_ALWAYS = re.compile(
-    r"(maps|patches)-\d+|heads-layer\d+|layer_likeness|patch_embeddings|patch_likeness|class_gallery|class_means|"
-    r"patches|lens|layers|rollout|versus|head_masks-layer\d+|path|pair(-\d+)?|masks"
-)
 
 
 def draw(
@@ -187,14 +180,8 @@ def draw_classes(subject: Subject, found: ClassMaps, percentile: float) -> dict[
     }
 
 
-def write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Write each figure as NAME.png and return the paths by name."""
+def png_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Each figure as the bytes of its file, by the file's name: NAME.png."""
     from patchlight.figures import style
 
-    for old in folder.glob("*.png"):
-        if NOT_ALWAYS.fullmatch(old.stem):
-            old.unlink()  # of other images, or of other layers
-    paths = {name: folder / f"{name}.png" for name in figures}
-    for name, figure in figures.items():
-        paths[name].write_bytes(style.png(figure, "light"))
-    return {name: str(path) for name, path in paths.items()}
+    return {f"{name}.png": style.png(figure, "light") for name, figure in figures.items()}

@@ -15,9 +15,10 @@ from patchlight.analysis.classes import MOST_CLASSES
 from patchlight.analysis.subject import Subject
 from patchlight.commands.evaluate import own_split
 from patchlight.config import SPLIT_NAMES
-from patchlight.data.files import ImageFiles, find_images, read_images
+from patchlight.data.files import ImageFiles, each_once, find_images, read_images
+from patchlight.data.masks import masks_among
 from patchlight.data.remarks import Remarks
-from patchlight.errors import PatchlightError, UsageError, did_you_mean
+from patchlight.errors import PatchlightError, UsageError, did_you_mean, first_of
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
@@ -26,6 +27,8 @@ from patchlight.paths import printable
 from patchlight.progress import say
 from patchlight.runs import Run, Samples
 from patchlight.runs.checkpoints import Checkpoint
+
+EVERY = "all"  # --class: every class that has images
 
 
 def load_chosen(run: Run, checkpoint: Checkpoint | None, device: str) -> tuple[nn.Module, ModelCard]:
@@ -64,12 +67,25 @@ def check_positive(count: int) -> None:
         raise UsageError(f"--count must be at least 1, not {count}")
 
 
+def given_files(words: Sequence[str | Path], masks: str | Path | None) -> ImageFiles:
+    """The image files of words, each once, and without those that are masks of others in the folder `masks`.
+
+    Raises what `find_images` does, PatchlightError for a folder of masks that is none, and UsageError for more files
+    than are shown at once.
+    """
+    files = each_once(find_images(words))
+    if files.paths and masks is not None and (left := masks_among(masks, files.paths)):
+        note = f"left out, being masks of other images by their names: {len(left):,}, such as {printable(left[0])}"
+        masked = set(left)
+        files = ImageFiles(tuple(path for path in files.paths if path not in masked), (*files.notes, note))
+    choice.check_count("the call names", len(files.paths))
+    return files
+
+
 def load_subject(
-    run: Run, files: Sequence[str | Path], wanted: Wanted, device: str, checkpoint: Checkpoint | None
+    run: Run, given: ImageFiles, wanted: Wanted, device: str, checkpoint: Checkpoint | None
 ) -> tuple[Subject, Chosen]:
-    """The images with what the model predicts for them, and how they were chosen."""
-    given = find_images(files)
-    choice.check_count("the call names", len(given.paths))
+    """The images, files or the run's own, with what the model predicts for them, and how they were chosen."""
     tune_process(resolve_device(device))
     model, card = load_chosen(run, checkpoint, device)
     anatomy = dissect(model)
@@ -104,11 +120,11 @@ def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> C
     """Images of the run's own split. Where nothing was named and the test images are not there any more, those of the
     report are taken, and it is said.
     """
-    every = wanted.classes == ("all",) and "all" not in card.class_names
+    every = wanted.classes == (EVERY,) and EVERY not in card.class_names
     words = range(len(card.class_names)) if every else wanted.classes
     classes = [choice.class_index(word, card.class_names) for word in words]
-    if len(classes) > MOST_CLASSES:
-        raise UsageError(f"{len(classes)} classes are too many to be shown side by side; name {MOST_CLASSES} at most")
+    if not every:
+        check_classes(len(set(classes)), "classes are")
     split = wanted.split or "test"
     try:
         images = own_split(run, split)
@@ -122,9 +138,21 @@ def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> C
     if wanted.indices:
         return choice.choose_by_index(images, split, wanted.indices)
     if not every:
-        return choice.choose_by_class(model, card, images, split, classes, wanted.count)
+        chosen = choice.choose_by_class(model, card, images, split, classes, wanted.count)
+        if EVERY not in wanted.classes:
+            return chosen
+        note = f"--class {EVERY} means the class of that name; to see every class, name each"
+        say(note)
+        return replace(chosen, notes=(*chosen.notes, note))
     counts = images.class_counts().tolist()
     there = [label for label in classes if counts[label]]
+    check_classes(len(there), "classes that have images are")
     chosen = choice.choose_by_class(model, card, images, split, there, wanted.count)
-    missing = ", ".join(f"'{name}'" for label, name in enumerate(card.class_names) if not counts[label])
-    return replace(chosen, how=f"{chosen.how}; no '{split}' image is of {missing}") if missing else chosen
+    missing = [f"'{name}'" for label, name in enumerate(card.class_names) if not counts[label]]
+    return replace(chosen, how=f"{chosen.how}; no '{split}' image is of {first_of(missing, 12)}") if missing else chosen
+
+
+def check_classes(count: int, words: str) -> None:
+    """Raises UsageError for more than are shown at once."""
+    if count > MOST_CLASSES:
+        raise UsageError(f"{count} {words} too many to be shown side by side; name {MOST_CLASSES} at most")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from patchlight.analysis.choice import Chosen
 from patchlight.analysis.subject import Subject
 from patchlight.commands.explain_figures import ABREAST, captions_of, ends_of, map_row, part_of
 from patchlight.commands.explain_target import Asked
-from patchlight.data.masks import Masks, find_masks, read_masks
+from patchlight.data.files import ImageFiles
+from patchlight.data.masks import MaskFiles, Masks, find_masks, read_masks
 from patchlight.errors import UsageError
 from patchlight.explanation.localization import Localization, check_tolerance, localize
 from patchlight.explanation.methods import CONTROLS, Explanation, explain_inputs
@@ -52,20 +52,24 @@ class MaskTable(Record):
     rows: tuple[MaskRow, ...]  # the controls last
 
 
-def masks_of(folder: str | Path | None, tolerance: float, subject: Subject, chosen: Chosen) -> Masks | None:
-    """The masks in `folder` of the image files; None where no folder is given.
+def mask_files_of(folder: str | Path | None, tolerance: float, files: ImageFiles) -> MaskFiles | None:
+    """The files in `folder` that are masks of the image files; None where no folder is given.
 
     Raises UsageError where the images are no files, or there is a tolerance and no folder; PatchlightError for masks
-    that cannot be found or read.
+    that cannot be found.
     """
     check_tolerance(tolerance)
     if folder is None:
         if tolerance:
             raise UsageError("--tolerance is for --masks; leave it out, or name the folder of masks")
         return None
-    if not chosen.paths:
+    if not files.paths:
         raise UsageError("--masks are found by the names of image files; name the files, too")
-    found = find_masks(folder, chosen.paths)
+    return find_masks(folder, files.paths)
+
+
+def masks_of(found: MaskFiles, subject: Subject) -> Masks:
+    """The masks as the images are shown to the model. Raises PatchlightError for one that cannot be read."""
     masks = read_masks(found, subject.card.fit_size, subject.card.img_size)
     masks = Masks(masks.inside, masks.given, (*found.notes, *masks.notes))
     for note in masks.notes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from patchlight.analysis.classes import ClassMaps
 from patchlight.analysis.subject import Subject
 from patchlight.commands.explain_masks import MaskTable
 from patchlight.commands.explain_target import Asked
+from patchlight.errors import PatchlightError
 from patchlight.models import ModelCard
 from patchlight.runs import Faithfulness
 from patchlight.runs.codec import Record
@@ -53,13 +55,15 @@ class RunExplanation(Record):
 
     run: str
     methods: tuple[str, ...]  # with their options, as --method takes them
-    target: str  # "predicted", "true", a class's name, or a sentence
+    # "predicted", "true", "class", "difference" or "likeness"; of an older version None.
+    target_kind: str | None = None
+    target: str  # "predicted", "true", a class's name (perhaps one of these), "cat, not dog", "like photo.jpg"
     split: str | None  # whose images these are; None for image files and for samples of the report
     chosen: str  # how the images were chosen, in a sentence
     right: int | None  # how many are predicted right; None where the true classes are not known
     wrong: int | None
     images: tuple[ExplainedImage, ...]
-    notes: tuple[str, ...] = ()  # on the image files, as what Pillow warned of; on methods that do not apply
+    notes: tuple[str, ...] = ()  # on the image files, as what Pillow warned of; on words and methods
     class_method: str | None  # of the maps that `classes` are about
     classes: tuple[ExplainedClass, ...]  # those that were asked for
     positions: str | None  # whether positions are added to the patch tokens, in a sentence; None without patches
@@ -70,6 +74,17 @@ class RunExplanation(Record):
     faithfulness: Faithfulness  # on these images, for the same target
     # A checkpoint's: "epoch 50"; None: the kept ones.
     weights: str | None = field(default=None, metadata={"brief": True})
+
+
+def record_text(explanation: RunExplanation) -> str:
+    """What `explanation.json` holds. Raises PatchlightError where a number is none."""
+    try:
+        return json.dumps(explanation.to_json(), indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        raise PatchlightError(
+            "what the model says of these images, or a measure of maps, is NaN or infinite, so nothing was written: "
+            "leave out images one by one to find which, or name other methods"
+        ) from None
 
 
 def describe_images(subject: Subject, chosen: Chosen, asked: Asked, strength: torch.Tensor) -> list[ExplainedImage]:
@@ -107,19 +122,20 @@ def array_name(call: str) -> str:
     return re.sub(r"\W+", "_", call.replace("=-", "=minus_"))
 
 
-def write_arrays(
-    path: Path,
+def array_file(
     subject: Subject,
     chosen: Chosen,
     maps: Mapping[str, np.ndarray],
     asked: Asked,
     of_classes: ClassMaps | None,
-) -> None:
-    """`maps.npz`; docs/explaining.md tells its arrays."""
+) -> bytes:
+    """The bytes of `maps.npz`; docs/explaining.md tells its arrays."""
     arrays: dict[str, Any] = {array_name(call): values for call, values in maps.items()}
     arrays |= {name: tensor.cpu().numpy() for name, tensor in asked.tensors().items()}
     arrays |= {} if chosen.indices is None else {"indices": chosen.indices}
     if of_classes is not None:
         arrays |= {"class_labels": np.array(of_classes.classes), "class_counts": of_classes.counts}
         arrays |= {"class_means": of_classes.mean, "class_spreads": of_classes.spread}
-    np.savez_compressed(path, images=subject.pictures, **arrays)
+    file = io.BytesIO()
+    np.savez_compressed(file, images=subject.pictures, **arrays)
+    return file.getvalue()

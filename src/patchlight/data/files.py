@@ -55,6 +55,22 @@ def find_images(words: Sequence[str | Path]) -> ImageFiles:
     return ImageFiles(tuple(paths), tuple(dict.fromkeys(notes)))
 
 
+def each_once(files: ImageFiles) -> ImageFiles:
+    """The files without those that are there twice, by one name or another of the same file: the first counts, and a
+    note says how many were left out.
+    """
+    first: dict[str, Path] = {}
+    again = list[Path]()
+    for path in files.paths:
+        if first.setdefault(os.path.realpath(path), path) is not path:
+            again.append(path)
+    if not again:
+        return files
+    times = "once more" if len(again) == 1 else f"{len(again):,} times more"
+    note = f"files that were named before, taken once: named {times}, such as {printable(again[0])}"
+    return ImageFiles(tuple(first.values()), (*files.notes, note))
+
+
 def read_images(
     paths: Sequence[Path],
     size: int,

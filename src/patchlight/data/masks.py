@@ -48,6 +48,11 @@ class MaskFiles:
     masks: tuple[Path | None, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def there(self) -> tuple[Path, ...]:
+        """The masks that were found."""
+        return tuple(mask for mask in self.masks if mask is not None)
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -58,6 +63,33 @@ class Masks:
     inside: Tensor
     given: Tensor
     notes: tuple[str, ...]
+
+
+def masks_among(folder: str | Path, images: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of the images that are masks of others of them: they lie in the folder of masks, and are called as an image
+    with an ending behind it (`photo_mask.png` beside `photo.png`).
+
+    Raises what `find_masks` does of the folder, and PatchlightError where an image has two masks, or two images are the
+    masks of each other.
+    """
+    root = user_path(folder)
+    by_stem: dict[str, list[_File]] = {}
+    for file in _files(root, _tree(root)):
+        for stem in file.stems:
+            by_stem.setdefault(stem, []).append(file)
+    owner: dict[str, Path] = {}  # of each mask, by its real path, its image
+    for image in images:
+        if (mask := _mask_of(image, by_stem.get(_stem(image), []))) is not None:
+            owner[os.path.realpath(mask)] = image
+    found = tuple(image for image in images if os.path.realpath(image) in owner and ENDING.fullmatch(image.stem))
+    for image in images:
+        other = owner.get(os.path.realpath(image))
+        if other is not None and owner.get(os.path.realpath(other)) == image:
+            raise PatchlightError(
+                f"{printable(other)} and {printable(image)} are by their names masks of each other; lay masks into a "
+                "folder of their own, or give them an ending, as in photo_mask.png"
+            )
+    return found
 
 
 def find_masks(folder: str | Path, images: Sequence[str | Path]) -> MaskFiles:

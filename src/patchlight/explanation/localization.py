@@ -162,7 +162,20 @@ class Localization:
         if self.silent:
             said.append(f"{counted(len(self.silent), 'map')} without any evidence for the class, counted as chance")
         if self.tolerance:
-            said.append(f"a hit of the pointing game may lie {self.tolerance:g} pixels outside of the mask")
+            said.append(
+                f"a hit of the pointing game may lie {self.tolerance:g} pixels outside of the mask, in pixels of the "
+                "model's input"
+            )
+        if "pointing" in self.scores:
+            values = self.scores["pointing"].values
+            known = int((~values.isnan()).sum())
+            if found := len(values) - known - len(self.left_out):
+                said.append(
+                    f"pointing is of {known} of {counted(len(values), 'image')}: in {found} a hit may lie anywhere, as "
+                    "the tolerance reaches all of the image"
+                )
+            elif known < len(values):
+                said.append(f"pointing is of {known} of {counted(len(values), 'image')}")
         return tuple(said)
 
 

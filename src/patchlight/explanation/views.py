@@ -315,6 +315,16 @@ class Steps:
     maps: Tensor  # (B, L, r, c) the attention of the token that reads in each layer
 
 
+def find_start(anatomy: VitAnatomy, token: Token, grid: tuple[int, int]) -> Tokens:
+    """`find_tokens` of the token that a path of strongest steps begins at. Raises UsageError also for a name of
+    several.
+    """
+    tokens = find_tokens(anatomy, token, grid)
+    if tokens.indices is not None and len(tokens.indices) > 1:
+        raise UsageError(f"'{tokens.name}' are several tokens; a path begins at one, such as {tokens.name[:-1]}0")
+    return tokens
+
+
 def strongest_steps(anatomy: VitAnatomy, images: Tensor, token: Token = POOLED) -> Steps:
     """From a token after the last layer down, always on to the token that is read most there, be it itself.
 
@@ -322,9 +332,7 @@ def strongest_steps(anatomy: VitAnatomy, images: Tensor, token: Token = POOLED) 
     token that is not there, or a name of several.
     """
     grid, prefix = anatomy.grid(images), anatomy.num_prefix_tokens
-    tokens = find_tokens(anatomy, token, grid)
-    if tokens.indices is not None and len(tokens.indices) > 1:
-        raise UsageError(f"'{tokens.name}' are several tokens; a path begins at one, such as {tokens.name[:-1]}0")
+    tokens = find_start(anatomy, token, grid)
 
     def compute(attention: Tensor, pooling: Tensor) -> tuple[Tensor, ...]:
         mean = wide(attention).mean(dim=2)

@@ -20,7 +20,7 @@ FURTHER = {
         ("negative", "negative", "high"),
         ("infidelity", "infidelity", "low"),
         ("sensitivity", "sensitivity", "low"),
-        ("randomized", "random model", "low"),
+        ("randomized", "random model", "near 0"),
         ("other class", "other class", ""),
         ("pointing", "pointing", "high"),
     )
@@ -65,7 +65,7 @@ that a map is better than another.
 <th scope="col">method</th>
 {% for head in table.heads %}
 <th scope="col" class="n">{{ head.word }}{% if head.better %}<br>
-<span class="quiet" title="{{ head.better }} is better">{{ "↓ low" if head.better == "low" else "↑ high" }}</span>
+<span class="quiet" title="{{ head.better }} is better">{{ arrows.get(head.better, head.better) }}</span>
 {% endif %}</th>
 {% endfor %}
 {% if table.times %}<th scope="col" class="n">ms<br><span class="quiet">an image</span></th>{% endif %}
@@ -129,6 +129,7 @@ def content(facts: Facts) -> Content | None:
             "older": measured.is_older,
             "folder": facts.folder,
             "tables": tables,
+            "arrows": {"low": "↓ low", "high": "↑ high"},
             "pointing": pointed(measured),
         }
     )
