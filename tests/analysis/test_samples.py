@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from small import make_images, small_config, small_splits
 from vits import stirred
 
-from patchlight.analysis.faithfulness import METHOD
 from patchlight.analysis.insight import collect_insight
 from patchlight.analysis.samples import collect_samples, right_by_class
+from patchlight.config import DEFAULT_METHOD
 from patchlight.evaluation.evaluate import predict_logits
 from patchlight.explanation.methods import explain
 from patchlight.models.anatomy import dissect
@@ -63,7 +63,7 @@ def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
     assert insight is not None
     inputs = card.to_input(torch.from_numpy(samples.images).permute(0, 3, 1, 2))
     for place, target in enumerate((samples.probs.argmax(1), samples.labels)):
-        maps = explain(dissect(model), inputs, method=METHOD, target=torch.from_numpy(target)).maps
+        maps = explain(dissect(model), inputs, method=DEFAULT_METHOD, target=torch.from_numpy(target)).maps
         np.testing.assert_allclose(insight.relevance[:, place], maps, rtol=1e-4, atol=1e-6)
     wrong = samples.kind == "wrong"
     assert not np.allclose(insight.relevance[wrong, 0], insight.relevance[wrong, 1])

@@ -18,6 +18,7 @@ from patchlight.cli.main import main
 from patchlight.commands import explain_figures
 from patchlight.commands.evaluate import own_split
 from patchlight.commands.explain import choose_methods
+from patchlight.config import DEFAULT_METHOD
 from patchlight.data.decode import load_image
 from patchlight.errors import UsageError
 from patchlight.explanation.methods import CONTROLS, METHODS
@@ -71,7 +72,7 @@ def test_image_files_and_layers_by_number(run, tmp_path, capsys):
     text = capsys.readouterr().out
     assert str(path) in text
     for name in (
-        "scaled-rollout",
+        DEFAULT_METHOD,
         "controls, which do not look at the model:",
         *(f"\n{name} " for name in CONTROLS),
         "heads-layer1",
@@ -127,7 +128,7 @@ def test_images_by_class_with_a_mean_map_of_each(run, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "12 images (" in text
     assert "like centre" in text
-    assert "mean maps by scaled-rollout" in text
+    assert f"mean maps by {DEFAULT_METHOD}" in text
     assert main(["explain", str(run), "--out", str(tmp_path)]) == 0  # without classes their figures go
     assert not list(tmp_path.glob("class_*.png"))
 
@@ -488,7 +489,7 @@ def test_the_library_call_of_a_run(run, tmp_path, no_slides):
     assert again.images == found.images
     by_class = patchlight.explain(run, classes=[np.int64(3), "8"], count=4, method="rollout", out=tmp_path)
     assert sorted(image.true for image in by_class.images) == ["3", "3", "8", "8"]
-    assert by_class.class_method == "scaled-rollout"  # as rollout is blind to classes
+    assert by_class.class_method == DEFAULT_METHOD  # as rollout is blind to classes
     one = patchlight.explain(run, classes=3, count=1, target=8, method="rollout", out=tmp_path)
     assert [(image.true, image.target) for image in one.images] == [("3", "8")]
     with pytest.raises(UsageError, match="no split 'tset'; did you mean 'test'"):

@@ -99,7 +99,7 @@ def test_maps_are_measured_beside_the_page(here, no_charts):
     assert main(["train", "quickstart", *words]) == 0
     found = json.loads((here / "run" / "faithfulness.json").read_text())
     assert found["n"] == 6
-    assert [row["method"] for row in found["rows"]] == ["attention", DEFAULT_METHOD, "chefer", *CONTROLS]
+    assert [row["method"] for row in found["rows"]] == ["attention", "scaled-rollout", DEFAULT_METHOD, *CONTROLS]
     assert "On 6 test images" in (here / "run" / "report.html").read_text()
 
 

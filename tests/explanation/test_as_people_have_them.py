@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vits import images_for, of_hugging_face, of_timm, ours
 
 from patchlight import explain
+from patchlight.config import DEFAULT_METHOD
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.explanation.faithfulness import rank_correlation
 from patchlight.explanation.methods import METHODS, explain_inputs
@@ -39,12 +40,12 @@ def test_attention_is_seen_behind_a_normalisation_and_copies(make):
     model, images = make(), images_for("")
     expected = explain(model, images)
     copied = explain(nn.DataParallel(model), images)
-    assert copied.method == expected.method == "scaled-rollout"
+    assert copied.method == expected.method == DEFAULT_METHOD
     torch.testing.assert_close(copied.maps, expected.maps)
     norm = Normalize()
     wrapped = nn.Sequential(norm, nn.Sequential(nn.Identity(), model))
     found = explain(wrapped, images * 0.25 + norm.mean, normalized=True)
-    assert found.method == "scaled-rollout"
+    assert found.method == DEFAULT_METHOD
     torch.testing.assert_close(found.maps, expected.maps)
     assert wrapped.training == nn.Sequential(norm).training
 

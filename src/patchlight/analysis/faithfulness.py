@@ -51,8 +51,7 @@ from patchlight.models.anatomy import Anatomy, dissect
 from patchlight.progress import Progress
 from patchlight.runs import Faithfulness, MethodScores
 
-METHOD = "chefer"  # of the quick methods that point well, the one whose maps differ most between classes
-SHOWN = ("attention", DEFAULT_METHOD, METHOD)  # whose maps the page and `patchlight explain` show
+SHOWN = ("attention", "scaled-rollout", DEFAULT_METHOD)  # quick ones, which a training measures for its page
 QUICK = ("mean", TOKENS)  # ways to take patches away that tell most, where maps are drawn to be looked at
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchlight.analysis import diagnostics
 from patchlight.analysis.embeddings import embedding_maps
-from patchlight.analysis.faithfulness import METHOD
+from patchlight.config import DEFAULT_METHOD
 from patchlight.explanation.capture import record_attention, record_outputs
 from patchlight.explanation.methods import explain_inputs
 from patchlight.models import ModelCard
@@ -24,14 +24,14 @@ FILTERS = 16
 
 
 def collect_insight(model: nn.Module, card: ModelCard, samples: Samples) -> Insight | None:
-    """None for a model without attention or without samples. The relevance is METHOD's."""
+    """None for a model without attention or without samples. The relevance is DEFAULT_METHOD's."""
     anatomy = find_vit(model, card.img_size)
     if anatomy is None or not len(samples.images):
         return None
     pixels = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
     inputs = card.to_input(pixels.to(next(model.parameters()).device))
     targets = [torch.from_numpy(classes).to(inputs.device) for classes in (samples.probs.argmax(1), samples.labels)]
-    relevance = [explain_inputs(anatomy, inputs, method=METHOD, target=target).maps.cpu() for target in targets]
+    relevance = [explain_inputs(anatomy, inputs, method=DEFAULT_METHOD, target=target).maps.cpu() for target in targets]
     explored = spread_out(len(inputs), EXPLORED)
     with torch.no_grad(), record_attention(anatomy) as recorded, record_outputs(anatomy.blocks[-1:]) as outputs:
         anatomy.logits(inputs[explored])

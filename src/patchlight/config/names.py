@@ -35,6 +35,6 @@ METHOD_NAMES = Names(  # explanation/methods.py, METHODS
         "centre",
     ]
 )
-DEFAULT_METHOD = "scaled-rollout"  # by the faithfulness tables of docs/results.md
+DEFAULT_METHOD = "chefer"  # by the faithfulness tables of docs/results.md
 GIVEN = "python"  # what data.source says where images were given in Python
 SPLIT_NAMES = ("train", "val", "test", "subset_test")  # the fields of data/splits.py, Splits
