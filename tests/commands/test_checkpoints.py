@@ -16,7 +16,7 @@ from small import small_config, stopped_at_save
 import patchlight
 from patchlight.cli.main import main
 from patchlight.commands.explain import faithfulness
-from patchlight.config import Config
+from patchlight.config import DEFAULT_METHOD, Config
 from patchlight.data.splits import load_splits
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.models import load_backbone, load_model, pin_checkpoints
@@ -113,8 +113,7 @@ def test_explain_takes_one(plain, photo, capsys):
     assert "weights of epoch 1" in capsys.readouterr().err
     assert (plain / "explain" / "maps.npz").read_bytes() == before
     maps = [
-        np.load(folder / "maps.npz")["scaled_rollout"]
-        for folder in (plain / "explain", plain / "explain" / "epoch-001")
+        np.load(folder / "maps.npz")[DEFAULT_METHOD] for folder in (plain / "explain", plain / "explain" / "epoch-001")
     ]
     assert not np.array_equal(*maps)
     assert (plain / "explain" / "epoch-001" / "maps.png").is_file()

@@ -49,6 +49,20 @@ def test_resuming_needs_the_same_settings(tmp_path):
         Run.create(tmp_path / "none", small_config(), resume=True)
 
 
+def test_the_method_of_snapshots_is_a_setting_where_there_are_snapshots(tmp_path):
+    """Its default has changed since older versions, and a run without snapshots goes on all the same."""
+    for every, name in ((0, "plain"), (1, "snapshots")):
+        settings = {"explain.snapshots_every": every}
+        old = load_recipe("quickstart", {**settings, "explain.method": "rollout"})
+        Run.create(tmp_path / name, old)
+        new = load_recipe("quickstart", {**settings, "explain.method": "chefer"})
+        if every:
+            with pytest.raises(UsageError, match=r"was started with explain\.method = rollout, not chefer"):
+                Run.create(tmp_path / name, new, resume=True)
+        else:
+            assert Run.create(tmp_path / name, new, resume=True).config() == old
+
+
 def test_opening_what_is_no_run_names_those_beside_it(tmp_path):
     Run.create(tmp_path / "vit", small_config())
     with pytest.raises(PatchlightError, match=r"vti is not a run folder .*; runs there: vit"):

@@ -149,6 +149,8 @@ class Run:
         for section, name in (("data", "interpolation"), ("model", "img_size")):
             if getattr(getattr(config, section), name) is None:  # the run goes on with what was decided at its start
                 changed.pop(f"{section}.{name}", None)
+        if not config.explain.snapshots_every:  # the method is that of snapshots alone, and its default has changed
+            changed.pop("explain.method", None)
         if changed:
             key, (old, new) = next(iter(changed.items()))
             was, asked = (f"{value:g}" if isinstance(value, float) else str(value) for value in (old, new))
