@@ -1,6 +1,7 @@
 # make demo          set-up, then a ViT trained, tested and reported on handwritten digits in about a minute
 # make test          set-up and all tests but the slow ones; make check: format, lint, types, architecture
 # make test-fuzz     FUZZ=10 times as many random files and words as `make test` tries, with other seeds, in some minutes
+# make test-faults   kills, full disks, soaks and floods that take longer than those that `make test` runs
 # make test-slow     the tests that `make test` leaves out as they take long, but for the notebooks
 # make test-examples all notebooks of examples/ from top to bottom, and the slow tests of the benchmarks
 # make lock          constraints.txt anew: the versions that the set-up takes
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fuzz test-slow test-examples check bench gpu-results lock test-oldest test-newest wheel clean
+.PHONY: demo test test-fuzz test-faults test-slow test-examples check bench gpu-results lock test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -27,6 +28,9 @@ test: .venv/.installed-dev
 FUZZ ?= 10
 test-fuzz: .venv/.installed-dev
 	FUZZ=$(FUZZ) $(BIN)/$(PYTEST) -m fuzz
+
+test-faults: .venv/.installed-dev
+	$(BIN)/$(PYTEST) -m faults
 
 test-slow: .venv/.installed-dev
 	$(BIN)/$(PYTEST) -m slow --ignore tests/test_examples.py --ignore tests/test_benchmarks.py
