@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from small import SMALL
+from undrawn import undrawn
 
 from patchlight.runs.history import epochs_of
 
@@ -127,6 +128,7 @@ def _serve() -> None:
     import patchlight.data.sources.digits
     import patchlight.reporting.page  # noqa: F401
 
+    undrawn().__enter__()  # the charts of a page are made, and not drawn
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:
