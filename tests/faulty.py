@@ -120,13 +120,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def _serve() -> None:
     """The nursery itself: a line of JSON asks for a child, or for the end of one; the answer is a number."""
-    import patchlight.analysis.faithfulness
-    import patchlight.analysis.insight
-    import patchlight.commands.evaluate
-    import patchlight.commands.predict
-    import patchlight.commands.train
-    import patchlight.data.sources.digits
-    import patchlight.reporting.page  # noqa: F401
+    import torch._dynamo  # noqa: F401  (an optimizer's first need, and slow to load)
 
     undrawn().__enter__()  # the charts of a page are made, and not drawn
     for line in sys.stdin:

@@ -17,6 +17,7 @@ from patchlight.data.splits import Splits, given_splits, load_splits
 from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
+from patchlight.machine.memory import is_out_of_memory
 from patchlight.machine.process import cpu_threads, tune_process
 from patchlight.models import MODELS, check_model, load_model, own_input, pin_checkpoints, with_own_input
 from patchlight.models.reference import folder_of
@@ -41,7 +42,7 @@ from patchlight.training.fit import fit
 from patchlight.training.lines import batch_line
 from patchlight.training.record import describe_run, describe_skipped, summary_line, time_of
 from patchlight.training.resume import bring_back
-from patchlight.training.room import check_disk
+from patchlight.training.room import check_disk, in_memory
 from patchlight.training.setup import prepare
 
 Found = TypeVar("Found")
@@ -150,7 +151,8 @@ def train_and_test(
         if config.train.task == "reconstruct":
             conclude_reconstruction(run, config)
         else:
-            conclude(run, config, sets)
+            with in_memory(setup.stages[-1]):
+                conclude(run, config, sets)
 
 
 def _report(run: Run) -> Run:
@@ -263,11 +265,15 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
 
 def explained(what: str, explain: Callable[[], Found], unexplained: list[str]) -> Found | None:
     """What `explain` finds. A network that trains may be one that cannot be explained after all, as one whose attention
-    does not give its layer's output: the run ends well without, and the reason is said and put into `unexplained`.
+    does not give its layer's output, or all of whose attention does not fit into memory: the run ends well without, and
+    the reason is said and put into `unexplained`.
     """
     try:
         return explain()
-    except PatchlightError as error:
+    except (PatchlightError, MemoryError, RuntimeError) as found:
+        if not isinstance(found, PatchlightError) and not is_out_of_memory(found):
+            raise
+        error = found if isinstance(found, PatchlightError) else "they take more memory than there is"
         reason = f"the report lacks {what}: {error}"
         say(reason)
         unexplained.append(reason)

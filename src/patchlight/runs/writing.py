@@ -71,14 +71,19 @@ def move(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file or a whole folder. A folder goes out of sight first, so that none is ever seen half deleted."""
-    if path.is_dir() and not path.is_symlink():
-        hidden = path if path.name.startswith(".") else path.with_name(f".{path.name}{OLD}")
-        if hidden != path:
-            shutil.rmtree(hidden, ignore_errors=True)
-            move(path, hidden)
-        shutil.rmtree(hidden)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    hidden = path if path.name.startswith(".") else path.with_name(f".{path.name}{OLD}")
+    if hidden != path:
+        shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            path.replace(hidden)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            hidden = path
+    shutil.rmtree(hidden)
 
 
 def set_aside(path: Path) -> Path:

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError
-from patchlight.machine.memory import is_out_of_memory
+from patchlight.errors import Interrupted
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps, rehearsal_s
@@ -21,7 +20,7 @@ from patchlight.training.loop import OnEpoch, Trainer
 from patchlight.training.record import note
 from patchlight.training.rehearsal import rehearse
 from patchlight.training.resume import newest_sound
-from patchlight.training.room import out_of_memory
+from patchlight.training.room import in_memory
 from patchlight.training.setup import Setup
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState, stop_on_signal
@@ -56,13 +55,9 @@ def fit(setup: Setup, run: Run, *, resume: bool = False, on_epoch: OnEpoch | Non
         for stage in setup.stages[state.stage :]:
             if stage.card.img_size != size:
                 say(f"the model takes {_square(stage.card.img_size)} pixels from here on, not {_square(size)}")
-            try:
+            with in_memory(stage):
                 stage.begin(model)
                 last = fit_stage(stage, setup.data, run, state, newest, stop, on_epoch)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise PatchlightError(out_of_memory(error, stage.config, stage.device)) from error
             state, newest, model, size = last.next_stage(), None, stage.model, stage.card.img_size
     return last
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from patchlight.config import Config
 from patchlight.errors import PatchlightError
-from patchlight.machine.memory import asked_bytes, memory_limit
+from patchlight.machine.memory import asked_bytes, is_out_of_memory, memory_limit
 from patchlight.machine.process import peak_memory_gb
 from patchlight.runs import Run
 from patchlight.runs.folder import CONTENTS
@@ -59,15 +60,26 @@ def _checkpoint_bytes(stage: Stage) -> int:
     return states
 
 
+@contextlib.contextmanager
+def in_memory(stage: Stage) -> Iterator[None]:
+    """Raises PatchlightError, which says what to change, where what is done inside gets too little memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise PatchlightError(out_of_memory(error, stage.config, stage.device)) from error
+
+
 def out_of_memory(error: BaseException, config: Config, device: torch.device) -> str:
     """What to say where training got too little memory: how much there is, and what to change, in numbers."""
     train = config.train
     micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
     limit, asked, used_gb = memory_limit(device), asked_bytes(error), peak_memory_gb(device)
     where = "GPU memory" if device.type == "cuda" else "memory"
-    facts = [f"{used_gb:.2f} GB were in use at most"] if used_gb else []
-    facts += [f"{asked / 1e9:.2f} GB more were asked for"] if asked else []
-    facts += [f"there are {limit / 1e9:.2f} GB"] if limit else []
+    facts = [f"{_mb(int(1e9 * used_gb))} were in use at most"] if used_gb else []
+    facts += [f"{_mb(asked)} more were asked for"] if asked else []
+    facts += [f"there are {_mb(limit)}"] if limit else []
     smaller = (
         f"train.micro_batch_size = {max(1, 2 ** (micro.bit_length() - 1) // 4)} takes the images of a step in parts"
     )
@@ -78,7 +90,7 @@ def out_of_memory(error: BaseException, config: Config, device: torch.device) ->
     )
     ways += [] if ways else ["take a smaller model or smaller images"]
     return (
-        f"out of {where} with {micro:,} images at a time ({', '.join(facts)}); {'; '.join(ways)}. Both change no more "
+        f"out of {where} with {micro:,} images at a time ({', '.join(facts)}); {'; '.join(ways)}. These change no more "
         "than the last digits, and may be given with --resume where a checkpoint was saved, else with --overwrite"
     )
 
