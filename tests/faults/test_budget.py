@@ -21,8 +21,8 @@ def seconds_used(speed: Speed, steps: int, step_s: float, end_s: float, seed: in
     def work(seconds: float) -> float:
         """When work of so many seconds at best is over that begins now."""
         then = now
-        for _ in range(50):
-            then += seconds / 50 * speed(then)
+        for _ in range(10):
+            then += seconds / 10 * speed(then)
         return then
 
     while progress < 1:
@@ -39,9 +39,11 @@ def seconds_used(speed: Speed, steps: int, step_s: float, end_s: float, seed: in
 def speeds() -> Iterator[Speed]:
     """Up to three times, machines become ten times as fast or as slow."""
     draw = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(12):
         times, first = np.sort(draw.uniform(10, 330, draw.integers(1, 4))), draw.choice([1, 10])
-        yield lambda now, times=times, first=first: first if np.sum(now > times) % 2 == 0 else 11 - first
+        yield (
+            lambda now, times=times.tolist(), first=first: first if sum(now > t for t in times) % 2 == 0 else 11 - first
+        )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_a_machine_that_becomes_ten_times_as_fast_or_slow_uses_the_budget(
 ) -> None:
     """Within 5 %, where what an epoch ends with takes no more than that at the slowest."""
     used = [seconds_used(speed, steps, step_s, end_s, seed) / BUDGET_S for seed, speed in enumerate(speeds())]
-    assert 0.95 < min(used)
+    assert min(used) > 0.95
     assert max(used) < 1.05
 
 
