@@ -5,6 +5,7 @@
 # make test-slow     the tests that `make test` leaves out as they take long, but for the notebooks
 # make test-examples all notebooks of examples/ from top to bottom, and the slow tests of the benchmarks
 # make lock          constraints.txt anew: the versions that the set-up takes
+# make audit         asks for known weaknesses of the locked packages (SERVICE=pypi or osv)
 # make test-oldest   what `make test` runs, with the lowest versions that pyproject.toml allows; make test-newest: the newest
 # make gpu-results   the recipes of the five systems at full length, as many as one GPU finishes in MINUTES=30
 # make wheel         the package as a wheel in dist/, installed into an empty environment elsewhere and tried there
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fuzz test-faults test-slow test-examples check bench gpu-results lock test-oldest test-newest wheel clean
+.PHONY: demo test test-fuzz test-faults test-slow test-examples check bench gpu-results lock audit test-oldest test-newest wheel clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/install.py --versions
@@ -49,7 +50,7 @@ check: .venv/.installed-dev
 # the data set whose start-up is timed.
 SOURCE ?= cifar10
 bench: .venv/.installed-dev
-	$(BIN)/python tools/install.py dev bench
+	$(BIN)/python tools/install.py $(INSTALL) dev bench
 	$(BIN)/python -m benchmarks step data inference memory scaling roofline breakdown startup agreement --source $(SOURCE)
 	$(BIN)/python -m benchmarks.tables
 
@@ -60,8 +61,9 @@ gpu-results: .venv/.installed-dev
 	$(BIN)/python -m benchmarks full --device cuda --minutes $(MINUTES) --source $(SOURCE) --keep runs/full
 	$(BIN)/python -m benchmarks.tables
 
-# The newest versions that pyproject.toml allows, one of each package for Python 3.11 to 3.13 and every system. torch is
-# the largest of them by far and is changed on purpose only: make lock TORCH=2.15.0 TORCHVISION=0.29.2.
+# The newest versions that pyproject.toml allows, one of each package for Python 3.11 to 3.13 and every system, and the
+# sha256 of all their wheels. torch is the largest of them by far and is changed on purpose only:
+# make lock TORCH=2.15.0 TORCHVISION=0.29.2.
 TORCH ?= 2.14.1
 TORCHVISION ?= 0.29.1
 lock: .venv-lock/bin/python
@@ -70,8 +72,15 @@ lock: .venv-lock/bin/python
 	  echo "# edit. torch and torchvision are held at what was asked for; another pair: make lock TORCH=... TORCHVISION=..."; \
 	  printf 'torch==%s\ntorchvision==%s\nsetuptools>=77\n' $(TORCH) $(TORCHVISION) | .venv-lock/bin/uv pip compile --quiet \
 	    --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra bench --only-binary :all: --no-config \
-	    --no-header --annotation-style line pyproject.toml - ; } > constraints.txt.new
+	    --no-header --annotation-style line --generate-hashes pyproject.toml - ; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
+
+# pip-audit has an environment of its own, as it brings 27 packages along. It needs the network: where the data cannot be
+# reached, that is said, and make ends with an error.
+SERVICE ?= pypi
+audit: .venv-audit/bin/python
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	.venv-audit/bin/python tools/audit.py $(SERVICE)
 
 # The two ends of the ranges in pyproject.toml, each in an environment of its own (5 GB); docs/versions.md tells what
 # passed. The newest come from PyPI whatever caps pip.conf and PIP_CONSTRAINT set.
@@ -92,14 +101,16 @@ wheel: .venv/.installed-dev
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
-# A stamp per set of packages, renewed when the list of packages or their versions change.
+# A stamp per set of packages, renewed when the list of packages or their versions change. INSTALL=--strict takes the files
+# of the lock or stops; INSTALL=--unchecked takes the locked versions from an index that builds its packages itself.
+INSTALL ?=
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python tools/install.py
+	$(BIN)/python tools/install.py $(INSTALL)
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python tools/install.py dev
+	$(BIN)/python tools/install.py $(INSTALL) dev
 	touch $@ .venv/.installed
 
 clean:
-	rm -rf .venv .venv-lock .venv-oldest .venv-newest build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lock .venv-audit .venv-oldest .venv-newest build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

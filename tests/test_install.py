@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,15 @@ from tools import install
 ROOT = Path(__file__).parents[1]
 LOCK = """\
 # how it was made
-jinja2==3.1.6             # via torch
-colorama==0.4.6 ; sys_platform == 'win32'  # via pytest
+jinja2==3.1.6 \\
+    --hash=sha256:11 \\
+    --hash=sha256:22
+    # via torch, patchlight (pyproject.toml)
+colorama==0.4.6 ; sys_platform == 'win32' \\
+    --hash=sha256:33
+    # via pytest
 tomli-w==1.2.0
-torch==2.14.1
+torch==2.14.1             # via patchlight (pyproject.toml)
 numpy==2.4.6 ; python_full_version < '3.12'
 numpy==2.5.0 ; python_full_version >= '3.12'
 """
@@ -38,10 +44,10 @@ def pip(monkeypatch):
             self.answers, self.asked = [], []
 
         def __call__(self, arguments, environment):
-            constraints = ""
-            if "--constraint" in arguments:
-                constraints = Path(arguments[arguments.index("--constraint") + 1]).read_text(encoding="utf-8")
-            self.asked.append((arguments, constraints))
+            def text(option):
+                return Path(arguments[arguments.index(option) + 1]).read_text() if option in arguments else ""
+
+            self.asked.append((text("--requirement"), text("--constraint")))
             return self.answers.pop(0)
 
     pip = Pip()
@@ -66,9 +72,11 @@ def test_a_lock_is_read_whatever_stands_behind_a_version():
 def test_the_nearest_older_versions_keep_the_markers():
     loose = install.at_most(LOCK)
     assert "colorama<=0.4.6 ; sys_platform == 'win32'" in loose
-    assert "torch<=2.14.1\n" in loose
+    assert "torch<=2.14.1 " in loose
     assert "python_full_version < '3.12'" in loose
     assert loose.count("<=") == 6
+    assert "hash" not in loose
+    assert "\\" not in loose
     assert not re.search(r"^\S+==", loose, re.MULTILINE)
 
 
@@ -106,20 +114,21 @@ def test_versions_stand_on_one_line():
     assert re.fullmatch(r"python 3\.\d+\.\d+\S*, torch 2\.14\.1, tomli-w missing", line)
 
 
-def test_the_lock_is_enough_where_pip_takes_it(pip, capsys):
-    pip.answers = [DONE, DONE]
-    install.install(["torch>=2.11,<3"], install.plan(None, LOCK, []), {})
-    (first, constraints), (second, _) = pip.asked
-    assert constraints == LOCK
-    assert first[-1] == "torch>=2.11,<3"
-    assert second == ["--no-build-isolation", "--no-deps", "--editable", "."]
-    assert capsys.readouterr().err == ""
+def test_the_part_of_the_lock_that_is_wanted():
+    assert install.part(LOCK, ["torch>=2"]) == (
+        "jinja2==3.1.6 \\\n    --hash=sha256:11 \\\n    --hash=sha256:22\ntorch==2.14.1\n"
+    )
+    assert install.part(LOCK, ["NumPy"]).count("numpy==") == 2  # both, with their markers
+    with pytest.raises(SystemExit, match=r"asks for pytest, x, which constraints.txt does not hold: run `make lock`"):
+        install.part(LOCK, ["torch", "x>=1", "pytest"])
 
 
 def test_refused_versions_give_way_to_older_ones_and_then_to_any(pip, capsys):
-    pip.answers = [REFUSED, (False, "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io"), DONE, DONE]
-    install.install(["torch>=2.11,<3"], install.plan(None, LOCK, []), {})
-    assert [constraints for _, constraints in pip.asked] == [LOCK, install.at_most(LOCK), "", ""]
+    pip.answers = [REFUSED, (False, "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io"), DONE]
+    assert not install.install_packages(install.plan(None, LOCK, ["torch>=2.11,<3"], ["tomli-w"]), {}).checked
+    asked = "torch>=2.11,<3\ntomli-w"
+    first = install.part(LOCK, ["torch", "tomli-w"])
+    assert pip.asked == [(first, asked), (asked, install.at_most(LOCK)), (asked, "")]
     said = capsys.readouterr()
     assert "No matching distribution found for torch==2.14.1" in said.err
     assert "Collecting" not in said.err
@@ -129,7 +138,7 @@ def test_refused_versions_give_way_to_older_ones_and_then_to_any(pip, capsys):
 def test_pips_last_words_are_kept_when_nothing_fits(pip, capsys):
     pip.answers = [REFUSED] * 3
     with pytest.raises(SystemExit, match="The set-up stopped") as stopped:
-        install.install([], install.plan(None, LOCK, []), {})
+        install.install_packages(install.plan(None, LOCK, [], []), {})
     assert stopped.value.code not in (0, None)
     assert capsys.readouterr().err.count("No matching distribution") == 3
 
@@ -144,15 +153,16 @@ def test_pips_last_words_are_kept_when_nothing_fits(pip, capsys):
 def test_other_versions_are_not_tried_for_other_reasons(pip, words, sentence):
     pip.answers = [(False, words)]
     with pytest.raises(SystemExit, match=sentence):
-        install.install([], install.plan(None, LOCK, []), {})
+        install.install_packages(install.plan(None, LOCK, [], []), {})
     assert len(pip.asked) == 1
 
 
 def test_the_ends_of_the_ranges_have_no_way_round(pip):
-    for mode in ("oldest", "newest"):
+    for mode in ("oldest", "newest", "strict"):
         pip.answers = [REFUSED]
         with pytest.raises(SystemExit, match="The set-up stopped"):
-            install.install([], install.plan(mode, LOCK, ["torch>=2.11,<3"]), {})
+            install.install_packages(install.plan(mode, LOCK, ["torch>=2.11,<3"], []), {})
+        assert pip.answers == []
 
 
 def test_the_lock_holds_what_pyproject_asks_for(pyproject):
@@ -175,3 +185,23 @@ def test_locked_versions_are_whole_releases():
     locked = install.pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     odd = [(name, v) for name, versions in locked.items() for v in versions if Version(v).is_prerelease]
     assert odd == []
+
+
+def test_every_package_of_the_lock_has_its_sha256():
+    locked = install.entries((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert len(locked) > 100
+    bare = [each.name for each in locked if not re.search(r"--hash=sha256:[0-9a-f]{64}\n", each.lines)]
+    assert bare == [], "run `make lock`"
+
+
+def test_what_is_installed_brings_along_nothing_that_the_lock_would_leave_out(pyproject):
+    """pip does not look for more where files are compared, so a part of the lock must be whole."""
+    lock = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    names = {install.normal(found.metadata["Name"]): found for found in distributions()}
+    for extras in ([], ["dev"]):
+        wanted = [*install.wanted(pyproject, extras), *pyproject["build-system"]["requires"]]
+        part = install.pins(install.part(lock, wanted))
+        needs = [Requirement(line) for name in part if name in names for line in names[name].requires or []]
+        left = {need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
+        assert {install.normal(name) for name in left} - set(part) == set()
+        assert set(part) & set(names)

@@ -6,7 +6,13 @@ Names are loaded when they are first used, so that `import patchlight` and the c
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# Libraries that report their use to their makers if nobody says no: ONNX Runtime from its import on, the hub's client
+# with each download. They read this when they are imported, which is later; what a user has set counts more.
+for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_name, "1")
 
 # name: the module that defines it. First the commands, each with its file.
 _EXPORTS = {
