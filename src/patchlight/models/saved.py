@@ -15,12 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import LibraryMissing, PatchlightError
+from patchlight.models.bounds import weigh
 from patchlight.models.card import ModelCard
-from patchlight.models.families import build_model, patchlight
+from patchlight.models.described import build_described
+from patchlight.models.families import FAMILIES, build_model
 from patchlight.models.lora import merged
 from patchlight.models.reference import model_folder
 from patchlight.runs.checkpoints import Checkpoint, find_checkpoint
+from patchlight.runs.codec import read_json
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
@@ -72,12 +75,10 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     if checkpoint is not None and not (folder / "config.json").is_file():
         return _load_old_checkpoint(checkpoint, device)
     card = read_card(folder / "config.json")
-    model = build_model(card.spec)
     weights = folder / "model.safetensors"
+    model = build_described(card, folder / "config.json", weights)
     try:
         model.load_state_dict(load_file(weights))
-    except FileNotFoundError:
-        raise PatchlightError(f"no {weights}; give the folder of a finished run") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise PatchlightError(f"{weights} is damaged or not of {card.name}: {reason}") from None
@@ -93,6 +94,7 @@ def _load_old_checkpoint(checkpoint: Checkpoint, device: str | torch.device) -> 
     run, path = checkpoint.run, checkpoint.path
     sizes = {stage.model.img_size for stage in run.config().of_stages()}
     card = read_card(run.path / "model" / "config.json")
+    weigh(lambda: build_model(card.spec), card.img_size, str(run.path / "model" / "config.json"))
     model = build_model(card.spec)
     weights = path / ("ema.safetensors" if checkpoint.is_averaged else "model.safetensors")
     try:
@@ -133,11 +135,16 @@ def card_of(folder: Path | str) -> ModelCard:
 def read_card(path: Path) -> ModelCard:
     """The card of a saved model. Raises PatchlightError, naming the file, where it is missing, damaged or unknown."""
     try:
-        card = ModelCard.from_json(json.loads(path.read_text(encoding="utf-8")))
+        card = ModelCard.from_json(read_json(path))
+        FAMILIES[card.spec.family].check_spec(card.spec)
     except FileNotFoundError:
         raise PatchlightError(f"no {path}; give the folder of a finished run") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    except LibraryMissing:
+        raise
+    except KeyError as error:
+        raise PatchlightError(f"{path} is not a model's config: {error} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
         raise PatchlightError(f"{path} is not a model's config: {error}") from None
-    if card.spec.family == "patchlight":
-        patchlight.check_saved(card.spec, path)
     return card
