@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ MOST_ARRAYS = 64
 KINDS = "biufU"  # of arrays: true or false, numbers, text
 
 # What zipfile, zlib and NumPy raise of a file that is none of theirs.
-NOT_AN_NPZ = (ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError, SyntaxError)
+NOT_AN_NPZ = (ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError, SyntaxError, TokenError)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -39,6 +41,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except RecordError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # that of a place before the file's beginning, which its directory names
+            raise
+        raise RecordError("it is no .npz of plain arrays") from None
     except (*NOT_AN_NPZ, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError):
         raise RecordError("it is no .npz of plain arrays") from None
 
