@@ -39,11 +39,12 @@ def seconds_used(speed: Speed, steps: int, step_s: float, end_s: float, seed: in
 def speeds() -> Iterator[Speed]:
     """Up to three times, machines become ten times as fast or as slow."""
     draw = np.random.default_rng(0)
+
+    def changing(times: list[float], first: int) -> Speed:
+        return lambda now: first if sum(now > time for time in times) % 2 == 0 else 11 - first
+
     for _ in range(12):
-        times, first = np.sort(draw.uniform(10, 330, draw.integers(1, 4))), draw.choice([1, 10])
-        yield (
-            lambda now, times=times.tolist(), first=first: first if sum(now > t for t in times) % 2 == 0 else 11 - first
-        )
+        yield changing(sorted(draw.uniform(10, 330, draw.integers(1, 4)).tolist()), int(draw.choice([1, 10])))
 
 
 @pytest.mark.parametrize(

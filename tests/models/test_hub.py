@@ -335,14 +335,14 @@ def test_damage_is_told_in_a_sentence(folders, tmp_path, kind, what):
 
 TOLD = {
     "truncated": "damaged or no safetensors",
-    "malformed": "damaged or no safetensors",
-    "pickle": "damaged or no safetensors",
-    "no weights": "No suitable checkpoints found|no file named model.safetensors",
+    "malformed": "its weights are missing, damaged or another model's",
+    "pickle": "its weights are missing, damaged or another model's",
+    "no weights": "its weights are missing, damaged or another model's",
     "no config": r"config\.json",
     "broken config": r"config\.json cannot be read as JSON",
     "other shape": r"do not fit its config\.json: size mismatch|its config\.json belongs to other weights",
     "other head": r"do not fit its config\.json: size mismatch|its config\.json belongs to other weights",
-    "unknown type": r"Unknown model \(vit_huge_unknown\)|`vit_unknown` but Transformers does not recognize",
+    "unknown type": "'architecture' is 'vit_huge_unknown'; it must be|'model_type' is 'vit_unknown', which this",
 }
 
 

@@ -120,9 +120,13 @@ def test_what_was_read_is_there_without_the_hub(found, name):
         ("a wrong revision", "owner/theirs on the hub has no such model.revision"),
         ("a wrong revision of timm", "hf-hub:owner/timms on the hub has no such model.revision"),
         ("timm's by the other door", "owner/timms is in timm's format; write hf-hub:owner/timms"),
-        ("no model", "cannot load owner/nothing: Unrecognized model"),
+        ("no model", "the config.json of owner/nothing describes no model that can be loaded: 'model_type' is missing"),
         ("no model of timm", "hf-hub:owner/nothing on the hub lacks a file of a model: Entry Not Found"),
-        ("code of its own", "cannot load owner/code: The repository owner/code contains custom code"),
+        (
+            "code of its own",
+            "the config.json of owner/code describes no model that can be loaded: 'model_type' is 'own', which this "
+            "version of transformers does not have; code of a repository is never run",
+        ),
     ],
 )
 def test_a_wrong_name_is_one_sentence(found, name, message):

@@ -12,7 +12,8 @@ from torch import nn
 from patchlight.config import ModelConfig
 from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models.card import ModelSpec
+from patchlight.models.bounds import LARGEST, SMALLEST, shown
+from patchlight.models.card import MOST_PIXELS, ModelSpec
 from patchlight.runs import Weights
 
 # Fields that say which weights, and those that every model of a library has.
@@ -29,6 +30,20 @@ class OwnInput:
     std: tuple[float, ...] | None = None
     interpolation: Interpolation | None = None  # by which they were resized, or what is nearest to it here
     note: str = ""  # what is guessed or done otherwise here
+
+    def __post_init__(self) -> None:
+        """Raises PatchlightError for what no images are, as a file of somebody else may say it."""
+        if self.size is not None and (type(self.size) is not int or not 1 <= self.size <= MOST_PIXELS):
+            raise PatchlightError(
+                f"the weights are for images of {shown(self.size)} pixels a side, not of a whole number from 1 to "
+                f"{MOST_PIXELS}; set model.img_size, or mend the file beside them"
+            )
+        for word, values, least in (("mean", self.mean, -LARGEST), ("deviation", self.std, SMALLEST)):
+            if values is not None and not (len(values) == 3 and all(least <= value <= LARGEST for value in values)):
+                raise PatchlightError(
+                    f"the weights name the {word} {shown(values)} of pixels in 0..1, not three finite numbers"
+                    f"{' above 0' if word == 'deviation' else ''}; mend the file beside them"
+                )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchlight.config.sections import Interpolation
+from patchlight.models.bounds import LARGEST, MOST_CLASSES, SMALLEST, shown
 from patchlight.runs import Weights
 
 FORMAT = "patchlight-model-1"  # of a saved model's config.json
 MOST_PIXELS = 16384  # a side, of images that fit into memory
-LARGEST = 1e6  # of a mean or deviation of pixels in 0..1, by far
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,38 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, name: str, data: dict[str, Any]) -> ModelSpec:
-        """The way back, of a card with this `name`. Raises KeyError or TypeError where something is missing."""
-        family, shape = data.get("library", "patchlight"), (int(data["img_size"]), int(data["num_classes"]))
+        """The way back, of a card with this `name`. Raises ValueError, KeyError or TypeError where something is missing
+        or of another kind. What the family's own arguments may be, `families.check_spec` says.
+        """
+        family = data.get("library", "patchlight")
+        shape = (_whole(data, "img_size", MOST_PIXELS), _whole(data, "num_classes", MOST_CLASSES))
         if family == "huggingface":
+            _known(data, ("library", "config", *SHAPE))
             return cls(family, data["config"]["model_type"], data["config"], *shape)
-        if family != "patchlight":
+        if family == "timm":
+            _known(data, ("library", "architecture", "options", *SHAPE))
             return cls(family, data["architecture"], data["options"], *shape)
+        if family != "patchlight":
+            raise ValueError(f"its library is {shown(family)}, not timm or huggingface")
         arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k not in SHAPE}
         return cls(family, name, arguments, *shape)
 
 
 SHAPE = ("img_size", "num_classes")
+
+
+def _whole(data: dict[str, Any], key: str, most: int) -> int:
+    """A whole number of "args"; there may be 0 classes, of a model that gives features."""
+    value, least = data[key], 0 if key == "num_classes" else 1
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"its {key} is {shown(value)}, not a whole number from {least} to {most:,}")
+    return value
+
+
+def _known(data: dict[str, Any], known: tuple[str, ...]) -> None:
+    for key in data:
+        if key not in known:
+            raise ValueError(f"its args have the key {shown(key)}, which no model of {data['library']} has")
 
 
 @dataclass(frozen=True)
@@ -122,10 +143,13 @@ class ModelCard:
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
         """The way back. Raises KeyError, TypeError or ValueError where something is missing or of another type."""
         source, resizing = data.get("source"), {}
+        for key in ("class_names", "mean", "std"):
+            if not isinstance(data[key], list):
+                raise ValueError(f"its {key} is {shown(data[key])}, not a list")
         for key in ("interpolation", "fit_interpolation"):
             resizing[key] = data.get(key, "bicubic")
             if resizing[key] not in get_args(Interpolation):
-                raise ValueError(f"its {key} is '{resizing[key]}', not bilinear or bicubic")
+                raise ValueError(f"its {key} is {shown(resizing[key])}, not bilinear or bicubic")
         card = cls(
             name=data["name"],
             spec=ModelSpec.from_json(data["name"], data["args"]),
@@ -143,18 +167,20 @@ class ModelCard:
     def check(self) -> None:
         """Raises ValueError for values that no training writes, as a file has them that was damaged."""
         names = self.class_names
+        if not all(isinstance(text, str) for text in (self.name, *names)):
+            raise ValueError("its name and each of its class_names must be text")
         if len(set(map(str, names))) != len(names) or len(names) not in (0, self.spec.num_classes):
             raise ValueError(f"it has {self.spec.num_classes} classes, and {len(set(map(str, names)))} names of them")
         for word, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) != 3 or not all(type(n) in (int, float) and abs(n) < LARGEST for n in numbers):
-                raise ValueError(f"its {word} is {list(numbers)}, not three numbers")
-        if min(self.std) <= 0:
-            raise ValueError(f"its std is {list(self.std)}, not three numbers above 0")
+                raise ValueError(f"its {word} is {shown(list(numbers))}, not three numbers below {LARGEST:g}")
+        if min(self.std) < SMALLEST:
+            raise ValueError(f"its std is {list(self.std)}, not three numbers above 0 (at least {SMALLEST:g})")
         for word, size in (("img_size", self.img_size), ("data_size", self.data_size)):
             if size is not None and (type(size) is not int or not 1 <= size <= MOST_PIXELS):
-                raise ValueError(f"its {word} is {size!r}, not a whole number from 1 to {MOST_PIXELS}")
+                raise ValueError(f"its {word} is {shown(size)}, not a whole number from 1 to {MOST_PIXELS}")
         if type(self.pixel_max) is not int or not 1 <= self.pixel_max <= 65535:
-            raise ValueError(f"its pixel_max is {self.pixel_max!r}, not a whole number from 1 to 65535")
+            raise ValueError(f"its pixel_max is {shown(self.pixel_max)}, not a whole number from 1 to 65535")
 
 
 def pixels_to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -12,7 +12,6 @@ RUN/checkpoints/epoch-050    a checkpoint of a run; RUN/checkpoints/last is the 
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.models.card import FORMAT
 from patchlight.models.registry import MODELS
+from patchlight.runs import codec
 from patchlight.runs.checkpoints import FOLDER, LAST, find_checkpoint
 
 
@@ -102,7 +102,7 @@ def saved_model(name: str | Path) -> SavedModel | None:
     """The run or saved model in this folder; None where Patchlight saved none there."""
     folder = model_folder(Path(name))
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Any = codec.read_json(folder / "config.json")
         return SavedModel(str(name), folder) if config["format"] == FORMAT else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -149,7 +149,7 @@ def public_name(name: str) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a model's config.json. Raises PatchlightError, naming the file, where there is none."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = codec.read_json(path)
     except FileNotFoundError:
         raise PatchlightError(f"no {path}; give a folder with a model's config.json") from None
     except (OSError, ValueError) as error:

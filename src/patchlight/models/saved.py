@@ -16,13 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import LibraryMissing, PatchlightError
+from patchlight.models.bounds import weigh
 from patchlight.models.card import ModelCard
-from patchlight.models.families import build_model, patchlight
+from patchlight.models.described import build_described
+from patchlight.models.families import FAMILIES, build_model
 from patchlight.models.lora import merged
 from patchlight.models.reference import model_folder
 from patchlight.progress import say
 from patchlight.runs.checkpoints import Checkpoint, find_checkpoint
+from patchlight.runs.codec import read_json
 from patchlight.runs.manifest import MANIFEST, Manifest, Seal, add_to_manifest
 from patchlight.runs.writing import whole_folder
 
@@ -96,14 +99,11 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     folder = model_folder(Path(folder))
     if checkpoint is not None and not (folder / "config.json").is_file():
         return _load_old_checkpoint(checkpoint, device)
-    card = read_card(folder / CARD)
+    card, weights = read_card(folder / CARD), folder / MODEL
     check_unchanged(folder, MODEL)
-    model = build_model(card.spec)
-    weights = folder / MODEL
+    model = build_described(card, folder / CARD, weights)
     try:
         model.load_state_dict(load_file(weights))
-    except FileNotFoundError:
-        raise PatchlightError(f"no {weights}; give the folder of a finished run") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise PatchlightError(f"{weights} is damaged or not of {card.name}: {reason}") from None
@@ -119,6 +119,7 @@ def _load_old_checkpoint(checkpoint: Checkpoint, device: str | torch.device) -> 
     run, path = checkpoint.run, checkpoint.path
     sizes = {stage.model.img_size for stage in run.config().of_stages()}
     card = read_card(run.path / "model" / "config.json")
+    weigh(lambda: build_model(card.spec), card.img_size, str(run.path / "model" / "config.json"))
     model = build_model(card.spec)
     weights = path / ("ema.safetensors" if checkpoint.is_averaged else "model.safetensors")
     try:
@@ -160,11 +161,16 @@ def read_card(path: Path) -> ModelCard:
     """The card of a saved model. Raises PatchlightError, naming the file, where it is missing, damaged or unknown."""
     check_unchanged(path.parent, path.name)
     try:
-        card = ModelCard.from_json(json.loads(path.read_text(encoding="utf-8")))
+        card = ModelCard.from_json(read_json(path))
+        FAMILIES[card.spec.family].check_spec(card.spec)
     except FileNotFoundError:
         raise PatchlightError(f"no {path}; give the folder of a finished run") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise PatchlightError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    except LibraryMissing:
+        raise
+    except KeyError as error:
+        raise PatchlightError(f"{path} is not a model's config: {error} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
         raise PatchlightError(f"{path} is not a model's config: {error}") from None
-    if card.spec.family == "patchlight":
-        patchlight.check_saved(card.spec, path)
     return card

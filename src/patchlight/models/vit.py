@@ -103,7 +103,7 @@ class VisionTransformer(nn.Module):
         self.pos_drop = nn.Dropout(pos_drop_rate)
         self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens)
 
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()  # the deeper, the more often dropped
+        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()  # the deeper, the more often dropped
         self.blocks = nn.Sequential(
             *[
                 Block(

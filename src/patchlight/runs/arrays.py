@@ -15,7 +15,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from patchlight.runs.codec import RecordError
+from patchlight.runs.codec import RecordError, checked
+
+LONGEST = 65536  # of a side of an array: pixels, patches, classes, images
+LARGEST = 1e38  # of its numbers
+# What stands in arrays, where that is not numbers of any kind: letters of NumPy's kinds, and words.
+KINDS = {
+    **dict.fromkeys(("kind", "seen", "held"), ("U", "text")),
+    **dict.fromkeys(
+        ("labels", "explored", "epochs", "images_held", "found", "exact", "places", "comparison"),
+        ("iu", "whole numbers"),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +34,26 @@ class Arrays:
     """Base of records of arrays. A field that is None is left out of the file."""
 
     def __post_init__(self) -> None:
-        wrong = self.mistake()
+        wrong = self._odd() or self.mistake()
         if wrong:
             raise RecordError(wrong)
+
+    def _odd(self) -> str:
+        """As `mistake`: of arrays with another kind of values than theirs, with nothing in them, or too long a side."""
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, np.ndarray):
+                continue
+            kinds, words = KINDS.get(f.name, ("biuf", "numbers"))
+            if value.dtype.kind not in kinds:
+                return f"{f.name} must be {words}, not {value.dtype}"
+            if value.ndim > 1 and 0 in value.shape[1:]:
+                return f"{f.name} is {_by(value.shape)}, in which there is nothing"
+            if max(value.shape, default=0) > LONGEST:
+                return f"{f.name} is {_by(value.shape)}, and a side is at most {LONGEST}"
+            if value.dtype.kind == "f" and float(np.abs(value[np.isfinite(value)]).max(initial=0)) > LARGEST:
+                return f"{f.name} has numbers beyond {LARGEST:g}"
+        return ""
 
     def mistake(self) -> str:
         """What is wrong with the arrays, beginning with the name of one; empty where they are right."""
@@ -44,10 +72,28 @@ class Arrays:
                 value = arrays[f.name]
                 kind = str(f.type)
                 scalar = {"str": str, "int": int}.get(kind.removesuffix(" | None"))
-                values[f.name] = value if scalar is None else scalar(value.reshape(-1)[0])
+                values[f.name] = value if scalar is None else _scalar(value, scalar, f.name)
             elif f.default is dataclasses.MISSING:
                 raise RecordError(f"the array '{f.name}' is missing")
         return cls(**values)
+
+
+def _scalar(value: np.ndarray, kind: type, name: str) -> Any:
+    """The one value of an array. Raises RecordError where there is another number of them, or one of another kind."""
+    if value.size != 1 or value.dtype.kind not in {str: "U", int: "iu"}[kind]:
+        raise RecordError(
+            f"{name} must be one {'text' if kind is str else 'whole number'}, not {value.dtype} {value.shape}"
+        )
+    return checked(value.reshape(-1)[0].item(), kind, name)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _is_share(values: np.ndarray) -> bool:
+    """Whether all are finite and from 0 to 1, but for rounding; half precision rounds to thousandths."""
+    return bool(np.isfinite(values).all() and np.all((values >= -1e-3) & (values <= 1 + 1e-3)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +118,10 @@ class Samples(Arrays):
             return f"labels must be {count} whole numbers"
         if np.any((self.labels < 0) | (self.labels >= self.probs.shape[1])):
             return f"labels must be in 0..{self.probs.shape[1] - 1}"
+        if not _is_share(self.probs):
+            return "probs must be shares from 0 to 1"
+        if self.patch_size is not None and not 1 <= self.patch_size <= LONGEST:
+            return f"patch_size must be from 1 to {LONGEST}, not {self.patch_size}"
         maps = self.maps
         if maps is not None and (maps.ndim != 3 or len(maps) != count or not np.isfinite(maps).all()):
             return f"maps must be {count} of finite numbers"
@@ -100,6 +150,8 @@ class FirstBatch(Arrays):
             return f"targets must be {count} rows of finite numbers"
         if self.labels.shape != (count,) or np.any((self.labels < 0) | (self.labels >= self.targets.shape[1])):
             return f"labels must be {count} in 0..{self.targets.shape[1] - 1}"
+        if not _is_share(self.targets):
+            return "targets must be shares from 0 to 1"
         if self.mixed.shape != (count,) or self.mixed.dtype != np.bool_:
             return f"mixed must be {count} of true or false"
         return ""
@@ -140,13 +192,19 @@ class Insight(Arrays):
             return f"attention must be between {rows * columns} patches, for each sample that is explored"
         if np.any((self.explored < 0) | (self.explored >= count)):
             return f"explored must be in 0..{count - 1}"
-        if self.distance.shape != self.entropy.shape or not np.isfinite(self.distance).all():
-            return "distance and entropy must be finite numbers for each head"
+        if self.distance.shape != self.entropy.shape or self.attention.shape[1:3] != self.distance.shape:
+            return "distance and entropy must have a number for each head that attention has"
+        if not np.isfinite(self.distance).all() or not np.isfinite(self.entropy).all():
+            return "distance and entropy must be finite numbers"
+        if self.filters.shape[3] != 3:
+            return "filters must be (n, p, p, 3)"
         pooled = self.pooled
         if pooled is not None and (pooled.ndim != 5 or pooled.dtype != np.uint8 or pooled.shape[3:] != (rows, columns)):
             return f"pooled must be maps of {rows} x {columns} of uint8"
-        if pooled is not None and len(pooled) < len(self.explored):
-            return "pooled must have maps for each sample that is explored"
+        if pooled is not None and (len(pooled) < len(self.explored) or pooled.shape[1] != self.attention.shape[1]):
+            return "pooled must have maps for each sample that is explored, and for each layer"
+        if self.positions is not None and not np.isfinite(self.positions).all():
+            return "positions must be finite numbers"
         if self.positions is not None and self.positions.shape != (rows * columns, rows, columns):
             return f"positions must be a map of {rows} x {columns} for each patch"
         return self.embedding_mistake(rows, columns)
@@ -170,6 +228,8 @@ class Insight(Arrays):
             value = getattr(self, name)
             if value is None or value.shape != shape or not np.isfinite(value).all():
                 return f"{name} must be finite numbers of the shape {shape}"
+        if self.embed_positions is not None and not np.isfinite(self.embed_positions).all():
+            return "embed_positions must be finite numbers"
         if self.embed_positions is not None and self.embed_positions.shape != (patches, patches):
             return f"embed_positions must be of {patches} patches"
         return ""
@@ -192,12 +252,14 @@ class Snapshots(Arrays):
             if getattr(self, name).ndim != ndim:
                 return f"{name} must have {ndim} dimensions"
         epochs, count = len(self.epochs), len(self.images)
-        if self.images.dtype != np.uint8 or not epochs:
-            return "images must be of uint8, of one epoch at least"
+        if self.images.dtype != np.uint8 or self.images.shape[3] != 3 or not epochs or not count:
+            return "images must be (S, H, W, 3) of uint8, of one epoch at least"
         if self.maps.shape[:2] != (epochs, count) or self.probs.shape[:2] != (epochs, count):
             return f"maps and probs must be of {epochs} epochs and {count} images"
-        if not np.isfinite(self.maps).all():
-            return "maps must be of finite numbers"
+        if not np.isfinite(self.maps).all() or not _is_share(self.probs):
+            return "maps must be of finite numbers, and probs of shares from 0 to 1"
+        if np.any(self.epochs < 0):
+            return "epochs must be 0 or more"
         if self.labels.shape != (count,) or np.any((self.labels < 0) | (self.labels >= self.probs.shape[2])):
             return f"labels must be {count} in 0..{self.probs.shape[2] - 1}"
         return ""
@@ -213,7 +275,9 @@ class Reconstructions(Arrays):
 
     def mistake(self) -> str:
         views = (self.images, self.hidden, self.painted)
-        if len({view.shape for view in views}) > 1 or any(view.ndim != 4 or view.dtype != np.uint8 for view in views):
+        if len({view.shape for view in views}) > 1 or any(
+            view.ndim != 4 or view.shape[3] != 3 or view.dtype != np.uint8 for view in views
+        ):
             return "images, hidden and painted must be (S, H, W, 3) of uint8 and of one shape"
         return ""
 
@@ -246,11 +310,15 @@ class NearCopies(Arrays):
         return told
 
     def mistake(self) -> str:
+        if self.found.ndim != 1 or not self.pairs.ndim:
+            return "found must be a list, and pairs one of pairs of images"
         count, pairs = len(self.found), len(self.pairs)
         for name in ("seen", "held", "images_held", "exact", "threshold"):
             if getattr(self, name).shape != (count,):
                 return f"{name} must be {count} values, as found is"
-        if self.pairs.dtype != np.uint8 or (pairs and (self.pairs.ndim != 5 or self.pairs.shape[1] != 2)):
+        if np.any(self.found < 0) or np.any(self.found > self.images_held) or np.any(self.exact > self.found):
+            return "found must be from 0 to images_held, and exact no more than found"
+        if self.pairs.dtype != np.uint8 or (pairs and (self.pairs.ndim != 5 or self.pairs.shape[1::3] != (2, 3))):
             return "pairs must be (P, 2, H, W, 3) of uint8"
         if self.labels.shape != (pairs, 2) or self.places.shape != (pairs, 2):
             return f"labels and places must be two for each of {pairs} pairs"

@@ -2,6 +2,7 @@
 
 A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, and other records. Of
 `New | Old`, two records, the new one is meant where the file has a field that the old one does not have.
+A number's range stands in its annotation, as in Count and Rate below; what a file holds is held against it.
 `field(metadata={"key": "train/loss"})` names the key in the file, `{"brief": True}` leaves a None out of it, and
 `{"read": function}` turns an older form of a value into today's before it is checked.
 """
@@ -9,19 +10,74 @@ A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
+GREATEST = 2**63 - 1  # of whole numbers, as arrays hold them
+LARGEST = 1e38  # of numbers with a point, as training's float32 holds them
+
+
+@dataclass(frozen=True)
+class Within:
+    """The least and the greatest value of a number in a file."""
+
+    least: float
+    greatest: float
+    words: str  # what it is: "a share from 0 to 1"
+
+
+Count = Annotated[int, Within(0, 2**53, "0 or more")]
+Place = Annotated[int, Within(1, 2**53, "1 or more")]
+Amount = Annotated[float, Within(0, LARGEST, "0 or more")]
+Rate = Annotated[float, Within(-1e-6, 1 + 1e-6, "a share from 0 to 1")]  # shares that were added up in float32
+
+DEEPEST = 100  # lists and objects inside each other; ours have six
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 T = TypeVar("T")
 
 
 class RecordError(ValueError):
     """What is wrong with a record, beginning with the name of the field: "epoch must be a whole number, not '3'"."""
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError where it cannot be opened, and as `parse_json` does."""
+    try:
+        return parse_json(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError:
+        raise RecordError("it is not text in UTF-8") from None
+
+
+def parse_json(text: str) -> Any:
+    """What a text in JSON says. Raises RecordError where it is none, or has more than a computer's numbers hold."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"it is not valid JSON (line {error.lineno})") from None
+    except ValueError:  # Python reads no whole number of more than 4300 digits
+        raise RecordError("it has a number of thousands of digits") from None
+    except RecursionError:
+        raise RecordError(f"lists and objects in it are nested more than {DEEPEST} deep") from None
+    if _is_deeper(data, DEEPEST):
+        raise RecordError(f"lists and objects in it are nested more than {DEEPEST} deep")
+    return data
+
+
+def _is_deeper(data: Any, most: int) -> bool:
+    """Whether lists and objects are nested more than `most` deep."""
+    level = [data] if isinstance(data, dict | list) else []
+    for _ in range(most + 1):
+        level = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +113,7 @@ def from_json(cls: type[T], data: object, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise RecordError(f"{where or 'the record'} must be an object of fields, not {_short(data)}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     known = {_key(f): f for f in dataclasses.fields(cls) if f.name != "unknown"}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, f in known.items():
@@ -73,11 +129,20 @@ def from_json(cls: type[T], data: object, where: str = "") -> T:
 
 
 def checked(value: object, hint: Any, name: str) -> Any:
-    """`value` in the type of the annotation. Raises RecordError, beginning with `name`, where it is of another."""
+    """`value` in the type of the annotation.
+
+    Raises RecordError, beginning with `name`, where it is of another, or out of its range.
+    """
+    if get_origin(hint) is Annotated:
+        bare, within = get_args(hint)
+        number = checked(value, bare, name)
+        if not within.least <= number <= within.greatest:
+            raise RecordError(f"{name} must be {within.words}, not {_short(value)}")
+        return number
     if get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return None  # a number that could not be computed is no number
-        hint = _fitting([arg for arg in get_args(hint) if arg is not type(None)], value)
+        return checked(value, _fitting([arg for arg in get_args(hint) if arg is not type(None)], value), name)
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value, name)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
@@ -86,13 +151,35 @@ def checked(value: object, hint: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise RecordError(f"{name} must be an object of fields, not {_short(value)}")
         inner = get_args(hint)[1]
-        return {str(key): checked(item, inner, f"{name}.{key}") for key, item in value.items()}
+        return {_text(key, name): checked(item, inner, f"{name}.{_shown_key(key)}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= GREATEST else value
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise RecordError(f"{name} must be {kinds.get(hint, hint)}, not {_short(value)}")
+    if isinstance(value, str):
+        return _text(value, name)
+    if hint is int and abs(value) > GREATEST:
+        raise RecordError(f"{name} must be a whole number of at most {GREATEST}, not {_short(value)}")
+    if hint is float and not abs(value) <= LARGEST:
+        raise RecordError(f"{name} must be a number of at most {LARGEST:g}, not {_short(value)}")
     return value
+
+
+def _text(value: object, name: str) -> str:
+    """A text as it is. Raises RecordError for one that no file can hold, as it has half of a sign of two halves."""
+    text = str(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecordError(f"{name} must be text in UTF-8, not {_short(value)}") from None
+    return text
+
+
+def _shown_key(key: object) -> str:
+    """A key as a message names it: quoted only where it is long or odd."""
+    text = str(key)
+    return text if text.isprintable() and len(text) <= 60 else _short(text)
 
 
 def _fitting(kinds: list[Any], value: object) -> Any:
@@ -136,5 +223,6 @@ def _plain(value: Any) -> JSON:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    """A value in a message: on one line, and cut where it is long."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

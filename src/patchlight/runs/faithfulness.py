@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from patchlight.runs.codec import Record, RecordError
+from patchlight.runs.codec import Amount, Count, Rate, Record, RecordError
 from patchlight.runs.records import RunFile
 
 MIN_IMAGES = 20  # below which a mean has no interval, and no method is said to be better than a control
@@ -21,7 +21,7 @@ class Against(Record):
     """
 
     difference: float
-    p: float
+    p: Rate
     better: bool  # p is small enough, and the difference on the good side
 
 
@@ -32,13 +32,15 @@ class Interval(Record):
     mean: float
     low: float | None = None  # None, and `high` too: of fewer than MIN_IMAGES images
     high: float | None = None
-    images: int | None = field(default=None, metadata={"brief": True})  # where it is not of all images of the table
+    images: Count | None = field(default=None, metadata={"brief": True})  # where it is not of all images of the table
     # By control; None: nothing was tested, as of a control itself.
     against: dict[str, Against] | None = field(default=None, metadata={"brief": True})
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise RecordError("low and high must both be numbers, or both be null")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise RecordError(f"low must be no greater than high, and they are {self.low:g} and {self.high:g}")
 
     @property
     def fails(self) -> bool:
@@ -52,8 +54,8 @@ class MethodScores(Record):
 
     method: str  # with its options, as `--method` takes it
     by_class: bool = True  # False: the same map for every class
-    ms: float  # per image
-    ratio: float | None = None  # of that to a forward pass
+    ms: Amount  # per image
+    ratio: Amount | None = None  # of that to a forward pass
     scores: dict[str, Interval]
 
 
@@ -61,13 +63,17 @@ class MethodScores(Record):
 class Faithfulness(RunFile):
     """`faithfulness.json`: the methods, and the controls beside them, on the same images."""
 
-    n: int
+    n: Count
     target: str | None = field(default=None, metadata={"brief": True})  # what the maps are for: "the predicted class"
     tested: str | None = field(default=None, metadata={"brief": True})  # against the controls, in a sentence
-    forward_ms: float | None = None  # per image
+    forward_ms: Amount | None = None  # per image
     rows: tuple[MethodScores, ...]
     run: str | None = field(default=None, metadata={"brief": True})
     data: str | None = field(default=None, metadata={"brief": True})
+
+    def __post_init__(self) -> None:
+        if any(row.scores.keys() != self.rows[0].scores.keys() for row in self.rows):
+            raise RecordError("rows must all have scores by the same measures")
 
     @property
     def measures(self) -> list[str]:

@@ -8,11 +8,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from patchlight.machine.hardware import Hardware
-from patchlight.runs.codec import Record, RecordError
+from patchlight.runs.codec import Amount, Count, Place, Rate, Record, RecordError, Within
 from patchlight.units import counted
+
+Side = Annotated[int, Within(1, 65536, "pixels a side, from 1 to 65536")]
 
 FORMAT = 2  # of a run folder; 1 is that of files without a number, before version 0.2.0
 
@@ -41,15 +45,15 @@ class ModelFacts(Record):
     """A model's size. A multiply-add is two FLOPs; the stem is all before the first block."""
 
     name: str
-    params: int
-    trainable: tuple[int, ...] = field(metadata={"read": lambda value: [value] if isinstance(value, int) else value})
-    flops_per_image: int
-    img_size: int  # pixels a side
-    patch_size: int | None = None  # pixels a side
+    params: Count
+    trainable: tuple[Count, ...] = field(metadata={"read": lambda value: [value] if isinstance(value, int) else value})
+    flops_per_image: Count
+    img_size: Side  # pixels a side
+    patch_size: Side | None = None  # pixels a side
     stem: str | None = None  # "patch" or "conv"
-    stem_flops: int | None = None
-    stem_params: int | None = None
-    tokens: int | None = None  # with those that are no patches
+    stem_flops: Count | None = None
+    stem_params: Count | None = None
+    tokens: Count | None = None  # with those that are no patches
     weights: Weights | None = None
     interpolation: str | None = field(default=None, metadata={"brief": True})  # by which images are resized to img_size
 
@@ -59,13 +63,13 @@ class DataFacts(Record):
     """How many images there are of each split, and the digests that they are known by later."""
 
     source: str
-    train: int
-    val: int
-    test: int
-    classes: int
+    train: Count
+    val: Count
+    test: Count
+    classes: Count
     path: str | None = None  # in full, where the source is one
-    subset_test: int | None = field(default=None, metadata={"brief": True})
-    train_per_class: dict[str, int] | None = field(default=None, metadata={"brief": True})  # training images by name
+    subset_test: Count | None = field(default=None, metadata={"brief": True})
+    train_per_class: dict[str, Count] | None = field(default=None, metadata={"brief": True})  # training images by name
     notes: tuple[str, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
 
@@ -75,7 +79,7 @@ class SkippedImage(Record):
     """An image that could not be read: the source's split, its place in the split from 0, its name and the reason."""
 
     split: str
-    index: int
+    index: Count
     name: str
     reason: str
 
@@ -91,9 +95,9 @@ class Skipped(RunFile):
 class TimeFacts(Record):
     """What training took, validation included; images/s are those of all epochs together, without validation."""
 
-    train_wall_s: float
-    train_cpu_s: float
-    images_per_s: float
+    train_wall_s: Amount
+    train_cpu_s: Amount
+    images_per_s: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +107,7 @@ class Process(Record):
     started: str  # ISO 8601, UTC
     git_commit: str | None = None
     hardware: Hardware
-    threads: int
+    threads: Count
     precision: str
     fused_attn: bool | None = None  # None: a network without attention
     patchlight: str | None = field(default=None, metadata={"brief": True})
@@ -119,7 +123,7 @@ class Environment(RunFile, Process):
     model: ModelFacts
     data: DataFacts
     # Of each stage what an image counts in the loss by its class, in their order; None: all alike.
-    class_weights: tuple[tuple[float, ...] | None, ...] | None = field(default=None, metadata={"brief": True})
+    class_weights: tuple[tuple[Amount, ...] | None, ...] | None = field(default=None, metadata={"brief": True})
     command: str
     resumed: tuple[Process, ...] | None = field(default=None, metadata={"brief": True})
     time: TimeFacts | None = field(default=None, metadata={"brief": True})  # once training is over
@@ -134,7 +138,7 @@ class Environment(RunFile, Process):
 class BatchFacts(RunFile):
     """`first_batch.json`: the first batch as the model is given it, augmented, normalised and mixed."""
 
-    shape: tuple[int, ...]  # (B, 3, H, W)
+    shape: tuple[Place, ...]  # (B, 3, H, W)
     dtype: str
     pixels: tuple[int, int]  # least and greatest after augmentation, of 0..255
     channel_mean: tuple[float, ...]  # that are taken off, of pixels in 0..1
@@ -143,9 +147,9 @@ class BatchFacts(RunFile):
     max: float | None
     mean: tuple[float | None, ...]  # of each channel, likewise
     std: tuple[float | None, ...]
-    not_finite: int  # values that are nan or infinite
-    per_class: dict[str, int]  # images by their own label, mixed or not
-    mixed: int  # images with pixels of another one
+    not_finite: Count  # values that are nan or infinite
+    per_class: dict[str, Count]  # images by their own label, mixed or not
+    mixed: Count  # images with pixels of another one
     lam: tuple[float, float, float] | None  # least, mean and greatest share of the own label, mixed with another class
     target_sums: tuple[float, float]  # least and greatest sum of a label's shares; 1 is right
     warnings: tuple[str, ...] = ()  # sentences on what is odd
@@ -156,6 +160,8 @@ class BatchFacts(RunFile):
             raise RecordError("per_class must have an image")
         if len(self.shape) != 4:
             raise RecordError("shape must be of images, channels, height and width")
+        if self.mixed > self.shape[0]:
+            raise RecordError(f"mixed must be at most {self.shape[0]}, the images of shape")
 
     @property
     def classes(self) -> int:
@@ -206,10 +212,10 @@ def _listed(values: tuple[float | None, ...], between: str = ", ") -> str:
 class EarlyStop(Record):
     """That training, or a stage of it, ended with this epoch because validation no longer became better."""
 
-    stage: int | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
-    epoch: int  # of the stage, from 1
-    epochs: float | None  # that the stage was to have; None under a budget
-    patience: int  # epochs without a better validation, the last of which is `epoch`
+    stage: Place | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
+    epoch: Count  # of the stage, from 1
+    epochs: Amount | None  # that the stage was to have; None under a budget
+    patience: Count  # epochs without a better validation, the last of which is `epoch`
     measure: str  # what did not become better: "accuracy", "balanced accuracy", "macro F1" or "loss"
 
     @property
@@ -228,23 +234,23 @@ class Epoch(Record):
     Of mixed images (mixup, CutMix) the training accuracy is the mean share that the predicted class has in the label.
     """
 
-    epoch: int  # from 1, over all stages
-    step: int  # optimizer steps so far
-    lr: float  # of the epoch's last step
+    epoch: Count  # from 1, over all stages
+    step: Count  # optimizer steps so far
+    lr: Amount  # of the epoch's last step
     train_loss: float | None = field(metadata={"key": "train/loss"})
-    train_top1: float | None = field(default=None, metadata={"key": "train/top1"})
+    train_top1: Rate | None = field(default=None, metadata={"key": "train/top1"})
     train_mixed: bool = field(default=False, metadata={"key": "train/mixed"})  # some images of the epoch were
     val_loss: float | None = field(default=None, metadata={"key": "val/loss"})
     val_loss_smoothed: float | None = field(default=None, metadata={"key": "val/loss_smoothed", "brief": True})
-    val_top1: float | None = field(default=None, metadata={"key": "val/top1"})
-    val_balanced_accuracy: float | None = field(default=None, metadata={"key": "val/balanced_accuracy", "brief": True})
-    val_macro_f1: float | None = field(default=None, metadata={"key": "val/macro_f1", "brief": True})
-    images_per_s: float
-    epoch_s: float  # of training, without validation
+    val_top1: Rate | None = field(default=None, metadata={"key": "val/top1"})
+    val_balanced_accuracy: Rate | None = field(default=None, metadata={"key": "val/balanced_accuracy", "brief": True})
+    val_macro_f1: Rate | None = field(default=None, metadata={"key": "val/macro_f1", "brief": True})
+    images_per_s: Amount
+    epoch_s: Amount  # of training, without validation
     best: bool = False  # so far, by validation
     best_by: str | None = field(default=None, metadata={"brief": True})  # which of the above: "val/top1"
-    wall_s: float | None = None  # since the start
-    stage: int | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
+    wall_s: Amount | None = None  # since the start
+    stage: Place | None = field(default=None, metadata={"brief": True})  # from 1, of a recipe with stages
     early_stop: EarlyStop | None = field(default=None, metadata={"brief": True})  # this epoch was the stage's last
 
 
@@ -252,35 +258,37 @@ class Epoch(Record):
 class Reliability(Record):
     """Confidence against accuracy in bins of equal width; None in an empty bin (Guo et al. 2017)."""
 
-    edges: tuple[float, ...]  # one more than bins
-    confidence: tuple[float | None, ...]
-    accuracy: tuple[float | None, ...]
-    count: tuple[int, ...]
+    edges: tuple[Rate, ...]  # one more than bins
+    confidence: tuple[Rate | None, ...]
+    accuracy: tuple[Rate | None, ...]
+    count: tuple[Count, ...]
 
     def __post_init__(self) -> None:
         bins = len(self.count)
-        if [len(self.edges), len(self.confidence), len(self.accuracy)] != [bins + 1, bins, bins]:
+        if [len(self.edges), len(self.confidence), len(self.accuracy)] != [bins + 1, bins, bins] or not bins:
             raise RecordError(f"reliability must have {bins + 1} edges, and of all else as many values as bins, {bins}")
+        if any(low >= high for low, high in itertools.pairwise(self.edges)):
+            raise RecordError("edges of reliability must each be greater than the one before")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake(Record):
     """A wrong prediction: which image of the set, its class, the predicted one, and the probability of that."""
 
-    index: int
-    label: int
-    pred: int
-    confidence: float
+    index: Count
+    label: Count
+    pred: Count
+    confidence: Rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Record):
     """Loss and accuracy with its 95 % interval."""
 
-    n: int | None = field(default=None, metadata={"brief": True})
+    n: Count | None = field(default=None, metadata={"brief": True})
     loss: float
-    top1: float
-    top1_ci95: tuple[float, float]
+    top1: Rate
+    top1_ci95: tuple[Rate, Rate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,26 +298,26 @@ class ClassScores(Record):
     All are None for a class that has no images and is never predicted; the recall, for one without images.
     """
 
-    precision: float | None  # of the images that were taken for the class, how many are of it; 0 where there are none
-    recall: float | None  # of the class's images, how many were recognised: its accuracy
-    f1: float | None  # the harmonic mean of both
+    precision: Rate | None  # of the images that were taken for the class, how many are of it; 0 where there are none
+    recall: Rate | None  # of the class's images, how many were recognised: its accuracy
+    f1: Rate | None  # the harmonic mean of both
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Record):
     """What a model's predictions on labelled images are worth."""
 
-    n: int
+    n: Place
     loss: float  # mean cross entropy in nats
-    top1: float
-    top1_ci95: tuple[float, float]  # Wilson's
-    top5: float  # or of as many classes as there are
-    balanced_accuracy: float | None = field(default=None, metadata={"brief": True})  # mean of per_class
+    top1: Rate
+    top1_ci95: tuple[Rate, Rate]  # Wilson's
+    top5: Rate  # or of as many classes as there are
+    balanced_accuracy: Rate | None = field(default=None, metadata={"brief": True})  # mean of per_class
     macro: ClassScores | None = field(default=None, metadata={"brief": True})  # mean over the classes that occur
-    per_class: dict[str, float | None]  # accuracy by name; None for a class without images
+    per_class: dict[str, Rate | None]  # accuracy by name; None for a class without images
     scores: dict[str, ClassScores] | None = field(default=None, metadata={"brief": True})  # by name
-    confusion: tuple[tuple[int, ...], ...]  # rows are true classes
-    ece: float  # expected calibration error
+    confusion: tuple[tuple[Count, ...], ...]  # rows are true classes
+    ece: Rate  # expected calibration error
     reliability: Reliability
     mistakes: tuple[Mistake, ...] = ()  # the most confident ones
 
@@ -319,6 +327,13 @@ class Metrics(Record):
             raise RecordError("per_class must have a class")
         if len(self.confusion) != classes or any(len(row) != classes or min(row) < 0 for row in self.confusion):
             raise RecordError(f"confusion must be {classes} x {classes} counts, as there are so many classes")
+        if self.scores is not None and self.scores.keys() != self.per_class.keys():
+            raise RecordError("scores must be of the classes of per_class")
+        for each in self.mistakes:
+            if not (0 <= each.label < classes and 0 <= each.pred < classes):
+                raise RecordError(
+                    f"mistakes must have a label and a pred in 0..{classes - 1}, as there are so many classes"
+                )
 
     @property
     def class_names(self) -> list[str]:
@@ -340,7 +355,7 @@ class EvalResult(RunFile, Metrics):
     # On the test images that look like no image that was trained or selected with; None where all do, or none does.
     without_copies: Score | None = field(default=None, metadata={"brief": True})
     # Of another source: its images that were trained or selected with, pixel for pixel; None where that is not known.
-    copies_of_training: int | None = field(default=None, metadata={"brief": True})
+    copies_of_training: Count | None = field(default=None, metadata={"brief": True})
     # Of a checkpoint: "epoch 50"; None: those that the run keeps.
     weights: str | None = field(default=None, metadata={"brief": True})
     # What a page lacks as the network could not be explained, and why; None where it lacks nothing.
@@ -361,5 +376,5 @@ class EvalResult(RunFile, Metrics):
 class ReconstructionResult(RunFile):
     """`reconstruction.json`: what masked autoencoding ended with."""
 
-    val_loss: float | None  # mean square of the hidden patches' pixels, normalised patch by patch
-    epoch: int  # whose weights were kept
+    val_loss: Amount | None  # mean square of the hidden patches' pixels, normalised patch by patch
+    epoch: Count  # whose weights were kept

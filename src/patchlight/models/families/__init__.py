@@ -19,6 +19,9 @@ class Family(Protocol):
     def owns(self, model: nn.Module) -> bool:
         """Whether a module is one of the family's."""
 
+    def check_spec(self, spec: ModelSpec) -> None:
+        """Raises PatchlightError where a spec that was read from a file is no plain description of a network."""
+
     def build(self, spec: ModelSpec) -> nn.Module:
         """The model of a spec, its weights drawn anew."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from patchlight.errors import PatchlightError
+from patchlight.models.bounds import shown
 
 # Of a repository on the hub; which of them are read depends on the library.
 HUB_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
@@ -23,6 +24,8 @@ LIBRARY_ERRORS = (
     ValueError,
     KeyError,
     TypeError,
+    AttributeError,
+    IndexError,
     AssertionError,
     SafetensorError,
     pickle.UnpicklingError,
@@ -59,6 +62,18 @@ def plain_errors(name: str) -> Iterator[None]:
         if message is None and "loading state_dict" in first_line(error):
             message = f"the weights of {name} do not fit its config.json: {first_line(error, 1)}"
         raise PatchlightError(message or f"cannot load {name}: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def of_a_description(name: str) -> Iterator[None]:
+    """Inside, whatever a library raises of a stranger's description becomes a PatchlightError that names the model."""
+    try:
+        yield
+    except PatchlightError:
+        raise
+    except Exception as error:
+        reason = " ".join(first_line(error, place) for place in range(min(2, len(str(error).splitlines()) or 1)))
+        raise PatchlightError(f"{name} describes no model that can be built: {shown(reason, 300)}") from None
 
 
 def _of_the_hub(name: str, error: BaseException | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from patchlight.config import ModelConfig
 from patchlight.errors import PatchlightError, UsageError
-from patchlight.models.backbone import Backbone, check_fields, does_not_apply, given_fields, no_revision
+from patchlight.models.backbone import WHICH, Backbone, check_fields, does_not_apply, given_fields, no_revision
+from patchlight.models.bounds import check_plain, shown
 from patchlight.models.card import ModelSpec
 from patchlight.models.families.names import Names, no_vit
 from patchlight.models.families.switched import attention_layer, fuse_all, unfused
@@ -55,13 +55,34 @@ def build(spec: ModelSpec) -> nn.Module:
     return cls(**spec.arguments, img_size=spec.img_size, num_classes=spec.num_classes)
 
 
-def check_saved(spec: ModelSpec, path: Path) -> None:
-    """Raises PatchlightError where the card at `path` is of a model that this version has not, or not so."""
-    if spec.architecture not in MODELS:
-        raise PatchlightError(f"{path} names the model '{spec.architecture}', which this version does not have")
-    unknown = set(spec.arguments) - set(all_arguments(spec.architecture, {}))
-    if unknown:
-        raise PatchlightError(f"{path} has unknown arguments of {spec.architecture}: {', '.join(sorted(unknown))}")
+def check_spec(spec: ModelSpec) -> None:
+    """Raises PatchlightError where a spec that was read is of a model that this version has not, or not so.
+
+    Arguments that a recipe has, too, are checked as its fields are.
+    """
+    name = spec.architecture
+    if name not in MODELS:
+        raise PatchlightError(f"it names the model {shown(name)}, which this version does not have")
+    fields = {f.name for f in dataclasses.fields(ModelConfig)} - set(WHICH)
+    for key, value in spec.arguments.items():
+        if key not in all_arguments(name, {}):
+            raise PatchlightError(f"it has the argument {shown(key)}, which is none of {name}")
+        check_plain(value, key)
+        if key in fields:
+            ModelConfig(name=name, **{key: value})
+        elif key in COUNTED and value is not None:
+            _check_counts(key, value, COUNTED[key])
+        elif key == "in_chans" and value != 3:
+            raise PatchlightError(f"in_chans is {shown(value)}; images have 3 channels here")
+
+
+COUNTED = {"layers": range(1, 5), "pos_grid": range(2, 3)}  # lists of counts, and how many there can be
+
+
+def _check_counts(key: str, value: Any, lengths: range) -> None:
+    good = isinstance(value, tuple) and len(value) in lengths and all(type(n) is int and n > 0 for n in value)
+    if not good:
+        raise PatchlightError(f"{key} is {shown(value)}; it must be a list of {lengths[-1]} whole numbers above 0")
 
 
 def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfig | None = None) -> ModelSpec:

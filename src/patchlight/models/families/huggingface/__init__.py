@@ -10,12 +10,13 @@ from torch import nn
 
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
-from patchlight.models.families.huggingface.pretrained import build, check, load, own_input, reshape
+from patchlight.models.families.huggingface.pretrained import build, check, check_spec, load, own_input, reshape
 
 __all__ = [
     "HuggingFaceClassifier",
     "build",
     "check",
+    "check_spec",
     "load",
     "own_input",
     "owns",

@@ -23,12 +23,14 @@ from patchlight.models.backbone import (
     no_revision,
     resampling_note,
 )
+from patchlight.models.bounds import check_size, shown, weigh
 from patchlight.models.card import ModelSpec
-from patchlight.models.families.hub import commit_of, plain_errors
+from patchlight.models.families.hub import commit_of, of_a_description, plain_errors
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
 from patchlight.models.families.huggingface.processor import input_of
-from patchlight.models.reference import HuggingFaceModel
+from patchlight.models.families.huggingface.settings import checked_settings, kinds
+from patchlight.models.reference import HuggingFaceModel, read_json
 from patchlight.runs import Weights
 
 FIELDS = {  # our words for theirs
@@ -58,11 +60,11 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
     transformers = import_library("transformers")
     where = _where(config)
     native = _native_config(config, where)
-    settings = with_shape(native.to_dict(), img_size, num_classes, config)
-    with plain_errors(config.name):
+    _check_place(config, native, where)
+    with of_a_description(f"the config.json of {config.name}"):
+        settings = with_shape(native.to_dict(), img_size, num_classes, config)
         wanted = transformers.AutoConfig.for_model(**settings)
-        # In float32, whatever the file is in: autocast does the rest.
-        model = transformers.AutoModelForImageClassification.from_config(wanted, dtype=torch.float32)
+        model = _classifier(wanted)
     own, note = OwnInput(), ""
     if config.pretrained:
         trained = _trained(type(model), config, native, where)
@@ -99,19 +101,69 @@ def _where(config: ModelConfig) -> dict[str, Any]:
 def _native_config(config: ModelConfig, where: dict[str, Any]) -> Any:
     """The configuration that the weights were made with, of a type that has an image classifier."""
     transformers = import_library("transformers")
-    with plain_errors(config.name):
-        native = transformers.AutoConfig.from_pretrained(config.name, trust_remote_code=False, **where)
-    if native.model_type == "timm_wrapper":
-        raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
-    kind = SAME_WEIGHTS.get(native.model_type, native.model_type)
-    known = {supported.model_type for supported in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING}
-    if kind not in known:
+    settings = _native_settings(config, where)
+    kind = SAME_WEIGHTS.get(settings["model_type"], settings["model_type"])
+    if kind not in kinds():
         raise PatchlightError(f"{config.name} is of the type '{kind}', of which there is no image classifier")
+    with of_a_description(f"the config.json of {config.name}"):
+        native = transformers.AutoConfig.for_model(**settings)
     if kind == native.model_type:
         return native
-    with plain_errors(config.name):
+    with of_a_description(f"the config.json of {config.name}"):
         same = transformers.AutoConfig.for_model(kind).to_dict().keys() - {"model_type", "architectures"}
         return transformers.AutoConfig.for_model(kind, **{k: v for k, v in native.to_dict().items() if k in same})
+
+
+def _native_settings(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any]:
+    """What the config.json of a folder or repository says of the network, checked: nothing of it is followed."""
+    transformers = import_library("transformers")
+    if Path(config.name).is_dir():
+        settings: Any = read_json(Path(config.name) / "config.json")
+    else:
+        with plain_errors(config.name):
+            settings, _ = transformers.PreTrainedConfig.get_config_dict(config.name, **where)
+    if isinstance(settings, dict) and ("architecture" in settings or settings.get("model_type") == "timm_wrapper"):
+        raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
+    try:
+        return checked_settings(settings)
+    except PatchlightError as error:
+        raise PatchlightError(
+            f"the config.json of {config.name} describes no model that can be loaded: {error}"
+        ) from None
+
+
+def _check_place(config: ModelConfig, native: Any, where: dict[str, Any]) -> None:
+    """Raises PatchlightError where the weights' place points to other files, or its config.json describes more than its
+    files can hold.
+    """
+    transformers = import_library("transformers")
+    with plain_errors(config.name):
+        adapter = transformers.utils.find_adapter_config_file(config.name, **where)
+    if adapter is not None:
+        raise PatchlightError(
+            f"{config.name} has an adapter_config.json, so its weights are changes to another model that it names; "
+            "merge them into that model (`merge_and_unload` of peft), and name the folder of the result"
+        )
+    folder = Path(config.name) if Path(config.name).is_dir() else None
+    if folder is not None and (index := folder / "model.safetensors.index.json").is_file():
+        files = read_json(index).get("weight_map")
+        if not isinstance(files, dict) or any(Path(str(file)).name != file for file in files.values()):
+            raise PatchlightError(f"{index} must name files of its own folder alone under 'weight_map'")
+    model = weigh(lambda: HuggingFaceClassifier(_classifier(native)), _side(native), config.name)
+    check_size(model, folder, config.name)
+
+
+def _classifier(config: Any) -> nn.Module:
+    """With weights that are drawn, in float32, whatever a file is in: autocast does the rest."""
+    auto = import_library("transformers").AutoModelForImageClassification
+    model: nn.Module = auto.from_config(config, dtype=torch.float32)
+    return model
+
+
+def _side(config: Any) -> int:
+    """Pixels a side of the images that a configuration names; 224 where it names none, or not square ones."""
+    size = getattr(getattr(config, "vision_config", config), "image_size", None)
+    return size if isinstance(size, int) else 224
 
 
 def _trained(cls: Any, config: ModelConfig, native: Any, where: dict[str, Any]) -> nn.Module:
@@ -152,10 +204,23 @@ def with_shape(
     return {**settings, **changed, "id2label": names, "label2id": {name: i for i, name in names.items()}}
 
 
+def check_spec(spec: ModelSpec) -> None:
+    """Raises PatchlightError where a spec that was read describes no image classifier by plain settings."""
+    settings = checked_settings(spec.arguments)
+    if settings["model_type"] not in kinds():
+        raise PatchlightError(f"it is of the type '{settings['model_type']}', of which there is no image classifier")
+    side = settings.get("image_size", spec.img_size)
+    if side not in (spec.img_size, [spec.img_size] * 2):
+        raise PatchlightError(
+            f"its image_size is {shown(side)}, and its img_size {spec.img_size}; they must be the same"
+        )
+
+
 def build(spec: ModelSpec) -> nn.Module:
+    """In float32, whatever the configuration says, as the weights are saved in it."""
     transformers = import_library("transformers")
-    config = transformers.AutoConfig.for_model(**spec.arguments)
-    return HuggingFaceClassifier(transformers.AutoModelForImageClassification.from_config(config))
+    settings = with_shape(checked_settings(spec.arguments), spec.img_size, spec.num_classes)
+    return HuggingFaceClassifier(_classifier(transformers.AutoConfig.for_model(**settings)))
 
 
 def reshape(spec: ModelSpec, img_size: int, num_classes: int, config: ModelConfig | None = None) -> ModelSpec:

@@ -15,6 +15,7 @@ from patchlight.config.sections import Interpolation
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import import_library
 from patchlight.models.backbone import MIDDLE, UNKNOWN_PIXELS, WHOLE, OwnInput, nearest_interpolation
+from patchlight.models.bounds import check_plain, shown
 
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLE = {int(known): known.name.lower() for known in Image.Resampling}  # by Pillow's numbers, which the files have
@@ -94,7 +95,52 @@ def _read(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any] | None:
                 "normalised; mend the file, or go online once"
             ) from None
         return None
+    try:
+        for key in SETTINGS:
+            check_plain(about.get(key), f"'{key}'")
+        _check_kinds(about)
+    except PatchlightError as error:
+        raise PatchlightError(f"the {PREPROCESSOR} of {config.name} describes no images: {error}") from None
     return about
+
+
+# What is read of the file: numbers, yes or no, and sizes, which are a number, a list or an object of such.
+NUMBERS = ("rescale_factor", "crop_pct")
+FLAGS = (
+    "do_center_crop",
+    "do_resize",
+    "do_rescale",
+    "do_normalize",
+    "do_flip_channel_order",
+    "offset",
+    "rescale_offset",
+)
+TRIPLES = ("image_mean", "image_std")
+SIZES = ("size", "crop_size")
+SETTINGS = (*NUMBERS, *FLAGS, *TRIPLES, *SIZES, "resample", "default_to_square", "image_processor_type")
+
+
+def _check_kinds(about: dict[str, Any]) -> None:
+    """Raises PatchlightError, naming the key, for a value that is of another kind."""
+    kinds: dict[str, tuple[tuple[type, ...], str]] = {
+        **dict.fromkeys(NUMBERS, ((int, float), "a number above 0")),
+        **dict.fromkeys(FLAGS, ((bool,), "true or false")),
+        **dict.fromkeys(SIZES, ((int, list, dict), "a number of pixels, two of them, or an object of them")),
+        **dict.fromkeys(TRIPLES, ((list,), "three numbers")),
+        "resample": ((int, str), "the number or name of an interpolation"),
+    }
+    for key, (types, words) in kinds.items():
+        value = about.get(key)
+        if value is None:
+            continue
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        good = type(value) in types and all(type(item) in (int, float) for item in inside)
+        if key in TRIPLES:
+            good = good and len(value) in (0, 3)
+        if key in NUMBERS:
+            good = good and value > 0
+        if not good:
+            raise PatchlightError(f"'{key}' is {shown(value)}; it must be {words}")
 
 
 def _own(about: dict[str, Any] | None, native: Any, key: str, unknown: Any = None) -> Any:

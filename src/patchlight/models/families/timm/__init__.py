@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import nn
 
 from patchlight.models.families.timm.layout import structure
-from patchlight.models.families.timm.pretrained import build, check, load, own_input, reshape
+from patchlight.models.families.timm.pretrained import build, check, check_spec, load, own_input, reshape
 
-__all__ = ["build", "check", "load", "own_input", "owns", "reshape", "structure"]
+__all__ = ["build", "check", "check_spec", "load", "own_input", "owns", "reshape", "structure"]
 
 
 def owns(model: nn.Module) -> bool:

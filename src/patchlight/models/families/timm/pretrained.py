@@ -26,8 +26,10 @@ from patchlight.models.backbone import (
     resampling_note,
     their_fields,
 )
+from patchlight.models.bounds import check_size, weigh
 from patchlight.models.card import ModelSpec
 from patchlight.models.families.hub import commit_of, plain_errors
+from patchlight.models.families.timm.options import check_architecture, check_options, check_weights
 from patchlight.models.reference import TimmModel, read_json
 from patchlight.runs import Weights
 
@@ -88,6 +90,10 @@ def load(reference: TimmModel, config: ModelConfig, img_size: int, num_classes: 
         options["img_size"] = img_size
     if saved.get("in_chans", 3) != 3:
         options["in_chans"] = 3  # images are RGB; timm spreads the first kernel over the colours
+    if reference.place != "registry":
+        classes = {"num_classes": origin.arguments.get("num_classes") or origin.weights.get("num_classes", num_classes)}
+        model = weigh(lambda: timm.create_model(origin.architecture, **{**options, **classes}), img_size, config.name)
+        check_size(model, Path(reference.id) if reference.place == "folder" else None, config.name)
     with plain_errors(config.name):
         # With all of its own classes, so that every weight must be there; then with ours.
         model = timm.create_model(
@@ -165,7 +171,9 @@ def _on_hub(reference: TimmModel, config: ModelConfig) -> Origin:
     with plain_errors(config.name):
         weights, architecture, arguments = import_library("timm").models.load_model_config_from_hf(place)
     repository = weights.get("hf_hub_id")
-    return Origin(f"hf-hub:{place}", architecture, weights, arguments or {}, repository, revision=revision)
+    origin = Origin(f"hf-hub:{place}", architecture, weights, arguments or {}, repository, revision=revision)
+    check_origin(origin, f"the config.json of {config.name}")
+    return origin
 
 
 def _in_folder(reference: TimmModel, config: ModelConfig) -> Origin:
@@ -174,7 +182,21 @@ def _in_folder(reference: TimmModel, config: ModelConfig) -> Origin:
     if "architecture" not in about:
         raise PatchlightError(f"{folder / 'config.json'} names no 'architecture', so it is not in timm's format")
     weights = about.get("pretrained_cfg", about)
-    return Origin(f"local-dir:{folder}", about["architecture"], weights, about.get("model_args", {}))
+    origin = Origin(f"local-dir:{folder}", about["architecture"], weights, about.get("model_args") or {})
+    check_origin(origin, str(folder / "config.json"))
+    return origin
+
+
+def check_origin(origin: Origin, where: str) -> None:
+    """Raises PatchlightError, which begins with `where`, for what does not describe a network and its images by plain
+    data. What would load something else is refused, or never followed, as timm reads the weights of this place alone.
+    """
+    try:
+        check_architecture(origin.architecture)
+        check_options(origin.arguments, "model_args")
+        check_weights(origin.weights)
+    except PatchlightError as error:
+        raise PatchlightError(f"{where} describes no model that can be loaded: {error}") from None
 
 
 ORIGINS = {"registry": _in_registry, "hub": _on_hub, "folder": _in_folder}
@@ -201,6 +223,14 @@ def _grid_of(model: Any) -> tuple[int, int] | None:
     if getattr(model, "pos_embed", None) is None or not isinstance(getattr(embed, "proj", None), nn.Conv2d):
         return None
     return getattr(embed, "grid_size", None)
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Raises PatchlightError where a spec that was read describes no network of timm by plain data."""
+    check_architecture(spec.architecture)
+    if "num_classes" in spec.arguments:
+        raise PatchlightError("its options have num_classes, which stands beside them")
+    check_options(spec.arguments, "options")
 
 
 def build(spec: ModelSpec) -> nn.Module:
