@@ -25,9 +25,9 @@ TABLE = {
     "config": "paths errors",
     "machine": "paths errors",
     "progress": "units",
-    "paths": "errors",
+    "paths": "units errors",
+    "errors": "units",
     "units": "",
-    "errors": "",
 }
 ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
 NO_TORCH = ("cli", "reporting", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")

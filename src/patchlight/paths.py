@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from patchlight.errors import UsageError
+from patchlight.units import printable as printable
+from patchlight.units import shortened as shortened
 
 # An address, as https://..., also where pathlib has made one slash of two. A scheme has two letters or more: C:\ is a
 # drive. What begins with hf: names a data set.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ADDRESS = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]+://|(https?|ftp|s3|gs|file):/", re.IGNORECASE)
 
 
@@ -47,11 +48,3 @@ def is_there(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, likewise."""
     return os.path.isdir(path)  # noqa: PTH112
-
-
-def printable(name: str | Path) -> str:
-    """The name as text in UTF-8 on one line: bytes that are none, and characters that a terminal would obey, such as a
-    new line, are escaped, as in caf\\udce9.png.
-    """
-    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
