@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from patchlight.errors import UsageError
@@ -48,3 +49,16 @@ def is_there(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, likewise."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def shell_word(path: Path) -> str:
+    """The path as a word of a shell's command, on one line; characters that cannot be shown are its bytes."""
+    if printable(path) == str(path):
+        return shlex.quote(str(path))
+    as_bytes = (
+        "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        if letter in "'\\" or printable(letter) != letter
+        else letter
+        for letter in str(path)
+    )
+    return f"$'{''.join(as_bytes)}'"

@@ -19,7 +19,7 @@ def say(text: str) -> None:
     """Print one line on standard error, above the progress bar where there is one. What a terminal would obey, as in
     the name of a file, is escaped.
     """
-    tqdm.write(on_lines(text), file=sys.stderr)
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def tell(text: str) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from patchlight.config import GIVEN
 from patchlight.data.decode import Encoded
+from patchlight.errors import PatchlightError
 from patchlight.paths import printable
 
 IN_MEMORY = 2**24  # bytes of a file that is read at once
@@ -71,6 +72,11 @@ class Listing:
     def __post_init__(self) -> None:
         # Names go into files, pages and pictures, which hold text in UTF-8.
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise PatchlightError(
+                f"two classes are both shown as '{twice}'; rename one, so that they can be told apart"
+            )
         object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
     def left_out_sentences(self) -> tuple[str, ...]:

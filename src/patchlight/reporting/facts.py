@@ -6,7 +6,6 @@ that names its file and the way out.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from patchlight.config import Config
 from patchlight.figures.overlays import WHOLE, Shares
 from patchlight.figures.style import cut
+from patchlight.paths import shell_word
 from patchlight.reporting.embed import Picture, picture
 from patchlight.runs import (
     BatchFacts,
@@ -83,12 +83,12 @@ class Facts:
     @property
     def folder(self) -> str:
         """The run folder as a word of a command."""
-        return shlex.quote(str(self.run.path))
+        return shell_word(self.run.path)
 
     @property
     def recipe_file(self) -> str:
         """The run's recipe as a word of a command."""
-        return shlex.quote(str(self.run.path / "config.toml"))
+        return shell_word(self.run.path / "config.toml")
 
     @property
     def finetune_command(self) -> str:
