@@ -10,18 +10,18 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
-    "cli": "commands data runs config progress paths units errors",
+    "cli": "commands data runs config machine progress paths units errors",
     "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
-    "reporting": "evaluation figures runs config paths units errors",
+    "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
     "explanation": "models figures config units errors",
     "evaluation": "models data runs machine progress errors",
-    "models": "runs config machine errors",
+    "models": "runs config machine progress errors",
     "data": "config machine progress paths units errors",
     "figures": "runs units errors",
-    "runs": "config machine paths units errors",
+    "runs": "config machine progress paths units errors",
     "config": "paths errors",
     "machine": "paths errors",
     "progress": "units",

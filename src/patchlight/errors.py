@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 from patchlight.units import printable
@@ -27,7 +28,17 @@ class LibraryMissing(UsageError):
 
 
 class Interrupted(PatchlightError):
-    """Training was stopped by a signal, after a checkpoint was saved. The command line exits with 130."""
+    """Training was stopped by a signal, whose `number` it is. The command line exits with 128 and that number."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+    number = signal.SIGTERM
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ def test_another_tools_folder_is_no_run(tmp_path):
     (run.path / "notes.txt").write_text("mine")
     run.write_text("metrics.jsonl", "{}\n")
     Run.create(run.path, small_config(), overwrite=True)
-    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "notes.txt"]
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "manifest.jsonl", "notes.txt"]
 
 
 def test_resuming_needs_the_same_settings(tmp_path):
@@ -95,6 +95,7 @@ def test_restarts_of_an_older_run_are_as_they_were(tmp_path):
     path = run.path / "config.toml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if "restart_warmup" not in line))
+    (run.path / "manifest.jsonl").unlink()
     assert not run.config().schedule.restart_warmup
     with pytest.raises(UsageError, match=r"was started with schedule\.restart_warmup = False, not True"):
         run.check_free(config, resume=True)
@@ -110,4 +111,5 @@ def test_debugging_of_an_older_run_was_two_epochs(tmp_path):
     assert run.config().train.epochs == 100
     path = run.path / "config.toml"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "restart_warmup" not in line))
+    (run.path / "manifest.jsonl").unlink()
     assert (run.config().train.epochs, run.config().train.debug) == (2, True)

@@ -120,6 +120,9 @@ def test_arrays_are_checked_when_they_are_made_and_read(tmp_path):
     with pytest.raises(RecordError, match=r"labels must be in 0\.\.1"):
         Samples(**{**known, "labels": np.array([0, 2])})
     np.savez(tmp_path / "samples.npz", images=images)
+    with pytest.raises(PatchlightError, match=r"samples\.npz is damaged: it is not what was written"):
+        run.read(Samples)
+    (tmp_path / "manifest.jsonl").unlink()
     with pytest.raises(PatchlightError, match=r"samples\.npz is damaged: the array 'labels' is missing"):
         run.read(Samples)
 

@@ -40,6 +40,7 @@ def at(steps: int) -> TrainState:
 
 
 def write(folder, state, model, optimizers):
+    """A checkpoint in `folder`, the `checkpoints` of a run."""
     return save_checkpoint(folder, state, model, None, optimizers, model, CARD)
 
 
@@ -94,7 +95,7 @@ def test_the_best_epochs_weights_are_put_back(tmp_path):
     setup = prepare(run.config(), small_splits())
     fit(setup, run)
     states = {path.name: read_state(path) for path in list_checkpoints(run.path / "checkpoints")}
-    (best,) = [name for name, state in states.items() if state.steps_done == state.best_step]
+    (*_, best) = [name for name, state in states.items() if state.steps_done == state.best_step]
     kept = run.path / "model" / "model.safetensors"
     own = kept.read_bytes()
     assert own == (run.path / "checkpoints" / best / "model.safetensors").read_bytes()
@@ -113,8 +114,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 def test_pruning_keeps_the_last_and_the_asked_for(tmp_path):
     model, optimizers = fresh("adamw")
     paths = [write(tmp_path, at(n), model, optimizers) for n in (10, 20, 30, 35)]
-    prune_checkpoints(tmp_path, paths[-1], {20})
-    assert list_checkpoints(tmp_path) == [paths[1], paths[3]]
+    prune_checkpoints(paths[-1], replace(at(35), kept_steps=(10,)))
+    assert list_checkpoints(tmp_path) == [paths[0], paths[2], paths[3]]  # the one before the last stays, too
 
 
 def test_a_stop_at_the_start_of_a_stage_is_not_kept_for_good(tmp_path):
@@ -123,8 +124,9 @@ def test_a_stop_at_the_start_of_a_stage_is_not_kept_for_good(tmp_path):
     stopped = replace(at(20).next_stage(), total_steps=10)
     paths = [write(tmp_path, state, model, optimizers) for state in (at(20), stopped, at(30))]
     assert [path.name for path in paths] == ["epoch-002", "epoch-002-step-00000020", "epoch-003"]
-    prune_checkpoints(tmp_path, paths[-1], {20})
-    assert list_checkpoints(tmp_path) == [paths[0], paths[2]]
+    paths.append(write(tmp_path, at(40), model, optimizers))
+    prune_checkpoints(paths[-1], replace(at(40), kept_steps=(20,)))
+    assert list_checkpoints(tmp_path) == [paths[0], *paths[2:]]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -147,7 +149,7 @@ def test_nothing_is_pickled(tmp_path):
     model, optimizers = fresh("adamw")
     step(model, optimizers, 1)
     path = write(tmp_path, at(1), model, optimizers)
-    assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
+    assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json", ".jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_names_are_in_the_order_of_epochs_and_steps(tmp_path):
         "epoch-1000",
         "epoch-12345",
     ]
-    for name in [*reversed(names), "epoch-9", "step-7", "epoch-010.bak", "-step-00000001", ".epoch-3.old", "notes"]:
+    for name in [*reversed(names), "epoch-010.bak", "-step-00000001", ".epoch-3.old", "epoch-8.damaged", "notes"]:
         (tmp_path / name).mkdir()
     assert [path.name for path in list_checkpoints(tmp_path)] == names
 
@@ -235,8 +237,13 @@ def test_an_older_versions_checkpoints_are_pruned_too(tmp_path):
     damaged = write(tmp_path, at(30), model, optimizers)
     (damaged / "state.json").write_text("{")
     newest = write(tmp_path, at(40), model, optimizers)
-    prune_checkpoints(tmp_path, newest, {20})
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000020", "epoch-003", "epoch-004"]
+    prune_checkpoints(newest, replace(at(40), kept_steps=(10,)))
+    kept = ["step-00000010", "step-00000020", "epoch-003", "epoch-004"]  # the second is the newest sound one before
+    assert [path.name for path in list_checkpoints(tmp_path)] == kept
+    newest = write(tmp_path, at(50), model, optimizers)
+    prune_checkpoints(newest, replace(at(50), kept_steps=(10,)))
+    kept = ["step-00000010", "epoch-003", "epoch-004", "epoch-005"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == kept
 
 
 def test_weights_in_training_are_never_mistaken_for_their_average(tmp_path):

@@ -109,7 +109,10 @@ def test_a_real_signal_saves_and_stops(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match=r"SIGINT after 0 epochs and 1 step$"):
+    with pytest.raises(
+        Interrupted,
+        match=r"SIGINT after 0 epochs and 1 step; the checkpoint is saved: repeat the command with --resume to go on$",
+    ):
         run_fit(tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
     assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-000-step-00000001"]
@@ -470,7 +473,8 @@ def test_every_step_that_is_shown_counts_alike(tmp_path, monkeypatch, capsys):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    with pytest.raises(PatchlightError, match=r"the loss became (nan|inf) in epoch \d; lower optim.lr"):
+    said = r"the loss is (nan|inf) in step \d+ of epoch \d, of the training images \d.*; lower optim.lr"
+    with pytest.raises(PatchlightError, match=said):
         run_fit(tmp_path, optim={"name": "sgd", "lr": 1e12, "nesterov": False}, train={"epochs": 4})
 
 
@@ -500,4 +504,4 @@ def test_what_others_may_use_of_the_loop(tmp_path):
     trainer = start(tmp_path)
     assert {name for name in vars(trainer) if not name.startswith("_")} == {"stage", "data", "state", "batches"}
     methods = {name for name in vars(Trainer) if not name.startswith("_")}
-    assert methods == {"run", "train_step", "begin_step", "end_step", "epoch_is_over", "pause"}
+    assert methods == {"run", "train_step", "begin_step", "check_step", "end_step", "epoch_is_over", "pause"}

@@ -48,7 +48,7 @@ class SnapshotWriter:
             maps=explanation.maps.float().cpu().numpy()[None],
             probs=explanation.probs.float().cpu().numpy()[None],
         )
-        earlier = self.run.find(Snapshots) if epoch > 1 else None
+        earlier = self.run.shown(Snapshots) if epoch > 1 else None
         self.run.write(new if earlier is None else joined(earlier, new))
 
 

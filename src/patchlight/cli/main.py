@@ -5,30 +5,36 @@ The commands are the table VERBS in `parser.py`; what a result looks like is in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
-from patchlight.errors import Interrupted, PatchlightError, UsageError, did_you_mean
+from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError, did_you_mean
 from patchlight.units import SPACE
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
     from patchlight.runs import Faithfulness
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, SIGNALLED = 0, 1, 2, 128
+
+LESS_MEMORY = "name fewer images at a time, or set a smaller eval.batch_size or data.memory_limit_mb"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 interrupted.
+    """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
     What a user can mend is one sentence; with --debug or PATCHLIGHT_DEBUG=1 the traceback comes before it. Any other
     exception is a bug of ours: it is not caught here, so Python shows its traceback.
@@ -40,17 +46,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _check_folder()
-        return run_command(words)
+        with _ended_by_sigterm():
+            _check_folder()
+            return run_command(words)
     except BrokenPipeError:  # the program that reads our output, `head` for example, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (PatchlightError, OSError, KeyboardInterrupt) as error:
+    except (PatchlightError, OSError, KeyboardInterrupt, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
         if debug:
             print_traceback(error)
         message, code = sentence_and_code(error)
         print(f"patchlight: {message}", file=sys.stderr)
         return code
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends a command as Ctrl-C does: what it holds is given back, and a sentence is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from patchlight.machine.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _check_folder() -> None:
@@ -108,9 +140,13 @@ def load(name: str) -> Callable[..., Any]:
 def sentence_and_code(error: BaseException) -> tuple[str, int]:
     """What an error is for the user, and the exit code."""
     if isinstance(error, Interrupted):
-        return f"{error}; the checkpoint is saved: repeat the command with --resume to go on", INTERRUPTED
+        return str(error), SIGNALLED + error.number
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        return f"stopped by {number.name}; repeat the command", SIGNALLED + number
+    if isinstance(error, MemoryError | RuntimeError):
+        reason = str(error).strip().partition("\n")[0]
+        return f"out of memory ({reason or type(error).__name__}); {LESS_MEMORY}", FAILED
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
         reason = error.strerror or str(error) or type(error).__name__
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from patchlight.data.decode import FILTERS
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
-from patchlight.models import ModelCard, load_model, save_model
+from patchlight.models import ModelCard, load_model
 from patchlight.models.convert import as_hugging_face, as_timm
 from patchlight.models.families.huggingface import quiet
 from patchlight.models.reference import public_name
-from patchlight.models.saved import system_errors
+from patchlight.models.saved import system_errors, write_model
 from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.reporting.markdown import as_code, as_text
@@ -112,7 +112,7 @@ Answer = Callable[[Tensor], Tensor]
 
 def write_safetensors(model: nn.Module, card: ModelCard, folder: Path) -> Answer:
     """Patchlight's own: `model.safetensors` and `config.json`."""
-    save_model(folder, model, card)
+    write_model(folder, model, card)
     again, read = load_model(folder)
     return torch.no_grad()(lambda pixels: again(read.to_input(pixels)))
 

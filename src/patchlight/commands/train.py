@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +14,7 @@ from typing import Any, TypeVar
 from patchlight.commands.report import report
 from patchlight.config import GIVEN, Config
 from patchlight.data.splits import Splits, given_splits, load_splits
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.process import cpu_threads, tune_process
@@ -29,6 +31,7 @@ from patchlight.runs import (
     SubsetSamples,
     kept_epoch,
     recipe_of,
+    resources_changed,
 )
 from patchlight.runs.checkpoints import find_checkpoint
 from patchlight.training.checkpoint import card_so_far
@@ -37,6 +40,8 @@ from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
 from patchlight.training.lines import batch_line
 from patchlight.training.record import describe_run, describe_skipped, summary_line, time_of
+from patchlight.training.resume import bring_back
+from patchlight.training.room import check_disk
 from patchlight.training.setup import prepare
 
 Found = TypeVar("Found")
@@ -73,54 +78,95 @@ def train(
         if "data.source" in (settings or {}):
             raise UsageError("data.source and data=... both say what to train on; leave one of them out")
         settings = {**(settings or {}), "data.source": GIVEN}
-    config = with_full_paths(recipe_of(recipe, settings))
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    run = Run(user_path(out) if out is not None else Path("runs") / config.about.name)
-    # What cannot work is found before data are loaded, as far as it can be.
-    started = run.config() if resume and run.is_run else None
-    config = pin_checkpoints(config, started)
-    run.check_free(config, resume=resume, overwrite=overwrite)
-    if resume and run.finished:
-        say(f"{run.path} is finished; its report is built again")
-        report(run.path)
-        return run
-    if overwrite:
-        check_not_needed(run.path, config)
-    check_model(config.model)
-    check_recipe(config)
-    for line in not_to_stay(config):
-        say(line)
-
-    # A run that goes on keeps what was decided when it was started.
-    decided = started or with_own_input(config, own_input(config.model))
-    config = dataclasses.replace(config, data=decided.data, model=decided.model)
-    tune_process(resolve_device(config.train.device))
-    with cpu_threads(config.train.threads):
-        size = config.model.img_size
-        sets = load_splits(config.data, size) if data is None else given_splits(data, config.data, size)
-        for note in sets.notes:
-            say(note)
-        before = run.find(Environment) if resume else None
-        setup = prepare(config, sets, before, card_so_far(run) if resume else None)
-        environment = describe_run(setup, command_line(recipe, settings or {}, config, out), before)
-        batch, shown = first_batch(sets.train, setup.stages[0].config, setup.stages[0].card)
-        if batch.errors:
-            raise PatchlightError(batch.errors[0])
-        Run.create(run.path, config, resume=resume, overwrite=overwrite)
-        for record in (environment, batch, shown, describe_skipped(sets)):
-            if record is not None:
-                run.write(record)
-        for line in (summary_line(environment), batch_line(batch), *batch.warnings):
+    run = Run(user_path(out) if out is not None else Path("runs") / recipe_of(recipe, settings).about.name)
+    run.check_place()
+    before = "went on" if resume else "began"
+    with ends(f"before training {before}; nothing is lost: repeat the command"), run.held():
+        # What cannot work is found before data are loaded, as far as it can be.
+        if resume and run.is_there:
+            bring_back(run)
+        config = with_full_paths(recipe_of(recipe, settings))
+        started = run.config() if resume and run.is_run else None
+        config = pin_checkpoints(config, started)
+        run.check_free(config, resume=resume, overwrite=overwrite)
+        if resume and run.finished:
+            say(f"{run.path} is finished; its report is built again")
+            return _report(run)
+        if overwrite:
+            check_not_needed(run.path, config)
+        check_model(config.model)
+        check_recipe(config)
+        for line in not_to_stay(config):
             say(line)
+        command = command_line(recipe, settings or {}, config, out)
+        tune_process(resolve_device(config.train.device))
+        with cpu_threads(config.train.threads):
+            train_and_test(run, config, started, data, command, overwrite=overwrite, on_epoch=on_epoch)
+        return _report(run)
+
+
+def train_and_test(
+    run: Run,
+    config: Config,
+    started: Config | None,
+    data: Any,
+    command: str,
+    *,
+    overwrite: bool,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    """Load the images, set up, train and read the test images. `started` is the recipe of a run that goes on, which
+    keeps what was decided when it was started.
+    """
+    resume = started is not None
+    decided = started or with_own_input(config, own_input(config.model))
+    model = dataclasses.replace(decided.model, grad_checkpointing=config.model.grad_checkpointing)
+    config = dataclasses.replace(config, data=decided.data, model=model)
+    size = config.model.img_size
+    sets = load_splits(config.data, size) if data is None else given_splits(data, config.data, size)
+    for note in sets.notes:
+        say(note)
+    before = run.find(Environment) if resume else None
+    setup = prepare(config, sets, before, card_so_far(run) if resume else None)
+    changed = [] if started is None else resources_changed(started, config)
+    changed += ["its environment.json was lost"] if resume and before is None else []
+    environment = describe_run(setup, command, before, changed)
+    batch, shown = first_batch(sets.train, setup.stages[0].config, setup.stages[0].card)
+    if batch.errors:
+        raise PatchlightError(batch.errors[0])
+    check_disk(run, setup)
+    Run.create(run.path, config, resume=resume, overwrite=overwrite)
+    for record in (environment, batch, shown, describe_skipped(sets)):
+        if record is not None:
+            run.write(record)
+    for line in (summary_line(environment), batch_line(batch), *batch.warnings):
+        say(line)
+    with ends("at once; `--resume` goes on from the newest checkpoint"):
         state = fit(setup, run, resume=resume, on_epoch=on_epoch)
+    with ends("after training, before its result was written; repeat the command with --resume, which trains no more"):
         run.write(dataclasses.replace(run.read(Environment), time=time_of(run.epochs(), state)))
         if config.train.task == "reconstruct":
             conclude_reconstruction(run, config)
         else:
             conclude(run, config, sets)
-    report(run.path)
+
+
+def _report(run: Run) -> Run:
+    with ends(f"before the report was written; `patchlight report {shlex.quote(str(run.path))}` writes it"):
+        report(run.path)
     return run
+
+
+@contextlib.contextmanager
+def ends(when: str) -> Iterator[None]:
+    """Raises Interrupted, which tells `when` and how to go on, for Ctrl-C or SIGTERM inside."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        raise Interrupted(f"stopped by {number.name} {when}", number) from None
 
 
 def with_full_paths(config: Config) -> Config:

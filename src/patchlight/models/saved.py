@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -20,25 +21,33 @@ from patchlight.models.card import ModelCard
 from patchlight.models.families import build_model, patchlight
 from patchlight.models.lora import merged
 from patchlight.models.reference import model_folder
+from patchlight.progress import say
 from patchlight.runs.checkpoints import Checkpoint, find_checkpoint
+from patchlight.runs.manifest import MANIFEST, Manifest, Seal, add_to_manifest
+from patchlight.runs.writing import whole_folder
+
+CARD, MODEL = "config.json", "model.safetensors"
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
-    """Write `model.safetensors` and `config.json` into `folder`, each in one step, weights last; adapters merged."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Put a folder of what `write_model` writes in the place of `folder`, in one step."""
+    with whole_folder(folder) as part:
+        write_model(part, model, card)
+
+
+def write_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write `config.json`, `model.safetensors`, adapters merged, and their manifest into `folder`."""
     model = merged(model)
-    part = folder / ".config.json.part"
-    part.write_text(json.dumps(card.to_json(), indent=1), encoding="utf-8")
-    part.replace(folder / "config.json")
-    part = folder / ".model.safetensors.part"
-    save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part)
-    part.replace(folder / "model.safetensors")
+    (folder / CARD).write_text(json.dumps(card.to_json(), indent=1), encoding="utf-8")
+    save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / MODEL)
+    add_to_manifest(folder, [(name, Seal.of(folder / name)) for name in (CARD, MODEL)])
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file. Raises OSError where it cannot be written, on a full disk for example."""
     with system_errors(path):
         save_file(tensors, path)
+    path.chmod(0o644)  # the library's are for their owner alone
 
 
 @contextlib.contextmanager
@@ -47,19 +56,35 @@ def system_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        if (number := re.search(r"os error (\d+)", str(error))) is None:
-            raise
-        code = int(number[1])
-        raise OSError(code, os.strerror(code), str(path)) from None
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from None
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """What `save_model` wrote into `source`, in the same steps."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        part = folder / f".{name}.part"
-        shutil.copyfile(source / name, part)
-        part.replace(folder / name)
+    """Put a copy of what `write_model` wrote into `source` in the place of `folder`, in one step."""
+    with whole_folder(folder) as part:
+        for name in (CARD, MODEL):
+            shutil.copyfile(source / name, part / name)
+        add_to_manifest(part, [(name, Seal.of(part / name)) for name in (CARD, MODEL)])
+
+
+def check_unchanged(folder: Path, name: str) -> None:
+    """Raises PatchlightError where a file of a saved model is not what was written, by the manifest beside it.
+
+    Models of earlier versions have none; that nothing is known of their files is said.
+    """
+    manifest = Manifest.read(folder)
+    if not manifest.exists and name == MODEL and (folder / name).is_file():
+        say(f"{folder} has no {MANIFEST}, as of an earlier version or a copy without it: damage would not be noticed")
+    try:
+        wrong = manifest.damage(name)
+    except FileNotFoundError:
+        return  # whoever reads it will say so
+    if wrong is not None:
+        raise PatchlightError(
+            f"{folder / name} is damaged: {wrong}; restore it from a copy, or take another checkpoint of the run"
+        )
 
 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
@@ -71,9 +96,10 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     folder = model_folder(Path(folder))
     if checkpoint is not None and not (folder / "config.json").is_file():
         return _load_old_checkpoint(checkpoint, device)
-    card = read_card(folder / "config.json")
+    card = read_card(folder / CARD)
+    check_unchanged(folder, MODEL)
     model = build_model(card.spec)
-    weights = folder / "model.safetensors"
+    weights = folder / MODEL
     try:
         model.load_state_dict(load_file(weights))
     except FileNotFoundError:
@@ -132,6 +158,7 @@ def card_of(folder: Path | str) -> ModelCard:
 
 def read_card(path: Path) -> ModelCard:
     """The card of a saved model. Raises PatchlightError, naming the file, where it is missing, damaged or unknown."""
+    check_unchanged(path.parent, path.name)
     try:
         card = ModelCard.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

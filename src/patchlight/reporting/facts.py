@@ -1,16 +1,19 @@
 """What a report is made from: the records of a run folder, read once.
 
-A record that is not there yet (of a run that was interrupted) is None or empty; a damaged one is a PatchlightError
-that names its file and the way out.
+A record that is not there yet (of a run that was interrupted) is None or empty, and so are damaged pictures; a damaged
+result is a PatchlightError that names its file and the way out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from patchlight.config import Config
+from patchlight.errors import PatchlightError
 from patchlight.figures.overlays import WHOLE, Shares
 from patchlight.figures.style import cut
 from patchlight.paths import shell_word
@@ -32,8 +35,11 @@ from patchlight.runs import (
     SubsetSamples,
     kept_epoch,
 )
+from patchlight.runs.arrays import Arrays
+from patchlight.runs.records import RunFile
 from patchlight.units import percent
 
+Shown = TypeVar("Shown", bound="Arrays | RunFile")
 NAME = 36  # signs of a class name under a picture
 
 
@@ -74,6 +80,7 @@ class Facts:
     reconstructions: Reconstructions | None
     copies: NearCopies | None
     faithfulness: Faithfulness | None
+    left_out: tuple[str, ...] = ()  # sentences on files that are damaged
 
     @property
     def name(self) -> str:
@@ -160,26 +167,49 @@ def _tiles(samples: Samples | None, names: list[str]) -> list[Tile]:
 
 
 def read_facts(path: Path) -> Facts:
-    """Read a run folder.
+    """Read a run folder. Damaged pictures and tables beside the result are left out, and told in `left_out`.
 
-    Raises PatchlightError where it is none, where one of its files is not what it should be, and where two of them
-    are not of the same images or classes.
+    Raises PatchlightError where it is none, or where its recipe, environment, epochs or result are not what they should
+    be.
     """
-    run = Run.open(path)
-    result, samples = run.find(EvalResult), run.find(Samples)
-    insight = None if samples is None else run.find(Insight)  # it is about the samples
-    subset_samples = run.find(SubsetSamples)
-    for shown in (samples, subset_samples):
-        if shown is not None and result is not None and shown.probs.shape[1] != len(result.per_class):
-            classes = len(result.per_class)
-            raise run.damaged(type(shown), f"probs are of {shown.probs.shape[1]} classes and eval.json is of {classes}")
-    if samples is not None and insight is not None and len(insight.relevance) != len(samples.images):
+    run, left_out = Run.open(path), list[str]()
+    result = run.find(EvalResult)
+    classes = None if result is None else len(result.per_class)
+
+    def shown(kind: type[Shown], misfit: Callable[[Shown], str] = lambda found: "") -> Shown | None:
+        """The record, where it is there, sound, and of the images and classes of the others."""
+        try:
+            found = run.find(kind)
+            if found is not None and (wrong := misfit(found)):
+                raise run.damaged(kind, wrong)
+            return found
+        except PatchlightError as error:
+            left_out.append(f"left out: {error}")
+            return None
+
+    def of_other_classes(samples: Samples) -> str:
+        own = samples.probs.shape[1]
+        return f"probs are of {own} classes and eval.json is of {classes}" if classes and own != classes else ""
+
+    samples, subset_samples = shown(Samples, of_other_classes), shown(SubsetSamples, of_other_classes)
+    batch = shown(BatchFacts)
+    insight = batch_images = None
+    if samples is not None:  # which it is about
         count = len(samples.images)
-        raise run.damaged(Insight, f"relevance is of {len(insight.relevance)} images and samples.npz has {count}")
-    batch, batch_images = run.find(BatchFacts), run.find(FirstBatch)
-    if batch is not None and batch_images is not None and batch_images.targets.shape[1] != len(batch.per_class):
-        shares, classes = batch_images.targets.shape[1], len(batch.per_class)
-        raise run.damaged(FirstBatch, f"targets are of {shares} classes and first_batch.json is of {classes}")
+
+        def of_other_images(found: Insight) -> str:
+            own = len(found.relevance)
+            return f"relevance is of {own} images and samples.npz has {count}" if own != count else ""
+
+        insight = shown(Insight, of_other_images)
+    if batch is not None:
+        names = len(batch.per_class)
+
+        def of_other_targets(found: FirstBatch) -> str:
+            own = found.targets.shape[1]
+            return f"targets are of {own} classes and first_batch.json is of {names}" if own != names else ""
+
+        batch_images = shown(FirstBatch, of_other_targets)
     return Facts(
         run=run,
         config=run.config(),
@@ -191,8 +221,9 @@ def read_facts(path: Path) -> Facts:
         samples=samples,
         subset_samples=subset_samples,
         insight=insight,
-        snapshots=run.find(Snapshots),
-        reconstructions=run.find(Reconstructions),
-        copies=run.find(NearCopies),
-        faithfulness=run.find(Faithfulness),
+        snapshots=shown(Snapshots),
+        reconstructions=shown(Reconstructions),
+        copies=shown(NearCopies),
+        faithfulness=shown(Faithfulness),
+        left_out=tuple(left_out),
     )

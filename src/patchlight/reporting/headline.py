@@ -47,6 +47,7 @@ class Headline:
 def headline(facts: Facts) -> Headline:
     notes = facts.environment.data.notes if facts.environment else ()
     notes += facts.result.unexplained or () if facts.result else ()
+    notes += facts.left_out
     return Headline(
         score=None if facts.result is None else score_words(facts.result),
         reconstruction=_reconstruction(facts),

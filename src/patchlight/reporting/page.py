@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from patchlight.figures.style import STYLES, png
+from patchlight.progress import say
 from patchlight.reporting.embed import Draw
 from patchlight.reporting.facts import Facts, read_facts
 from patchlight.reporting.files import write_file
@@ -28,10 +29,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 def build_report(run: Path) -> Path:
     """Write `figures/*.png` and `report.html` of a run folder, and return the page's path.
 
-    What the run does not have (no test result yet, no attention) is left out. Raises PatchlightError where `run` is no
-    run folder, a file of it is damaged, or the page cannot be written.
+    What the run does not have (no test result yet, no attention) is left out, and so are damaged pictures, which is
+    said. Raises PatchlightError where `run` is no run folder, its result is damaged, or the page cannot be written.
     """
     facts = read_facts(run)
+    for line in facts.left_out:
+        say(line)
     shown = [(section, content) for section in SECTIONS if (content := section.content(facts)) is not None]
     for section, content in shown:
         unlisted = content.slides.keys() - section.slides.keys()

@@ -2,7 +2,8 @@
 
 from patchlight.runs.arrays import FirstBatch, Insight, NearCopies, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.faithfulness import MIN_IMAGES, Against, Faithfulness, Interval, MethodScores
-from patchlight.runs.folder import Run, config_differences, images_per_s, images_seen, kept_epoch, recipe_of
+from patchlight.runs.folder import Run, config_differences, recipe_of, resources_changed
+from patchlight.runs.history import images_per_s, images_seen, kept_epoch
 from patchlight.runs.measures import MEASURES, Measure, measure_of, tells_more
 from patchlight.runs.records import (
     BatchFacts,
@@ -65,5 +66,6 @@ __all__ = [
     "kept_epoch",
     "measure_of",
     "recipe_of",
+    "resources_changed",
     "tells_more",
 ]

@@ -20,8 +20,8 @@ from patchlight.units import counted
 
 FOLDER = "checkpoints"
 LAST = "last"
-NAME = re.compile(r"epoch-(\d{3,})(?:-step-(\d{8,}))?|step-(\d{8,})")
-LOOSE = re.compile(r"epoch-(\d+)")  # as people write it
+NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?|step-(\d+)", re.ASCII)
+LOOSE = re.compile(r"epoch-(\d+)", re.ASCII)  # as people write it
 SHOWN = 12  # names in a message
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import shlex
-import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from patchlight.config import Config, load_recipe
-from patchlight.errors import PatchlightError, UsageError
+from patchlight.errors import PatchlightError, UsageError, first_of
 from patchlight.paths import printable, user_path
+from patchlight.progress import say
 from patchlight.runs.arrays import (
     Arrays,
     FirstBatch,
@@ -29,6 +30,10 @@ from patchlight.runs.arrays import (
 )
 from patchlight.runs.codec import JSON, RecordError
 from patchlight.runs.faithfulness import Faithfulness
+from patchlight.runs.history import epochs_of
+from patchlight.runs.lock import HOLDER, LOCK, locked
+from patchlight.runs.manifest import MANIFEST, Manifest, Seal, add_to_manifest
+from patchlight.runs.overwrite import RECIPE, is_cut_off, replace_contents, roll_back
 from patchlight.runs.records import (
     FORMAT,
     BatchFacts,
@@ -39,6 +44,7 @@ from patchlight.runs.records import (
     RunFile,
     Skipped,
 )
+from patchlight.runs.writing import PART, sweep, whole_file
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
 FILES: dict[type, str] = {
@@ -57,15 +63,18 @@ FILES: dict[type, str] = {
     NearCopies: "near_copies.npz",
 }
 METRICS = "metrics.jsonl"
+COPY = "run-"  # before the name of a file of the run, of which a checkpoint has a copy
 # What a finished run has, by its `train.task`.
 RESULT_TYPES: dict[str, type[EvalResult] | type[ReconstructionResult]] = {
     "classify": EvalResult,
     "reconstruct": ReconstructionResult,
 }
+# Settings that may be others when a run goes on: they change no more than the last digits.
+RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
 FileT = TypeVar("FileT", bound="RunFile | Arrays")
 # All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
-    *("config.toml", METRICS, *FILES.values(), "report.html", "README.md"),
+    *(RECIPE, METRICS, *FILES.values(), "report.html", "README.md"),
     *("explain", "export", "figures", "model", "checkpoints"),
 )
 
@@ -91,9 +100,36 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PatchlightError(f"cannot make {path}: {error.strerror}; choose another place with --out") from None
-        run._clear()
-        run.write_text("config.toml", config.to_toml())
+        replace_contents(path, CONTENTS, config.to_toml().encode())
         return run
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no other process trains in the folder, and what a killed one left half done is finished or away.
+
+        Raises UsageError where another one does, PatchlightError where the folder cannot be written.
+        """
+        with locked(self.path):
+            if roll_back(self.path):
+                say(f"{self.path}: a run that was to replace this one did not begin; this one is back as it was")
+            swept = [*sweep(self.path), *sweep(self.path / "checkpoints")]
+            if swept:
+                say(f"{self.path}: deleted what a process that was killed left half written ({first_of(swept, 4)})")
+            yield
+
+    def check_place(self) -> None:
+        """Raises UsageError where something else than a run is in the way. Touches nothing."""
+        path = self.path
+        empty = not path.exists() or (path.is_dir() and not any(map(_is_content, path.iterdir())))
+        if not empty and not self.is_there:
+            raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is a run's folder, damaged or not."""
+        return self.is_run or (
+            self.path.is_dir() and (RECIPE in Manifest.read(self.path).seals or is_cut_off(self.path))
+        )
 
     def check_free(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
         """Raises what `create` raises, and touches nothing."""
@@ -104,9 +140,8 @@ class Run:
                     f"{field} is {printable(text)}, of bytes that are no UTF-8, which no recipe and no file of weights "
                     "can name; rename that file or folder"
                 )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if not self.is_run:
-                raise UsageError(f"{path} exists and is not a run folder; choose another place with --out")
+        if path.exists() and (not path.is_dir() or any(map(_is_content, path.iterdir()))):
+            self.check_place()
             if resume:
                 self._check_same(config)
             elif not overwrite:
@@ -123,21 +158,15 @@ class Run:
             return False
         return True
 
-    def _clear(self) -> None:
-        """Delete what runs are made of, and nothing that somebody else put beside it."""
-        for name in CONTENTS:
-            path = self.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
     @classmethod
     def open(cls, path: Path | str | Run) -> Run:
         """An existing run, by its folder or as itself. Raises PatchlightError where `path` is not a run folder."""
         if isinstance(path, Run):
             return path
         path = user_path(path)
+        if is_cut_off(path):
+            with cls(path).held():
+                pass
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             others = f"; runs there: {', '.join(near[:8])}" if near else "; `patchlight train` makes one"
@@ -151,16 +180,19 @@ class Run:
                 changed.pop(f"{section}.{name}", None)
         if not config.explain.snapshots_every:  # the method is that of snapshots alone, and its default has changed
             changed.pop("explain.method", None)
+        changed = {key: pair for key, pair in changed.items() if key not in RESOURCES}
         if changed:
-            key, (old, new) = next(iter(changed.items()))
-            was, asked = (f"{value:g}" if isinstance(value, float) else str(value) for value in (old, new))
-            raise UsageError(
-                f"{self.path} was started with {key} = {was}, not {asked}; resume it with the same settings"
-            )
+            differences = ", ".join(f"{key} = {_word(old)}, not {_word(new)}" for key, (old, new) in changed.items())
+            raise UsageError(f"{self.path} was started with {differences}; resume it with the same settings")
 
     def config(self) -> Config:
-        """The recipe of the run. Raises PatchlightError where it cannot be read."""
-        path = self.path / "config.toml"
+        """The recipe of the run. Raises PatchlightError where it cannot be read, or was changed."""
+        path = self.path / RECIPE
+        if path.is_file() and (wrong := self.damage_of(RECIPE)):
+            raise PatchlightError(
+                f"{path} is not what the run was started with: {wrong}; {self.way_back(RECIPE)}, or give it another "
+                "name to train with it as a recipe of its own"
+            )
         config = load_recipe(str(path))
         return config if "restart_warmup" in path.read_text(encoding="utf-8") else _of_version_0_2(config)
 
@@ -186,9 +218,12 @@ class Run:
         """The record. Raises PatchlightError, naming the file and the way out, where it is missing or damaged."""
         path = self.path / FILES[kind]
         try:
+            content = path.read_bytes()
+            if wrong := self.damage_of(path.name, content):
+                raise RecordError(f"it is not what was written ({wrong})")
             if issubclass(kind, Arrays):
-                return kind.from_arrays(_load_arrays(path))
-            data = _load_json(path)
+                return kind.from_arrays(_load_arrays(content))
+            data = _load_json(path, content)
             return kind.from_json({"format": 1, **data} if isinstance(data, dict) else data)
         except FileNotFoundError:
             raise PatchlightError(
@@ -199,16 +234,40 @@ class Run:
         except RecordError as error:
             raise self.damaged(kind, error) from None
 
+    def shown(self, kind: type[FileT]) -> FileT | None:
+        """The record for a page to show, or None where it was not written or, as is said then, is damaged."""
+        try:
+            return self.find(kind)
+        except PatchlightError as error:
+            say(f"left out: {error}")
+            return None
+
+    def damage_of(self, name: str, content: bytes | None = None) -> str | None:
+        """What is wrong with a file by the manifest, or None. Raises PatchlightError where it cannot be read."""
+        try:
+            return Manifest.read(self.path).damage(name, content)
+        except OSError as error:
+            raise PatchlightError(f"cannot read {error.filename or self.path}: {error.strerror}") from None
+
+    def way_back(self, name: str) -> str:
+        """What brings a damaged file of the run back, in words."""
+        copies = sorted(
+            (self.path / "checkpoints").glob(f"epoch-*/{COPY}{name}"), key=lambda copy: copy.stat().st_mtime
+        )
+        return f"`{self.resume_command}` restores it from {copies[-1]}" if copies else "restore it from a copy"
+
     def damaged(self, kind: type, reason: object) -> PatchlightError:
         """The error of a record that is not what it should be: it names the file, the reason and the way out."""
         return PatchlightError(f"{self.path / FILES[kind]} is damaged: {reason}; mend it, or {self._mend(kind)}")
 
     def _mend(self, kind: type) -> str:
         """What brings a record back. A run with a result is finished, so only without one is it evaluated again."""
-        if kind in (EvalResult, Samples, SubsetSamples):
+        if kind in (EvalResult, ReconstructionResult):
+            return f"write it anew with `{self.resume_command}`"
+        if kind in (Samples, SubsetSamples):
             return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
-        if kind is ReconstructionResult:
-            return f"`{self.resume_command}`"
+        if kind is Environment:
+            return f"{self.way_back(FILES[kind])}, or remove it; the report does without"
         return "remove it; the report does without"
 
     def write(self, record: RunFile | Arrays) -> None:
@@ -222,20 +281,10 @@ class Run:
     def epochs(self) -> list[Epoch]:
         """The lines of `metrics.jsonl`; an empty list before the first. Raises PatchlightError, naming the line."""
         path = self.path / METRICS
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        except UnicodeDecodeError:
-            raise PatchlightError(f"{path} is not text in UTF-8; restore it or remove it") from None
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows.append(Epoch.from_json(json.loads(line)))
-            except (json.JSONDecodeError, RecordError) as error:
-                reason = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
-                raise PatchlightError(
-                    f"{path}, line {number}, is not the record of an epoch ({reason}); remove the line"
-                ) from None
-        return rows
+        content = path.read_bytes() if path.is_file() else b""
+        if content and (wrong := self.damage_of(METRICS, content)):
+            raise PatchlightError(f"{path} is not what was written: {wrong}; {self.way_back(METRICS)}")
+        return epochs_of(content, path)
 
     def write_epochs(self, rows: Sequence[Epoch]) -> None:
         self.write_text(METRICS, "".join(json.dumps(row.to_json()) + "\n" for row in rows))
@@ -251,57 +300,52 @@ class Run:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
     def _write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        part = self.path / f".{name}.part.npz"
-        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-        part.replace(self.path / name)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        self.write_bytes(name, content.getvalue())
 
     def write_text(self, name: str, text: str) -> None:
-        part = self.path / f".{name}.part"
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path / name)
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """A file of the run, whole or not at all, and first its line in the manifest."""
+        with whole_file(self.path / name) as part:
+            part.write_bytes(content)
+            add_to_manifest(self.path, [(name, Seal.of_bytes(content))])
 
 
-def _load_json(path: Path) -> object:
+def _is_content(path: Path) -> bool:
+    """Whether it is more than what a process that was killed before a run began left in its folder."""
+    return path.name not in (LOCK, HOLDER, MANIFEST) and not (path.name.startswith(".") and path.suffix == PART)
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _load_json(path: Path, content: bytes) -> object:
     """Raises RecordError where it is no JSON, PatchlightError where a later version wrote it."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(content.decode())
     except json.JSONDecodeError as error:
         raise RecordError(f"it is not valid JSON (line {error.lineno})") from None
     except UnicodeDecodeError:
         raise RecordError("it is not text in UTF-8") from None
+    except (ValueError, RecursionError):
+        raise RecordError("it is not valid JSON") from None
     made = data.get("format", 1) if isinstance(data, dict) else 1
     if isinstance(made, int) and made > FORMAT:
         raise PatchlightError(f"{path} was written by a newer Patchlight (format {made}); update this one")
     return data
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
     """Raises RecordError where it is no .npz of plain arrays."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
         raise RecordError("it is no .npz of plain arrays") from None
-
-
-def images_seen(rows: Sequence[Epoch]) -> float:
-    """Training images of all epochs."""
-    return sum(row.images_per_s * row.epoch_s for row in rows)
-
-
-def images_per_s(rows: Sequence[Epoch]) -> float | None:
-    """Training images per second over all epochs, without validation; None where there are no epochs."""
-    seconds = sum(row.epoch_s for row in rows)
-    return images_seen(rows) / seconds if seconds else None
-
-
-def kept_epoch(rows: Sequence[Epoch], config: Config) -> Epoch | None:
-    """Of the lines of `metrics.jsonl` that of the epoch whose weights were kept; None before the first."""
-    best = [row for row in rows if row.best] if config.train.select != "last" else []
-    return next(reversed(best or rows), None)
 
 
 def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:
@@ -323,6 +367,12 @@ def _of_version_0_2(config: Config) -> Config:
     if config.train.debug:
         config = load_recipe(load_recipe(config, {"train.debug": False}), {"train.debug": True})
     return config
+
+
+def resources_changed(started: Config, config: Config) -> list[str]:
+    """The settings of RESOURCES that a run goes on with in another way, in words."""
+    changed = config_differences(started, config)
+    return [f"{key} {_word(new)}, not {_word(old)}" for key, (old, new) in changed.items() if key in RESOURCES]
 
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:

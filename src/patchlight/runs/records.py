@@ -106,14 +106,16 @@ class Process(Record):
     threads: int
     precision: str
     fused_attn: bool | None = None  # None: a network without attention
+    patchlight: str | None = field(default=None, metadata={"brief": True})
+    versions: dict[str, str | None] = field(default_factory=dict)
+    # What of it gives other last digits than the process before would have given, such as "threads 1, not 2"
+    not_exact: tuple[str, ...] | None = field(default=None, metadata={"brief": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(RunFile, Process):
     """`environment.json`: what was trained, on what, where and by which versions."""
 
-    patchlight: str | None = None
-    versions: dict[str, str | None] = field(default_factory=dict)
     model: ModelFacts
     data: DataFacts
     # Of each stage what an image counts in the loss by its class, in their order; None: all alike.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,9 @@ LEAST_STEPS = 5  # for which it may take four times as long
 WARM_STEPS = 2  # the first are slower and do not count, where there are others
 ENOUGH = 0.99  # of the time of a step for a further one, so that rounding takes none away
 NEWEST = 0.05  # weight of the newest step in the mean of what a step takes: about the last twenty count
+NEWEST_STEPS = 5  # whose median tells the speed of now
+CHANGED = 4.0  # so many times the mean is another speed, which the mean would be slow to follow
+ENDS = 8  # ends of epochs that count
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,16 @@ def _divide(left_s: float, done: int, pace: Pace, steps_per_epoch: int) -> tuple
 
 
 class Budget:
-    """Turns the time that steps take into progress, in 0..1, of a training of `seconds`."""
+    """Turns the time that steps take into progress, in 0..1, of a training of `seconds`.
+
+    A machine may become ten times as fast or slow on the way. So what an epoch ends with is counted in steps, of which
+    it has as many whatever the speed, and a step is as long as the newest ones were.
+    """
 
     def __init__(self, seconds: float, pace: Pace, steps_per_epoch: int) -> None:
         self.seconds, self.pace, self.steps_per_epoch = seconds, pace, steps_per_epoch
+        self._newest: deque[float] = deque(maxlen=NEWEST_STEPS)  # seconds of steps
+        self._ends = [pace.val_s / pace.step_s]  # of epochs, in steps; at first that of the rehearsal
 
     def after_step(self, progress: float, done: int, spent_s: float, step_s: float) -> float:
         """Progress after a step of `step_s` seconds, before which it was `progress`, `done` steps were done and
@@ -92,15 +102,23 @@ class Budget:
         The step's share of the time that was left for steps is its share of the way that was left: with L seconds for
         steps, p + (1 - p) * step_s / L. It is 1, the end, where no further step fits.
         """
-        self.pace = replace(self.pace, step_s=(1 - NEWEST) * self.pace.step_s + NEWEST * step_s)
+        self._newest.append(step_s)
+        now_s = statistics.median(self._newest)
+        mean_s = (1 - NEWEST) * self.pace.step_s + NEWEST * step_s
+        if not mean_s / CHANGED < now_s < mean_s * CHANGED:
+            mean_s = now_s
+        self.pace = Pace(mean_s, mean_s * statistics.median_low(self._ends))
         left_s = seconds_for_steps(self.seconds - spent_s, done, self.pace, self.steps_per_epoch)
         if left_s - step_s < ENOUGH * self.pace.step_s:
             return 1.0
         return progress + (1 - progress) * step_s / left_s
 
     def after_epoch(self, seconds: float) -> None:
-        """What the epoch ended with (validation, saving) took `seconds`; the next ones are expected to take as long."""
-        self.pace = replace(self.pace, val_s=seconds)
+        """What the epoch ended with (validation, saving) took `seconds`; the next ones are expected to take as many
+        steps' time as most did.
+        """
+        self._ends = [*self._ends[-ENDS:], seconds / self.pace.step_s]
+        self.pace = replace(self.pace, val_s=self.pace.step_s * statistics.median_low(self._ends))
 
     def expected_steps(self, done: int, spent_s: float) -> int:
         """How many steps training will have had in the end, at the present pace."""

@@ -7,6 +7,8 @@ training.safetensors   the weights in training, where they are others than those
 ema.safetensors        the moving average as training goes on with it, where one is kept
 optimizer.safetensors  every tensor of every optimizer's state, as "optimizer.parameter.name"
 state.json             a TrainState: epoch, step, progress, best result, clocks, loss scale
+run-*                  copies of the run's config.toml, environment.json and metrics.jsonl, should those be damaged
+manifest.jsonl         size and SHA-256 of all these files
 
 Those of version 0.2.0 and before (`step-NNNNNNNN`) have no card; their model.safetensors is the weights in training.
 """
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -25,27 +26,39 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from patchlight.errors import PatchlightError
-from patchlight.models import ModelCard, save_model
+from patchlight.errors import PatchlightError, diverged
+from patchlight.models import ModelCard
 from patchlight.models.lora import has_lora
 from patchlight.models.mae import MaskedAutoencoder
-from patchlight.models.saved import copy_model, read_card, save_tensors
-from patchlight.runs import Run
+from patchlight.models.saved import CARD, MODEL, copy_model, read_card, save_tensors, write_model
+from patchlight.progress import say
+from patchlight.runs import Environment, Run
 from patchlight.runs.checkpoints import FOLDER, checkpoint_name, checkpoints_in
 from patchlight.runs.codec import RecordError, from_json, to_json
+from patchlight.runs.folder import COPY, FILES, METRICS
+from patchlight.runs.manifest import MANIFEST, Manifest, Seal, seal_folder
+from patchlight.runs.overwrite import RECIPE
+from patchlight.runs.writing import remove, sweep, whole_folder
 from patchlight.training.stage import Stage
 from patchlight.training.state import LossScale, TrainState
 
-CARD, MODEL, TRAINING = "config.json", "model.safetensors", "training.safetensors"
+TRAINING = "training.safetensors"
+WEIGHTS = (MODEL, TRAINING, "ema.safetensors")
+RECORDS = (RECIPE, FILES[Environment], METRICS)  # of the run, of which a checkpoint has copies
 
 
 def save(run: Run, stage: Stage, state: TrainState) -> None:
-    """Write the checkpoint from which training can go on; of the older ones the best and every n-th stay."""
+    """Write the checkpoint from which training can go on. Of the older ones stay the one before it, the best and every
+    n-th.
+
+    Raises PatchlightError, and writes nothing, where weights are not finite.
+    """
     if stage.scaler.is_enabled():
         state.scaler = from_json(LossScale, stage.scaler.state_dict())
-    folder = run.path / FOLDER
-    path = save_checkpoint(folder, state, stage.model, stage.average, stage.optimizers, stage.kept_model, stage.card)
-    prune_checkpoints(folder, path, {*state.kept_steps, state.best_step} - {0})
+    path = save_checkpoint(
+        run.path / FOLDER, state, stage.model, stage.average, stage.optimizers, stage.kept_model, stage.card
+    )
+    prune_checkpoints(path, state)
 
 
 def restore(path: Path, stage: Stage, run: Run) -> TrainState:
@@ -57,19 +70,40 @@ def restore(path: Path, stage: Stage, run: Run) -> TrainState:
     if state.scaler is not None:
         stage.scaler.load_state_dict(to_json(state.scaler))
     if stage.config.train.select != "last":
-        _restore_kept(run, state.best_step)
+        _restore_kept(run, state)
     return state
 
 
-def _restore_kept(run: Run, best_step: int) -> None:
+def _restore_kept(run: Run, state: TrainState) -> None:
     """The best epoch's weights as those that the run keeps: a training that was killed between keeping weights and
     saving its checkpoint left those of an epoch that is done again.
+
+    Where its checkpoint is damaged and they are nowhere else, what `state` knows of the best epoch is forgotten.
     """
+    path = _of_best(run, state)
+    if path is None:
+        return
+    if (wrong := damage_of(path)) is None:
+        copy_model(path, run.path / "model")
+        return
+    kept = run.path / "model" / MODEL
+    if kept.is_file() and Seal.of(kept) in Manifest.read(path).seals.get(MODEL, []):
+        return
+    say(
+        f"{path}, the best epoch so far, is damaged ({wrong}), and its weights are lost; from here on the best of the "
+        "epochs to come are kept"
+    )
+    state.forget_best()
+
+
+def _of_best(run: Run, state: TrainState) -> Path | None:
+    """The checkpoint of the best epoch. Those of earlier versions are not models, and the run's weights stay."""
     for path in list_checkpoints(run.path / FOLDER):
         with contextlib.suppress(PatchlightError):  # of one that cannot be read
-            state = read_state(path)
-            if best_step and state.at_end and state.steps_done == best_step and (path / CARD).is_file():
-                copy_model(path, run.path / "model")
+            found = read_state(path)
+            if state.best_step and found.at_end and found.steps_done == state.best_step and (path / CARD).is_file():
+                return path
+    return None
 
 
 def save_checkpoint(
@@ -81,28 +115,55 @@ def save_checkpoint(
     kept: nn.Module,
     card: ModelCard,
 ) -> Path:
-    """Write a checkpoint into `folder`: under a temporary name, which is changed when it is whole.
+    """Write a checkpoint into `folder`, which is the run's: under a hidden name, until it is whole and on the disk.
 
     `kept` is what it means as a model, with its `card`: `model` itself or what validation measures in its place.
     """
+    check_finite(model, average)
     final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=state.at_end)
-    part = folder / f".{final.name}.part"
-    _sweep(folder)  # before, for a disk that was full
-    part.mkdir(parents=True)
-    save_model(part, kept, card)
-    if kept is not model or has_lora(model):
-        save_tensors(_plain(model.state_dict()), part / TRAINING)
-    if average is not None:
-        save_tensors(_plain(average.state_dict()), part / "ema.safetensors")
-    save_tensors(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
-    (part / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
-    for path in part.iterdir():
-        _flush(path)
-    if final.exists():
-        _hide(final)
-    part.replace(final)
-    _sweep(folder)
+    folder.mkdir(exist_ok=True)
+    sweep(folder)  # before, for a disk that was full
+    with whole_folder(final) as part:
+        write_model(part, kept, card)
+        if kept is not model or has_lora(model):
+            save_tensors(_plain(model.state_dict()), part / TRAINING)
+        if average is not None:
+            save_tensors(_plain(average.state_dict()), part / "ema.safetensors")
+        save_tensors(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
+        for name in RECORDS:
+            if (folder.parent / name).is_file():
+                shutil.copyfile(folder.parent / name, part / f"{COPY}{name}")
+        seal_folder(part)
     return final
+
+
+def check_finite(*modules: nn.Module | None) -> None:
+    """Raises PatchlightError, naming the first, where a weight is not finite: nothing could go on from it."""
+    for module in modules:
+        for name, tensor in module.state_dict().items() if module is not None else ():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise PatchlightError(diverged(f"the weights '{name}' are no longer finite, and are not saved"))
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint: a file that is missing or is not what was written, a state that cannot be read,
+    weights that are not finite; None where it is sound, as far as is known of one of an earlier version.
+    """
+    try:
+        manifest = Manifest.read(path)
+        if manifest.exists and (wrong := manifest.damage_of_all()) is not None:
+            return wrong
+        state = read_state(path)
+        if state.sealed and not manifest.exists:
+            return f"{MANIFEST} is missing"
+        for name in WEIGHTS:
+            for key, tensor in load_file(path / name).items() if (path / name).is_file() else ():
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    return f"{name}: the weights '{key}' are not finite"
+    except (PatchlightError, OSError, SafetensorError) as error:
+        return _reason(error)
+    return None
 
 
 def card_so_far(run: Run) -> ModelCard | None:
@@ -168,32 +229,20 @@ def _steps_in_name(path: Path) -> int | None:
     return int(steps) if steps.isdecimal() else None
 
 
-def prune_checkpoints(folder: Path, keep: Path, steps_to_keep: set[int]) -> None:
-    """Delete all but `keep` and those of an epoch's end after as many steps as one of `steps_to_keep`; one that cannot
-    be read stays.
+def prune_checkpoints(newest: Path, state: TrainState) -> None:
+    """Delete all but the `newest`, of this `state`, the one before it, from which training goes on where the newest is
+    damaged, and those that either says are to stay; one that cannot be read stays.
     """
-    for path in list_checkpoints(folder):
-        if path == keep:
-            continue
+    states: dict[Path, TrainState] = {}
+    for path in list_checkpoints(newest.parent):
         with contextlib.suppress(PatchlightError):
-            state = read_state(path)
-            if not state.at_end or state.steps_done not in steps_to_keep:
-                _hide(path)
-    _sweep(folder)
-
-
-def _hide(path: Path) -> None:
-    """Take a whole folder out of sight in one step, so that none is ever seen half deleted."""
-    hidden = path.with_name(f".{path.name}.old")
-    shutil.rmtree(hidden, ignore_errors=True)
-    path.replace(hidden)
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what is out of sight, and what a training that was killed left half written."""
-    for pattern in (".*.old", ".*.part"):
-        for hidden in folder.glob(pattern):
-            shutil.rmtree(hidden)
+            states[path] = read_state(path)
+    older = [path for path in states if path != newest]
+    before = states[older[-1]] if older else state
+    to_keep = {*state.kept_steps, state.best_step, *before.kept_steps, before.best_step}
+    for path in older[:-1]:
+        if not states[path].at_end or states[path].steps_done not in to_keep:
+            remove(path)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -223,8 +272,3 @@ def _restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor])
         states[int(number)].setdefault(int(index), {})[name] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _flush(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows flushes only what may be written
-        os.fsync(file.fileno())

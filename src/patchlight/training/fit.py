@@ -8,17 +8,20 @@ from pathlib import Path
 import torch
 
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted
+from patchlight.errors import Interrupted, PatchlightError
+from patchlight.machine.memory import is_out_of_memory
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.training.budget import plan_steps, rehearsal_s
-from patchlight.training.checkpoint import list_checkpoints, read_state, restore, save
+from patchlight.training.checkpoint import read_state, restore, save
 from patchlight.training.classes import class_lines
 from patchlight.training.frozen import FrozenFeatures, can_keep_features, frozen_features
 from patchlight.training.lines import left_out_line, plan_lines
 from patchlight.training.loop import OnEpoch, Trainer
 from patchlight.training.record import note
 from patchlight.training.rehearsal import rehearse
+from patchlight.training.resume import newest_sound
+from patchlight.training.room import out_of_memory
 from patchlight.training.setup import Setup
 from patchlight.training.stage import Stage
 from patchlight.training.state import StopSignal, Stopwatch, TrainState, stop_on_signal
@@ -42,28 +45,26 @@ def fit(setup: Setup, run: Run, *, resume: bool = False, on_epoch: OnEpoch | Non
     After each epoch the validation images are scored, a line is added to `metrics.jsonl`, the weights are kept in
     `model/` if they are the best so far, a checkpoint is saved, and `on_epoch` gets the epoch's record. Raises
     Interrupted after SIGINT or SIGTERM, when a checkpoint has been saved, and PatchlightError where the loss is no
-    longer finite.
+    longer finite, or where there is too little memory.
     """
-    newest = newest_checkpoint(run) if resume else None
+    newest = newest_sound(run) if resume else None
+    if resume and newest is None:
+        say("no checkpoint was saved yet; training starts over")
     state = TrainState() if newest is None else read_state(newest)
     model, size = setup.model, setup.card.img_size
     with torch.random.fork_rng(), stop_on_signal() as stop:
         for stage in setup.stages[state.stage :]:
             if stage.card.img_size != size:
                 say(f"the model takes {_square(stage.card.img_size)} pixels from here on, not {_square(size)}")
-            stage.begin(model)
-            last = fit_stage(stage, setup.data, run, state, newest, stop, on_epoch)
+            try:
+                stage.begin(model)
+                last = fit_stage(stage, setup.data, run, state, newest, stop, on_epoch)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise PatchlightError(out_of_memory(error, stage.config, stage.device)) from error
             state, newest, model, size = last.next_stage(), None, stage.model, stage.card.img_size
     return last
-
-
-def newest_checkpoint(run: Run) -> Path | None:
-    """Where a run goes on; None where none was saved yet."""
-    checkpoints = list_checkpoints(run.path / "checkpoints")
-    if not checkpoints:
-        say("no checkpoint was saved yet; training starts over")
-        return None
-    return checkpoints[-1]
 
 
 def fit_stage(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from patchlight.config import AugmentConfig
 from patchlight.data.images import ImageSet
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError
+from patchlight.errors import PatchlightError
 from patchlight.evaluation.features import name_of_head, pooled_features, without_head
 from patchlight.machine.device import autocast, move
 from patchlight.progress import Progress
@@ -79,7 +79,7 @@ def frozen_features(stage: Stage, data: Splits, stop: StopSignal) -> FrozenFeatu
         with Progress(len(starts), label) as progress:
             for start in starts:
                 if stop.requested:
-                    raise Interrupted(f"stopped by {stop.requested} while the features of images were made")
+                    raise stop.interrupted("while the features of images were made")
                 part = images.select(range(start, min(start + size, len(images))))
                 parts.append(pooled_features(stage.model, stage.card, part, batch_size=size, precision=stage.precision))
                 progress.advance()

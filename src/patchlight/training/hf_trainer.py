@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from patchlight.machine.compat import use_one_gpu
 from patchlight.machine.device import autocast
 from patchlight.training.loop import Trainer
-from patchlight.training.optim import update_average
+from patchlight.training.optim import clip_gradients, update_average
 from patchlight.training.state import StopSignal
 
 StepNumber = dict[str, Tensor]  # what stands for a batch, which `begin_step` makes
@@ -98,6 +98,11 @@ class AfterStep(transformers.TrainerCallback):
 
     def __init__(self, theirs: HuggingFaceTrainer, stop: StopSignal) -> None:
         self.theirs, self.stop = theirs, stop
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        ours = self.theirs.ours
+        norm = clip_gradients(ours.stage.model, 0.0)
+        ours.check_step(ours.state.epoch, ours.state.step, self.theirs.loss, norm)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
         ours, stage = self.theirs.ours, self.theirs.ours.stage

@@ -7,7 +7,6 @@ Shapes: B batch, C channels, H W pixels, D features, K classes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from patchlight.analysis.snapshots import SnapshotWriter, are_wanted
 from patchlight.data.splits import Splits
-from patchlight.errors import Interrupted, PatchlightError, diverged
+from patchlight.errors import PatchlightError, diverged, first_of
 from patchlight.machine.device import autocast
 from patchlight.machine.seeds import derive_seed
 from patchlight.progress import Progress, say
@@ -120,8 +119,8 @@ class Trainer:
 
         for optimizer in stage.optimizers:
             stage.scaler.unscale_(optimizer)
-        if stage.config.optim.grad_clip:
-            clip_gradients(stage.model, stage.config.optim.grad_clip)
+        norm = clip_gradients(stage.model, stage.config.optim.grad_clip)
+        self.check_step(epoch, step, mean_loss, norm)
         for optimizer in stage.optimizers:
             stage.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
@@ -143,6 +142,23 @@ class Trainer:
             return self._features.batch(self.batches.indices(epoch, step))
         batch = self.batches.batch(epoch, step, strong=self._is_strong(position))
         return model_input(batch, card, config.augment, self._is_mixed(position))
+
+    def check_step(self, epoch: int, step: int, loss: Tensor, norm: Tensor) -> None:
+        """Before weights change: raises PatchlightError, naming the step and its images, where the loss or the `norm`
+        of the gradients is not finite. In fp16 gradients overflow now and then; their scaler leaves such a step out.
+        """
+        wrong = "" if loss.isfinite() else f"the loss is {loss.item()}"
+        if not wrong and not self.stage.scaler.is_enabled() and not norm.isfinite():
+            wrong = f"the loss is {loss.item():.4g} and the norm of the gradients {norm.item()}"
+        if not wrong:
+            return
+        indices = self.batches.indices(epoch + self.state.epochs_before, step).tolist()
+        raise PatchlightError(
+            diverged(
+                f"{wrong} in step {step + 1} of epoch {epoch + self.state.epochs_before + 1}, of the training images "
+                f"{first_of(map(str, indices), 16)}, counted from 0; it changed no weight, and what was saved stays"
+            )
+        )
 
     def end_step(self, loss: Tensor, correct: Tensor) -> None:
         """Count a step that was made, with its batch's mean loss and right answers, and move progress on."""
@@ -216,13 +232,11 @@ class Trainer:
         if ended and self._on_epoch is not None:  # after the checkpoint: what it raises loses nothing
             self._on_epoch(self._rows[-1])
         if stop.requested:
-            raise Interrupted(f"stopped by {stop.requested} after {state.done_so_far}")
+            raise stop.interrupted(f"after {state.done_so_far}")
 
     def _finish_epoch(self) -> Epoch:
         """Validate, keep the weights if they are to be kept, and go on to the next epoch; the line for the metrics."""
         stage, state, train = self.stage, self.state, self.stage.config.train
-        if not math.isfinite(state.loss_sum):
-            raise PatchlightError(diverged(f"the loss became {state.loss_sum} in epoch {state.epoch + 1}"))
         val = self._validate()
         images, epoch_s, train_loss, train_top1 = self._images_seen, state.epoch_s, *self._means()
         mixed = self._epoch_is_mixed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -134,10 +134,14 @@ def set_momentum(group: dict[str, Any], momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def clip_gradients(model: nn.Module, most: float) -> None:
-    """Scale all gradients down to a norm of `most`; where fp16 overflowed they stay, for its scaler to find."""
-    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    nn.utils.clip_grads_with_norm_(model.parameters(), most, norm.where(norm.isfinite(), 0.0))
+def clip_gradients(model: nn.Module, most: float) -> Tensor:
+    """Scale all gradients down to a norm of `most`, where it is not 0; where fp16 overflowed they stay, for its scaler
+    to find. Their norm before, on their device.
+    """
+    norm: Tensor = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if most:
+        nn.utils.clip_grads_with_norm_(model.parameters(), most, norm.where(norm.isfinite(), 0.0))
+    return norm
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -34,8 +34,11 @@ from patchlight.training.state import TrainState
 from patchlight.units import counted, percent
 
 
-def describe_run(setup: Setup, command: str, before: Environment | None = None) -> Environment:
-    """The record of the run that `command` starts or, where `before` is its record so far, goes on with.
+def describe_run(
+    setup: Setup, command: str, before: Environment | None = None, settings: Sequence[str] = ()
+) -> Environment:
+    """The record of the run that `command` starts or, where `before` is its record so far, goes on with, perhaps with
+    other `settings`, in words, than before.
 
     Raises PatchlightError where the images are not those that it was started with.
     """
@@ -47,6 +50,8 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
         threads=torch.get_num_threads(),
         precision=setup.config.train.precision,
         fused_attn=setup.config.model.fused_attn,
+        patchlight=machine.patchlight,
+        versions=machine.versions,
     )
     data = describe_data(setup.config.data.source, setup.data)
     if before is not None:
@@ -55,16 +60,42 @@ def describe_run(setup: Setup, command: str, before: Environment | None = None) 
                 f"the images of {data.source} have changed since the run was started; restore them, or start a new run "
                 "with --out"
             )
+        changed = (*settings, *not_exact(before, process))
+        if changed:
+            say(
+                f"not exact from here on, as this process is not like the one before ({'; '.join(changed)}): the last "
+                "digits are not those of a run that was never stopped"
+            )
+        process = dataclasses.replace(process, not_exact=changed or None)
         return dataclasses.replace(before, resumed=(*(before.resumed or ()), process))
     weights = [stage.class_weights for stage in setup.stages]
     return Environment(
-        **{f.name: getattr(process, f.name) for f in dataclasses.fields(process)},
-        patchlight=machine.patchlight,
-        versions=machine.versions,
+        **{f.name: getattr(process, f.name) for f in dataclasses.fields(process) if f.name != "not_exact"},
         model=describe_model(setup),
         data=data,
         class_weights=tuple(weights) if any(weights) else None,
         command=command,
+        not_exact=tuple(settings) or None,
+    )
+
+
+def not_exact(run: Environment, now: Process) -> tuple[str, ...]:
+    """What of a process that goes on with a `run` gives other last digits than the one before it would have given."""
+    before = run.current
+    known = before.versions or run.versions  # those of processes that resumed were not recorded before
+    pairs = {
+        "threads": (before.threads, now.threads),
+        "precision": (before.precision, now.precision),
+        "fused attention": (before.fused_attn, now.fused_attn),
+        "device": (before.hardware.device, now.hardware.device),
+        "GPU": (before.hardware.gpu, now.hardware.gpu),
+        "processor": (before.hardware.cpu, now.hardware.cpu),
+        "Patchlight": (before.patchlight or run.patchlight, now.patchlight),
+        "commit": (before.git_commit, now.git_commit),
+        **{name: (known.get(name), now.versions.get(name)) for name in ("torch", "numpy")},
+    }
+    return tuple(
+        f"{what} {new}, not {old}" for what, (old, new) in pairs.items() if None not in (old, new) and old != new
     )
 
 

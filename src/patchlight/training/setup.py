@@ -67,7 +67,7 @@ def prepare(
         config = choices_of(before, config, device)
     precision = choose_precision(config.train.precision, device)
     as_asked = dataclasses.replace(config, model=dataclasses.replace(config.model, fused_attn=asked))
-    model, card = build(as_asked, data, None if before is None else input_before(before, card_before))
+    model, card = build(as_asked, data, input_before(before, card_before))
     model.to(device)
     fused = resolve_fused(config.model.fused_attn, model, config.train.batch_size, precision, device)
     config = with_choices(config, precision, fused)
@@ -90,8 +90,12 @@ def choices_of(before: Environment, config: Config, device: torch.device) -> Con
     return with_choices(config, before.precision, fused)
 
 
-def input_before(before: Environment, card: ModelCard | None) -> OwnInput:
-    """What a run that goes on did with images; a record without an interpolation is of when it was bicubic."""
+def input_before(before: Environment | None, card: ModelCard | None) -> OwnInput | None:
+    """What a run that goes on did with images; a record without an interpolation is of when it was bicubic. None of a
+    run that begins.
+    """
+    if before is None:
+        return None if card is None else OwnInput(mean=card.mean, std=card.std, interpolation=card.interpolation)
     interpolation: Interpolation = "bilinear" if before.model.interpolation == "bilinear" else "bicubic"
     if card is None:
         return OwnInput(interpolation=interpolation)

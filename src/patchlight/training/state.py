@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
+from patchlight.errors import Interrupted, Terminated
 from patchlight.runs.codec import RecordError, from_json, to_json
 from patchlight.units import counted
 
 # What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
-LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before"}
+LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before", "sealed"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TrainState:
     kept_steps: tuple[int, ...] = ()  # whose checkpoints stay
     stopped_early: bool = False  # this stage
     scaler: LossScale | None = field(default=None, metadata={"read": lambda value: value or None})
+    sealed: bool = True  # its checkpoint has a manifest, which those of 0.2.0 and before have not
 
     @classmethod
     def from_json(cls, data: object, steps: int | None) -> TrainState:
@@ -73,6 +75,7 @@ class TrainState:
                 raise RecordError(f"{key} is missing")
         if state.total_steps < 1:
             raise RecordError(f"total_steps must be at least 1, not {state.total_steps}")
+        state.sealed = bool(data.get("sealed", False))
         if "progress" not in data:
             if steps is None:
                 raise RecordError("progress is missing")
@@ -146,6 +149,10 @@ class TrainState:
         self.best_epoch, self.best_step = self.epochs_done, self.steps_done
         return True
 
+    def forget_best(self) -> None:
+        """The weights of the best epoch are lost: the next epoch is the best."""
+        self.best_score, self.best_loss, self.best_epoch, self.best_step = -1.0, 0.0, 0, 0
+
     def count_for_early_stop(self, better: float) -> None:
         """Note what the epoch that has just ended scored: a tie with the stage's best is not better."""
         if self.stage_best is None or better > self.stage_best:
@@ -178,11 +185,17 @@ class StopSignal:
     """`requested` is the name of the signal that came, or empty."""
 
     requested = ""
+    number = 0
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested:  # the second one does not wait for the step to end
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        self.requested, self.number = signal.Signals(number).name, number
+
+    def interrupted(self, when: str) -> Interrupted:
+        """The error of a training that stopped `when`, its checkpoint being saved."""
+        go_on = "the checkpoint is saved: repeat the command with --resume to go on"
+        return Interrupted(f"stopped by {self.requested} {when}; {go_on}", self.number)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from patchlight.reporting.facts import Facts
 from patchlight.reporting.headline import hardware
 from patchlight.reporting.section import Content, Section
+from patchlight.runs import Process
 
 TEMPLATE = """
 <table>
@@ -15,6 +16,11 @@ TEMPLATE = """
 </tbody>
 </table>
 """
+
+
+def _how(process: Process) -> str:
+    """When, and whether the run is still, bit for bit, one that was never stopped."""
+    return f"{process.started}; " + (f"not exact: {'; '.join(process.not_exact)}" if process.not_exact else "exact")
 
 
 def content(facts: Facts) -> Content | None:
@@ -28,6 +34,7 @@ def content(facts: Facts) -> Content | None:
         ("Threads", environment.threads),
         ("Hardware", ", ".join(hardware(environment))),
         *environment.versions.items(),
+        *(("Resumed", _how(process)) for process in environment.resumed or ()),
     ]
     return Content({"rows": [(word, value) for word, value in rows if value]})
 

@@ -1,0 +1,106 @@
+"""One training in a run folder at a time: a lock that the system gives back when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.progress import say
+
+LOCK, HOLDER = ".lock", ".lock.json"  # the second one says, for people, who has the first
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process trains in `folder`, which is made where it is missing, and taken away again where
+    nothing came into it.
+
+    Raises UsageError, which says who trains there, where one does; PatchlightError where the folder cannot be made or
+    written in.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        with _taken(lock, folder):
+            _say_who_was(folder)
+            (folder / HOLDER).write_text(json.dumps(_myself()) + "\n", encoding="utf-8")
+    except OSError as error:
+        _take_away(made)
+        raise PatchlightError(
+            f"cannot write in {folder}: {error.strerror or error}; mend that, or choose another place with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER).unlink(missing_ok=True)
+            lock.release()
+            _take_away(made)
+
+
+@contextlib.contextmanager
+def _taken(lock: FileLock, folder: Path) -> Iterator[None]:
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{folder} is in use: {_holder(folder)}; wait for it or stop it, or use --out") from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, PermissionError) or not os.access(folder, os.W_OK):
+            raise
+        say(f"the file system of {folder} has no locks ({error}): do not train in it twice at a time")
+    try:
+        yield
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _myself() -> dict[str, object]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    words = shlex.join(["patchlight", *sys.argv[1:]]) if sys.argv and "patchlight" in sys.argv[0] else ""
+    return {"host": platform.node(), "process": os.getpid(), "since": now, "command": words}
+
+
+def _read(folder: Path) -> dict[str, object]:
+    try:
+        holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return holder if isinstance(holder, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _holder(folder: Path) -> str:
+    who = _read(folder)
+    if not who:
+        return "another process trains there"
+    command = f" (`{who['command']}`)" if who.get("command") else ""
+    return f"process {who.get('process')} on {who.get('host')} trains there since {who.get('since')}{command}"
+
+
+def _say_who_was(folder: Path) -> None:
+    if who := _read(folder):
+        say(
+            f"{folder}: process {who.get('process')} on {who.get('host')}, which trained here since "
+            f"{who.get('since')}, has ended; its lock is taken over"
+        )
+
+
+def _take_away(made: list[Path]) -> None:
+    """Delete folders that were made for the lock, the deepest first, as far as nothing else is in them."""
+    for folder in made:
+        if not folder.is_dir() or any(path.name not in (LOCK, HOLDER) for path in folder.iterdir()):
+            return
+        for name in (LOCK, HOLDER):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
