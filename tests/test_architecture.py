@@ -13,7 +13,7 @@ TABLE = {
     "cli": "commands data runs config machine progress paths units errors",
     "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
-    "reporting": "evaluation figures runs config progress units errors",
+    "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
     "explanation": "models figures config units errors",
@@ -25,9 +25,9 @@ TABLE = {
     "config": "paths errors",
     "machine": "paths errors",
     "progress": "units",
-    "paths": "errors",
+    "paths": "units errors",
+    "errors": "units",
     "units": "",
-    "errors": "",
 }
 ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
 NO_TORCH = ("cli", "reporting", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")

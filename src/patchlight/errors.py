@@ -6,9 +6,17 @@ import difflib
 import signal
 from collections.abc import Iterable
 
+from patchlight.units import printable
+
 
 class PatchlightError(ValueError):
-    """Something that the user can mend. The command line prints its message alone and exits with 1."""
+    """Something that the user can mend. The command line prints its message alone and exits with 1.
+
+    Its text may name what strangers have named; nothing in it acts on a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(PatchlightError):

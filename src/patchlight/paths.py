@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from patchlight.errors import UsageError
+from patchlight.units import printable as printable
+from patchlight.units import shortened as shortened
 
 # An address, as https://..., also where pathlib has made one slash of two. A scheme has two letters or more: C:\ is a
 # drive. What begins with hf: names a data set.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ADDRESS = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]+://|(https?|ftp|s3|gs|file):/", re.IGNORECASE)
 
 
@@ -49,9 +51,14 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def printable(name: str | Path) -> str:
-    """The name as text in UTF-8 on one line: bytes that are none, and characters that a terminal would obey, such as a
-    new line, are escaped, as in caf\\udce9.png.
-    """
-    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def shell_word(path: Path) -> str:
+    """The path as a word of a shell's command, on one line; characters that cannot be shown are its bytes."""
+    if printable(path) == str(path):
+        return shlex.quote(str(path))
+    as_bytes = (
+        "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        if letter in "'\\" or printable(letter) != letter
+        else letter
+        for letter in str(path)
+    )
+    return f"$'{''.join(as_bytes)}'"

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from patchlight.units import clock
+from patchlight.units import clock, on_lines, printable
 
 LINE_EVERY_S = 30.0
 BAR_EVERY_S = 0.5
@@ -16,25 +16,27 @@ DELAY_S = 0.3  # a bar that is gone sooner is not shown
 
 
 def say(text: str) -> None:
-    """Print one line on standard error, above the progress bar where there is one."""
-    tqdm.write(text, file=sys.stderr)
+    """Print one line on standard error, above the progress bar where there is one. What a terminal would obey, as in
+    the name of a file, is escaped.
+    """
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def tell(text: str) -> None:
-    """Print a piece of a result on standard output, above the progress bar where there is one."""
-    tqdm.write(text, file=sys.stdout)
+    """Print a piece of a result on standard output, likewise."""
+    tqdm.write(on_lines(text), file=sys.stdout)
 
 
 class Progress:
     """Counts steps from `done` to `total`. Ask `due()` before computing something that is only shown."""
 
     def __init__(self, total: int, label: str, done: int = 0) -> None:
-        self.total, self.label, self.done = total, label, done
+        self.total, self.label, self.done = total, printable(label), done
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
             initial=done,
-            desc=label,
+            desc=self.label,
             leave=False,
             dynamic_ncols=True,
             file=sys.stderr,
@@ -68,7 +70,7 @@ class Progress:
         """Show `text` behind the bar, or in a line with the steps done and the seconds left, where these are known."""
         self.shown = time.monotonic()
         if self.terminal:
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_postfix_str(printable(text), refresh=False)
         else:
             left_s = self.left_s() if left_s is None else left_s
             say(f"{self.label} {self.done}/{self.total}  {text}  {clock(left_s)} left")

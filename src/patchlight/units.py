@@ -1,8 +1,40 @@
-"""Numbers as people read them. A no-break space stands between a number and its unit."""
+"""Numbers and names as people read them. A no-break space stands between a number and its unit."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 SPACE = "\N{NO-BREAK SPACE}"
+
+# What a terminal or a browser obeys, or shows as nothing: control characters, ends of lines, signs that turn the
+# direction of text, and characters without a width. The two joiners belong to some scripts and to emoji, so they are
+# hidden signs only beside letters that join nothing.
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "|(?:(?<=[\x00-\x7f])|^)[\u200c\u200d]|[\u200c\u200d](?=[\x00-\x7f]|$)"
+)
+LONGEST = 160  # characters of a name that a sentence shows whole
+
+
+def printable(name: str | Path) -> str:
+    """The name as text in UTF-8 on one line: bytes that are none, and characters that a terminal would obey or show as
+    nothing, are escaped, as in caf\\udce9.png.
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def on_lines(text: str) -> str:
+    """The same of a text whose lines are its own."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def shortened(name: str | Path, longest: int = LONGEST) -> str:
+    """A printable name, of a very long one the beginning and the end."""
+    text = printable(name)
+    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-longest // 2 :]}"
 
 
 def counted(number: float, word: str, plural: str = "") -> str:

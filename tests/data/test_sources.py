@@ -324,7 +324,7 @@ def test_a_row_is_all_that_a_source_takes(monkeypatch: pytest.MonkeyPatch) -> No
     pixels = np.zeros((4, 3, 8, 8), dtype=np.uint8)
 
     def list_mine(config: DataConfig) -> Listing:
-        return Listing({"train": from_arrays(pixels, np.array([0, 1, 0, 1]), "mine")}, ("a", "b"), lambda: "mine")
+        return Listing({"train": from_arrays(pixels, np.array([0, 1, 0, 1]), "mine")}, ("a", "b"))
 
     monkeypatch.setitem(SOURCES, "mine", NamedSource("four black images", list_mine))
     train = load_source("mine")["train"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from patchlight.cli.text import table
 from patchlight.errors import first_of
-from patchlight.units import counted
+from patchlight.units import counted, printable
 
 if TYPE_CHECKING:
     from patchlight.commands.audit import DataReport
@@ -40,8 +40,9 @@ def data_text(report: DataReport) -> str:
     blocks += [_first([f"bad: {bad.name}: {bad.reason}" for bad in report.bad_files], "bad files")]
     groups = [group for group in report.duplicates.listed if group.across_splits or group.label_conflict]
     blocks += [_first([_group(group) for group in groups], "groups of the same pixels")]
-    blocks += ["\n".join([*report.notes, *(f"problem: {problem}" for problem in report.problems)])]
-    blocks += ["\n".join(report.figures) or "no pictures: the source cannot be trained on as it is"]
+    said = [*report.notes, *(f"problem: {problem}" for problem in report.problems)]
+    blocks += ["\n".join(map(printable, said))]
+    blocks += ["\n".join(map(printable, report.figures)) or "no pictures: the source cannot be trained on as it is"]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -53,7 +54,9 @@ def _counts(counts: dict[str, int]) -> str:
 def _first(lines: Sequence[str], what: str) -> str:
     """The first of the lines, and how many more there are."""
     more = len(lines) - LINES
-    return "\n".join([*lines[:LINES], *([f"and {more:,} more {what}, which --json lists"] if more > 0 else [])])
+    return "\n".join(
+        [*map(printable, lines[:LINES]), *([f"and {more:,} more {what}, which --json lists"] if more > 0 else [])]
+    )
 
 
 def _group(group: DuplicateGroup) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from patchlight.cli.text import rate, table
 from patchlight.runs.faithfulness import MIN_IMAGES
-from patchlight.units import counted
+from patchlight.units import counted, printable
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
@@ -147,7 +147,7 @@ def _number(value: float, digits: int = 2) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH))
+    return "\n".join(textwrap.wrap(printable(text), WIDTH))
 
 
 def explanation_text(result: RunExplanation | Faithfulness) -> str:
@@ -170,7 +170,7 @@ def explanation_text(result: RunExplanation | Faithfulness) -> str:
     header = ("image", "predicted", "true", "explained", "cosine" if like else "its probability")
     images = table(rows, header, left=4)
     counts = "" if result.right is None else f" ({result.right} right, {result.wrong} wrong)"
-    chosen = "\n".join(textwrap.wrap(f"{counted(len(rows), 'image')}{counts}: {result.chosen}", 120))
+    chosen = _wrapped(f"{counted(len(rows), 'image')}{counts}: {result.chosen}")
     files = [
         *result.figures.items(),
         ("arrays", result.arrays),
@@ -201,8 +201,8 @@ MASK_LEGEND = (
 def masks_text(table_of: MaskTable) -> str:
     """Each method's agreement with people's masks, beside what chance gives."""
     rows = [(row.method, *(_with_chance(row.scores[key]) for key in MASK_MEASURES)) for row in table_of.rows]
-    head = f"{counted(table_of.images, 'image')} with a mask in {table_of.folder}"
-    said = "\n".join(dict.fromkeys(note for row in table_of.rows for note in row.notes))
+    head = f"{counted(table_of.images, 'image')} with a mask in {printable(table_of.folder)}"
+    said = "\n".join(dict.fromkeys(printable(note) for row in table_of.rows for note in row.notes))
     legend = "\n".join(textwrap.wrap(MASK_LEGEND, 120))
     parts = [head, table(rows, ("method", *MASK_MEASURES.values())), *([said] if said else []), legend]
     return "\n\n".join(parts)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchlight.config import About, FieldInfo
-from patchlight.units import clock, counted, percent, short
+from patchlight.units import clock, counted, percent, printable, short, shortened
 
 if TYPE_CHECKING:
     from patchlight.commands.compare import Comparison
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
-    """Aligned columns, the first `left` of them to the left and the others to the right."""
-    lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    """Aligned columns, the first `left` of them to the left and the others to the right. A cell is one line, whatever
+    is in it; of a very long one the beginning and the end, but in the last column, behind which nothing stands.
+    """
+    lines = [
+        [*map(shortened, row[:-1]), *map(printable, row[-1:])] for row in ([header] if header else []) + list(rows)
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     aligned = [
         [
@@ -51,7 +55,7 @@ def as_json(result: Any) -> dict[str, Any]:
 
 def trained_text(run: Run) -> str:
     """The result of a run that was trained, and where to look."""
-    report, model = run.path / "report.html", run.path / "model"
+    report, model = (printable(run.path / name) for name in ("report.html", "model"))
     return f"{result_line(run.result())}\nreport  {report}\nmodel   {model}"
 
 
@@ -133,12 +137,12 @@ def probe_table(result: ProbeResult) -> str:
 def prediction_texts(answers: Answers) -> Iterator[str]:
     """The classes of each image below its name, as they come; of a CSV file where it is."""
     if answers.csv:
-        yield f"{answers.csv}: {counted(answers.count, 'image')}"
+        yield f"{printable(answers.csv)}: {counted(answers.count, 'image')}"
         return
     for prediction in answers:
         if not prediction.error:  # that is said on standard error
             rows = [("  " + each.name, rate(each.probability)) for each in prediction.classes]
-            yield f"{prediction.image}\n{table(rows)}"
+            yield f"{printable(prediction.image)}\n{table(rows)}"
 
 
 def some_are_bad(answers: Answers) -> bool:
@@ -148,7 +152,8 @@ def some_are_bad(answers: Answers) -> bool:
 
 def export_text(result: ExportResult) -> str:
     files = ", ".join(result.files)
-    return f"{result.folder}: {files}\nlogits differ from the run's by {result.max_difference:.1e} at most"
+    where = printable(result.folder or "")
+    return f"{where}: {files}\nlogits differ from the run's by {result.max_difference:.1e} at most"
 
 
 def push_text(result: PushResult) -> str:
@@ -207,9 +212,10 @@ def recipes_text(result: str | list[About] | list[FieldInfo]) -> str:
 def _about(about: About) -> str:
     facts = [("what", about.title), ("from", about.source), ("cost", about.cost), ("expect", about.expect)]
     lines = [
-        textwrap.fill(text, 100, initial_indent=f"  {word:<8}", subsequent_indent=" " * 10) for word, text in facts
+        textwrap.fill(printable(text), 100, initial_indent=f"  {word:<8}", subsequent_indent=" " * 10)
+        for word, text in facts
     ]
-    return "\n".join([about.name, *lines])
+    return "\n".join([printable(about.name), *lines])
 
 
 def _field_table(fields: list[FieldInfo]) -> str:

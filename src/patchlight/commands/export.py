@@ -24,10 +24,11 @@ from patchlight.models.reference import public_name
 from patchlight.models.saved import system_errors, write_model
 from patchlight.paths import user_path
 from patchlight.progress import say
+from patchlight.reporting.markdown import as_code, as_text
 from patchlight.runs import Environment, EvalResult, Run, Samples, Weights
 from patchlight.runs.checkpoints import Checkpoint, open_weights
 from patchlight.runs.codec import Record
-from patchlight.units import counted
+from patchlight.units import counted, printable, shortened
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult as HubResult
@@ -236,24 +237,24 @@ def model_card(run: Run, card: ModelCard, format: str, checkpoint: Checkpoint | 
     """README.md for the hub: its metadata, what the model is, what it scored and how it is fed."""
     from huggingface_hub import ModelCardData
 
-    name = run.config().about.name
+    name = printable(run.config().about.name)
     metadata: dict[str, Any] = {"tags": ["vision-transformer", "patchlight"]}
     metadata["pipeline_tag"] = "image-classification" if card.class_names else "image-feature-extraction"
     result = None if checkpoint else run.find(EvalResult)  # which is of the weights that the run kept
     if result is not None:
         path = run.read(Environment).data.path
-        data = (
+        data = printable(
             Path(path).name if path else result.data
         )  # the whole path would say more of this machine than of the data
         metadata["eval_results"] = [hub_result(result, data)]
         low, high = result.top1_ci95
         score = (
-            f"Accuracy on {counted(result.n, f'{result.split} image')} of `{data}`: "
+            f"Accuracy on {as_text(counted(result.n, f'{result.split} image'))} of {as_code(data)}: "
             f"**{100 * result.top1:.2f} %** (95 % interval {100 * low:.2f} to {100 * high:.2f}), read once."
         )
     elif card.class_names:
         score = "It was not measured on test images."
-        score = f"These are the run's weights of {checkpoint.weights}. {score}" if checkpoint else score
+        score = f"These are the run's weights of {as_text(checkpoint.weights)}. {score}" if checkpoint else score
     else:
         score = "It was trained without labels, so its head is untrained; give it a new one."
     origins = origins_of_weights(card)
@@ -262,10 +263,10 @@ def model_card(run: Run, card: ModelCard, format: str, checkpoint: Checkpoint | 
         model = on_hub.id.removeprefix("hf-hub:")
         metadata["base_model"] = model if "/" in model else f"timm/{model}"
     about = ModelCardData(library_name=FORMATS[format].library, model_name=name, **metadata)
-    weights = f" Training began with the weights of `{public_name(origins[0].id)}`." if origins else ""
+    weights = f" Training began with the weights of {as_code(public_name(origins[0].id))}." if origins else ""
     return (
-        f"---\n{about.to_yaml()}\n---\n\n# {name}\n\n"
-        f"{public_name(card.name)}, {TAG} `{name}`.{weights} {score}\n\n{input_of(card)}\n"
+        f"---\n{about.to_yaml()}\n---\n\n# {as_text(name)}\n\n"
+        f"{as_text(public_name(card.name))}, {TAG} {as_code(name)}.{weights} {score}\n\n{input_of(card)}\n"
     )
 
 
@@ -300,7 +301,7 @@ def input_of(card: ModelCard) -> str:
         )
     if card.class_names:
         more = ", ..." if len(card.class_names) > 20 else ""
-        text += f" Classes: {', '.join(card.class_names[:20])}{more}."
+        text += f" Classes: {', '.join(as_text(shortened(each)) for each in card.class_names[:20])}{more}."
     return text
 
 

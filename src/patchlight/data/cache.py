@@ -2,8 +2,8 @@
 
 A set is two files in the cache folder: `KEY.pixels`, nothing but its bytes, and `KEY.json`, with their shape, their
 checksum and what was found when they were made, as which images are bad. KEY is a hash of everything the pixels depend
-on. Both are written under another name and moved into place when complete, the JSON last, so that a crash leaves at
-most a file that is never read.
+on, the content of all files among it (`hash_of_images`). Both are written under another name and moved into place when
+complete, the JSON last, so that a crash leaves at most a file that is never read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from patchlight.machine.process import cache_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 READ_BYTES = 2**24
 STALE_S = 24 * 3600  # after which a temporary file was left by a process that was killed
 

@@ -289,8 +289,8 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
         with hearing(), open_file(_file(encoded)) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
+    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None  # a PatchlightError is a ValueError; what is wrong is said where pixels are read
 
 
 def _orientation(image: Image.Image) -> int:

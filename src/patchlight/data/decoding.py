@@ -24,8 +24,7 @@ from patchlight.data.cache import cached_pixels
 from patchlight.data.decode import Decoded, Encoded, decode, header_dimensions, image_dimensions
 from patchlight.data.heard import listening
 from patchlight.data.images import BadFile, ImageSet
-from patchlight.data.levels import FULL
-from patchlight.data.listing import Listing, hash_of, named
+from patchlight.data.listing import Listing, hash_of, hash_of_images, named
 from patchlight.data.remarks import Remarks
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable
@@ -217,7 +216,10 @@ def _decoded(job: Job, *notes: str) -> dict[str, ImageSet]:
     shape = (sum(len(split.labels) for split in listing.splits.values()), 3, size, size)
     found = Found()
     if shape[0] * 3 * size * size > job.config.memory_limit_mb * 2**20:
-        pixels, kept = cached_pixels(_cache_key(job), shape, lambda: pixel_chunks(job, found), lambda: found.to_json())
+        images = _hash(job)
+        pixels, kept = cached_pixels(
+            _cache_key(job, images), shape, lambda: _unchanged_chunks(job, found, images), found.to_json
+        )
         found = Found.from_json(kept)
     else:
         pixels = torch.empty(shape, dtype=torch.uint8)
@@ -230,16 +232,36 @@ def _decoded(job: Job, *notes: str) -> dict[str, ImageSet]:
     return _sets(job, pixels, found, notes)
 
 
-def _cache_key(job: Job) -> str:
+def _hash(job: Job) -> str:
+    """A short name for the content of all images."""
+    total = sum(len(split.labels) for split in job.listing.splits.values())
+    with Progress(total, "looking for changes") as progress:
+
+        def tick() -> None:
+            progress.advance()
+            if progress.due():
+                progress.show("")
+
+        return hash_of_images(job.listing.splits, tick)
+
+
+def _unchanged_chunks(job: Job, found: Found, images: str) -> Iterator[np.ndarray]:
+    """What `pixel_chunks` gives. Raises PatchlightError at its end where the images are not those of the hash any more,
+    so that nothing is kept under it.
+    """
+    yield from pixel_chunks(job, found)
+    if _hash(job) != images:
+        raise PatchlightError(
+            f"images of {named(job.config.source)} changed while they were read, and nothing of them is kept; wait "
+            "until they are complete and repeat the command"
+        )
+
+
+def _cache_key(job: Job, images: str) -> str:
     """A name for all that the pixels depend on. Whether bad images are skipped is not of it: they are only left out."""
     listing = job.listing
     parts = [(name, hash_of(split.labels.tolist())) for name, split in listing.splits.items()]
-    facts = [listing.fingerprint(), listing.class_names, parts, job.size, job.interpolation is None]
-    if job.interpolation == "bilinear":  # what is usual has the key that it had when there was no choice
-        facts.append(job.interpolation)
-    if job.config.pixel_max != FULL:
-        facts.append(job.config.pixel_max)
-    return hash_of(facts)
+    return hash_of([images, listing.class_names, parts, job.size, job.interpolation, job.config.pixel_max])
 
 
 def _sets(job: Job, pixels: torch.Tensor, found: Found, notes: tuple[str, ...]) -> dict[str, ImageSet]:

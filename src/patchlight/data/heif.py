@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import stat
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from patchlight.errors import PatchlightError
 from patchlight.machine.process import import_library
 
 SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -18,9 +20,14 @@ BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm
 def open_file(file: Path | io.BytesIO) -> Image.Image:
     """`Image.open`, for HEIF files, too.
 
-    Raises as it does, and LibraryMissing for a HEIF file where pillow-heif is not installed. That is loaded with the
-    first such file, since all others open without it.
+    Raises as it does, PatchlightError for a pipe or a device, of which reading may never end, and LibraryMissing for a
+    HEIF file where pillow-heif is not installed. That is loaded with the first such file, since all others open
+    without it.
     """
+    if isinstance(file, Path):
+        mode = file.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise PatchlightError("it is a pipe, a device or a socket; copy what it gives into a file")
     try:
         return Image.open(file)
     except UnidentifiedImageError:

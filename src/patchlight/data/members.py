@@ -1,4 +1,4 @@
-"""The members of zip and tar archives as one kind of thing: a path, what it is, when it was changed, its bytes.
+"""The members of zip and tar archives as one kind of thing: a path, what it is, its bytes.
 
 Whether a file is a zip or a tar archive is told by its content; its name decides where that says neither.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import stat
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ class ArchiveMember:
 
     path: str  # as it is written in the archive, with "/" between folders
     kind: Kind
-    modified: float  # seconds since 1970
     position: int  # bytes of the archive that were read so far
     blocks: Callable[[], Iterator[bytes]]  # the contents, to be read before the next member is asked for
     notes: tuple[str, ...] = ()
@@ -133,7 +131,7 @@ def _tar_members(path: Path) -> Iterator[ArchiveMember]:
         def read(contents: IO[bytes] | None = contents) -> Iterator[bytes]:
             return blocks(contents, path) if contents is not None else iter(())
 
-        yield ArchiveMember(name, kind, float(header.mtime), member.position, read, notes)
+        yield ArchiveMember(name, kind, member.position, read, notes)
 
 
 def _is_header(block: bytes) -> bool:
@@ -177,7 +175,7 @@ def _zip_members(path: Path, announced: Callable[[int], None]) -> Iterator[Archi
             def read(member: zipfile.ZipInfo = member) -> Iterator[bytes]:
                 return _zip_blocks(archive, member, path)
 
-            yield ArchiveMember(name, _zip_kind(member), _zip_time(member), position, read, notes)
+            yield ArchiveMember(name, _zip_kind(member), position, read, notes)
 
 
 def _zip_name(member: zipfile.ZipInfo, path: Path, windows: bool) -> tuple[str, tuple[str, ...]]:
@@ -204,13 +202,6 @@ def _zip_kind(member: zipfile.ZipInfo) -> Kind:
     if member.orig_filename.endswith(("/", "\\")):
         return "folder"
     return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR) else "other"
-
-
-def _zip_time(member: zipfile.ZipInfo) -> float:
-    try:
-        return time.mktime((*member.date_time, 0, 0, -1))
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _zip_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Archives, unpacked once into the cache folder: `unpacked/NAME-KEY/`, in which `content/` holds the files.
 
-KEY is a hash of the archive's path, size and time of change. An archive is unpacked under another name; the folder is
-moved into place when it is complete, with a description (`unpacked.json`) of every file's size and time, which is
+KEY is a hash of the archive's path and of its content, all of it. An archive is unpacked under another name; the folder
+is moved into place when it is complete, with a description (`unpacked.json`) of every file's size and content, which is
 compared before the folder is used again. So a crash, or a file that was changed or removed since, leaves nothing that
 is believed, and of two processes that unpack the same archive the second takes the first one's folder.
 
@@ -12,6 +12,7 @@ A member whose path leads out of it, or is no file at all (a device), refuses th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from patchlight.data.listing import LeftOut, file_facts, hash_of
+from patchlight.data.listing import LeftOut, hash_of, hash_of_file
 from patchlight.data.members import ArchiveMember, archive_members, wrong_name
 from patchlight.errors import PatchlightError
 from patchlight.machine.process import cache_folder
@@ -32,7 +33,7 @@ from patchlight.progress import Progress
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "unpacked.json"
 STALE_S = 24 * 3600  # after which a temporary folder was left by a process that was killed
 
@@ -41,6 +42,7 @@ STALE_S = 24 * 3600  # after which a temporary folder was left by a process that
 MAX_MEMBERS = 5_000_000
 MAX_RATIO = 200  # bytes unpacked for each byte of the archive,
 RATIO_FROM = 2**28  # counted from 256 MiB unpacked on
+DEEPEST = 100  # folders in each other
 SPARE_DISK = 2**28  # bytes that stay free on the cache folder's disk
 CHECK_EVERY = 2**26  # bytes written between two looks at the free disk
 
@@ -63,7 +65,7 @@ class Unpacked:
 class Unpacking:
     """What was written, and what was not, while an archive is unpacked."""
 
-    files: dict[str, tuple[int, int]] = field(default_factory=dict)  # by relative path: size, time of change in ns
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # by relative path: size, hash of the content
     size: int = 0
     skipped: Counter[str] = field(default_factory=Counter)  # reasons
     examples: dict[str, str] = field(default_factory=dict)
@@ -85,7 +87,8 @@ def unpacked(archive: Path) -> Unpacked:
 
     Raises PatchlightError for an archive that is damaged, encrypted, made to do harm, or too large for the disk.
     """
-    key = hash_of([FORMAT, file_facts([archive])])[:16]
+    content = _hash_of_archive(archive)
+    key = hash_of([FORMAT, str(archive.resolve()), content])[:16]
     folder = cache_folder() / "unpacked" / f"{_short_name(archive)}-{key}"
     if folder.is_dir():
         found = _read_back(folder)
@@ -100,6 +103,11 @@ def unpacked(archive: Path) -> Unpacked:
         raise _cannot_write(folder.parent, error) from error
     try:
         _unpack(archive, temporary)
+        if _hash_of_archive(archive) != content:
+            raise PatchlightError(
+                f"{archive} changed while it was unpacked, and nothing of it is kept; wait until it is complete and "
+                "repeat the command"
+            )
         _move_into_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -150,6 +158,8 @@ def _target(archive: Path, member: ArchiveMember, done: Unpacking) -> str | None
         raise PatchlightError(f"{archive}: the path of the member '{member.path}' leads out of it; nothing is used")
     if "\0" in member.path:
         raise PatchlightError(f"{archive}: the name of the member {member.path!r} is damaged; nothing is used")
+    if len(parts) > DEEPEST:
+        raise PatchlightError(f"{archive}: its folders are nested more than {DEEPEST} deep; nothing of it is used")
     if member.kind == "folder" or not parts:
         return None
     if CLUTTER.intersection(parts) or parts[-1].startswith("._"):
@@ -210,19 +220,17 @@ def _write(archive: Path, member: ArchiveMember, content: Path, target: str, don
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PatchlightError(f"{archive}: the member '{member.path}' cannot be written: {reason}") from error
-    size = 0
+    size, digest = 0, hashlib.blake2b(digest_size=16)
     with file:
         for block in member.blocks():  # its own errors are of the archive
             budget.count(len(block))
             size += len(block)
+            digest.update(block)
             try:
                 file.write(block)
             except OSError as error:
                 raise _cannot_write(path, error) from error
-    with contextlib.suppress(OSError, OverflowError, ValueError):
-        # The archive's own time, so that what is cached of these files is still theirs when they are unpacked again.
-        os.utime(path, (member.modified, member.modified))
-    done.files[target] = (size, path.stat().st_mtime_ns)
+    done.files[target] = (size, digest.hexdigest())
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
@@ -248,17 +256,33 @@ def _read_back(folder: Path) -> Unpacked | None:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             return None
-        expected = {name: (int(size), int(time_ns)) for name, (size, time_ns) in about["files"].items()}
+        expected = {name: (int(size), str(content)) for name, (size, content) in about["files"].items()}
         left_out = tuple(LeftOut(str(r), int(n), str(e), expected=r in EXPECTED) for r, n, e in about["skipped"])
-        if dict(_facts(folder / "content")) != expected:
-            return None
         size = sum(size for size, _ in expected.values())
+        if not _are_as_written(folder / "content", expected, size):
+            return None
         return Unpacked(folder / "content", len(expected), size, tuple(map(str, about["notes"])), left_out)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _facts(content: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def _are_as_written(content: Path, expected: dict[str, tuple[int, str]], size: int) -> bool:
+    """Whether a folder holds these files, all `size` bytes of them, and no others. Raises OSError."""
+    if dict(_sizes(content)) != {name: size for name, (size, _) in expected.items()}:
+        return False
+    with Progress(max(1, size // 2**20), "checking unpacked files (MiB)") as progress:
+        done = 0
+        for name, (own, digest) in expected.items():
+            if hash_of_file(content / name) != digest:
+                return False
+            done += own
+            progress.advance(done // 2**20 - progress.done)
+            if progress.due():
+                progress.show("")
+    return True
+
+
+def _sizes(content: Path) -> Iterator[tuple[str, int]]:
     pending: list[tuple[str, str]] = [(str(content), "")]
     while pending:
         place, prefix = pending.pop()
@@ -267,9 +291,17 @@ def _facts(content: Path) -> Iterator[tuple[str, tuple[int, int]]]:
                 name = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, name + "/"))
+                elif entry.is_file(follow_symlinks=False):
+                    yield name, entry.stat(follow_symlinks=False).st_size
                 else:
-                    facts = entry.stat(follow_symlinks=False)
-                    yield name, (facts.st_size, facts.st_mtime_ns)
+                    yield name, -1  # a link or the like, which no archive has put there
+
+
+def _hash_of_archive(archive: Path) -> str:
+    try:
+        return hash_of_file(archive)
+    except OSError as error:
+        raise PatchlightError(f"cannot read {archive}: {error.strerror or error}") from error
 
 
 def _remove_stale(folder: Path) -> None:

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from patchlight.units import printable
+
 Theme = Literal["light", "dark"]
 
 
@@ -88,8 +90,10 @@ def styled(theme: Theme) -> Iterator[Style]:
 
 
 def cut(text: object, length: int) -> str:
-    """Foreign text, such as a class name, on one line of at most `length` signs, its end kept: names differ there."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    """Foreign text, such as a class name, on one line of at most `length` signs, its end kept: names differ there.
+    Control characters and hidden signs are written out, as \\x1b.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in printable(str(text))).split())
     if len(line) <= length:
         return line
     end = (length - 1) // 3
@@ -171,7 +175,9 @@ def darkened(document: str) -> str:
     """A light chart's SVG in the colours of the dark theme."""
     light, dark = dataclasses.asdict(STYLES["light"]), dataclasses.asdict(STYLES["dark"])
     colours = {light[role]: dark[role] for role in light if light[role].startswith("#")}
-    return re.sub("|".join(colours), lambda match: colours[match[0]], document)
+    anywhere = re.compile("|".join(colours))
+    # In tags alone, as a class may be called as a colour is.
+    return re.sub("<[^<>]*>", lambda tag: anywhere.sub(lambda match: colours[match[0]], tag[0]), document)
 
 
 def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True, description: str | None = None) -> bytes:

@@ -6,7 +6,6 @@ result is a PatchlightError that names its file and the way out.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from patchlight.config import Config
 from patchlight.errors import PatchlightError
 from patchlight.figures.overlays import WHOLE, Shares
 from patchlight.figures.style import cut
+from patchlight.paths import shell_word
 from patchlight.reporting.embed import Picture, picture
 from patchlight.runs import (
     BatchFacts,
@@ -90,12 +90,12 @@ class Facts:
     @property
     def folder(self) -> str:
         """The run folder as a word of a command."""
-        return shlex.quote(str(self.run.path))
+        return shell_word(self.run.path)
 
     @property
     def recipe_file(self) -> str:
         """The run's recipe as a word of a command."""
-        return shlex.quote(str(self.run.path / "config.toml"))
+        return shell_word(self.run.path / "config.toml")
 
     @property
     def finetune_command(self) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from patchlight.figures.style import STYLES, png
 from patchlight.progress import say
@@ -19,6 +21,7 @@ from patchlight.reporting.files import write_file
 from patchlight.reporting.headline import headline
 from patchlight.reporting.section import Content, Section
 from patchlight.reporting.sections import SECTIONS
+from patchlight.units import on_lines
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -48,6 +51,7 @@ def render(facts: Facts, shown: list[tuple[Section, Content]]) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -62,6 +66,11 @@ def render(facts: Facts, shown: list[tuple[Section, Content]]) -> str:
         styles="".join(section.style for section, _ in shown),
         parts=parts,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of a value, before its markup is escaped: of text no hidden sign turns or hides anything."""
+    return on_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def write_slides(folder: Path, slides: Mapping[str, Draw]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from patchlight.config import GIVEN
 from patchlight.reporting.facts import Facts, read_facts
 from patchlight.reporting.files import write_file
 from patchlight.reporting.headline import Headline, headline
+from patchlight.reporting.markdown import as_block, as_text
 from patchlight.reporting.sections.recipe import recipe_notes
 from patchlight.units import SPACE
 
@@ -39,11 +39,11 @@ def build_readme(run: Path) -> Path:
     rows += [("Subset test", head.score.subset)] if head.score and head.score.subset else []
     rows += recipe_notes(facts)
     rows += [("Images", note) for note in head.notes]
-    lines = [f"# {_md(facts.name)}", ""]
-    lines += [_md(about.title) + ".", ""] if about.title else []
+    lines = [f"# {as_text(facts.name)}", ""]
+    lines += [as_text(about.title) + ".", ""] if about.title else []
     lines += [f"**{_result(head)}**", ""]
-    lines += ["| | |", "|---|---|"] + [f"| {word} | {_md(text)} |" for word, text in rows] + [""]
-    lines += ["## Use", "", "```sh", *_commands(facts), "```", ""]
+    lines += ["| | |", "|---|---|"] + [f"| {word} | {as_text(text)} |" for word, text in rows] + [""]
+    lines += ["## Use", "", *as_block(_commands(facts), "sh"), ""]
     lines += ["## Files", ""]
     lines += [f"- `{name}`: {what}" for name, what in CONTENTS.items() if (run / name).exists()]
     text = "\n".join(lines).replace(SPACE, " ") + "\n"
@@ -56,7 +56,7 @@ def _result(head: Headline) -> str:
     if head.score is None:
         return "No test result yet: the run is still training or was interrupted."
     score = head.score
-    return f"{score.top1} {_md(score.split)} accuracy on {score.images} (95 % interval {score.interval})."
+    return f"{score.top1} {as_text(score.split)} accuracy on {score.images} (95 % interval {score.interval})."
 
 
 def _commands(facts: Facts) -> list[str]:
@@ -79,8 +79,3 @@ def _commands(facts: Facts) -> list[str]:
         f"patchlight report {run}              # report.html, figures/ and this file again",
         f"patchlight train {facts.recipe_file} --out NEW  # the same training once more",
     ]
-
-
-def _md(text: str) -> str:
-    """Foreign text in Markdown: on one line, and no sign of it means anything."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

@@ -31,6 +31,9 @@ class DataConfig(Section):
     image_folder: Annotated[str | None, "what the paths of a file list are relative to; unset: the list's folder"] = (
         None
     )
+    outside_paths: Annotated[
+        bool, "take files that lie outside the data set's folder, by their paths in a list or table or by links"
+    ] = False
     train_split: Annotated[
         str | None, "the source's own name of the split to train on; with it, splits that are not named are not used"
     ] = None

@@ -28,6 +28,7 @@ from patchlight.data.sources.cifar import (
     list_cifar_folder,
 )
 from patchlight.data.sources.digits import list_digits
+from patchlight.data.sources.fence import fenced
 from patchlight.data.sources.folders import list_image_folder
 from patchlight.data.sources.given import list_given, not_stored
 from patchlight.data.sources.idx import is_idx, list_idx
@@ -152,6 +153,8 @@ def list_source(config: DataConfig) -> Listing:
     path = user_path(source)
     if not is_there(path):
         raise UsageError(_unknown(source))
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is a pipe, a device or a socket; copy what it gives into a file and name that")
     return list_path(path, config)
 
 
@@ -161,7 +164,8 @@ def list_path(path: Path, config: DataConfig) -> Listing:
         for kind in PATH_KINDS:
             if kind.matches(path):
                 check_applies(config, kind.takes, kind.about)
-                return _with_folders(kind.listing(path, config), path, kind)
+                listing = fenced(kind.listing(path, config), [path if path.is_dir() else path.parent], config, path)
+                return _with_folders(listing, path, kind)
     except OSError as error:
         raise PatchlightError(f"cannot read {error.filename or path}: {error.strerror}") from error
     raise UsageError(what_to_do(path))

@@ -35,7 +35,8 @@ def list_archive(path: Path, config: DataConfig, list_path: Callable[[Path, Data
     files = "file" if found.files == 1 else "files"
     where = f"{path} is unpacked in {found.folder} ({found.files:,} {files}, {size})"
     notes = (where, *found.notes, *listing.notes)
-    return replace(listing, notes=notes, left_out=(*found.left_out, *listing.left_out))
+    folders = (*listing.folders, found.folder)  # its files are its own, though they lie elsewhere
+    return replace(listing, notes=notes, left_out=(*found.left_out, *listing.left_out), folders=folders)
 
 
 def _inside(archive: Path, folder: Path) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
 from patchlight.data.sources.array_names import Arrays, Candidates, find_splits, label_word, pair_of, roles_of
 from patchlight.data.sources.choice import (
@@ -97,7 +97,6 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
     return Listing(
         splits,
         classes.class_names,
-        lambda: hash_of(["arrays", *named.values(), *file_facts(arrays.files)]),
         notes=tuple(dict.fromkeys((*notes, *classes.notes))),
         left_out=(
             *splits_beside(
@@ -105,6 +104,7 @@ def list_arrays(path: Path, config: DataConfig) -> Listing:
             ),
             *classes.left_out,
         ),
+        files=tuple(arrays.files),
     )
 
 

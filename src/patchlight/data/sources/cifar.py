@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from patchlight.data.listing import Listing, RawSplit, from_arrays, hash_of
+from patchlight.data.listing import Listing, RawSplit, from_arrays
 from patchlight.data.tars import walk_tar
 from patchlight.errors import PatchlightError
 
@@ -152,7 +152,7 @@ def _listing(layout: Layout, read: Callable[[str], bytes], where: str) -> Listin
         key: _split([(name, contents[name]) for name in files], layout, where, key)
         for key, files in (("train", layout.train), ("test", layout.test))
     }
-    return Listing(splits, names, lambda: hash_of(layout.files))
+    return Listing(splits, names)
 
 
 def _split(files: list[tuple[str, bytes]], layout: Layout, where: str, key: str) -> RawSplit:

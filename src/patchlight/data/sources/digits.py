@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchlight.data.listing import Listing, from_arrays, hash_of
+from patchlight.data.listing import Listing, from_arrays
 from patchlight.data.stratify import cut_off
 
 SIZE = 32  # pixels a side that they are enlarged to, unless data.image_size says otherwise
@@ -16,7 +16,6 @@ TEST_SEED = 0
 
 def list_digits() -> Listing:
     """1,797 digits, 8 x 8 grey values of 0..16, as RGB of 0..255; a fifth of each class is the test split."""
-    import sklearn
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -29,4 +28,4 @@ def list_digits() -> Listing:
         "test": from_arrays(pixels[test], labels[test], "digits test"),
     }
     names = tuple(str(name) for name in digits.target_names)
-    return Listing(splits, names, lambda: hash_of(["digits", sklearn.__version__]), size=SIZE)
+    return Listing(splits, names, size=SIZE)

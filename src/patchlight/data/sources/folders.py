@@ -13,11 +13,13 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import Listing, RawSplit
+from patchlight.data.sources.fence import refusal
 from patchlight.data.sources.layout import Classes, Layout, understand
 from patchlight.data.sources.refusals import detection, empty_classes
-from patchlight.data.sources.tree import Tree, left_out_of, scan
+from patchlight.data.sources.tree import OUTSIDE, Tree, left_out_of, scan
 from patchlight.errors import PatchlightError
+from patchlight.units import counted
 
 
 def list_image_folder(root: Path, config: DataConfig) -> Listing:
@@ -26,7 +28,10 @@ def list_image_folder(root: Path, config: DataConfig) -> Listing:
     Classes are the union over all splits, sorted by name; files are sorted by name. Raises PatchlightError where the
     folder holds no class folders, a class folder no image, or the layout can mean more than one thing.
     """
-    tree = scan(root)
+    tree = scan(root, config.outside_paths)
+    if links := tree.all_others().get(OUTSIDE, []):
+        total = len(links) + len(tree.all_images())
+        raise PatchlightError(refusal(config, links[0], len(links), counted(total, "file or link", "files and links")))
     try:
         return _listing(tree, understand(tree, config))
     except PatchlightError as error:
@@ -42,13 +47,12 @@ def _listing(tree: Tree, layout: Layout) -> Listing:
     notes = list(layout.notes)
     left_out = layout.left_out + left_out_of(tree.all_others())
     left_out.sort(key=lambda each: each.expected)
-    files = [path for classes in splits.values() for paths in classes.values() for path in paths]
     return Listing(
         {key: _split(classes, names) for key, classes in splits.items()},
         tuple(names),
-        lambda: hash_of(file_facts(files)),
         notes=tuple(notes),
         left_out=tuple(left_out),
+        files=tuple(layout.files),
     )
 
 

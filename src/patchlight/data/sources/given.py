@@ -16,9 +16,8 @@ dictionary of sets by the names of their splits, {"train": ..., "test": ...}, or
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ def list_given(data: Any, config: DataConfig) -> Listing:
     if any(of_datasets):
         if not all(of_datasets):
             raise UsageError("data mixes sets of `datasets` with others; give sets of one kind")
-        listing = list_datasets({name: own for name, (_, own) in named.items()}, "data", config)
-        return replace(listing, fingerprint=lambda: _hash(listing.splits))  # it may be in memory alone
+        return list_datasets({name: own for name, (_, own) in named.items()}, "data", config)
     matched = match_splits(named, "data", config)
     sets = {key: _read(named[name][1], named[name][0], config.pixel_max) for key, name in matched.splits.items()}
     names = _names({key: own.class_names for key, own in sets.items()})
@@ -80,7 +78,6 @@ def list_given(data: Any, config: DataConfig) -> Listing:
     return Listing(
         splits,
         labelled.class_names,
-        lambda: _hash(splits),
         notes=tuple(dict.fromkeys((*notes, *matched.notes, *said, *labelled.notes))),
         left_out=(
             *splits_beside(matched, lambda name: count_of(named[name][1]), lambda name: f"data[{name!r}]", config),
@@ -99,20 +96,6 @@ def _names(names: dict[str, tuple[str, ...] | None]) -> tuple[str, ...] | None:
     if len(known) > 1:
         raise PatchlightError("the sets of data have different names of classes; give all the same, in the same order")
     return known.pop() if known else None
-
-
-def _hash(splits: Mapping[str, RawSplit]) -> str:
-    """A name for exactly these images: all of them are read."""
-    digest = hashlib.blake2b(digest_size=16)
-    for key, split in splits.items():
-        digest.update(key.encode())
-        for _, encoded in split.items():
-            if isinstance(encoded, Path | bytes):
-                digest.update(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
-            else:
-                pixels = np.asarray(encoded)
-                digest.update(repr((pixels.shape, str(pixels.dtype))).encode() + pixels.tobytes())
-    return digest.hexdigest()
 
 
 def _read(data: Any, where: str, pixel_max: int) -> GivenSet:

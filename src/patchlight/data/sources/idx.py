@@ -20,7 +20,7 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import MAX_PIXELS, Encoded
-from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import read_classes, splits_beside
 from patchlight.errors import PatchlightError
@@ -82,7 +82,6 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
             for key, labels in classes.labels.items()
         },
         class_names,
-        lambda: hash_of(["idx", *file_facts(files)]),
         notes=(*notes, *classes.notes),
         left_out=(
             *splits_beside(
@@ -90,6 +89,7 @@ def list_idx(path: Path, config: DataConfig) -> Listing:
             ),
             *classes.left_out,
         ),
+        files=tuple(files),
     )
 
 

@@ -57,6 +57,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     empty: dict[str, str] = field(default_factory=dict)  # what class folders without images hold
+    files: list[Path] = field(default_factory=list)  # of labels
 
     def leave_out(self, reason: str, paths: list[Path], expected: bool = False) -> None:
         if paths:
@@ -272,6 +273,7 @@ def _tiny_imagenet(split: Tree, layout: Layout) -> Classes | None:
             without.append(path)
     if not classes:
         return None
+    layout.files.append(files[0])
     layout.notes.append(f"the labels of {split.path} are those of {files[0].name}")
     for tree in beside:
         tree.others = {reason: [p for p in paths if p != files[0]] for reason, paths in tree.others.items()}

@@ -18,7 +18,7 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import LeftOut, Listing, RawSplit
 from patchlight.data.names import match_splits, split_of
 from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import (
@@ -104,7 +104,7 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         given=config.label_column is not None,
     )
     notes += [*value_notes, *labels.notes]
-    splits, used, located = {}, list[Path](), dict[Path, Located]()
+    splits, located = {}, dict[Path, Located]()
     for key, rows in labelled.items():
         folder = picture_folder(rows.file.parent, config)
         files_there = located.setdefault(folder, Located(folder))
@@ -121,15 +121,15 @@ def list_lists(path: Path, config: DataConfig) -> Listing:
         if len(kept):
             found = [each for each in (paths[index] for index in kept) if each is not None]
             splits[key] = RawSplit(own[kept], _items(found))
-            used += found
     if not splits:
         raise PatchlightError(f"{path} has no labelled images")
     return Listing(
         splits,
         labels.class_names,
-        lambda: hash_of([file_facts(files), file_facts(used)]),
         notes=tuple(notes),
         left_out=tuple(left_out),
+        files=tuple(files),
+        folders=tuple(located) if config.image_folder else (),
     )
 
 

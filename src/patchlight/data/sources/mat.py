@@ -12,7 +12,7 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import MAX_PIXELS, Encoded
-from patchlight.data.listing import Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import Listing, RawSplit
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import has_class_folders, read_classes, split_in_name, splits_beside, whole_labels
 from patchlight.data.sources.matlab import list_variables, read_variable
@@ -65,12 +65,12 @@ def list_mat(path: Path, config: DataConfig) -> Listing:
             for key, labels in classes.labels.items()
         },
         classes.class_names,
-        lambda: hash_of(["mat", *file_facts(used.values())]),
         notes=(*notes, *classes.notes),
         left_out=(
             *splits_beside(matched, lambda name: _shape(by_name[name])[3], lambda name: f"{by_name[name]}[0]", config),
             *classes.left_out,
         ),
+        files=tuple(used.values()),
     )
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from patchlight.config import DataConfig
 from patchlight.data.decode import Encoded
-from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import LeftOut, Listing, RawSplit
 from patchlight.data.names import match_splits
 from patchlight.data.sources.choice import SUFFIXES, not_there, one_of, read_classes, splits_beside
 from patchlight.data.sources.columns import LABEL_NAMES
@@ -103,17 +103,16 @@ def list_shards(path: Path, config: DataConfig) -> Listing:
     classes = read_classes(values, where, names=lines[1] if lines else None, given=not captions, name=name)
     lost = [name for own in samples.values() for name in own.without_image]
     left_out = (LeftOut("samples without an image", len(lost), lost[0]),) if lost else ()
-    facts = [*used, *([lines[0]] if lines else [])]
     return Listing(
         {key: RawSplit(labels, _items(samples[key], classes.rows[key])) for key, labels in classes.labels.items()},
         classes.class_names,
-        lambda: hash_of(["shards", config.image_column, *file_facts(facts)]),
         notes=(*matched.notes, *begin, *_notes(samples, lines, str(path)), *classes.notes),
         left_out=(
             *splits_beside(matched, lambda name: _count(by_name[name]), lambda name: str(by_name[name][0]), config),
             *left_out,
             *classes.left_out,
         ),
+        files=(*used, *([lines[0]] if lines else [])),
     )
 
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from patchlight.config import DataConfig
-from patchlight.data.listing import LeftOut, Listing, RawSplit, file_facts, hash_of
+from patchlight.data.listing import LeftOut, Listing, RawSplit
 from patchlight.data.names import Matched, match_splits, split_of
 from patchlight.data.sources.cells import Items, Read, array_reader, cell_items, no_arrays
 from patchlight.data.sources.choice import splits_beside
 from patchlight.data.sources.columns import Column, Columns, arrow_columns, find_columns, label_column
+from patchlight.data.sources.fence import fenced
 from patchlight.data.sources.labels import read_labels
 from patchlight.data.sources.located import none_there, picture_folder
 from patchlight.data.sources.table import Table, divided, in_a_line
@@ -50,14 +51,10 @@ def list_parquet(path: Path, config: DataConfig) -> Listing:
     matched = match_splits(every, str(path), config)
     tables = {key: every[name] for key, name in matched.splits.items()}
 
-    def fingerprint() -> str:
-        pictures = (picture for table in tables.values() for picture in _picture_files(table, config))
-        return hash_of([file_facts(files), file_facts(pictures)])
-
     return list_tables(
         tables,
         str(path),
-        fingerprint,
+        files,
         config,
         replace(matched, notes=(*notes, *matched.notes)),
         splits_beside(matched, lambda name: every[name].rows(), lambda name: f"{every[name].name}[0]", config),
@@ -136,7 +133,17 @@ def list_hub(name: str, config: DataConfig) -> Listing:
         raise PatchlightError(f"cannot load '{name}': {error.filename or error} is missing; get it again") from error
     except _load_errors() as error:  # damaged files, missing configurations, a data set that is refused
         raise PatchlightError(f"cannot load '{name}': {in_a_line(error)}") from error
-    return list_datasets(dict(loaded) if isinstance(loaded, dict) else {"train": loaded}, name, config)
+    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    return fenced(list_datasets(splits, name, config), _hub_folders(local), config)
+
+
+def _hub_folders(local: Path) -> list[Path]:
+    """Where `datasets` keeps what it gets from a hub, and the `local` copy, if it is one."""
+    import datasets
+    from huggingface_hub import constants
+
+    kept = datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE
+    return [*([local] if is_there(local) else []), *map(Path, kept)]
 
 
 def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> Listing:
@@ -145,15 +152,11 @@ def list_datasets(splits: Mapping[str, Any], name: str, config: DataConfig) -> L
     matched = match_splits(every, f"'{name}'", config)
     tables = {key: every[own] for key, own in matched.splits.items()}
     used = [splits[own] for own in matched.splits.values() if own in splits] or list(splits.values())
-
-    def fingerprint() -> str:
-        files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
-        return hash_of([name, *file_facts(files)])
-
+    files = [Path(cached["filename"]) for data in used for cached in data.cache_files]
     return list_tables(
         tables,
         f"'{name}'",
-        fingerprint,
+        files,
         config,
         replace(matched, notes=(*notes, *matched.notes)),
         splits_beside(matched, lambda name: every[name].rows(), lambda name: f"{every[name].name}[0]", config),
@@ -184,7 +187,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
 def list_tables(
     tables: dict[str, Table],
     where: str,
-    fingerprint: Callable[[], str],
+    files: list[Path],
     config: DataConfig,
     matched: Matched,
     left_out: list[LeftOut],
@@ -217,9 +220,10 @@ def list_tables(
     return Listing(
         splits,
         labels.class_names,
-        fingerprint,
         notes=tuple(dict.fromkeys(notes)),
         left_out=tuple(each for each in left_out if each.count),
+        files=tuple(files),
+        folders=tuple({table.folder for table in tables.values() if table.folder}) if config.image_folder else (),
     )
 
 
@@ -341,21 +345,3 @@ def _split_name(file: Path, root: Path) -> str:
         return "train"
     words = re.split(r"[-_.]", stem)
     return "-".join(word for word in words if not word.isdigit() and word != "of") or stem
-
-
-def _picture_files(table: Table, config: DataConfig) -> Iterator[Path]:
-    """The image files beside a Parquet table that holds their paths."""
-    import pyarrow.types
-
-    column = find_columns(arrow_columns(table.schema), table.name, config).image.name
-    kind = table.schema.field(column).type
-    if pyarrow.types.is_struct(kind):
-        part = ".path" if kind.get_field_index("path") >= 0 else None
-    else:
-        part = "" if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) else None
-    if part is None:
-        return
-    for cell in table.cells(column, part):
-        path = cell["path"] if isinstance(cell, dict) else cell
-        if path and is_there(picture := (table.folder or Path()) / path):
-            yield picture

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from patchlight.data.decode import DAMAGE
 from patchlight.data.heif import open_file
 from patchlight.data.kinds import HEAD, UNREADABLE, is_text, words_for
 from patchlight.data.listing import LeftOut
+from patchlight.data.sources.fence import Fence
+from patchlight.errors import PatchlightError
+from patchlight.paths import is_there, shortened
 from patchlight.units import counted
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .jp2 .bmp .tif .tiff .gif .ppm .pgm .pbm .tga".split())
@@ -30,6 +33,8 @@ JUNK = frozenset({"__MACOSX", "@eaDir", "__pycache__", "Thumbs.db", "desktop.ini
 LINK = "links to files that are not there (fetch them first, as with `git annex get` or `dvc pull`)"
 HIDDEN = "hidden images, or images that a system made"
 OTHER = "files that are no images"
+OUTSIDE = "links that lead out of the folder (what they lead to can be named itself)"
+AGAIN = "links to folders whose images are taken where they lie"
 LISTED = "lists, which are not read (one that has labels or splits can be the source)"
 LISTS = frozenset(".csv .tsv .jsonl .ndjson".split())
 
@@ -43,6 +48,8 @@ OWN_FOLDERS = (
 )
 PREVIEWS = frozenset("class_balance.png samples.png augmentation.png first_batch.png".split())
 NOT_ALWAYS_THERE = "near_copies.png"
+
+DEEPEST = 100  # folders in each other
 
 SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
 
@@ -108,31 +115,88 @@ class Tree:
         return ", ".join(words) or "nothing"
 
 
-def scan(root: Path, above: frozenset[str] = frozenset()) -> Tree:
-    """Read the folder and all folders below. A link to a folder that it lies in is not followed. Raises OSError for a
-    folder that cannot be read.
+def scan(root: Path, outside: bool = False) -> Tree:
+    """Read the folder and all folders below.
+
+    Each real folder is read once, so that links that lead to each other in a circle come to an end: first all that lie
+    here, then those that only links lead to. A link to a folder that is read already, and one that leads out of the
+    root, unless `outside` takes these, stand among the others. Raises OSError for a folder that cannot be read, and
+    PatchlightError where folders are nested too deep.
     """
-    tree = Tree(root)
-    here = above | {os.path.realpath(root)}
-    with os.scandir(root) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    names = {entry.name for entry in found}
-    if _is_own(root, names):
-        tree.is_own, tree.others = True, {OWN: _images_below(root)}
+    walk = _Walk(Fence([root]) if not outside else None)
+    tree = walk.read(root, 0)
+    while walk.links:
+        inside, path, depth = walk.links.popleft()
+        if (before := walk.read_before.get(os.path.realpath(path))) is not None:
+            walk.again.append((inside, path, before))
+        elif walk.leads_out(path):
+            inside.add_other(OUTSIDE, path)
+        else:
+            inside.folders.append(walk.read(path, depth))
+    for inside, path, before in walk.again:
+        if before.has_images:
+            inside.add_other(AGAIN, path)
+    _take_own_out(tree)
+    return tree
+
+
+class _Walk:
+    """What a walk over folders has read, by real path, and the links to folders that it comes back to."""
+
+    def __init__(self, fence: Fence | None) -> None:
+        self.fence = fence
+        self.read_before: dict[str, Tree] = {}
+        self.links: deque[tuple[Tree, Path, int]] = deque()  # the folder that it lies in, the link, how deep
+        self.again: list[tuple[Tree, Path, Tree]] = []  # the same, and what it leads to
+
+    def leads_out(self, path: Path) -> bool:
+        return self.fence is not None and not self.fence.holds(path)
+
+    def read(self, root: Path, depth: int) -> Tree:
+        """A folder and the real folders in it."""
+        if depth > DEEPEST:
+            raise PatchlightError(
+                f"{shortened(root)}: folders are nested more than {DEEPEST} deep; give the folder that holds the images"
+            )
+        tree = self.read_before[os.path.realpath(root)] = Tree(root)
+        with os.scandir(root) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        names = {entry.name for entry in found}
+        if _is_own(root, names):
+            tree.is_own, tree.others = True, {OWN: _images_below(root)}
+            return tree
+        own_pictures = PREVIEWS | {NOT_ALWAYS_THERE} if names >= PREVIEWS else frozenset()
+        for entry in found:
+            path = root / entry.name
+            if entry.name in own_pictures:
+                tree.add_other(OWN, path)
+            elif not entry.is_dir():
+                _sort_in(tree, entry, path, self.leads_out)
+            elif is_junk(entry.name):
+                for hidden in _images_below(path):
+                    tree.add_other(HIDDEN, hidden)
+            elif entry.is_symlink():
+                self.links.append((tree, path, depth + 1))
+            elif (before := self.read_before.get(os.path.realpath(path))) is not None:
+                self.again.append((tree, path, before))  # what a link leads to may lie around the root
+            else:
+                tree.folders.append(self.read(path, depth + 1))
         return tree
-    own_pictures = PREVIEWS | {NOT_ALWAYS_THERE} if names >= PREVIEWS else frozenset()
-    for entry in found:
-        path = root / entry.name
-        if entry.name in own_pictures:
-            tree.add_other(OWN, path)
-        elif not entry.is_dir():
-            _sort_in(tree, entry, path)
-        elif os.path.realpath(path) not in here:
-            _add_folder(tree, path, here)
+
+
+def _take_own_out(tree: Tree) -> None:
+    """Sort the folders, and take those out that Patchlight wrote; their pictures are told of where they lie."""
+    if tree.is_own:
+        return
+    tree.folders.sort(key=lambda folder: folder.name)
+    for folder in tree.folders:
+        _take_own_out(folder)
+        if folder.is_own:
+            for reason, paths in folder.others.items():
+                tree.others.setdefault(reason, []).extend(paths)
     holds_own = OWN in tree.others or any(folder.is_own for folder in tree.folders)
     tree.is_own = holds_own and not tree.images and all(folder.is_own for folder in tree.folders)
     tree.folders = [folder for folder in tree.folders if not folder.is_own]
-    return tree
 
 
 def _is_own(folder: Path, names: set[str]) -> bool:
@@ -142,32 +206,20 @@ def _is_own(folder: Path, names: set[str]) -> bool:
     return RUN not in names or "[data]" in (folder / RUN).read_text(encoding="utf-8", errors="replace")
 
 
-def _add_folder(tree: Tree, path: Path, above: frozenset[str]) -> None:
-    if is_junk(path.name):
-        for hidden in _images_below(path):
-            tree.add_other(HIDDEN, hidden)
-        return
-    folder = scan(path, above)
-    tree.folders.append(folder)
-    if folder.is_own:
-        for reason, paths in folder.others.items():
-            tree.others.setdefault(reason, []).extend(paths)
-
-
-def _sort_in(tree: Tree, entry: os.DirEntry[str], path: Path) -> None:
+def _sort_in(tree: Tree, entry: os.DirEntry[str], path: Path, leads_out: Callable[[Path], bool]) -> None:
     """A file among the tree's images, or among its others by the reason."""
     suffix = path.suffix.lower()
     if is_junk(entry.name):
         if suffix in SUFFIXES:
             tree.add_other(HIDDEN, path)
     elif not entry.is_file():
-        tree.add_other(LINK if entry.is_symlink() else OTHER, path)
-    elif suffix in SUFFIXES:
-        tree.images.append(path)
-    elif suffix in LISTS or SPLIT_LIST.search(entry.name):
+        tree.add_other(LINK if _is_dead(path, entry) else OTHER, path)
+    elif suffix not in SUFFIXES and (suffix in LISTS or SPLIT_LIST.search(entry.name)):
         tree.add_other(LISTED, path)
-    elif reason := reason_against(path):
+    elif suffix not in SUFFIXES and (reason := reason_against(path)):
         tree.add_other(reason, path)
+    elif entry.is_symlink() and leads_out(path):
+        tree.add_other(OUTSIDE, path)
     else:
         tree.images.append(path)
 
@@ -192,7 +244,7 @@ def reason_against(path: Path) -> str | None:
 def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
     """The other files as what is left out, those that can hold no images as expected."""
     return [
-        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN, LISTED, OWN))
+        LeftOut(reason, len(paths), str(paths[0]), expected=reason in (OTHER, HIDDEN, LISTED, OWN, AGAIN))
         for reason, paths in sorted(others.items())
         if paths
     ]
@@ -206,9 +258,17 @@ def _pillow_knows(path: Path) -> bool:
         return False
 
 
+def _is_dead(path: Path, entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to nothing; one to a device or a pipe leads somewhere, and is no image."""
+    return entry.is_symlink() and not is_there(path)
+
+
 def _images_below(root: Path) -> list[Path]:
-    try:
-        found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
-    except OSError:
-        return []
+    """The files below a folder that are called as images; links to folders are not followed, nor what is too deep."""
+    found = list[Path]()
+    for place, folders, files in os.walk(root):
+        here = Path(place)
+        if len(here.parts) - len(root.parts) >= DEEPEST:
+            folders.clear()
+        found += [here / name for name in files if Path(name).suffix.lower() in SUFFIXES]
     return sorted(path for path in found if path.is_file())

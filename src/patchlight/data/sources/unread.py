@@ -8,7 +8,7 @@ from typing import Any
 
 from patchlight.errors import PatchlightError
 
-ADDRESSES = ("http://", "https://", "s3://", "gs://")
+ADDRESSES = ("http://", "https://", "s3://", "gs://", "ftp://", "file:")
 LONGEST = 60  # characters of a cell that a message shows
 NUMBERS = re.compile(r"\[*\s*\d+(\.\d*)?([\s,;]+\d+(\.\d*)?){63,}[\s\S]*")
 BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]{100,}")
@@ -22,6 +22,8 @@ def shown(cell: Any) -> str:
 
 def unread(cell: str) -> str | None:
     """What a cell is that should name an image file and does not, and what to do; None where nothing is known of it."""
+    if cell.startswith("file:"):
+        return f"addresses ({shown(cell)}); write the paths alone, without 'file:'"
     if cell.startswith(ADDRESSES):
         return f"addresses ({cell}); download them first, and list the paths of the files"
     if NUMBERS.fullmatch(cell):
