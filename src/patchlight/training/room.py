@@ -39,13 +39,14 @@ def check_disk(run: Run, setup: Setup) -> None:
 
 
 def disk_needed(setup: Setup) -> int:
-    """Bytes of the largest stage's checkpoints, of the kept weights while they are replaced, and of all else."""
-    checkpoints = [
-        (_checkpoint_bytes(stage), _bytes(stage.kept_model.state_dict().values()), stage) for stage in setup.stages
-    ]
+    """Bytes of checkpoints, each as large as that of the largest stage, of the kept weights while they are replaced, and
+    of all else. How many epochs a budget has is not known, so those of every n-th are not counted there.
+    """
     every = setup.config.train.checkpoint_every
-    kept = sum(stage.total_steps // stage.steps_per_epoch // every for stage in setup.stages) if every else 0
-    each, model = max(size for size, _, _ in checkpoints), max(size for _, size, _ in checkpoints)
+    counted = [stage for stage in setup.stages if every and not stage.budget_s]
+    kept = sum(stage.total_steps // stage.steps_per_epoch // every for stage in counted)
+    each = max(_checkpoint_bytes(stage) for stage in setup.stages)
+    model = max(_bytes(stage.kept_model.state_dict().values()) for stage in setup.stages)
     return (AT_A_TIME + kept) * each + 2 * model + OTHERS
 
 
