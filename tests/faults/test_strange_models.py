@@ -185,6 +185,8 @@ def test_what_is_left_beside_a_networks_description_is_never_followed(folders, t
         assert all(
             torch.equal(found[key], known[key]) for key in known if "classifier" not in key and "head" not in key
         )
+    note = load_backbone(ModelConfig(name=str(theirs)), img_size=32, num_classes=5).note
+    assert note.endswith("of its config.json, auto_map, of_no_version is not used, as such a model has no such setting")
     card = changed(folders["huggingface"], tmp_path / "card", {f"args.config.{k}": v for k, v in leftovers.items()})
     images = torch.zeros(1, 3, 32, 32)
     assert torch.equal(load_model(card)[0](images), load_model(folders["huggingface"])[0](images))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from patchlight.errors import LibraryMissing, PatchlightError
-from patchlight.models.bounds import weigh
+from patchlight.models.bounds import check_size, weigh
 from patchlight.models.card import ModelCard
 from patchlight.models.described import build_described
 from patchlight.models.families import FAMILIES, build_model
@@ -119,7 +119,8 @@ def _load_old_checkpoint(checkpoint: Checkpoint, device: str | torch.device) -> 
     run, path = checkpoint.run, checkpoint.path
     sizes = {stage.model.img_size for stage in run.config().of_stages()}
     card = read_card(run.path / "model" / "config.json")
-    weigh(lambda: build_model(card.spec), card.img_size, str(run.path / "model" / "config.json"))
+    place = str(run.path / "model" / "config.json")
+    check_size(weigh(lambda: build_model(card.spec), card.img_size, place), path, place)
     model = build_model(card.spec)
     weights = path / ("ema.safetensors" if checkpoint.is_averaged else "model.safetensors")
     try:

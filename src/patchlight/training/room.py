@@ -39,8 +39,8 @@ def check_disk(run: Run, setup: Setup) -> None:
 
 
 def disk_needed(setup: Setup) -> int:
-    """Bytes of checkpoints, each as large as that of the largest stage, of the kept weights while they are replaced, and
-    of all else. How many epochs a budget has is not known, so those of every n-th are not counted there.
+    """Bytes of checkpoints, each as large as that of the largest stage, of the kept weights while they are replaced,
+    and of all else. How many epochs a budget has is not known, so those of every n-th are not counted there.
     """
     every = setup.config.train.checkpoint_every
     counted = [stage for stage in setup.stages if every and not stage.budget_s]

@@ -29,7 +29,7 @@ from patchlight.models.families.hub import commit_of, of_a_description, plain_er
 from patchlight.models.families.huggingface.classifier import HuggingFaceClassifier, quiet
 from patchlight.models.families.huggingface.layouts import structure
 from patchlight.models.families.huggingface.processor import input_of
-from patchlight.models.families.huggingface.settings import checked_settings, kinds
+from patchlight.models.families.huggingface.settings import checked_settings, kinds, left_out
 from patchlight.models.reference import HuggingFaceModel, read_json
 from patchlight.runs import Weights
 
@@ -59,13 +59,13 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
     """
     transformers = import_library("transformers")
     where = _where(config)
-    native = _native_config(config, where)
+    native, unused = _native_config(config, where)
     _check_place(config, native, where)
     with of_a_description(f"the config.json of {config.name}"):
         settings = with_shape(native.to_dict(), img_size, num_classes, config)
         wanted = transformers.AutoConfig.for_model(**settings)
         model = _classifier(wanted)
-    own, note = OwnInput(), ""
+    own, note = OwnInput(), unused
     if config.pretrained:
         trained = _trained(type(model), config, native, where)
         table = structure(trained).position_tables
@@ -73,7 +73,7 @@ def load(reference: HuggingFaceModel, config: ModelConfig, img_size: int, num_cl
         resampled = resampling_note(*grids, *(getattr(shape, "patch_size", None) for shape in (native, wanted)))
         model.load_state_dict(adapt_weights(trained.state_dict(), structure(model), new_head=True))
         own = input_of(config, native, where)
-        note = "; ".join(filter(None, (resampled, own.note)))
+        note = "; ".join(filter(None, (resampled, own.note, unused)))
     source = Weights(
         library=f"transformers {transformers.__version__}",
         id=config.name,
@@ -90,7 +90,7 @@ def own_input(reference: HuggingFaceModel, config: ModelConfig) -> OwnInput:
     read.
     """
     where = _where(config)
-    return input_of(config, _native_config(config, where), where)
+    return input_of(config, _native_config(config, where)[0], where)
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:
@@ -98,24 +98,29 @@ def _where(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision} if config.revision else {}
 
 
-def _native_config(config: ModelConfig, where: dict[str, Any]) -> Any:
-    """The configuration that the weights were made with, of a type that has an image classifier."""
+def _native_config(config: ModelConfig, where: dict[str, Any]) -> tuple[Any, str]:
+    """The configuration that the weights were made with, of a type that has an image classifier; and what of its file
+    is not used, in a line.
+    """
     transformers = import_library("transformers")
-    settings = _native_settings(config, where)
+    settings, unused = _native_settings(config, where)
     kind = SAME_WEIGHTS.get(settings["model_type"], settings["model_type"])
     if kind not in kinds():
         raise PatchlightError(f"{config.name} is of the type '{kind}', of which there is no image classifier")
     with of_a_description(f"the config.json of {config.name}"):
         native = transformers.AutoConfig.for_model(**settings)
     if kind == native.model_type:
-        return native
+        return native, unused
     with of_a_description(f"the config.json of {config.name}"):
         same = transformers.AutoConfig.for_model(kind).to_dict().keys() - {"model_type", "architectures"}
-        return transformers.AutoConfig.for_model(kind, **{k: v for k, v in native.to_dict().items() if k in same})
+        same_weights = {key: value for key, value in native.to_dict().items() if key in same}
+        return transformers.AutoConfig.for_model(kind, **same_weights), unused
 
 
-def _native_settings(config: ModelConfig, where: dict[str, Any]) -> dict[str, Any]:
-    """What the config.json of a folder or repository says of the network, checked: nothing of it is followed."""
+def _native_settings(config: ModelConfig, where: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What the config.json of a folder or repository says of the network, checked, of which nothing is followed; and
+    what is not used, in a line.
+    """
     transformers = import_library("transformers")
     if Path(config.name).is_dir():
         settings: Any = read_json(Path(config.name) / "config.json")
@@ -125,7 +130,8 @@ def _native_settings(config: ModelConfig, where: dict[str, Any]) -> dict[str, An
     if isinstance(settings, dict) and ("architecture" in settings or settings.get("model_type") == "timm_wrapper"):
         raise UsageError(f"{config.name} is in timm's format; write hf-hub:{config.name}")
     try:
-        return checked_settings(settings)
+        kept = checked_settings(settings)
+        return kept, left_out(settings, kept)
     except PatchlightError as error:
         raise PatchlightError(
             f"the config.json of {config.name} describes no model that can be loaded: {error}"

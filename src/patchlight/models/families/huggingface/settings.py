@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, first_of
 from patchlight.machine.process import import_library
 from patchlight.models.bounds import MOST_CLASSES, MOST_NUMBER, MOST_VOCABULARY, VOCABULARY, check_plain, shown, word
 
@@ -24,6 +24,7 @@ DOORS = (
 )
 ATTENTION = ("attn_implementation", "_attn_implementation")
 KERNELS = ("eager", "sdpa")  # of attention, which torch has; others are downloaded or are libraries of their own
+DTYPE = ("dtype", "torch_dtype")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 OF_THE_FILE = ("model_type", "transformers_version", "_name_or_path", "auto_map", *ATTENTION)
 LABELS = ("id2label", "label2id")
@@ -53,6 +54,13 @@ def checked_settings(settings: Any) -> dict[str, Any]:
     return {"model_type": kind, **_of_class(settings, configs[kind], "")}
 
 
+def left_out(settings: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+    """What a configuration sets and such a model does not have, in a line; empty where that is nothing."""
+    known = {*kept, *OF_THE_FILE, *DOORS, *DTYPE} - {"auto_map"}
+    keys = sorted(word(key) for key, value in settings.items() if key not in known and value is not None)
+    return f"of its config.json, {first_of(keys, 6)} is not used, as such a model has no such setting" if keys else ""
+
+
 def _of_class(settings: Mapping[str, Any], cls: Any, where: str) -> dict[str, Any]:
     """The settings that a configuration's class has, checked; those of its parts likewise."""
     known = {field.name for field in dataclasses.fields(cls)} | set(cls.attribute_map) | {"num_labels", "out_features"}
@@ -75,7 +83,7 @@ def _of_class(settings: Mapping[str, Any], cls: Any, where: str) -> dict[str, An
             kept[key] = _of_class(value, part, f"{name}.")
         elif key in LABELS:
             kept[key] = _checked_labels(value, name)
-        elif key in ("dtype", "torch_dtype"):
+        elif key in DTYPE:  # read into float32 whatever it is
             if value not in (None, *DTYPES):
                 raise PatchlightError(f"'{name}' is {shown(value)}; it must be one of {', '.join(DTYPES)}")
         else:
