@@ -18,9 +18,9 @@ from undrawn import undrawn
 
 from patchlight.commands.report import report
 from patchlight.errors import PatchlightError
-from patchlight.runs import Epoch, codec
+from patchlight.runs import Run
 from patchlight.runs.folder import FILES, METRICS
-from patchlight.runs.npz import read_arrays
+from patchlight.runs.manifest import MANIFEST
 
 FORMAT1 = Path(__file__).parents[1] / "runs" / "format1" / "classify"
 KIND_OF = {name: kind for kind, name in FILES.items()}
@@ -38,18 +38,9 @@ def whole(tmp_path_factory) -> Path:
 
 
 def read(run: Path, name: str) -> object:
-    """The record of a file. Raises PatchlightError in place of RecordError."""
-    try:
-        if name == METRICS:
-            return [Epoch.from_json(codec.parse_json(line)) for line in (run / name).read_text().split("\n") if line]
-        kind = KIND_OF[name]
-        if name.endswith(".npz"):
-            return kind.from_arrays(read_arrays(run / name))
-        return kind.from_json(codec.read_json(run / name))
-    except UnicodeDecodeError:
-        raise PatchlightError("no text") from None
-    except codec.RecordError as error:
-        raise PatchlightError(str(error)) from None
+    """The record of a file, which no manifest knows."""
+    assert not (run / MANIFEST).exists()
+    return Run(run).epochs() if name == METRICS else Run(run).read(KIND_OF[name])
 
 
 def parsed(path: Path) -> object:

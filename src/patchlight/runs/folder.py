@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import shlex
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +27,12 @@ from patchlight.runs.arrays import (
     Snapshots,
     SubsetSamples,
 )
-from patchlight.runs.codec import JSON, RecordError
+from patchlight.runs.codec import JSON, RecordError, parse_json
 from patchlight.runs.faithfulness import Faithfulness
 from patchlight.runs.history import epochs_of
 from patchlight.runs.lock import HOLDER, LOCK, locked
 from patchlight.runs.manifest import MANIFEST, Manifest, Seal, add_to_manifest
+from patchlight.runs.npz import MOST_BYTES, read_arrays
 from patchlight.runs.overwrite import RECIPE, is_cut_off, replace_contents, roll_back
 from patchlight.runs.records import (
     FORMAT,
@@ -218,11 +218,13 @@ class Run:
         """The record. Raises PatchlightError, naming the file and the way out, where it is missing or damaged."""
         path = self.path / FILES[kind]
         try:
+            if path.stat().st_size > MOST_BYTES:
+                raise RecordError(f"it has {path.stat().st_size:,} bytes, and the limit is {MOST_BYTES:,}")
             content = path.read_bytes()
             if wrong := self.damage_of(path.name, content):
                 raise RecordError(f"it is not what was written ({wrong})")
             if issubclass(kind, Arrays):
-                return kind.from_arrays(_load_arrays(content))
+                return kind.from_arrays(read_arrays(content))
             data = _load_json(path, content)
             return kind.from_json({"format": 1, **data} if isinstance(data, dict) else data)
         except FileNotFoundError:
@@ -326,26 +328,13 @@ def _word(value: object) -> str:
 def _load_json(path: Path, content: bytes) -> object:
     """Raises RecordError where it is no JSON, PatchlightError where a later version wrote it."""
     try:
-        data = json.loads(content.decode())
-    except json.JSONDecodeError as error:
-        raise RecordError(f"it is not valid JSON (line {error.lineno})") from None
+        data = parse_json(content.decode())
     except UnicodeDecodeError:
         raise RecordError("it is not text in UTF-8") from None
-    except (ValueError, RecursionError):
-        raise RecordError("it is not valid JSON") from None
     made = data.get("format", 1) if isinstance(data, dict) else 1
-    if isinstance(made, int) and made > FORMAT:
+    if isinstance(made, int) and FORMAT < made < 1000:
         raise PatchlightError(f"{path} was written by a newer Patchlight (format {made}); update this one")
     return data
-
-
-def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Raises RecordError where it is no .npz of plain arrays."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
-        raise RecordError("it is no .npz of plain arrays") from None
 
 
 def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -> Config:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from patchlight.config import Config
 from patchlight.errors import PatchlightError
-from patchlight.runs.codec import RecordError
+from patchlight.runs.codec import RecordError, parse_json
 from patchlight.runs.records import Epoch
 
 
 def epochs_of(content: bytes, path: Path) -> list[Epoch]:
     """The lines of a `metrics.jsonl` that was read from `path`. Raises PatchlightError, naming the line."""
     try:
-        lines = content.decode().splitlines()
+        # By the ends of lines that are written here alone: others may stand inside a text.
+        lines = content.decode().removesuffix("\n").split("\n") if content else []
     except UnicodeDecodeError:
         raise PatchlightError(f"{path} is not text in UTF-8; restore it or remove it") from None
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(Epoch.from_json(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            reason = error if isinstance(error, RecordError) else "it is not JSON"
+            rows.append(Epoch.from_json(parse_json(line)))
+        except RecordError as error:
             raise PatchlightError(
-                f"{path}, line {number}, is not the record of an epoch ({reason}); remove the line"
+                f"{path}, line {number}, is not the record of an epoch ({error}); remove the line"
             ) from None
     return rows
 

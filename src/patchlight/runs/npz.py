@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import math
 import zipfile
 import zlib
-from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
@@ -23,14 +22,13 @@ KINDS = "biufU"  # of arrays: true or false, numbers, text
 NOT_AN_NPZ = (ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError, SyntaxError, TokenError)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(content: bytes) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name.
 
-    Raises OSError where it cannot be opened, and RecordError where it is no .npz of plain arrays, or where these are
-    larger than MOST_BYTES.
+    Raises RecordError where it is no .npz of plain arrays, or where these are larger than MOST_BYTES.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             size = sum(member.file_size for member in members)
             if size > MOST_BYTES or len(members) > MOST_ARRAYS:
@@ -41,11 +39,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except RecordError:
         raise
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # that of a place before the file's beginning, which its directory names
-            raise
-        raise RecordError("it is no .npz of plain arrays") from None
-    except (*NOT_AN_NPZ, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError):
+    except (*NOT_AN_NPZ, zipfile.BadZipFile, zlib.error, OSError, MemoryError, RuntimeError):
         raise RecordError("it is no .npz of plain arrays") from None
 
 
