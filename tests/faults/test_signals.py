@@ -45,13 +45,12 @@ def test_a_signal_ends_every_phase_with_how_to_go_on(
     assert ended == code
     assert last.startswith(f"patchlight: stopped by {name} ")
     assert words in last
-    if phase == "set-up":
-        assert not folder.exists()
-        return
+    assert folder.exists() == (phase != "set-up")
     if name == "SIGINT" and phase not in ("training", "the test"):
         return  # going on is the same after either
     child = nursery.start(*TRAIN, "--out", folder, "--resume")
     assert child.finish()[0] == 0
+    assert ("there is no run at" in child.said()) == (phase == "set-up")  # and it is started
     assert result_of(folder) == result_of(whole)
     assert leftovers(folder) == []
     if phase in ("the test", "the page"):

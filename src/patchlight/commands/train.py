@@ -86,7 +86,10 @@ def train(
     before = "went on" if resume else "began"
     with ends(f"before training {before}; nothing is lost: repeat the command"), run.held():
         # What cannot work is found before data are loaded, as far as it can be.
-        if resume and run.is_there:
+        if resume and not run.is_there:  # as of a job that was stopped before its first step
+            say(f"there is no run at {run.path} yet; it is started")
+            resume = False
+        if resume:
             bring_back(run)
         config = with_full_paths(recipe_of(recipe, settings))
         started = run.config() if resume and run.is_run else None
