@@ -110,8 +110,8 @@ def test_what_is_there_stays_until_all_is_computed(run, tmp_path, monkeypatch, c
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     capsys.readouterr()
     for where, error, code, said_of in (
-        ("patchlight.commands.explain.assess", KeyboardInterrupt(), 130, "interrupted"),
-        ("patchlight.commands.explain.array_file", KeyboardInterrupt(), 130, "interrupted"),
+        ("patchlight.commands.explain.assess", KeyboardInterrupt(), 130, "stopped by SIGINT; repeat the command"),
+        ("patchlight.commands.explain.array_file", KeyboardInterrupt(), 130, "stopped by SIGINT; repeat the command"),
         ("pathlib.Path.chmod", OSError(28, "No space left on device"), 1, "No space left on device; free some space"),
     ):
         with monkeypatch.context() as patch:

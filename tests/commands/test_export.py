@@ -160,6 +160,7 @@ def test_a_card_names_the_data_and_the_weights_that_it_began_with(runs, tmp_path
     environment = json.loads((copy / "environment.json").read_text())
     environment["data"]["path"] = "/home/me/pets"
     (copy / "environment.json").write_text(json.dumps(environment))
+    (copy / "manifest.jsonl").unlink()
     _, card = load_model(copy)
     first = Weights(library="timm", id="vit_tiny.augreg", commit="abc")
     for source, base in (

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
 from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError, did_you_mean
+from patchlight.paths import printable
 from patchlight.units import SPACE
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             print_traceback(error)
         message, code = sentence_and_code(error)
-        print(f"patchlight: {message}", file=sys.stderr)
+        print(f"patchlight: {printable(message)}", file=sys.stderr)
         return code
 
 

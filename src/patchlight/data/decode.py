@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from torch import Tensor
 from patchlight.config.sections import Interpolation
 from patchlight.data.heard import hearing
 from patchlight.data.heif import open_file
-from patchlight.data.kinds import NOT_DECODED, what_it_is
+from patchlight.data.kinds import NOT_DECODED, PACKED, what_it_is
 from patchlight.data.levels import FULL, PLAIN, ImageFacts, colour_facts, keep_levels, levels_of, more_of, to_grey
 from patchlight.errors import PatchlightError
 from patchlight.paths import printable, user_path
@@ -38,21 +36,9 @@ MAX_PIXELS = 64_000_000
 
 ORIENTATION = 0x0112  # the EXIF tag
 
-# What Pillow and its decoders raise for a file that is damaged, or of a kind they only know in part.
-DAMAGE = (
-    OSError,
-    SyntaxError,  # of its parsers
-    ValueError,
-    RuntimeError,  # NotImplementedError is one
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-    ImageCms.PyCMSError,
-    UserWarning,  # where warnings are errors
-)
+# What Pillow and its decoders raise for a file that is damaged, or of a kind they only know in part: there is no end to
+# it, as some hold a file's numbers against each other with `assert`, and some against nothing.
+DAMAGE = (Exception,)
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -125,6 +111,8 @@ def _pillow(problem: str, encoded: Encoded | None = None) -> Iterator[None]:
         raise PatchlightError("there is no such file") from None
     except IsADirectoryError:
         raise PatchlightError(f"{problem}: it is a folder") from None
+    except MemoryError:
+        raise PatchlightError("it needs more memory than there is; make it smaller") from None
     except DAMAGE as error:
         raise PatchlightError(f"{problem}: {_first_line(error)}") from error
 
@@ -156,8 +144,8 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
         return encoded
     try:
         with _pillow("it cannot be read", encoded), open_file(_file(encoded)) as image:
-            if image.format in NOT_DECODED:
-                raise PatchlightError(f"it is not an image file that Pillow can read but {NOT_DECODED[image.format]}")
+            if known := NOT_DECODED.get(_kind(image)):
+                raise PatchlightError(f"it is not an image file that Pillow can read but {known}")
             if image.width * image.height > MAX_PIXELS:
                 raise PatchlightError(
                     f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 10**6} million that an "
@@ -174,6 +162,12 @@ def open_image(encoded: Encoded, name: str) -> Image.Image:
             return image
     except PatchlightError as error:
         raise PatchlightError(f"{printable(name)}: {error}") from error.__cause__
+
+
+def _kind(image: Image.Image) -> str:
+    """What NOT_DECODED knows an image by: its format, or the decoder that it asks for."""
+    packed = any(tile[0] == PACKED for tile in getattr(image, "tile", ()))
+    return PACKED if packed else image.format or ""
 
 
 def _file(encoded: bytes | Path) -> io.BytesIO | Path:
@@ -288,8 +282,10 @@ def header_dimensions(encoded: Encoded) -> tuple[int, int] | None:
     try:
         with hearing(), open_file(_file(encoded)) as image:
             width, height = image.size
+            if width * height > MAX_PIXELS:  # Pillow reads the pixels of some formats to find the orientation
+                return None
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except DAMAGE:
         return None  # a PatchlightError is a ValueError; what is wrong is said where pixels are read
 
 
@@ -297,7 +293,7 @@ def _orientation(image: Image.Image) -> int:
     """1 to 8, from 5 on with width and height exchanged; 1 where the EXIF data are damaged."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error, UserWarning):  # a warning, where it is an error
+    except DAMAGE:
         return 1
 
 
@@ -313,4 +309,4 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 
 def _first_line(error: Exception) -> str:
     text = str(getattr(error, "strerror", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0] if text else f"its content is damaged ({type(error).__name__})"

@@ -83,7 +83,10 @@ UNREADABLE: tuple[Kind, ...] = (
 )
 
 # What Pillow opens and does not decode, by its names of formats.
+PACKED = "fits_gzip"
 NOT_DECODED = {
+    "EPS": "a drawing in PostScript, which is a program (EPS; store it as PNG)",
+    PACKED: "a packed table (FITS; a small one may unpack to any size: unpack it with `funpack`)",
     "MPEG": "a video (store the pictures that are meant as PNG or JPEG)",
     "WMF": "a drawing of Windows (WMF or EMF; store it as PNG)",
     "HDF5": "an HDF5 file (store its images as .npy or PNG)",

@@ -90,6 +90,8 @@ def list_cifar_folder(path: Path) -> Listing:
 
     def read(name: str) -> bytes:
         try:
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise PatchlightError(f"cannot read {folder / name}: it is no file; get it again")
             return (folder / name).read_bytes()
         except OSError as error:
             raise PatchlightError(f"cannot read {folder / name}: {error.strerror}") from None

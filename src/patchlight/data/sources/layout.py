@@ -257,7 +257,9 @@ def _tiny_imagenet(split: Tree, layout: Layout) -> Classes | None:
     image, with its name and its class first, separated by tabs. None where there is no such file.
     """
     beside = [split, *split.folders]
-    files = [p for t in beside for ps in t.others.values() for p in ps if p.name.endswith("_annotations.txt")]
+    files = [
+        p for t in beside for ps in t.others.values() for p in ps if p.name.endswith("_annotations.txt") and p.is_file()
+    ]
     if len(files) != 1 or not _is_flat(split):
         return None
     labels = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import lzma
+import os
 import re
 import tarfile
 import zipfile
@@ -112,6 +113,9 @@ def list_hub(name: str, config: DataConfig) -> Listing:
     import datasets
 
     local = user_path(name)
+    for folder, _, files in os.walk(local):  # `datasets` opens what is called as one of its files
+        if odd := [file for file in files if is_there(Path(folder, file)) and not Path(folder, file).is_file()]:
+            raise PatchlightError(f"{Path(folder, odd[0])} is a pipe, a device or a socket; get the data set again")
     try:
         if is_saved_dataset(local):
             loaded = datasets.load_from_disk(str(local))

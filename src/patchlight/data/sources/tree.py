@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from patchlight.data.decode import DAMAGE
 from patchlight.data.heif import open_file
-from patchlight.data.kinds import HEAD, UNREADABLE, is_text, words_for
+from patchlight.data.kinds import HEAD, NOT_DECODED, UNREADABLE, is_text, words_for
 from patchlight.data.listing import LeftOut
 from patchlight.data.sources.fence import Fence
 from patchlight.errors import PatchlightError
@@ -50,6 +48,7 @@ PREVIEWS = frozenset("class_balance.png samples.png augmentation.png first_batch
 NOT_ALWAYS_THERE = "near_copies.png"
 
 DEEPEST = 100  # folders in each other
+LONGEST_RECIPE = 2**20  # letters, in which its sections stand
 
 SPLIT_LIST = re.compile(r"(^|[-_])(train|test|val|valid|validation|split)\w*\.txt$", re.IGNORECASE)
 
@@ -203,7 +202,12 @@ def _is_own(folder: Path, names: set[str]) -> bool:
     """Whether a folder of these files is a run, whose settings are a recipe's, or an explanation."""
     if not any(own <= names for own in OWN_FOLDERS):
         return False
-    return RUN not in names or "[data]" in (folder / RUN).read_text(encoding="utf-8", errors="replace")
+    if RUN not in names:
+        return True
+    if not (folder / RUN).is_file():  # reading a pipe or a device would not end
+        return False
+    with (folder / RUN).open(encoding="utf-8", errors="replace") as recipe:
+        return "[data]" in recipe.read(LONGEST_RECIPE)
 
 
 def _sort_in(tree: Tree, entry: os.DirEntry[str], path: Path, leads_out: Callable[[Path], bool]) -> None:
@@ -253,8 +257,8 @@ def left_out_of(others: dict[str, list[Path]]) -> list[LeftOut]:
 def _pillow_knows(path: Path) -> bool:
     try:
         with open_file(path) as image:
-            return image.format not in ("MPEG", "EPS", "WMF", "GRIB", "HDF5", "BUFR")  # known, and not decoded
-    except (UnidentifiedImageError, *DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return image.format not in NOT_DECODED
+    except DAMAGE:
         return False
 
 
