@@ -274,4 +274,5 @@ def test_training_and_predict_see_the_same_of_sixteen_bits(here, capsys, no_char
     config = json.loads((here / "bright" / "model" / "config.json").read_text())
     del config["pixel_max"]
     (here / "bright" / "model" / "config.json").write_text(json.dumps(config))
+    (here / "bright" / "model" / "manifest.jsonl").unlink()
     assert load_model(here / "bright")[1].pixel_max == 65535  # of a card of an earlier version
