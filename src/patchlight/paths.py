@@ -6,11 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from patchlight.errors import UsageError
+from patchlight.errors import UsageError, on_one_line
 
 # An address, as https://..., also where pathlib has made one slash of two. A scheme has two letters or more: C:\ is a
 # drive. What begins with hf: names a data set.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ADDRESS = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]+://|(https?|ftp|s3|gs|file):/", re.IGNORECASE)
 
 
@@ -53,5 +52,4 @@ def printable(name: str | Path) -> str:
     """The name as text in UTF-8 on one line: bytes that are none, and characters that a terminal would obey, such as a
     new line, are escaped, as in caf\\udce9.png.
     """
-    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return on_one_line(str(name))
