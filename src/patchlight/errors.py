@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 
 from patchlight.units import printable
 
+WORD, SENTENCE = 300, 1400  # the longest that are shown whole
+
 
 class PatchlightError(ValueError):
     """Something that the user can mend. The command line prints its message alone and exits with 1.
 
-    Its text may name what strangers have named; nothing in it acts on a terminal.
+    A message quotes names and values that users and files give. Whatever these are, it is one line of text that every
+    terminal can show, of at most SENTENCE characters: the middle of what is longer is left out, which is said there.
     """
+
+    def __init__(self, message: str = "") -> None:
+        words = re.sub(rf"\S{{{WORD + 1},}}", lambda found: _without_middle(found[0], WORD), printable(message))
+        super().__init__(_without_middle(words, SENTENCE))
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -39,6 +47,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
     number = signal.SIGTERM
+
+
+def _without_middle(text: str, most: int) -> str:
+    """The text without its middle where it is longer than `most`."""
+    if len(text) <= most:
+        return text
+    gap = f"[... {len(text)} characters ...]"
+    end = (most - len(gap)) // 3
+    return text[: most - len(gap) - end] + gap + text[-end:]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

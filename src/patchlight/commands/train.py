@@ -34,8 +34,8 @@ from patchlight.runs import (
     recipe_of,
     resources_changed,
 )
-from patchlight.runs.checkpoints import find_checkpoint
-from patchlight.training.checkpoint import card_so_far
+from patchlight.runs.checkpoints import FOLDER, find_checkpoint
+from patchlight.training.checkpoint import card_so_far, list_checkpoints
 from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
@@ -135,18 +135,20 @@ def train_and_test(
     before = run.find(Environment) if resume else None
     setup = prepare(config, sets, before, card_so_far(run) if resume else None)
     changed = [] if started is None else resources_changed(started, config)
-    changed += ["its environment.json was lost"] if resume and before is None else []
+    if resume and before is None and list_checkpoints(run.path / FOLDER):
+        changed.append("its environment.json was lost")
     environment = describe_run(setup, command, before, changed)
     batch, shown = first_batch(sets.train, setup.stages[0].config, setup.stages[0].card)
     if batch.errors:
         raise PatchlightError(batch.errors[0])
     check_disk(run, setup)
-    Run.create(run.path, config, resume=resume, overwrite=overwrite)
-    for record in (environment, batch, shown, describe_skipped(sets)):
-        if record is not None:
-            run.write(record)
-    for line in (summary_line(environment), batch_line(batch), *batch.warnings):
-        say(line)
+    with ends("before the first step; repeat the command with --resume"):
+        Run.create(run.path, config, resume=resume, overwrite=overwrite)
+        for record in (environment, batch, shown, describe_skipped(sets)):
+            if record is not None:
+                run.write(record)
+        for line in (summary_line(environment), batch_line(batch), *batch.warnings):
+            say(line)
     with ends("at once; `--resume` goes on from the newest checkpoint"):
         state = fit(setup, run, resume=resume, on_epoch=on_epoch)
     with ends("after training, before its result was written; repeat the command with --resume, which trains no more"):

@@ -177,6 +177,8 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "something that is nested thousands deep"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 

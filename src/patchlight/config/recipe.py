@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import stat
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.paths import user_path
 
 RECIPES = Path(__file__).parent / "recipes"
+MOST_BYTES = 32 * 1024  # of a recipe; Patchlight's own have less than 2,000, and TOML can be written to take hours
 DEBUG_EPOCHS = 2.0  # with train.debug, where train.epochs is not given with it
 
 
@@ -203,10 +205,19 @@ def load_recipe(recipe: str | Config, settings: Mapping[str, Any] | None = None)
 def read_toml(path: Path) -> dict[str, Any]:
     """What a TOML file holds; a byte-order mark, as some editors write it, is passed over.
 
-    Raises UsageError where there is no such file or it is no TOML, PatchlightError where it cannot be read.
+    Raises UsageError where there is no such file, it is no TOML or has more than MOST_BYTES, PatchlightError where it
+    cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise UsageError(f"{path} is a device or a pipe; give a recipe's name or a TOML file")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UsageError(f"{path} has more than the {MOST_BYTES:,} bytes that a recipe may have; name a recipe")
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
+    except UsageError:
+        raise
     except FileNotFoundError:
         raise UsageError(f"no file '{path}'; give a recipe's name or an existing TOML file") from None
     except IsADirectoryError:

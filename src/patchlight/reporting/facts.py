@@ -36,6 +36,7 @@ from patchlight.runs import (
     kept_epoch,
 )
 from patchlight.runs.arrays import Arrays
+from patchlight.runs.folder import FILES
 from patchlight.runs.records import RunFile
 from patchlight.units import percent
 
@@ -180,6 +181,8 @@ def read_facts(path: Path) -> Facts:
         """The record, where it is there, sound, and of the images and classes of the others."""
         try:
             found = run.find(kind)
+            if found is None and run.was_written(kind):
+                raise PatchlightError(f"{run.path / FILES[kind]} is missing")
             if found is not None and (wrong := misfit(found)):
                 raise run.damaged(kind, wrong)
             return found

@@ -2,7 +2,7 @@
 
 from patchlight.runs.arrays import FirstBatch, Insight, NearCopies, Reconstructions, Samples, Snapshots, SubsetSamples
 from patchlight.runs.faithfulness import MIN_IMAGES, Against, Faithfulness, Interval, MethodScores
-from patchlight.runs.folder import Run, config_differences, recipe_of, resources_changed
+from patchlight.runs.folder import Run, recipe_of
 from patchlight.runs.history import images_per_s, images_seen, kept_epoch
 from patchlight.runs.measures import MEASURES, Measure, measure_of, tells_more
 from patchlight.runs.records import (
@@ -25,6 +25,7 @@ from patchlight.runs.records import (
     TimeFacts,
     Weights,
 )
+from patchlight.runs.settings import config_differences, resources_changed
 
 __all__ = [
     "MEASURES",

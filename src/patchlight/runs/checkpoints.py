@@ -67,6 +67,11 @@ def checkpoint_name(epochs: int, steps: int, *, at_end: bool) -> str:
     return f"epoch-{epochs:03d}" if at_end else f"epoch-{epochs:03d}-step-{steps:08d}"
 
 
+def is_checkpoint(name: str) -> bool:
+    """Whether a folder of this name is one."""
+    return NAME.fullmatch(name) is not None
+
+
 def checkpoints_in(folder: Path) -> list[Checkpoint]:
     """The whole ones of a run's `checkpoints/`, oldest first. Copies that somebody made have other names."""
     found = [_read_name(path) for path in folder.iterdir()] if folder.is_dir() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import shlex
@@ -44,6 +45,7 @@ from patchlight.runs.records import (
     RunFile,
     Skipped,
 )
+from patchlight.runs.settings import RESOURCES, config_differences, of_version_0_2, word
 from patchlight.runs.writing import PART, sweep, whole_file
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
@@ -69,8 +71,6 @@ RESULT_TYPES: dict[str, type[EvalResult] | type[ReconstructionResult]] = {
     "classify": EvalResult,
     "reconstruct": ReconstructionResult,
 }
-# Settings that may be others when a run goes on: they change no more than the last digits.
-RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
 FileT = TypeVar("FileT", bound="RunFile | Arrays")
 # All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
@@ -112,10 +112,20 @@ class Run:
         with locked(self.path):
             if roll_back(self.path):
                 say(f"{self.path}: a run that was to replace this one did not begin; this one is back as it was")
-            swept = [*sweep(self.path), *sweep(self.path / "checkpoints")]
+            swept = [*sweep(self.path, lambda name: name in (*CONTENTS, MANIFEST))]
+            swept += sweep(self.path / "checkpoints", lambda name: name.startswith(("epoch-", "step-")))
+            swept += sweep(self.path / "figures", lambda name: name.endswith(".png"))
+            self._check_links()
             if swept:
                 say(f"{self.path}: deleted what a process that was killed left half written ({first_of(swept, 4)})")
             yield
+
+    def _check_links(self) -> None:
+        """Raises PatchlightError for a link that leads nowhere, as to a disk that is not mounted."""
+        for name in CONTENTS:
+            link = self.path / name
+            if link.is_symlink() and not link.exists():
+                raise PatchlightError(f"{link} is a link to {link.readlink()}, which is not there; mount it or make it")
 
     def check_place(self) -> None:
         """Raises UsageError where something else than a run is in the way. Touches nothing."""
@@ -170,6 +180,8 @@ class Run:
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             others = f"; runs there: {', '.join(near[:8])}" if near else "; `patchlight train` makes one"
+            if RECIPE in Manifest.read(path).seals:
+                raise PatchlightError(f"{path / RECIPE} is missing; {cls(path).way_back(RECIPE)}")
             raise PatchlightError(f"{path} is not a run folder (it has no config.toml){others}")
         return cls(path)
 
@@ -182,7 +194,7 @@ class Run:
             changed.pop("explain.method", None)
         changed = {key: pair for key, pair in changed.items() if key not in RESOURCES}
         if changed:
-            differences = ", ".join(f"{key} = {_word(old)}, not {_word(new)}" for key, (old, new) in changed.items())
+            differences = ", ".join(f"{key} = {word(old)}, not {word(new)}" for key, (old, new) in changed.items())
             raise UsageError(f"{self.path} was started with {differences}; resume it with the same settings")
 
     def config(self) -> Config:
@@ -194,7 +206,7 @@ class Run:
                 "name to train with it as a recipe of its own"
             )
         config = load_recipe(str(path))
-        return config if "restart_warmup" in path.read_text(encoding="utf-8") else _of_version_0_2(config)
+        return config if "restart_warmup" in path.read_text(encoding="utf-8") else of_version_0_2(config)
 
     @property
     def finished(self) -> bool:
@@ -209,6 +221,10 @@ class Run:
     def has(self, kind: type) -> bool:
         """Whether the file of this record is there."""
         return (self.path / FILES[kind]).is_file()
+
+    def was_written(self, kind: type) -> bool:
+        """Whether the file of this record was there once, by the manifest."""
+        return FILES[kind] in Manifest.read(self.path).seals
 
     def find(self, kind: type[FileT]) -> FileT | None:
         """The record, or None where it was not written yet. Raises PatchlightError where its file is damaged."""
@@ -245,9 +261,16 @@ class Run:
             return None
 
     def damage_of(self, name: str, content: bytes | None = None) -> str | None:
-        """What is wrong with a file by the manifest, or None. Raises PatchlightError where it cannot be read."""
+        """What is wrong with a file by the manifest, or None. Raises PatchlightError where it cannot be read.
+
+        A run whose recipe stands in the manifest began with one, so all of its files do. That files of other runs are
+        not compared is said once.
+        """
         try:
-            return Manifest.read(self.path).damage(name, content)
+            manifest = Manifest.read(self.path)
+            if RECIPE not in manifest.seals and not manifest.unreadable:
+                _tell_once(self.path)
+            return manifest.damage(name, content, must_be=RECIPE in manifest.seals)
         except OSError as error:
             raise PatchlightError(f"cannot read {error.filename or self.path}: {error.strerror}") from None
 
@@ -284,6 +307,8 @@ class Run:
         """The lines of `metrics.jsonl`; an empty list before the first. Raises PatchlightError, naming the line."""
         path = self.path / METRICS
         content = path.read_bytes() if path.is_file() else b""
+        if not content and not path.is_file() and METRICS in Manifest.read(self.path).seals:
+            raise PatchlightError(f"{path} is missing; {self.way_back(METRICS)}")
         if content and (wrong := self.damage_of(METRICS, content)):
             raise PatchlightError(f"{path} is not what was written: {wrong}; {self.way_back(METRICS)}")
         return epochs_of(content, path)
@@ -316,13 +341,16 @@ class Run:
             add_to_manifest(self.path, [(name, Seal.of_bytes(content))])
 
 
+@functools.cache
+def _tell_once(path: Path) -> None:
+    """Of a run, that damage would not be noticed."""
+    if (path / FILES[Environment]).is_file():
+        say(f"{path} has no {MANIFEST} of its beginning, as a run of an earlier version: damage would not be noticed")
+
+
 def _is_content(path: Path) -> bool:
     """Whether it is more than what a process that was killed before a run began left in its folder."""
     return path.name not in (LOCK, HOLDER, MANIFEST) and not (path.name.startswith(".") and path.suffix == PART)
-
-
-def _word(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _load_json(path: Path, content: bytes) -> object:
@@ -343,32 +371,3 @@ def recipe_of(recipe: str | Config, settings: Mapping[str, Any] | None = None) -
     if path is not None and path.name == "config.toml" and Run(path.parent).has(Environment):
         recipe = Run(path.parent).config()
     return load_recipe(recipe, settings)
-
-
-def _of_version_0_2(config: Config) -> Config:
-    """What the recipe of a run of version 0.2.0 or before meant: with restarts a warm-up in the first cycle alone,
-    with train.debug two epochs, whatever their number, and by grad-rollout the method that is scaled-rollout now.
-    """
-    if config.explain.method == "grad-rollout":
-        config = load_recipe(config, {"explain.method": "scaled-rollout"})
-    if any(stage.schedule.name == "cosine_restarts" for stage in config.of_stages()):
-        config = load_recipe(config, {"schedule.restart_warmup": False})
-    if config.train.debug:
-        config = load_recipe(load_recipe(config, {"train.debug": False}), {"train.debug": True})
-    return config
-
-
-def resources_changed(started: Config, config: Config) -> list[str]:
-    """The settings of RESOURCES that a run goes on with in another way, in words."""
-    changed = config_differences(started, config)
-    return [f"{key} {_word(new)}, not {_word(old)}" for key, (old, new) in changed.items() if key in RESOURCES]
-
-
-def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, `{"train.epochs": (10, 20)}`; the `about` section describes and does not count."""
-    left, right = a.flat(), b.flat()
-    return {
-        key: (left.get(key), right.get(key))
-        for key in sorted({*left, *right})
-        if not key.startswith("about.") and left.get(key) != right.get(key)
-    }

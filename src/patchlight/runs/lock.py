@@ -32,8 +32,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
-        with _taken(lock, folder):
-            _say_who_was(folder)
+        with _taken(lock, folder) as is_sure:
+            _look_at_holder(folder, is_sure)
             (folder / HOLDER).write_text(json.dumps(_myself()) + "\n", encoding="utf-8")
     except OSError as error:
         _take_away(made)
@@ -50,7 +50,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _taken(lock: FileLock, folder: Path) -> Iterator[None]:
+def _taken(lock: FileLock, folder: Path) -> Iterator[bool]:
+    """The lock, given back after an error inside; whether there is one, which not all file systems have."""
+    is_sure = True
     try:
         lock.acquire()
     except Timeout:
@@ -58,9 +60,10 @@ def _taken(lock: FileLock, folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         if isinstance(error, PermissionError) or not os.access(folder, os.W_OK):
             raise
+        is_sure = False
         say(f"the file system of {folder} has no locks ({error}): do not train in it twice at a time")
     try:
-        yield
+        yield is_sure
     except BaseException:
         lock.release()
         raise
@@ -88,12 +91,35 @@ def _holder(folder: Path) -> str:
     return f"process {who.get('process')} on {who.get('host')} trains there since {who.get('since')}{command}"
 
 
-def _say_who_was(folder: Path) -> None:
-    if who := _read(folder):
-        say(
-            f"{folder}: process {who.get('process')} on {who.get('host')}, which trained here since "
-            f"{who.get('since')}, has ended; its lock is taken over"
+def _look_at_holder(folder: Path, is_sure: bool) -> None:
+    """Say who had the lock and has ended without giving it back. Raises UsageError where, without a lock, that is not
+    sure.
+    """
+    who = _read(folder)
+    if not who:
+        return
+    if not is_sure and not _has_ended(who):
+        raise UsageError(
+            f"{folder} may be in use: {_holder(folder)}; if it has ended, delete {folder / HOLDER}, or use --out"
         )
+    say(
+        f"{folder}: process {who.get('process')} on {who.get('host')}, which trained here since "
+        f"{who.get('since')}, has ended; its lock is taken over"
+    )
+
+
+def _has_ended(who: dict[str, object]) -> bool:
+    """Whether a process of this machine is no more; of another machine's that cannot be told."""
+    number = who.get("process")
+    if who.get("host") != platform.node() or not isinstance(number, int) or os.name == "nt":
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return number == os.getpid()
 
 
 def _take_away(made: list[Path]) -> None:

@@ -9,10 +9,11 @@ sound where it is one of those that were written under its name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,25 +69,29 @@ class Manifest:
                 unreadable.append(number)
         return cls(folder, seals, unreadable=tuple(unreadable))
 
-    def damage(self, name: str, data: bytes | None = None) -> str | None:
-        """What is wrong with the file of this name, whose content may be given; None where it is as it was written, or
-        where nothing is known of it. Raises OSError where it cannot be read.
+    def damage(self, name: str, data: bytes | None = None, *, must_be: bool = True) -> str | None:
+        """What is wrong with the file of this name, whose content may be given: it is not as it was written, or it is
+        not in the manifest and `must_be` there; else, or where there is no manifest, None. Raises OSError where it
+        cannot be read.
         """
         if not self.exists:
             return None
         if (known := self.seals.get(name)) is None:
-            return f"line {self.unreadable[0]} of {MANIFEST} beside it is damaged" if self.unreadable else None
+            if self.unreadable:
+                return f"line {self.unreadable[0]} of {MANIFEST} beside it is damaged"
+            return f"it does not stand in the {MANIFEST} beside it" if must_be else None
         if data is None and (self.folder / name).stat().st_size not in {seal.size for seal in known}:
             return f"it has {(self.folder / name).stat().st_size:,} bytes, and {known[-1].size:,} were written"
         seal = Seal.of(self.folder / name) if data is None else Seal.of_bytes(data)
         return None if seal in known else f"its SHA-256 is {seal.sha256[:12]}, and {known[-1].sha256[:12]} was written"
 
-    def damage_of_all(self) -> str | None:
+    def damage_of_all(self, is_ours: Callable[[str], bool]) -> str | None:
         """What is wrong with the folder: the first of its files, by the manifest, that is missing or damaged, or that
-        the manifest does not know; None where all are as they were written.
+        `is_ours` and the manifest does not know; None where all are as they were written. Other files do not matter.
+        Raises OSError where one cannot be read.
         """
-        there = {path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-        for name in sorted({*self.seals, *there} - {MANIFEST}):
+        there = {path.name for path in self.folder.iterdir() if path.is_file()}
+        for name in sorted({*self.seals, *(name for name in there if is_ours(name))}):
             if name not in there:
                 return f"{name} is missing"
             if name not in self.seals:
@@ -101,10 +106,18 @@ def add_to_manifest(folder: Path, seals: Iterable[tuple[str, Seal]]) -> None:
     text = "".join(seal.line(name) for name, seal in seals)
     path = folder / MANIFEST
     torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    data = (("\n" if torn else "") + text).encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:  # one call, so that lines of two processes do not mix
-        file.write((("\n" if torn else "") + text).encode())
-        os.fsync(file.fileno())
+    try:
+        before = os.fstat(descriptor).st_size
+        written = os.write(descriptor, data)  # one call, so that lines of two processes do not mix
+        if written < len(data):
+            if os.fstat(descriptor).st_size == before + written:
+                os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def seal_folder(folder: Path) -> None:

@@ -7,28 +7,31 @@ step. Before that step the old run is brought back, after it the old run is dele
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from patchlight.runs.manifest import MANIFEST, Seal, add_to_manifest
-from patchlight.runs.writing import flush, move, remove, whole_file
+from patchlight.runs.writing import flush, move, remove, tidy, whole_file
 
 REPLACED, REPLACING = ".replaced", ".replacing"
 RECIPE = "config.toml"
 
 
 def replace_contents(folder: Path, contents: Iterable[str], recipe: bytes) -> None:
-    """Begin a new run with the text of its `recipe` in `folder`, without the `contents` of the one that is there."""
+    """Begin a new run with the text of its `recipe` in `folder`, without the `contents` of the one that is there, and
+    without what of them was set aside as damaged. A link to a folder stays; what it leads to is emptied.
+    """
     roll_back(folder)
+    contents = set(contents)
     old, new = folder / REPLACED, folder / REPLACING
     new.mkdir()
     with whole_file(new / RECIPE) as part:
         part.write_bytes(recipe)
     old.mkdir()
-    for name in contents:
-        if name != RECIPE and (folder / name).exists():
-            move(folder / name, old / name)
+    for path in sorted(folder.iterdir()):
+        if path.name != RECIPE and path.name.partition(".damaged")[0] in contents:
+            move(path, old / path.name)
     flush(old)
     flush(folder)
     add_to_manifest(folder, [(RECIPE, Seal.of_bytes(recipe))])
@@ -36,8 +39,7 @@ def replace_contents(folder: Path, contents: Iterable[str], recipe: bytes) -> No
     flush(folder)
     with whole_file(folder / MANIFEST) as part:
         part.write_text(Seal.of_bytes(recipe).line(RECIPE), encoding="utf-8")
-    shutil.rmtree(new)
-    shutil.rmtree(old)
+    _finish(folder)
 
 
 def is_cut_off(folder: Path) -> bool:
@@ -46,14 +48,26 @@ def is_cut_off(folder: Path) -> bool:
 
 
 def roll_back(folder: Path) -> bool:
-    """Finish what was cut off; whether the old run was brought back."""
+    """Finish what was cut off; whether an old run was brought back."""
     old, new = folder / REPLACED, folder / REPLACING
-    is_old = (new / RECIPE).is_file() and old.is_dir()
-    for path in sorted(old.glob("[!.]*")) if is_old else []:
-        if (folder / path.name).exists():
+    moved = sorted(old.glob("[!.]*")) if (new / RECIPE).is_file() and old.is_dir() else []
+    for path in moved:
+        if os.path.lexists(folder / path.name):
             remove(folder / path.name)
         move(path, folder / path.name)
-    for left in (new, old):  # in this order: what decides is there to the end
+    _finish(folder)
+    return bool(moved)
+
+
+def _finish(folder: Path) -> None:
+    """Delete what is not needed any more. Links to folders come back, empty."""
+    old = folder / REPLACED
+    for link in old.iterdir() if old.is_dir() and not (folder / REPLACING / RECIPE).is_file() else []:
+        if link.is_symlink() and link.is_dir():
+            for inside in link.iterdir():
+                tidy(inside)
+            if not os.path.lexists(folder / link.name):
+                link.replace(folder / link.name)
+    for left in (folder / REPLACING, old):  # in this order: what decides is there to the end
         if left.is_dir():
-            shutil.rmtree(left)
-    return is_old
+            tidy(left)

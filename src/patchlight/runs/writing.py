@@ -10,10 +10,14 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from patchlight.progress import say
+
 PART, OLD = ".part", ".old"
+STALE_S = 24 * 3600  # no process writes one file for so long
 
 
 @contextlib.contextmanager
@@ -24,9 +28,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         flush(part)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        _name(error, path)
         raise
     flush(path.parent)
 
@@ -46,10 +51,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             move(path, old)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if old.exists() and not path.exists():
             move(old, path)
+        _name(error, path)
         raise
     flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
@@ -94,21 +100,44 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def sweep(folder: Path) -> list[str]:
-    """Delete what a killed process left half written or half deleted in `folder`; the names. A folder whose new version
-    was not in place yet gets its old one back.
+def tidy(path: Path) -> bool:
+    """Delete what is needed no more; whether it could be done. Where it cannot, as a file that another process has open
+    on a network's disk, that is said, and nothing ends because of it.
+    """
+    try:
+        remove(path)
+    except OSError as error:
+        say(f"cannot delete {path} ({error.strerror or error}); the next training here tries it again")
+        return False
+    return True
+
+
+def sweep(folder: Path, is_ours: Callable[[str], bool]) -> list[str]:
+    """Delete what a killed process left half written or half deleted of the names that are ours; the names. A folder
+    whose new version was not in place yet gets its old one back. Files of other processes, which have a number of
+    their own in their names, are swept a day after they were written.
     """
     swept = []
     for left in sorted(folder.glob(".*")) if folder.is_dir() else []:
-        if left.suffix not in (PART, OLD) or left.name in (PART, OLD):
+        name, numbered = left.name[1:].removesuffix(left.suffix), left.name[1:].rpartition(".")[0].rpartition(".")[0]
+        if left.suffix not in (PART, OLD) or not (is_ours(name) or (is_ours(numbered) and _is_stale(left))):
             continue
-        of = left.with_name(left.name[1:].removesuffix(left.suffix))
-        if left.suffix == OLD and left.is_dir() and left.with_name(f".{of.name}{PART}").is_dir() and not of.exists():
+        of = left.with_name(name)
+        if left.suffix == OLD and left.is_dir() and left.with_name(f".{name}{PART}").is_dir() and not of.exists():
             move(left, of)
-        else:
-            remove(left)
+        elif tidy(left):
             swept.append(left.name)
     return swept
+
+
+def _is_stale(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > STALE_S
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Say in an error of the system which file it is about, where the system did not."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def flush(path: Path) -> None:

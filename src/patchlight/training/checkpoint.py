@@ -33,17 +33,18 @@ from patchlight.models.mae import MaskedAutoencoder
 from patchlight.models.saved import CARD, MODEL, copy_model, read_card, save_tensors, write_model
 from patchlight.progress import say
 from patchlight.runs import Environment, Run
-from patchlight.runs.checkpoints import FOLDER, checkpoint_name, checkpoints_in
-from patchlight.runs.codec import RecordError, from_json, to_json
+from patchlight.runs.checkpoints import FOLDER, checkpoint_name, checkpoints_in, is_checkpoint
+from patchlight.runs.codec import RecordError, from_json, read_json, to_json
 from patchlight.runs.folder import COPY, FILES, METRICS
 from patchlight.runs.manifest import MANIFEST, Manifest, Seal, seal_folder
 from patchlight.runs.overwrite import RECIPE
-from patchlight.runs.writing import remove, sweep, whole_folder
+from patchlight.runs.writing import sweep, tidy, whole_folder
 from patchlight.training.stage import Stage
 from patchlight.training.state import LossScale, TrainState
 
 TRAINING = "training.safetensors"
-WEIGHTS = (MODEL, TRAINING, "ema.safetensors")
+AVERAGE, OPTIMIZER, STATE = "ema.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS = (MODEL, TRAINING, AVERAGE)
 RECORDS = (RECIPE, FILES[Environment], METRICS)  # of the run, of which a checkpoint has copies
 
 
@@ -55,6 +56,7 @@ def save(run: Run, stage: Stage, state: TrainState) -> None:
     """
     if stage.scaler.is_enabled():
         state.scaler = from_json(LossScale, stage.scaler.state_dict())
+    state.kept = _sha256_of_kept(run)
     path = save_checkpoint(
         run.path / FOLDER, state, stage.model, stage.average, stage.optimizers, stage.kept_model, stage.card
     )
@@ -69,35 +71,47 @@ def restore(path: Path, stage: Stage, run: Run) -> TrainState:
     state = load_checkpoint(path, stage.model, stage.average, stage.optimizers)
     if state.scaler is not None:
         stage.scaler.load_state_dict(to_json(state.scaler))
-    if stage.config.train.select != "last":
-        _restore_kept(run, state)
+    restore_kept(run, state)
     return state
 
 
-def _restore_kept(run: Run, state: TrainState) -> None:
-    """The best epoch's weights as those that the run keeps: a training that was killed between keeping weights and
-    saving its checkpoint left those of an epoch that is done again.
+def restore_kept(run: Run, state: TrainState) -> None:
+    """The weights that the run keeps, as they were when the checkpoint of this `state` was saved: a training that was
+    killed between keeping weights and saving its checkpoint left those of an epoch that is done again, and they may be
+    damaged or gone.
 
-    Where its checkpoint is damaged and they are nowhere else, what `state` knows of the best epoch is forgotten.
+    Where they are nowhere any more, what `state` knows of the best epoch is forgotten, and that is said.
     """
-    path = _of_best(run, state)
-    if path is None:
+    folder = run.path / "model"
+    kept = state.kept
+    if kept is None and (path := _of_best(run, state)) is not None:  # of an earlier version, which did not note it
+        kept = Seal.of(path / MODEL).sha256
+    if kept is None or (_is_sound(folder) and _sha256_of_kept(run) == kept):
         return
-    if (wrong := damage_of(path)) is None:
-        copy_model(path, run.path / "model")
-        return
-    kept = run.path / "model" / MODEL
-    if kept.is_file() and Seal.of(kept) in Manifest.read(path).seals.get(MODEL, []):
-        return
+    for path in reversed(list_checkpoints(run.path / FOLDER)):
+        if (path / CARD).is_file() and damage_of(path) is None and Seal.of(path / MODEL).sha256 == kept:
+            copy_model(path, folder)
+            return
     say(
-        f"{path}, the best epoch so far, is damaged ({wrong}), and its weights are lost; from here on the best of the "
-        "epochs to come are kept"
+        f"{folder}: the weights of the best epoch so far are lost, with it and with their checkpoint; from here on the "
+        "best of the epochs to come are kept"
     )
     state.forget_best()
 
 
+def _is_sound(folder: Path) -> bool:
+    manifest = Manifest.read(folder)
+    return manifest.exists and manifest.damage_of_all(lambda name: name in (CARD, MODEL)) is None
+
+
+def _sha256_of_kept(run: Run) -> str | None:
+    """Of the weights in the run's `model/`, by their manifest."""
+    seals = Manifest.read(run.path / "model").seals.get(MODEL)
+    return seals[-1].sha256 if seals else None
+
+
 def _of_best(run: Run, state: TrainState) -> Path | None:
-    """The checkpoint of the best epoch. Those of earlier versions are not models, and the run's weights stay."""
+    """The checkpoint of the best epoch. Those of version 0.2.0 are not models, and the run's weights stay."""
     for path in list_checkpoints(run.path / FOLDER):
         with contextlib.suppress(PatchlightError):  # of one that cannot be read
             found = read_state(path)
@@ -122,15 +136,15 @@ def save_checkpoint(
     check_finite(model, average)
     final = folder / checkpoint_name(state.epochs_done, state.steps_done, at_end=state.at_end)
     folder.mkdir(exist_ok=True)
-    sweep(folder)  # before, for a disk that was full
+    sweep(folder, is_checkpoint)  # before, for a disk that was full
     with whole_folder(final) as part:
         write_model(part, kept, card)
         if kept is not model or has_lora(model):
             save_tensors(_plain(model.state_dict()), part / TRAINING)
         if average is not None:
-            save_tensors(_plain(average.state_dict()), part / "ema.safetensors")
-        save_tensors(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
-        (part / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
+            save_tensors(_plain(average.state_dict()), part / AVERAGE)
+        save_tensors(_optimizer_tensors(optimizers), part / OPTIMIZER)
+        (part / STATE).write_text(json.dumps(state.to_json()), encoding="utf-8")
         for name in RECORDS:
             if (folder.parent / name).is_file():
                 shutil.copyfile(folder.parent / name, part / f"{COPY}{name}")
@@ -152,18 +166,32 @@ def damage_of(path: Path) -> str | None:
     """
     try:
         manifest = Manifest.read(path)
-        if manifest.exists and (wrong := manifest.damage_of_all()) is not None:
+        if manifest.exists and (wrong := manifest.damage_of_all(is_of_checkpoint)) is not None:
             return wrong
-        state = read_state(path)
+        state = _read_state(path)
         if state.sealed and not manifest.exists:
             return f"{MANIFEST} is missing"
         for name in WEIGHTS:
             for key, tensor in load_file(path / name).items() if (path / name).is_file() else ():
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     return f"{name}: the weights '{key}' are not finite"
-    except (PatchlightError, OSError, SafetensorError) as error:
+    except FileNotFoundError as error:
+        return f"{Path(error.filename or path).name} is missing"
+    except OSError as error:
+        raise PatchlightError(
+            f"cannot read {error.filename or path} ({error.strerror or error}); nothing was changed: repeat the "
+            "command when it can be read"
+        ) from None
+    except RecordError as error:
+        return f"state.json: {error}"
+    except (SafetensorError, ValueError) as error:
         return _reason(error)
     return None
+
+
+def is_of_checkpoint(name: str) -> bool:
+    """Whether a file of this name in a checkpoint is read back. Others, as a note of somebody's, do not matter."""
+    return name in (*WEIGHTS, CARD, OPTIMIZER, STATE) or name.startswith(COPY)
 
 
 def card_so_far(run: Run) -> ModelCard | None:
@@ -180,12 +208,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_state(path: Path) -> TrainState:
     """Where training stood at a checkpoint. Raises PatchlightError where that cannot be read."""
     try:
-        data = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return TrainState.from_json(data, steps=_steps_in_name(path))
+        return _read_state(path)
     except RecordError as error:
         raise PatchlightError(_unreadable(path, f"state.json: {error}")) from None
     except (OSError, ValueError) as error:
         raise PatchlightError(_unreadable(path, _reason(error))) from None
+
+
+def _read_state(path: Path) -> TrainState:
+    """Raises OSError where it cannot be read, RecordError where it is none."""
+    return TrainState.from_json(read_json(path / STATE), steps=_steps_in_name(path))
 
 
 def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimizers: list[Optimizer]) -> TrainState:
@@ -197,8 +229,8 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, opt
     try:
         model.load_state_dict(load_file(path / _training_file(path, model, average)))
         if average is not None:
-            average.load_state_dict(load_file(path / "ema.safetensors"))
-        _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
+            average.load_state_dict(load_file(path / AVERAGE))
+        _restore_optimizers(optimizers, load_file(path / OPTIMIZER))
     except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         raise PatchlightError(_unreadable(path, _reason(error))) from None
     return state
@@ -242,7 +274,7 @@ def prune_checkpoints(newest: Path, state: TrainState) -> None:
     to_keep = {*state.kept_steps, state.best_step, *before.kept_steps, before.best_step}
     for path in older[:-1]:
         if not states[path].at_end or states[path].steps_done not in to_keep:
-            remove(path)
+            tidy(path)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from patchlight.runs.codec import RecordError, from_json, to_json
 from patchlight.units import counted
 
 # What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
-LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before", "sealed"}
+LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before", "sealed", "kept"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class TrainState:
     kept_steps: tuple[int, ...] = ()  # whose checkpoints stay
     stopped_early: bool = False  # this stage
     scaler: LossScale | None = field(default=None, metadata={"read": lambda value: value or None})
+    kept: str | None = None  # SHA-256 of the weights that the run kept then
     sealed: bool = True  # its checkpoint has a manifest, which those of 0.2.0 and before have not
 
     @classmethod

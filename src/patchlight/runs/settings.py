@@ -1,0 +1,43 @@
+"""The settings of a run beside those of a recipe: what differs, and what earlier versions meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchlight.config import Config, load_recipe
+
+# Settings that may be others when a run goes on: they change no more than the last digits.
+RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
+
+
+def resources_changed(started: Config, config: Config) -> list[str]:
+    """The settings of RESOURCES that a run goes on with in another way, in words."""
+    changed = config_differences(started, config)
+    return [f"{key} {word(new)}, not {word(old)}" for key, (old, new) in changed.items() if key in RESOURCES]
+
+
+def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, `{"train.epochs": (10, 20)}`; the `about` section describes and does not count."""
+    left, right = a.flat(), b.flat()
+    return {
+        key: (left.get(key), right.get(key))
+        for key in sorted({*left, *right})
+        if not key.startswith("about.") and left.get(key) != right.get(key)
+    }
+
+
+def word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def of_version_0_2(config: Config) -> Config:
+    """What the recipe of a run of version 0.2.0 or before meant: with restarts a warm-up in the first cycle alone,
+    with train.debug two epochs, whatever their number, and by grad-rollout the method that is scaled-rollout now.
+    """
+    if config.explain.method == "grad-rollout":
+        config = load_recipe(config, {"explain.method": "scaled-rollout"})
+    if any(stage.schedule.name == "cosine_restarts" for stage in config.of_stages()):
+        config = load_recipe(config, {"schedule.restart_warmup": False})
+    if config.train.debug:
+        config = load_recipe(load_recipe(config, {"train.debug": False}), {"train.debug": True})
+    return config
