@@ -144,6 +144,6 @@ def test_a_folder_that_was_not_yet_in_place_gives_way_to_the_old_one(tmp_path: P
     for name in (".model.old", ".model.part", ".gone.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text(name)
-    assert sweep(tmp_path) == [".gone.old", ".model.part"]
+    assert sweep(tmp_path, lambda name: name in ("model", "gone")) == [".gone.old", ".model.part"]
     assert (tmp_path / "model" / "x").read_text() == ".model.old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
