@@ -106,6 +106,7 @@ def folder(tmp_path_factory):
 )
 def test_command_lines_of_random_words(times, verbs, folder, no_slides, monkeypatch, capsys):
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))  # a folder of images may be ~
     there = ["run", "made", "a.png", "b.png", "odd.toml", "empty", "run/checkpoints/last", "run/model", "new"]
 
     def check(words: list[str]) -> str:
