@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 def _standard_error() -> TextIO | None:
     """None in a process that has none, as without a console on Windows, or has closed it."""
-    return None if sys.stderr is None or sys.stderr.closed else sys.stderr
+    return None if sys.stderr is None or getattr(sys.stderr, "closed", False) else sys.stderr
 
 
 def tell(text: str) -> None:

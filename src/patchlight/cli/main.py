@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say_error(message: str) -> None:
     """Print it on standard error, where that can be written; the exit code says the rest."""
-    if sys.stderr is not None and not sys.stderr.closed:
+    if _has_standard_error():
         with contextlib.suppress(OSError):
             print(f"patchlight: {printable(message)}", file=sys.stderr)
 
@@ -91,11 +91,16 @@ def _leave_standard_error() -> None:
     """Where lines are left that standard error does not take any more, give them up: Python would try once more at its
     end, and then end with an exit code of its own.
     """
-    if sys.stderr is not None and not sys.stderr.closed:
+    if _has_standard_error():
         try:
             sys.stderr.flush()
         except OSError:
-            _give_up(sys.stderr)
+            with contextlib.suppress(OSError):  # what stands in for it may be no file of the system
+                _give_up(sys.stderr)
+
+
+def _has_standard_error() -> bool:
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
 
 
 def _give_up(stream: TextIO) -> None:
