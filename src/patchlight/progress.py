@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -18,8 +20,19 @@ DELAY_S = 0.3  # a bar that is gone sooner is not shown
 def say(text: str) -> None:
     """Print one line on standard error, above the progress bar where there is one. What a terminal would obey, as in
     the name of a file, is escaped.
+
+    No work ends because nobody can read of it: where there is no standard error, or it cannot be written any more (a
+    closed pipe or terminal, a full disk), the line is lost.
     """
-    tqdm.write(printable(text), file=sys.stderr)
+    stream = _standard_error()
+    if stream is not None:
+        with contextlib.suppress(OSError):
+            tqdm.write(printable(text), file=stream)
+
+
+def _standard_error() -> TextIO | None:
+    """None in a process that has none, as without a console on Windows, or has closed it."""
+    return None if sys.stderr is None or getattr(sys.stderr, "closed", False) else sys.stderr
 
 
 def tell(text: str) -> None:
@@ -32,14 +45,15 @@ class Progress:
 
     def __init__(self, total: int, label: str, done: int = 0) -> None:
         self.total, self.label, self.done = total, printable(label), done
-        self.terminal = sys.stderr.isatty()
+        stream = _standard_error()
+        self.terminal = stream is not None and stream.isatty()
         self.bar = tqdm(
             total=total,
             initial=done,
             desc=self.label,
             leave=False,
             dynamic_ncols=True,
-            file=sys.stderr,
+            file=stream,
             disable=not self.terminal,
             mininterval=0.2,
             delay=DELAY_S,
@@ -51,12 +65,14 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.bar.close()
+        with contextlib.suppress(OSError):
+            self.bar.close()
 
     def advance(self, steps: int = 1) -> None:
         """Count steps that are done."""
         self.done += steps
-        self.bar.update(steps)
+        with contextlib.suppress(OSError):  # as `say` does
+            self.bar.update(steps)
 
     def extend(self, total: int) -> None:
         """Set the number of steps anew."""

@@ -19,7 +19,10 @@ from patchlight.explanation.methods import explain_inputs
 from patchlight.machine.seeds import seeded_generator
 from patchlight.models import ModelCard
 from patchlight.models.anatomy import find_vit
+from patchlight.progress import say
 from patchlight.runs import Run, Snapshots
+from patchlight.runs.folder import FILES
+from patchlight.runs.writing import set_aside
 
 
 class SnapshotWriter:
@@ -34,7 +37,9 @@ class SnapshotWriter:
         return epoch == 1 or epoch % self.config.snapshots_every == 0
 
     def add(self, model: nn.Module, epoch: int) -> None:
-        """Add the maps after `epoch` epochs. What an interrupted run wrote of later epochs is dropped."""
+        """Add the maps after `epoch` epochs. What an interrupted run wrote of later epochs is dropped; a damaged file
+        is kept under another name.
+        """
         device = next(model.parameters()).device
         inputs = self.card.to_input(self.pixels.to(device))
         explanation = explain_inputs(model, inputs, method=self.config.method, target=self.labels.to(device))
@@ -48,8 +53,17 @@ class SnapshotWriter:
             maps=explanation.maps.float().cpu().numpy()[None],
             probs=explanation.probs.float().cpu().numpy()[None],
         )
-        earlier = self.run.shown(Snapshots) if epoch > 1 else None
+        earlier = self._earlier() if epoch > 1 else None
         self.run.write(new if earlier is None else joined(earlier, new))
+
+    def _earlier(self) -> Snapshots | None:
+        """What was written before, or None. What cannot be read is not written over."""
+        try:
+            return self.run.find(Snapshots)
+        except PatchlightError as error:
+            aside = set_aside(self.run.path / FILES[Snapshots]).name
+            say(f"{str(error).partition(';')[0]}; it is kept as {aside}, and the maps of earlier epochs are left out")
+            return None
 
 
 def joined(earlier: Snapshots, new: Snapshots) -> Snapshots:

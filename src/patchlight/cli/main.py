@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import patchlight
 from patchlight.cli.parser import NOT_OF_CALL, VERBS, build_parser, nearest_argument, split_settings
@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE, SIGNALLED = 0, 1, 2, 128
 
-LESS_MEMORY = "name fewer images at a time, or set a smaller eval.batch_size or data.memory_limit_mb"
+# What takes less memory, by the command: only what it knows.
+LESS_MEMORY = {
+    "train": "set a smaller data.memory_limit_mb or data.image_size, or take a smaller model",
+    "eval": "set a smaller data.memory_limit_mb, or compute where there is more memory (--device)",
+    "predict": "name fewer images at a time, or compute where there is more memory (--device)",
+    "explain": "name fewer images or methods at a time, or compute where there is more memory (--device)",
+    "probe": "set a smaller eval.batch_size or data.memory_limit_mb",
+    "data": "set a smaller data.memory_limit_mb or data.image_size",
+}
+# What helps against errors of a disk.
+DISK_ADVICE = {
+    errno.ENOSPC: "free space on that disk and repeat the command, `train` with --resume",
+    errno.EDQUOT: "delete files of yours on that disk and repeat the command, `train` with --resume",
+    errno.EROFS: "that disk may only be read: choose another place with --out, or have it mounted for writing",
+    errno.EIO: "that disk, or the way to it, fails: look into the system's log, and copy what you need to another disk",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,16 +66,46 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_folder()
             return run_command(words)
     except BrokenPipeError:  # the program that reads our output, `head` for example, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         return FAILED
     except (PatchlightError, OSError, KeyboardInterrupt, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         if debug:
             print_traceback(error)
-        message, code = sentence_and_code(error)
-        print(f"patchlight: {printable(message)}", file=sys.stderr)
+        message, code = sentence_and_code(error, next((word for word in words if word in VERBS), ""))
+        _say_error(message)
         return code
+    finally:
+        _leave_standard_error()
+
+
+def _say_error(message: str) -> None:
+    """Print it on standard error, where that can be written; the exit code says the rest."""
+    if _has_standard_error():
+        with contextlib.suppress(OSError):
+            print(f"patchlight: {printable(message)}", file=sys.stderr)
+
+
+def _leave_standard_error() -> None:
+    """Where lines are left that standard error does not take any more, give them up: Python would try once more at its
+    end, and then end with an exit code of its own.
+    """
+    if _has_standard_error():
+        try:
+            sys.stderr.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # what stands in for it may be no file of the system
+                _give_up(sys.stderr)
+
+
+def _has_standard_error() -> bool:
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what is left to write on a stream go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -138,8 +183,8 @@ def load(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def sentence_and_code(error: BaseException) -> tuple[str, int]:
-    """What an error is for the user, and the exit code."""
+def sentence_and_code(error: BaseException, verb: str = "") -> tuple[str, int]:
+    """What an error is for the user of a command, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), SIGNALLED + error.number
     if isinstance(error, KeyboardInterrupt):
@@ -147,11 +192,12 @@ def sentence_and_code(error: BaseException) -> tuple[str, int]:
         return f"stopped by {number.name}; repeat the command", SIGNALLED + number
     if isinstance(error, MemoryError | RuntimeError):
         reason = str(error).strip().partition("\n")[0]
-        return f"out of memory ({reason or type(error).__name__}); {LESS_MEMORY}", FAILED
+        advice = LESS_MEMORY.get(verb, "end other programs, or repeat the command where there is more memory")
+        return f"out of memory ({reason or type(error).__name__}); {advice}", FAILED
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
         reason = error.strerror or str(error) or type(error).__name__
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason += "; free space on that disk and repeat the command, `train` with --resume"
+        if error.errno in DISK_ADVICE:
+            reason += f"; {DISK_ADVICE[error.errno]}"
         return (f"{error.filename}: {reason}" if error.filename else reason), FAILED
     return str(error), USAGE if isinstance(error, UsageError) else FAILED
 

@@ -98,8 +98,8 @@ def check_own(folder: Path) -> None:
 
 
 def sample_pixels(run: Run, card: ModelCard) -> Tensor:
-    """A few of the run's sample images (B, 3, h, w) uint8; noise where there are none."""
-    samples = run.find(Samples)
+    """A few of the run's sample images (B, 3, h, w) uint8; noise where there are none, or they are damaged."""
+    samples = run.shown(Samples)
     if samples is not None and len(samples.images):
         return torch.from_numpy(samples.images[:IMAGES]).permute(0, 3, 1, 2).contiguous()
     draw = torch.Generator().manual_seed(0)

@@ -245,6 +245,7 @@ class Epoch(Record):
     val_top1: Rate | None = field(default=None, metadata={"key": "val/top1"})
     val_balanced_accuracy: Rate | None = field(default=None, metadata={"key": "val/balanced_accuracy", "brief": True})
     val_macro_f1: Rate | None = field(default=None, metadata={"key": "val/macro_f1", "brief": True})
+    skipped_steps: Count | None = field(default=None, metadata={"brief": True})  # of the epoch, of fp16 that overflowed
     images_per_s: Amount
     epoch_s: Amount  # of training, without validation
     best: bool = False  # so far, by validation

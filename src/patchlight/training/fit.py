@@ -59,6 +59,10 @@ def fit(setup: Setup, run: Run, *, resume: bool = False, on_epoch: OnEpoch | Non
                 stage.begin(model)
                 last = fit_stage(stage, setup.data, run, state, newest, stop, on_epoch)
             state, newest, model, size = last.next_stage(), None, stage.model, stage.card.img_size
+            if stop.requested:
+                break
+    if stop.requested:  # after the last step; from here on a signal ends the command at once
+        raise stop.interrupted(f"after {last.done_so_far}")
     return last
 
 
@@ -88,6 +92,12 @@ def fit_stage(
     if pace is not None:
         left_s = stage.budget_s - state.stage_s - watch.passed()
         expected = plan_steps(left_s, state.done, pace, stage.steps_per_epoch)
+    if stop.requested:
+        is_saved = checkpoint is not None or stage.number > 1
+        raise stop.interrupted(
+            f"before training {'went on' if is_saved else 'began'}",
+            f"what was saved before stays ({state.done_so_far})" if is_saved else "no step was made yet",
+        )
     state.total_steps = state.total_steps or expected
     note(run, class_lines(stage, data.train))
     for line in plan_lines(stage, state, expected, pace):

@@ -98,5 +98,6 @@ def epoch_line(label: str, row: Epoch, left_s: float) -> str:
         smoothed = "" if row.val_loss_smoothed is None else f" ({row.val_loss_smoothed:.3f} smoothed)"
         parts += [f"val loss {row.val_loss:.3f}{smoothed}", f"val {scores_words(row)}{' *' if row.best else '  '}"]
     parts += [f"lr {row.lr:.1e}", f"{row.images_per_s:,.0f} images/s", f"{row.epoch_s:,.1f} s/epoch"]
+    parts += [f"{counted(row.skipped_steps, 'step')} skipped (fp16 overflowed)"] if row.skipped_steps else []
     parts.append(f"{clock(left_s)} left")
     return "  ".join(parts)

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H W pixels, D features, K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ from patchlight.training.lines import epoch_label, epoch_line, step_line
 from patchlight.training.optim import clip_gradients, set_momentum, update_average
 from patchlight.training.schedule import learning_rate, momentum, warmup_steps
 from patchlight.training.stage import Stage
-from patchlight.training.state import StopSignal, Stopwatch, TrainState
+from patchlight.training.state import SKIPPED_AT_MOST, StopSignal, Stopwatch, TrainState
 from patchlight.training.tasks import Classification, Validation
 
 OnEpoch = Callable[[Epoch], None]  # what a user's program does with the record of each epoch
@@ -120,9 +121,10 @@ class Trainer:
         for optimizer in stage.optimizers:
             stage.scaler.unscale_(optimizer)
         norm = clip_gradients(stage.model, stage.config.optim.grad_clip)
-        self.check_step(epoch, step, mean_loss, norm)
+        sound = self.check_step(epoch, step, mean_loss, norm)
         for optimizer in stage.optimizers:
-            stage.scaler.step(optimizer)
+            if sound:  # the scaler looks at each optimizer apart, and would make half a step
+                stage.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         stage.scaler.update()
         if stage.average is not None:
@@ -143,15 +145,21 @@ class Trainer:
         batch = self.batches.batch(epoch, step, strong=self._is_strong(position))
         return model_input(batch, card, config.augment, self._is_mixed(position))
 
-    def check_step(self, epoch: int, step: int, loss: Tensor, norm: Tensor) -> None:
-        """Before weights change: raises PatchlightError, naming the step and its images, where the loss or the `norm`
-        of the gradients is not finite. In fp16 gradients overflow now and then; their scaler leaves such a step out.
+    def check_step(self, epoch: int, step: int, loss: Tensor, norm: Tensor) -> bool:
+        """Whether a step may change weights. Raises PatchlightError, naming the step and its images, where the loss or
+        the `norm` of the gradients is not finite. In fp16 gradients overflow now and then, most of all at the
+        beginning: such a step is skipped and counted, and only SKIPPED_AT_MOST in a row are an error.
         """
-        wrong = "" if loss.isfinite() else f"the loss is {loss.item()}"
-        if not wrong and not self.stage.scaler.is_enabled() and not norm.isfinite():
-            wrong = f"the loss is {loss.item():.4g} and the norm of the gradients {norm.item()}"
-        if not wrong:
-            return
+        loss_value, norm_value = torch.stack((loss, norm.to(loss.device))).tolist()  # one wait for the device
+        wrong = "" if math.isfinite(loss_value) else f"the loss is {loss_value}"
+        if not wrong and math.isfinite(norm_value):
+            self.state.skipped_in_a_row = 0
+            return True
+        if not wrong and self.stage.scaler.is_enabled():
+            if self.state.skip_step() < SKIPPED_AT_MOST:
+                return False
+            wrong = f"the gradients overflowed in fp16 {SKIPPED_AT_MOST} times in a row, the last time"
+        wrong = wrong or f"the loss is {loss_value:.4g} and the norm of the gradients {norm_value}"
         indices = self.batches.indices(epoch + self.state.epochs_before, step).tolist()
         raise PatchlightError(
             diverged(
@@ -214,17 +222,17 @@ class Trainer:
     def pause(self, stop: StopSignal) -> None:
         """At the end of an epoch finish it; then save a checkpoint. Raises Interrupted where `stop` is requested."""
         state = self.state
+        self._check_any_step()
         self._read_sums()
         state.epoch_s += self._watch.lap(state)
         began_s = state.wall_s
         if ended := self.epoch_is_over:
-            row = self._finish_epoch()
-            self._rows.append(row)
+            self._rows.append(self._finish_epoch())
+            self._check_any_step()  # it may have stopped early
             self._folder.write_epochs(self._rows)
-            say(epoch_line(self._epoch_label(row.epoch), row, self._left_s(row)))
-            if row.early_stop is not None:
-                say(row.early_stop.in_words)
         save(self._folder, self.stage, state)
+        if ended:  # after the checkpoint, which counts for more than what is said of it
+            self._say_epoch(self._rows[-1])
         self._watch.lap(state)
         self._step_began_s = state.stage_s
         if self._budget is not None:
@@ -234,12 +242,25 @@ class Trainer:
         if stop.requested:
             raise stop.interrupted(f"after {state.done_so_far}")
 
+    def _say_epoch(self, row: Epoch) -> None:
+        say(epoch_line(self._epoch_label(row.epoch), row, self._left_s(row)))
+        if row.early_stop is not None:
+            say(row.early_stop.in_words)
+
+    def _check_any_step(self) -> None:
+        """Raises PatchlightError where the stage is over and none of its steps changed a weight. Debugging has so few
+        steps that fp16 may still look for its scale.
+        """
+        if self.state.is_over and self.state.all_were_skipped and not self.stage.config.train.debug:
+            what = f"the gradients overflowed in fp16 in all steps, {self.state.done}, so none changed a weight"
+            raise PatchlightError(diverged(what))
+
     def _finish_epoch(self) -> Epoch:
         """Validate, keep the weights if they are to be kept, and go on to the next epoch; the line for the metrics."""
         stage, state, train = self.stage, self.state, self.stage.config.train
         val = self._validate()
         images, epoch_s, train_loss, train_top1 = self._images_seen, state.epoch_s, *self._means()
-        mixed = self._epoch_is_mixed
+        mixed, skipped = self._epoch_is_mixed, state.skipped
         self._begin_epoch()
 
         # Without a score, in masked autoencoding, the loss decides.
@@ -260,6 +281,7 @@ class Trainer:
             train_loss=train_loss,
             train_top1=train_top1,
             train_mixed=mixed,
+            skipped_steps=skipped or None,
             val_loss=val.loss if val else None,
             val_loss_smoothed=val.loss_smoothed if val else None,
             val_top1=val.top1 if val else None,
@@ -304,7 +326,8 @@ class Trainer:
     def _begin_epoch(self) -> None:
         """Set what is counted for an epoch back to zero."""
         state = self.state
-        state.epoch, state.step, state.loss_sum, state.correct, state.epoch_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        state.epoch, state.step, state.skipped = state.epoch + 1, 0, 0
+        state.loss_sum, state.correct, state.epoch_s = 0.0, 0.0, 0.0
         state.epoch_start = self._position(state.epoch, 0)
         self._loss_sum.zero_()
         self._correct.zero_()

@@ -16,8 +16,13 @@ from patchlight.errors import Interrupted, Terminated
 from patchlight.runs.codec import RecordError, from_json, to_json
 from patchlight.units import counted
 
-# What older checkpoints do not have: the first three, those before version 0.2.0; the others, those of 0.2.0.
-LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before", "sealed", "kept"}
+# What older checkpoints do not have: the first three, those before version 0.2.0; the next four, those of 0.2.0.
+LATER_FIELDS = {"done", "progress", "epoch_start", "stage_best", "epochs_since_better", "wall_before", "sealed"}
+LATER_FIELDS |= {"kept", "skipped", "skipped_in_a_row"}
+
+# Steps in a row whose gradients overflow in fp16. Each halves the scale, which begins at 2**16: from there, after so
+# many, it is 2**-16, and the gradients themselves are too large.
+SKIPPED_AT_MOST = 32
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class TrainState:
     epoch_start: float = 0.0  # where the epoch under way began in the schedule, in steps of `total_steps`
     loss_sum: float = 0.0  # over the images of that epoch
     correct: float = 0.0  # right answers among them; of a mixed image, a share of one
+    skipped: int = 0  # steps of that epoch that changed no weight: their gradients overflowed in fp16
+    skipped_in_a_row: int = 0  # such steps of this stage, up to the newest one
     epoch_s: float = 0.0  # training seconds of that epoch
     wall_s: float = 0.0  # of all training and validation so far
     cpu_s: float = 0.0  # processor seconds of the same
@@ -122,6 +129,17 @@ class TrainState:
         """Whether the stage is."""
         return self.progress >= 1 or self.stopped_early
 
+    @property
+    def all_were_skipped(self) -> bool:
+        """Whether no step of the stage has changed a weight, of those that there were."""
+        return 0 < self.done <= self.skipped_in_a_row
+
+    def skip_step(self) -> int:
+        """Note that a step changes no weight; how many in a row these are."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        return self.skipped_in_a_row
+
     def next_stage(self) -> TrainState:
         """Where the stage after this one begins."""
         return replace(
@@ -138,6 +156,7 @@ class TrainState:
             epoch_start=0.0,
             stage_best=None,
             epochs_since_better=0,
+            skipped_in_a_row=0,
             stopped_early=False,
             scaler=None,
         )
@@ -193,15 +212,19 @@ class StopSignal:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self.requested, self.number = signal.Signals(number).name, number
 
-    def interrupted(self, when: str) -> Interrupted:
-        """The error of a training that stopped `when`, its checkpoint being saved."""
-        go_on = "the checkpoint is saved: repeat the command with --resume to go on"
-        return Interrupted(f"stopped by {self.requested} {when}; {go_on}", self.number)
+    def interrupted(self, when: str, saved: str = "the checkpoint is saved") -> Interrupted:
+        """The error of a training that stopped `when`, with what is `saved` of it."""
+        return Interrupted(
+            f"stopped by {self.requested} {when}; {saved}: repeat the command with --resume to go on", self.number
+        )
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopSignal]:
-    """SIGINT and SIGTERM inside only set `requested`: no step is cut in half. In a thread nothing is caught."""
+    """SIGINT and SIGTERM inside only set `requested`: no step is cut in half. In a thread nothing is caught.
+
+    `requested` is looked at once more afterwards, when another signal ends the program at once: none is lost.
+    """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
