@@ -45,7 +45,7 @@ from patchlight.runs.records import (
     RunFile,
     Skipped,
 )
-from patchlight.runs.settings import RESOURCES, config_differences, of_version_0_2, word
+from patchlight.runs.settings import config_differences, of_version_0_2, only_saves, word
 from patchlight.runs.writing import PART, sweep, whole_file
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
@@ -192,7 +192,7 @@ class Run:
                 changed.pop(f"{section}.{name}", None)
         if not config.explain.snapshots_every:  # the method is that of snapshots alone, and its default has changed
             changed.pop("explain.method", None)
-        changed = {key: pair for key, pair in changed.items() if key not in RESOURCES}
+        changed = {key: pair for key, pair in changed.items() if not only_saves(key)}
         if changed:
             differences = ", ".join(f"{key} = {word(old)}, not {word(new)}" for key, (old, new) in changed.items())
             raise UsageError(f"{self.path} was started with {differences}; resume it with the same settings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from patchlight.config import Config, load_recipe
@@ -13,7 +14,12 @@ RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_s
 def resources_changed(started: Config, config: Config) -> list[str]:
     """The settings of RESOURCES that a run goes on with in another way, in words."""
     changed = config_differences(started, config)
-    return [f"{key} {word(new)}, not {word(old)}" for key, (old, new) in changed.items() if key in RESOURCES]
+    return [f"{key} {word(new)}, not {word(old)}" for key, (old, new) in changed.items() if only_saves(key)]
+
+
+def only_saves(key: str) -> bool:
+    """Whether a setting, of the whole or of a stage, is one of RESOURCES."""
+    return re.sub(r"^stages\.\d+\.", "", key) in RESOURCES
 
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
