@@ -49,7 +49,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 # The disk is looked at before training; here it fills up meanwhile.
-UNSEEN = "import patchlight.commands.train as train\ntrain.check_disk = lambda *a: None\n"
+UNSEEN = "import patchlight.commands.train as train\ntrain.check_disk = lambda *a, **k: None\n"
 FULL = UNSEEN + (
     "import patchlight.training.loop as loop\nwas = loop.epoch_line\n"
     "def line(label, row, left):\n"

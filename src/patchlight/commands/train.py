@@ -141,7 +141,7 @@ def train_and_test(
     batch, shown = first_batch(sets.train, setup.stages[0].config, setup.stages[0].card)
     if batch.errors:
         raise PatchlightError(batch.errors[0])
-    check_disk(run, setup)
+    check_disk(run, setup, overwrite=overwrite)
     with ends("before the first step; repeat the command with --resume"):
         Run.create(run.path, config, resume=resume, overwrite=overwrite)
         for record in (environment, batch, shown, describe_skipped(sets)):
