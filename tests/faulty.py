@@ -5,6 +5,7 @@ A `Nursery` is a process that has loaded the libraries, and nothing else; its ch
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -120,9 +121,16 @@ def leftovers(folder: Path) -> list[str]:
 
 def _serve() -> None:
     """The nursery itself: a line of JSON asks for a child, or for the end of one; the answer is a number."""
-    import torch._dynamo  # noqa: F401  (an optimizer's first need, and slow to load)
-
-    undrawn().__enter__()  # the charts of a page are made, and not drawn
+    # All that a training needs sooner or later, and that is slow to load.
+    for name in (
+        *("patchlight.commands.train", "patchlight.commands.evaluate", "patchlight.commands.predict"),
+        *("patchlight.analysis.faithfulness", "patchlight.analysis.insight", "patchlight.data.sources.digits"),
+        *("patchlight.analysis.copies", "patchlight.reporting.page", "patchlight.reporting.readme", "torch._dynamo"),
+        *("sklearn.datasets", "imagehash", "scipy.stats", "matplotlib.backends.backend_agg", "tomli_w", "psutil"),
+    ):
+        importlib.import_module(name)
+    charts = undrawn()  # those of a page are made, and not drawn
+    charts.__enter__()
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:

@@ -170,6 +170,7 @@ def test_without_its_data_a_run_shows_its_samples_and_says_so(run, tmp_path, cap
     shutil.copytree(run, moved)
     config = (moved / "config.toml").read_text().replace("split_seed = 0", "split_seed = 1")
     (moved / "config.toml").write_text(config)  # so that the images are others
+    (moved / "manifest.jsonl").unlink()
     words = ["explain", str(moved), "--method", "rollout"]
     assert main([*words, "--json"]) == 0
     out = capsys.readouterr()

@@ -77,6 +77,7 @@ def renamed(run: Path, to: Path, **names: str) -> Path:
     config = json.loads(path.read_text())
     config["class_names"][: len(names)] = names.values()
     path.write_text(json.dumps(config))
+    (path.parent / "manifest.jsonl").unlink()
     return to
 
 

@@ -42,6 +42,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         made = load_backbone(ModelConfig(name=str(name), **options), img_size=32, num_classes=3)
         card = ModelCard(str(name), made.spec, ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3, made.source)
         save_model(root / family, made.model, card)
+        (root / family / "manifest.jsonl").unlink()  # what a stranger sends has none, or one that fits
         found[family] = root / family
     return found
 

@@ -54,7 +54,11 @@ def test_every_model_predicts_saves_and_loads(name, tmp_path):
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
     assert not again.training
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "manifest.jsonl",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())

@@ -277,8 +277,7 @@ def test_the_faithfulness_table_marks_what_is_not_shown_to_beat_both_controls(tm
     assert 'title="not shown to be better than centre"' in page.html  # than random it is
     assert "older version" not in page.text
     (run / "faithfulness.json").write_text(json.dumps({"n": 3, "rows": [{"method": "chefer"}]}))
-    with pytest.raises(PatchlightError, match=r"faithfulness\.json is damaged: rows\[0\]\.ms is missing; .* remove it"):
-        build_report(run)
+    assert "faithfulness.json is damaged: rows[0].ms is missing; " in report(run).text
 
 
 def test_of_few_images_the_table_has_means_alone(tmp_path, no_charts):

@@ -145,7 +145,7 @@ def test_its_run_ends_in_the_same_report(tmp_path, capsys, no_charts):
         assert ("Hugging Face's Trainer" in (path / "report.html").read_text().replace("&#39;", "'")) == (
             engine == "hf"
         )
-        assert {p.name for p in path.iterdir()} <= set(CONTENTS)
+        assert {p.name for p in path.iterdir()} <= {*CONTENTS, "manifest.jsonl", ".lock"}
     assert pages["hf"]["loss"] == pytest.approx(pages["loop"]["loss"], rel=1e-4)
 
 

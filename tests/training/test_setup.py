@@ -148,6 +148,7 @@ def test_a_run_that_goes_on_keeps_the_interpolation_that_it_began_with(tmp_path)
     _, run = run_fit(tmp_path)
     card = json.loads((run.path / "model" / "config.json").read_text())
     (run.path / "model" / "config.json").write_text(json.dumps({**card, "interpolation": "bilinear"}))
+    (run.path / "model" / "manifest.jsonl").unlink()
     config = replace(small_config(), model=ModelConfig(name=str(run.path), img_size=24))
     assert prepare(config, small_splits()).card.interpolation == "bilinear"
     record = describe_run(prepare(config, small_splits()), "patchlight train x")

@@ -189,7 +189,7 @@ def sentence_and_code(error: BaseException, verb: str = "") -> tuple[str, int]:
         return str(error), SIGNALLED + error.number
     if isinstance(error, KeyboardInterrupt):
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        return f"stopped by {number.name}; repeat the command", SIGNALLED + number
+        return str(error) or f"stopped by {number.name}; repeat the command", SIGNALLED + number
     if isinstance(error, MemoryError | RuntimeError):
         reason = str(error).strip().partition("\n")[0]
         advice = LESS_MEMORY.get(verb, "end other programs, or repeat the command where there is more memory")

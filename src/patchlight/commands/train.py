@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from patchlight.commands.report import report
 from patchlight.config import GIVEN, Config
 from patchlight.data.splits import Splits, given_splits, load_splits
-from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
+from patchlight.errors import PatchlightError, Terminated, UsageError
 from patchlight.evaluation import evaluate as evaluation
 from patchlight.machine.device import resolve_device
 from patchlight.machine.memory import is_out_of_memory
@@ -70,8 +69,8 @@ def train(
     `on_epoch` is called with the record of each epoch, after its checkpoint is saved. What it raises ends the training,
     which `resume` goes on with.
 
-    Raises UsageError or PatchlightError for what is wrong with the recipe, the data or this machine, and Interrupted
-    after a signal, when a checkpoint has been saved.
+    Raises UsageError or PatchlightError for what is wrong with the recipe, the data or this machine, Interrupted after
+    a signal between steps, when a checkpoint has been saved, and KeyboardInterrupt after one before and after training.
     """
     if on_epoch is not None and not callable(on_epoch):
         raise UsageError(f"on_epoch must be a function that takes an epoch's record, not {on_epoch!r}")
@@ -168,12 +167,16 @@ def _report(run: Run) -> Run:
 
 @contextlib.contextmanager
 def ends(when: str) -> Iterator[None]:
-    """Raises Interrupted, which tells `when` and how to go on, for Ctrl-C or SIGTERM inside."""
+    """Ctrl-C or SIGTERM inside tells `when` it came and how to go on; it stays what it is, which no handler of errors
+    in a user's program takes for one.
+    """
     try:
         yield
     except KeyboardInterrupt as stopped:
-        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
-        raise Interrupted(f"stopped by {number.name} {when}", number) from None
+        if stopped.args:  # it came further inside
+            raise
+        name = "SIGTERM" if isinstance(stopped, Terminated) else "SIGINT"
+        raise type(stopped)(f"stopped by {name} {when}") from None
 
 
 def with_full_paths(config: Config) -> Config:

@@ -15,7 +15,7 @@ from patchlight.data.splits import Splits
 from patchlight.errors import PatchlightError
 from patchlight.machine.hardware import describe_machine
 from patchlight.models.summary import count
-from patchlight.paths import is_there, user_path
+from patchlight.paths import is_there, printable, user_path
 from patchlight.progress import say
 from patchlight.runs import (
     DataFacts,
@@ -150,9 +150,9 @@ def describe_skipped(data: Splits) -> Skipped | None:
 
 
 def source_path(source: str) -> str | None:
-    """The full path of a source that is a file or folder; None of one that has a name."""
+    """The full path of a source that is a file or folder, as text that a record can hold; None of one with a name."""
     path = user_path(source)
-    return None if source in SOURCES or not is_there(path) else str(path.resolve())
+    return None if source in SOURCES or not is_there(path) else printable(path.resolve())
 
 
 def time_of(rows: list[Epoch], state: TrainState) -> TimeFacts:
