@@ -69,6 +69,18 @@ def test_relevance_is_of_the_predicted_and_of_the_true_class(found):
     assert not np.allclose(insight.relevance[wrong, 0], insight.relevance[wrong, 1])
 
 
+def test_attention_that_is_too_much_for_a_page_is_the_mean_of_the_heads(found, monkeypatch):
+    model, card, _, samples = found
+    whole = collect_insight(model, card, samples)
+    monkeypatch.setattr("patchlight.analysis.insight.MOST_BYTES", whole.attention[0].size)
+    insight = collect_insight(model, card, samples)
+    layers, heads = insight.distance.shape
+    assert heads > 1
+    assert insight.attention.shape[1:3] == (layers, 1)
+    assert insight.pooled.shape[2] == heads
+    assert Insight.from_arrays(insight.to_arrays()).distance.shape == (layers, heads)
+
+
 def test_insight_has_the_tokens_before_the_first_block(found):
     """Of the images that are explored, as `embedded` has them: their likeness, and the norms."""
     model, card, _, samples = found

@@ -34,6 +34,7 @@ from patchlight.runs import (
     resources_changed,
 )
 from patchlight.runs.checkpoints import FOLDER, find_checkpoint
+from patchlight.runs.codec import RecordError
 from patchlight.training.checkpoint import card_so_far, list_checkpoints
 from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
@@ -273,15 +274,16 @@ def conclude(run: Run, config: Config, data: Splits) -> None:
 
 def explained(what: str, explain: Callable[[], Found], unexplained: list[str]) -> Found | None:
     """What `explain` finds. A network that trains may be one that cannot be explained after all, as one whose attention
-    does not give its layer's output, or all of whose attention does not fit into memory: the run ends well without, and
-    the reason is said and put into `unexplained`.
+    does not give its layer's output, all of whose attention does not fit into memory, or of which no record can be
+    made: the run ends well without, and the reason is said and put into `unexplained`.
     """
     try:
         return explain()
-    except (PatchlightError, MemoryError, RuntimeError) as found:
-        if not isinstance(found, PatchlightError) and not is_out_of_memory(found):
+    except (PatchlightError, RecordError, MemoryError, RuntimeError) as found:
+        is_told = isinstance(found, PatchlightError | RecordError)
+        if not is_told and not is_out_of_memory(found):
             raise
-        error = found if isinstance(found, PatchlightError) else "they take more memory than there is"
+        error = found if is_told else "they take more memory than there is"
         reason = f"the report lacks {what}: {error}"
         say(reason)
         unexplained.append(reason)

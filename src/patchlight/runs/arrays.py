@@ -192,8 +192,9 @@ class Insight(Arrays):
             return f"attention must be between {rows * columns} patches, for each sample that is explored"
         if np.any((self.explored < 0) | (self.explored >= count)):
             return f"explored must be in 0..{count - 1}"
-        if self.distance.shape != self.entropy.shape or self.attention.shape[1:3] != self.distance.shape:
-            return "distance and entropy must have a number for each head that attention has"
+        layers, heads = self.distance.shape
+        if self.entropy.shape != (layers, heads) or self.attention.shape[1:3] not in ((layers, heads), (layers, 1)):
+            return "distance and entropy must have a number for each head that attention has, or is the mean of"
         if not np.isfinite(self.distance).all() or not np.isfinite(self.entropy).all():
             return "distance and entropy must be finite numbers"
         if self.filters.shape[3] != 3:
