@@ -46,8 +46,6 @@ class Interrupted(PatchlightError):
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
-    number = signal.SIGTERM
-
 
 def _without_middle(text: str, most: int) -> str:
     """The text without its middle where it is longer than `most`."""

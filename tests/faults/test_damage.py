@@ -22,16 +22,6 @@ from patchlight.training.checkpoint import damage_of, list_checkpoints, read_sta
 STATE = "state.json"
 
 
-@pytest.fixture
-def unfinished(whole: Path, tmp_path: Path) -> Path:
-    """A copy of a run whose process was killed when all was trained and nothing tested."""
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    for name in ("eval.json", "samples.npz", "insight.npz", "report.html"):
-        (folder / name).unlink()
-    return folder
-
-
 def resumed(nursery: Nursery, folder: Path) -> str:
     """All that `--resume` said, which ended well."""
     child = nursery.start(*TRAIN, "--out", folder, "--resume")

@@ -23,15 +23,6 @@ from patchlight.training.checkpoint import damage_of, list_checkpoints
 from patchlight.training.resume import bring_back, newest_sound
 
 
-@pytest.fixture
-def unfinished(whole: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    for name in ("eval.json", "samples.npz", "insight.npz", "report.html"):
-        (folder / name).unlink()
-    return folder
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -1,9 +1,9 @@
 """The folder of a data set as a fence: what the set names by paths and links must lie in it.
 
 A data set may come from anyone, and a path in its list or table, or a link in its folder, may lead to `../private.png`
-or to `/home/me`. Such files would be trained on and shown on the page that is passed on. So each file of a source is
-held against the folder that the user named, after `..` and all links are followed, when it is read; data.outside_paths
-takes the fence away.
+or to somebody's home folder. Such files would be trained on and shown on the page that is passed on. So each file of a
+source is held against the folder that the user named, after `..` and all links are followed, when it is read;
+data.outside_paths takes the fence away.
 """
 
 from __future__ import annotations
