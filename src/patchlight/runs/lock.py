@@ -20,12 +20,16 @@ from patchlight.progress import say
 LOCK, HOLDER = ".lock", ".lock.json"  # the second one says, for people, who has the first
 
 
+class InUse(UsageError):
+    """Another process trains in the folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Inside, no other process trains in `folder`, which is made where it is missing, and taken away again where
     nothing came into it.
 
-    Raises UsageError, which says who trains there, where one does; PatchlightError where the folder cannot be made or
+    Raises InUse, which says who trains there, where one does; PatchlightError where the folder cannot be made or
     written in.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -56,7 +60,7 @@ def _taken(lock: FileLock, folder: Path) -> Iterator[bool]:
     try:
         lock.acquire()
     except Timeout:
-        raise UsageError(f"{folder} is in use: {_holder(folder)}; wait for it or stop it, or use --out") from None
+        raise InUse(f"{folder} is in use: {_holder(folder)}; wait for it or stop it, or use --out") from None
     except (OSError, NotImplementedError) as error:
         if isinstance(error, PermissionError) or not os.access(folder, os.W_OK):
             raise
@@ -99,7 +103,7 @@ def _look_at_holder(folder: Path, is_sure: bool) -> None:
     if not who:
         return
     if not is_sure and not _has_ended(who):
-        raise UsageError(
+        raise InUse(
             f"{folder} may be in use: {_holder(folder)}; if it has ended, delete {folder / HOLDER}, or use --out"
         )
     say(
