@@ -15,6 +15,15 @@ FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"  #
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunNote(RunFile):
+    """What a study did with a run: `notes/KEY.json` of the study's folder."""
+
+    state: str  # FINISHED: the study has trained it; PRUNED or FAILED
+    reason: str = ""  # of PRUNED and FAILED, a sentence
+    worker: str = ""  # host and process
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPoint(Record):
     """A validation of a run: a point of its curve."""
 
