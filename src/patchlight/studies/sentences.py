@@ -1,0 +1,120 @@
+"""The answer of a study in a few sentences, which claim no more than the numbers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from patchlight.errors import first_of
+from patchlight.runs.codec import JSON
+from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
+from patchlight.studies.wording import EQUAL, quoted
+from patchlight.units import counted, mean_deviation, shortened
+
+
+def sentences(
+    variants: Sequence[StudyVariant],
+    chosen: str | None,
+    second: Difference | None,
+    *,
+    runs: Sequence[StudyRun],
+    seeds: Sequence[int],
+    baseline: str,
+    test: str,
+) -> tuple[str, ...]:
+    """What was found: the chosen variant, how it compares with the baseline and with the `second` best, its test
+    accuracy, and where the grid has points, who is best at each. Or why there is no answer.
+    """
+    best = next((v for v in variants if v.name == chosen), None)
+    if best is None or best.val_mean is None:
+        return _no_answer(variants, runs, seeds)
+    said = [_best(best, best.val_mean, variants, len(seeds))]
+    if best.difference is not None:
+        said.append(f"Against the baseline {quoted(best.difference.to)}: {best.difference.words}.")
+    elif len(variants) > 1:
+        said.append("It is the baseline itself.")
+    if second is not None and (best.difference is None or second.to != best.difference.to):
+        said.append(f"Against the second best, {quoted(second.to)}: {second.words}.")
+    said.append(_test(best, test))
+    said += over_grid(variants, len(seeds))
+    return tuple(said)
+
+
+def _best(best: StudyVariant, mean: float, variants: Sequence[StudyVariant], seeds: int) -> str:
+    number = f"{mean_deviation(mean, best.val_std)} {over(seeds)}"
+    whole = sum(v.n == seeds for v in variants)
+    if len(variants) == 1:
+        return f"{quoted(best.name)} has a validation accuracy of {number}."
+    if whole == 1:
+        return f"Of {len(variants)} variants only {quoted(best.name)} has finished all seeds: {number} on validation."
+    of = f"Of {len(variants)} variants"
+    if whole < len(variants):
+        of = f"Of {len(variants)} variants, {whole} have finished all seeds; of these"
+        return f"{of} {quoted(best.name)} has the best validation accuracy: {number}."
+    return f"{of}, {quoted(best.name)} has the best validation accuracy: {number}."
+
+
+def over(seeds: int) -> str:
+    """What a mean is over, behind it."""
+    return f"(mean and deviation of {seeds} seeds)" if seeds > 1 else "(1 seed)"
+
+
+def _test(best: StudyVariant, test: str) -> str:
+    if best.test_mean is None:
+        why = ", as this study asks for none" if test == "none" else " yet"
+        return f"Its test images were not read{why}."
+    number = f"{mean_deviation(best.test_mean, best.test_std)} ({counted(best.test_n, 'seed')})"
+    if test == "all":
+        return f"Its test accuracy is {number}; the test images were read for all variants and chose none."
+    return f"Its test accuracy is {number}: the test images were read once, after the choice."
+
+
+def _no_answer(variants: Sequence[StudyVariant], runs: Sequence[StudyRun], seeds: Sequence[int]) -> tuple[str, ...]:
+    planned = len(variants) * len(seeds)
+    finished, pruned, failed = (sum(run.state == state for run in runs) for state in (FINISHED, PRUNED, FAILED))
+    ended = f", {pruned} stopped early" if pruned else ""
+    ended += f", {failed} failed" if failed else ""
+    if finished + pruned + failed < planned:
+        of = f"{finished} of {counted(planned, 'run')}"
+        return (f"Not all seeds are finished ({of}{ended}), so there is no answer yet.",)
+    if finished and all(v.val_mean is None for v in variants):
+        return ("There are no validation images, so no variant can be chosen.",)
+    return (
+        f"No variant has finished all of its {counted(len(seeds), 'seed')} ({finished} of {counted(planned, 'run')} "
+        f"finished{ended}), so none is chosen.",
+    )
+
+
+def over_grid(variants: Sequence[StudyVariant], seeds: int) -> list[str]:
+    """Who has the best mean at each point of a grid with members: a sentence, or none where there is no such grid or a
+    point has no answer.
+    """
+    places: dict[str, list[StudyVariant]] = {}
+    for v in variants:
+        if v.point and v.member:
+            places.setdefault(place_words(v.point), []).append(v)
+    if len(places) < 2 or any(len(own) < 2 or any(v.n < seeds or v.val_mean is None for v in own) for own in places.values()):
+        return []
+    winners = [(place, _winner(own)) for place, own in places.items()]
+    parts = []
+    for name, own in groupby(winners, key=lambda pair: pair[1]):
+        at = [place for place, _ in own]
+        parts.append(f"{name} at {first_of(at, 4)}")
+    return [f"The best mean of each point of the grid: {'; '.join(parts)}."]
+
+
+def _winner(variants: Sequence[StudyVariant]) -> str:
+    best = max(v.val_mean or 0.0 for v in variants)
+    return " and ".join(quoted(v.member) for v in variants if best - (v.val_mean or 0.0) < EQUAL)
+
+
+def place_words(point: dict[str, JSON]) -> str:
+    """A point of the grid: "data.train_per_class 50"."""
+    return ", ".join(f"{key} {number_words(value)}" for key, value in point.items())
+
+
+def number_words(value: JSON) -> str:
+    """A setting's value in a sentence."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else shortened(str(value), 40)
