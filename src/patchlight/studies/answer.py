@@ -17,7 +17,7 @@ from patchlight.evaluation.paired import paired_difference
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
 from patchlight.studies.notes import notes_of
-from patchlight.studies.sentences import sentences
+from patchlight.studies.sentences import place_words, sentences
 from patchlight.studies.wording import EQUAL, difference_words, unfinished
 
 
@@ -75,13 +75,13 @@ def answer(
         for member in members
     )
     chosen, tied = choose(variants, runs, seeds)
-    second = None
-    if (runner_up := _second(variants, chosen, seeds)) is not None:
-        second = _difference(of_variant, chosen or "", runner_up, seeds)
+    second = _lead(of_variant, variants, seeds) if chosen is not None else None
     return Answer(
         variants=variants,
         chosen=chosen,
-        answer=sentences(variants, chosen, second, runs=runs, seeds=seeds, baseline=baseline, test=test),
+        answer=sentences(
+            variants, chosen, second, _leads(of_variant, variants, seeds), runs=runs, seeds=seeds, test=test
+        ),
         notes=notes_of(
             variants, runs, seeds=seeds, chosen=chosen, tied=tied, test=test, budget_by=budget_by, measure=measure
         ),
@@ -126,10 +126,32 @@ def _cost(variant: StudyVariant) -> tuple[float, ...]:
     return tuple(float("inf") if value is None else float(value) for value in known)
 
 
-def _second(variants: Sequence[StudyVariant], chosen: str | None, seeds: Sequence[int]) -> str | None:
-    """Of the others that have finished all seeds the one with the greatest mean."""
-    others = [v for v in variants if v.name != chosen and v.n == len(seeds) and v.val_mean is not None]
-    return max(others, key=lambda v: v.val_mean or 0.0).name if chosen is not None and others else None
+def _lead(
+    of_variant: Mapping[str, Sequence[StudyRun]], variants: Sequence[StudyVariant], seeds: Sequence[int]
+) -> Difference | None:
+    """The best less the second best of the variants that have finished all seeds; None of fewer than two."""
+    whole = [v for v in variants if v.n == len(seeds) and v.val_mean is not None]
+    if len(whole) < 2:
+        return None
+    best, second = sorted(whole, key=lambda v: (-(v.val_mean or 0.0), _cost(v)))[:2]
+    return _difference(of_variant, best.name, second.name, seeds)
+
+
+def _leads(
+    of_variant: Mapping[str, Sequence[StudyRun]], variants: Sequence[StudyVariant], seeds: Sequence[int]
+) -> dict[str, tuple[str, Difference]]:
+    """Of each point of a grid with members that are all finished: the best of them, and its lead on the second."""
+    places: dict[str, list[StudyVariant]] = {}
+    for v in variants:
+        if v.point and v.member:
+            places.setdefault(place_words(v.point), []).append(v)
+    leads = {}
+    for place, own in places.items():
+        lead = _lead(of_variant, own, seeds) if all(v.n == len(seeds) for v in own) else None
+        if lead is not None:
+            best = max(own, key=lambda v: (v.val_mean or 0.0, [-cost for cost in _cost(v)]))
+            leads[place] = best.member, lead
+    return leads
 
 
 def _sorted(runs: Sequence[StudyRun], members: Sequence[Member]) -> dict[str, list[StudyRun]]:

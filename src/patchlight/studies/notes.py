@@ -76,8 +76,8 @@ def _of_seeds(variants: Sequence[StudyVariant], seeds: int) -> Iterator[str]:
     )
     if seeds < FEW:
         yield (
-            f"{seeds} seeds are few: the interval is wide, and it takes the differences for nearly normal, which so few "
-            "cannot show. That no difference is seen does not mean that there is none."
+            f"{seeds} seeds are few: the interval is wide, and it takes the differences for nearly normal, which so "
+            "few cannot show. That no difference is seen does not mean that there is none."
         )
     if compared > 1:
         chance = f"{0.05 * compared:.2f}".rstrip("0")
@@ -143,9 +143,7 @@ def _of_machines(finished: Sequence[StudyRun]) -> Iterator[str]:
         yield "Of some runs the machine is not known, so take care when comparing times."
 
 
-def _of_images_seen(
-    variants: Sequence[StudyVariant], finished: Sequence[StudyRun], budget_by: str
-) -> Iterator[str]:
+def _of_images_seen(variants: Sequence[StudyVariant], finished: Sequence[StudyRun], budget_by: str) -> Iterator[str]:
     """Under equal time a variant that is faster sees more images, which is a part of its result."""
     seen: dict[str, list[int]] = {}
     for run in finished:

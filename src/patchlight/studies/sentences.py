@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 
-from patchlight.errors import first_of
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
 from patchlight.studies.wording import EQUAL, quoted
@@ -16,14 +14,14 @@ def sentences(
     variants: Sequence[StudyVariant],
     chosen: str | None,
     second: Difference | None,
+    leads: Mapping[str, tuple[str, Difference]],
     *,
     runs: Sequence[StudyRun],
     seeds: Sequence[int],
-    baseline: str,
     test: str,
 ) -> tuple[str, ...]:
     """What was found: the chosen variant, how it compares with the baseline and with the `second` best, its test
-    accuracy, and where the grid has points, who is best at each. Or why there is no answer.
+    accuracy, and of a grid's points the best member's `leads` on the second. Or why there is no answer.
     """
     best = next((v for v in variants if v.name == chosen), None)
     if best is None or best.val_mean is None:
@@ -32,11 +30,11 @@ def sentences(
     if best.difference is not None:
         said.append(f"Against the baseline {quoted(best.difference.to)}: {best.difference.words}.")
     elif len(variants) > 1:
-        said.append("It is the baseline itself.")
+        said.append("It is the baseline itself." if not best.point else "It is the baseline of its point of the grid.")
     if second is not None and (best.difference is None or second.to != best.difference.to):
         said.append(f"Against the second best, {quoted(second.to)}: {second.words}.")
     said.append(_test(best, test))
-    said += over_grid(variants, len(seeds))
+    said += _over_grid(leads)
     return tuple(said)
 
 
@@ -62,7 +60,7 @@ def over(seeds: int) -> str:
 def _test(best: StudyVariant, test: str) -> str:
     if best.test_mean is None:
         why = ", as this study asks for none" if test == "none" else " yet"
-        return f"Its test images were not read{why}."
+        return f"The test images were not read{why}."
     number = f"{mean_deviation(best.test_mean, best.test_std)} ({counted(best.test_n, 'seed')})"
     if test == "all":
         return f"Its test accuracy is {number}; the test images were read for all variants and chose none."
@@ -85,27 +83,22 @@ def _no_answer(variants: Sequence[StudyVariant], runs: Sequence[StudyRun], seeds
     )
 
 
-def over_grid(variants: Sequence[StudyVariant], seeds: int) -> list[str]:
-    """Who has the best mean at each point of a grid with members: a sentence, or none where there is no such grid or a
-    point has no answer.
+def _over_grid(leads: Mapping[str, tuple[str, Difference]]) -> list[str]:
+    """Where a grid has points, what is best at each: `leads` are the best member and its lead on the second, by point.
+
+    Points with the same finding are told together. Without a difference that is seen, no member is called better.
     """
-    places: dict[str, list[StudyVariant]] = {}
-    for v in variants:
-        if v.point and v.member:
-            places.setdefault(place_words(v.point), []).append(v)
-    if len(places) < 2 or any(len(own) < 2 or any(v.n < seeds or v.val_mean is None for v in own) for own in places.values()):
-        return []
-    winners = [(place, _winner(own)) for place, own in places.items()]
-    parts = []
-    for name, own in groupby(winners, key=lambda pair: pair[1]):
-        at = [place for place, _ in own]
-        parts.append(f"{name} at {first_of(at, 4)}")
-    return [f"The best mean of each point of the grid: {'; '.join(parts)}."]
-
-
-def _winner(variants: Sequence[StudyVariant]) -> str:
-    best = max(v.val_mean or 0.0 for v in variants)
-    return " and ".join(quoted(v.member) for v in variants if best - (v.val_mean or 0.0) < EQUAL)
+    found: dict[str, list[str]] = {}
+    for place, (member, lead) in leads.items():
+        if lead.low is None or lead.high is None:
+            words = f"{quoted(member)} is ahead, with 1 seed,"
+        elif lead.low > EQUAL:
+            words = f"{quoted(member)} is better than all others"
+        else:
+            words = "no difference is seen between the best two"
+        found.setdefault(words, []).append(place)
+    parts = [f"{words} at {' and at '.join(own)}" for words, own in found.items()]
+    return [f"By the points of the grid: {'; '.join(parts)}."] if parts else []
 
 
 def place_words(point: dict[str, JSON]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchlight.errors import first_of
-from patchlight.runs.study import FAILED, PRUNED, Difference, StudyRun
+from patchlight.runs.study import FAILED, PRUNED, StudyRun
 from patchlight.units import counted, in_points, printable, shortened
 
 EQUAL = 1e-9  # rates this close are the same share of images, added up in another order
@@ -52,8 +52,8 @@ def _side(mean: float) -> str:
 
 def not_of_both(seeds: Sequence[int]) -> str:
     """Planned seeds that a difference leaves out."""
-    many = len(seeds) > 1
-    return f"{listed_seeds(seeds)} {'are' if many else 'is'} left out, as not both have finished {'them' if many else 'it'}"
+    are, them = ("are", "them") if len(seeds) > 1 else ("is", "it")
+    return f"{listed_seeds(seeds)} {are} left out, as not both have finished {them}"
 
 
 def listed_seeds(seeds: Sequence[int]) -> str:
@@ -79,8 +79,3 @@ def unfinished(runs: Sequence[StudyRun], missing: Sequence[int]) -> str:
 def quoted(name: str) -> str:
     """A variant's name in a sentence."""
     return f"'{shortened(name, 60)}'"
-
-
-def against(other: str, difference: Difference) -> str:
-    """A sentence on the chosen variant beside another, such as "the baseline 'sgd'"."""
-    return f"Against {other}: {difference.words}."
