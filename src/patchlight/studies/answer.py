@@ -17,7 +17,7 @@ from patchlight.evaluation.paired import paired_difference
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
 from patchlight.studies.notes import notes_of
-from patchlight.studies.sentences import place_words, sentences
+from patchlight.studies.sentences import PointLead, place_words, sentences
 from patchlight.studies.wording import EQUAL, difference_words, unfinished
 
 
@@ -139,18 +139,18 @@ def _lead(
 
 def _leads(
     of_variant: Mapping[str, Sequence[StudyRun]], variants: Sequence[StudyVariant], seeds: Sequence[int]
-) -> dict[str, tuple[str, Difference]]:
+) -> list[PointLead]:
     """Of each point of a grid with members that are all finished: the best of them, and its lead on the second."""
-    places: dict[str, list[StudyVariant]] = {}
+    points: dict[str, list[StudyVariant]] = {}
     for v in variants:
         if v.point and v.member:
-            places.setdefault(place_words(v.point), []).append(v)
-    leads = {}
-    for place, own in places.items():
+            points.setdefault(place_words(v.point), []).append(v)
+    leads = []
+    for own in points.values():
         lead = _lead(of_variant, own, seeds) if all(v.n == len(seeds) for v in own) else None
         if lead is not None:
             best = max(own, key=lambda v: (v.val_mean or 0.0, [-cost for cost in _cost(v)]))
-            leads[place] = best.member, lead
+            leads.append(PointLead(best.point, best.member, lead))
     return leads
 
 

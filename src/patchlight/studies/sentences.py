@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
@@ -10,11 +11,20 @@ from patchlight.studies.wording import EQUAL, quoted
 from patchlight.units import counted, mean_deviation, shortened
 
 
+@dataclass(frozen=True)
+class PointLead:
+    """The best member at a point of a grid."""
+
+    point: dict[str, JSON]
+    member: str
+    on_second: Difference
+
+
 def sentences(
     variants: Sequence[StudyVariant],
     chosen: str | None,
     second: Difference | None,
-    leads: Mapping[str, tuple[str, Difference]],
+    leads: Sequence[PointLead],
     *,
     runs: Sequence[StudyRun],
     seeds: Sequence[int],
@@ -83,22 +93,23 @@ def _no_answer(variants: Sequence[StudyVariant], runs: Sequence[StudyRun], seeds
     )
 
 
-def _over_grid(leads: Mapping[str, tuple[str, Difference]]) -> list[str]:
-    """Where a grid has points, what is best at each: `leads` are the best member and its lead on the second, by point.
-
-    Points with the same finding are told together. Without a difference that is seen, no member is called better.
+def _over_grid(leads: Sequence[PointLead]) -> list[str]:
+    """A sentence on what is best at each point; points with the same finding are told together. Where no difference is
+    seen, no member is called better.
     """
     found: dict[str, list[str]] = {}
-    for place, (member, lead) in leads.items():
-        if lead.low is None or lead.high is None:
-            words = f"{quoted(member)} is ahead, with 1 seed,"
-        elif lead.low > EQUAL:
-            words = f"{quoted(member)} is better than all others"
+    keys = {key for lead in leads for key in lead.point}
+    for lead in leads:
+        if lead.on_second.low is None:
+            words = f"{quoted(lead.member)} is ahead, with 1 seed,"
+        elif lead.on_second.low > EQUAL:
+            words = f"{quoted(lead.member)} is better than the second"
         else:
             words = "no difference is seen between the best two"
+        place = place_words(lead.point) if len(keys) > 1 else number_words(*lead.point.values())
         found.setdefault(words, []).append(place)
-    parts = [f"{words} at {' and at '.join(own)}" for words, own in found.items()]
-    return [f"By the points of the grid: {'; '.join(parts)}."] if parts else []
+    parts = [f"{words} at {(', ' if len(keys) == 1 else ' and at ').join(own)}" for words, own in found.items()]
+    return [f"By {' and '.join(map(shortened, sorted(keys)))}: {'; '.join(parts)}."] if parts else []
 
 
 def place_words(point: dict[str, JSON]) -> str:
