@@ -46,7 +46,7 @@ def counted(number: float, word: str, plural: str = "") -> str:
 
 def short(value: float, digits: int = 3) -> str:
     """A number in few digits: 912, 2.69 M, 1.2 G; `digits` counts all that are shown."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
         if abs(value) >= 0.9995 * size and abs(value) >= 9995:
             return f"{value / size:.{digits}g}{SPACE}{letter}"
