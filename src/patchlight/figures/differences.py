@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from patchlight.figures.studies import accuracy_axis
+from patchlight.figures.studies import STEPS, accuracy_axis
 from patchlight.figures.style import Style, Theme, plain, styled, wrapped
 from patchlight.runs.study import Difference, StudyResult, StudyVariant
 from patchlight.units import in_points, percent
@@ -50,7 +50,7 @@ def differences(result: StudyResult, theme: Theme = "light") -> Figure:
             if v.difference is not None:
                 _difference(axes, y, v.difference, s)
         _rows(axes, [v.name for v in shown], s)
-        axes.set_title(f"Validation accuracy, difference to {plain(result.baseline, 30)}")
+        _title(figure, f"Validation accuracy, difference to {plain(result.baseline, 32)}")
         unit = "points, mean and 95 % interval; rings: seeds"
         more = len(compared(result)) - len(shown)
         axes.set_xlabel(unit + (f"\n{more} more variants are in the table" if more else ""))
@@ -61,9 +61,8 @@ def differences(result: StudyResult, theme: Theme = "light") -> Figure:
 
 def _difference(axes: Axes, y: int, d: Difference, s: Style) -> None:
     colour = colour_of(d, s)
-    axes.plot(
-        d.each, [y] * len(d.each), "o", color=s.quiet, markersize=3.5, markerfacecolor="none", markeredgewidth=0.7
-    )
+    if len(d.each) > 1:
+        axes.plot(d.each, [y] * len(d.each), "o", color=s.quiet, markersize=3.5, markerfacecolor="none", linewidth=0)
     if d.low is not None and d.high is not None:
         axes.plot([d.low, d.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
     face = colour if is_seen(d) else s.paper
@@ -89,13 +88,18 @@ def _at_right(axes: Axes, y: int, d: Difference, s: Style) -> None:
     )
 
 
+def _title(figure: Figure, words: str) -> None:
+    """The title of a figure whose axes begin far to the right."""
+    figure.suptitle(words, x=0.015, ha="left", fontsize=10, fontweight="bold")
+
+
 def _rows(axes: Axes, names: Sequence[str], s: Style) -> None:
     """A row for each name, the first on top."""
     axes.set_yticks(range(len(names)), [wrapped(name, NAME, lines=2, size=8) for name in names], fontsize=8)
     axes.tick_params(axis="y", length=0, labelcolor=s.ink)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=STEPS))
 
 
 def steps(result: StudyResult) -> list[StudyVariant]:
@@ -132,7 +136,9 @@ def ladder(result: StudyResult, theme: Theme = "light") -> Figure:
             if y + 1 < len(shown):
                 axes.plot([own, own], [y, y + 1], color=s.quiet, linewidth=0.8, linestyle=":", zorder=1)
         _rows(axes, [v.name for v in shown], s)
-        axes.set_title("What each step adds")
+        _title(figure, "What each step adds")
+        axes.margins(x=0.06)
+        axes.use_sticky_edges = False
         axes.set_xlabel("validation accuracy; right: gain in points (95 % interval)")
         accuracy_axis(axes.xaxis)
         axes.grid(axis="x")

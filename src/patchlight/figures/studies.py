@@ -23,7 +23,9 @@ from patchlight.units import percent
 
 WIDE = 5.2  # inches: two charts beside each other on the page
 NAMED = 8  # points, at most, that are named; more have numbers
+SAME = 1.02  # times the smallest cost: up to here all cost the same
 WIDEST = 10  # times the smallest value: beyond, the axis is logarithmic
+STEPS = (1, 2, 5, 10)  # between the marks of an axis, and these times powers of ten
 DASHES = ("-", (0, (5, 1.6)))  # of the first six series, and of the next six
 
 
@@ -94,7 +96,7 @@ def curves(result: StudyResult, theme: Theme = "light") -> Figure:
         _at_the_ends(axes, ends, s)
         axes.set_title("Validation accuracy while training")
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=STEPS, integer=True))
         accuracy_axis(axes.yaxis)
         axes.grid(axis="y")
         below(figure, axes, len(names), s)
@@ -125,7 +127,7 @@ def _lines(
     thin = {"color": look.colour, "linewidth": 0.8, "alpha": 0.45}
     for run, (x, y) in lines.items():
         if run.state != FINISHED:
-            axes.plot(x, y, linestyle=":", **thin)
+            axes.plot(x, y, color=look.colour, linewidth=1.2, linestyle=":")
             axes.plot(x[-1:], y[-1:], "x", color=look.colour, markersize=5)
         elif len(whole) > 1:
             axes.plot(x, y, **thin)
@@ -167,8 +169,11 @@ COSTS: dict[str, tuple[str, Callable[[StudyVariant], float | None]]] = {
 
 
 def priced(result: StudyResult, by: str) -> list[StudyVariant]:
-    """The variants that have an accuracy and this cost, a row of COSTS."""
-    return [v for v in result.variants if v.val_mean is not None and (COSTS[by][1](v) or 0) > 0]
+    """The variants that have an accuracy and this cost, a row of COSTS; none where they all cost the same."""
+    read = COSTS[by][1]
+    found = [v for v in result.variants if v.val_mean is not None and (read(v) or 0) > 0]
+    costs = [read(v) or 0.0 for v in found]
+    return found if found and max(costs) > SAME * min(costs) else []
 
 
 def cost(result: StudyResult, by: str, theme: Theme = "light") -> Figure:
@@ -190,7 +195,7 @@ def cost(result: StudyResult, by: str, theme: Theme = "light") -> Figure:
         for v, own in zip(found, costs, strict=True):
             number = result.variants.index(v) + 1
             x, y, half = own / size, v.val_mean or 0.0, v.val_std or 0.0
-            label = f"{number}  {plain(v.name, 30)}" if numbered else "_"
+            label = f"{number}  {plain(v.name, 27)}" if numbered else "_"
             axes.errorbar(
                 x, y, half, fmt="o", color=shown[v.name].colour, markersize=5, elinewidth=1.1, capsize=2, label=label
             )
@@ -288,7 +293,7 @@ def accuracy_axis(axis: Axis) -> None:
         step = float(np.min(np.diff(axis.get_majorticklocs()))) if len(axis.get_majorticklocs()) > 1 else 1.0
         return percent(value, 0 if step > 0.0099 else 1) if -1e-9 <= value <= 1 + 1e-9 else ""
 
-    axis.set_major_locator(MaxNLocator(nbins=6))
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=STEPS))
     axis.set_major_formatter(words)
 
 
@@ -322,4 +327,4 @@ def flops_unit(most: float) -> tuple[str, float]:
 
 def _key(name: str, look: Look) -> str:
     """The entry of the legend."""
-    return plain(name, 34) if look.number is None else f"{look.number}  {plain(name, 30)}"
+    return plain(name, 27) if look.number is None else f"{look.number}  {plain(name, 24)}"
