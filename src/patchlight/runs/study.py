@@ -94,6 +94,7 @@ class StudyVariant(Record):
     memory_gb: Amount | None = None
     difference: Difference | None = None  # to the baseline of the study, or of its place in the grid
     gain: Difference | None = None  # of a ladder: to the step before
+    note: str = ""  # of its runs that are not finished, and why: "seed 1: pruned, stopped at epoch 3 because ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class StudyResult(RunFile):
     seeds: tuple[Count, ...]
     size: str | None = None  # of the sizes that a study may have: "cpu"
     budget: str  # in words: "each variant trains for 1,000 steps"
+    budget_by: str = "epochs"  # what is equal for all: "epochs", "steps", "time" or "flops"
     why: str = ""  # why that is the fair measure
     baseline: str  # a variant, or a member of the grid's every point
     grid: dict[str, tuple[JSON, ...]] = field(default_factory=dict)  # {"data.train_per_class": (50, 250)}
@@ -118,6 +120,7 @@ class StudyResult(RunFile):
     chosen: str | None = None  # the variant with the greatest validation mean; None while runs are waiting
     variants: tuple[StudyVariant, ...]
     runs: tuple[StudyRun, ...]
+    answer: tuple[str, ...] = ()  # what the numbers say, in a few sentences
     notes: tuple[str, ...] = ()  # sentences on what was guessed, left out, mixed or not exact
     command: str
     patchlight: str
