@@ -74,7 +74,9 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
         raise UsageError("compare takes a list of runs, as compare(['runs/a', 'runs/b'])")
     members = [member for run in _once(map(Run.open, runs)) if (member := _read(run)) is not None]
     if not members:
-        raise PatchlightError("none of these runs has an accuracy to compare; finish one with `patchlight train ... --resume`")
+        raise PatchlightError(
+            "none of these runs has an accuracy to compare; finish one with `patchlight train ... --resume`"
+        )
     summaries = tuple(member.summary for member in members)
     groups = grouped(summaries, [member.key for member in members])
     notes = [*_notes_of_runs(groups, summaries)]
