@@ -193,11 +193,21 @@ VERBS = {
         text="patchlight.cli.text:push_text",
     ),
     "compare": Verb(
-        "put runs side by side, and list what differs in their settings",
-        "patchlight compare runs/vit-tiny runs/resnet18-cifar10",
-        (option("runs", nargs="+", metavar="RUN", type=path, help="run folders"), JSON),
-        call="patchlight.commands.compare:compare",
-        text="patchlight.cli.text:comparison_table",
+        "put runs side by side by validation accuracy, seeds together, and list what differs in their settings",
+        "patchlight compare runs/vit-tiny runs/resnet18-cifar10\n  patchlight compare runs/* --format md > runs.md",
+        (
+            option("runs", nargs="+", metavar="RUN", type=path, help="run folders"),
+            option("--each", action="store_true", help="a row for each run, also of those that differ only by seed"),
+            option(
+                "--format",
+                metavar="NAME",
+                default="text",
+                help="text, md (Markdown), csv, latex (for pdflatex, with booktabs) or json (default: text)",
+            ),
+            option("--json", dest="format", action="store_const", const="json", help="as --format json"),
+        ),
+        call="patchlight.cli.compare_text:compared",
+        text="patchlight.cli.compare_text:comparison_text",
     ),
     "study": replace(STUDY, options=(*STUDY.options, OFFLINE, JSON)),
     "recipes": Verb(
