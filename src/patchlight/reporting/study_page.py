@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchlight.errors import first_of
 from patchlight.figures.style import STYLES, pdf, png, svg
-from patchlight.reporting.embed import Chart, chart
+from patchlight.reporting.embed import Chart, as_chart
 from patchlight.reporting.files import write_file
 from patchlight.reporting.markdown import as_block, as_text
 from patchlight.reporting.study_figures import StudyFigure, figures_of, is_figure
@@ -20,7 +20,7 @@ from patchlight.reporting.study_tables import (
     numbers_table,
     runs_table,
     seconds,
-    table_notes,
+    signs,
 )
 from patchlight.reporting.tables import csv, latex, markdown
 from patchlight.reporting.templating import html_templates
@@ -60,7 +60,10 @@ def write_study(folder: Path, result: StudyResult) -> Path:
         data[f"figures/{figure.name}.png"] = png(drawn[figure.name], "light", description=about)
         data[f"figures/{figure.name}.svg"] = svg(drawn[figure.name], "light").encode()
         data[f"figures/{figure.name}.pdf"] = pdf(drawn[figure.name], "light", description=about)
-    charts = [(figure, chart(lambda _, name=figure.name: drawn[name], figure.alt)) for figure in figures]
+    charts = [
+        (figure, as_chart(drawn[figure.name], data[f"figures/{figure.name}.svg"].decode(), figure.alt))
+        for figure in figures
+    ]
     data["report.html"] = page(result, charts).encode("utf-8", "replace")  # last, as it is what people open
     for name, content in data.items():
         write_file(folder / name, content)
@@ -100,9 +103,7 @@ def page(result: StudyResult, charts: list[tuple[StudyFigure, Chart]]) -> str:
             facts=facts(result),
             heads=table.columns,
             rows=rows,
-            signs=[
-                note for note in table_notes(result)[:1] if not note.startswith(tuple(v.name for v in result.variants))
-            ],
+            signs=signs(result),
             charts=charts,
             changes=[(v.name, changes_of(v)) for v in result.variants],
             runs=runs,
@@ -126,6 +127,7 @@ def facts(result: StudyResult) -> list[tuple[str, str]]:
     """Pairs of a word and a line, for the head of the page."""
     machines = sorted({run.machine for run in result.runs if run.machine})
     total = seconds([run.train_wall_s for run in result.runs if not run.reused])
+    reused = ", without the runs that were reused" if any(run.reused for run in result.runs) else ""
     rows = [
         ("Recipe", f"{result.recipe}{f', size {result.size}' if result.size else ''}"),
         ("Data", f"{result.data} · {counted(result.classes, 'class', 'classes')}"),
@@ -135,7 +137,7 @@ def facts(result: StudyResult) -> list[tuple[str, str]]:
         ("Budget", result.budget),
         ("Why", result.why),
         ("Runs", states(result)),
-        ("Time", f"{duration(total)} in all, without runs that were reused" if total else ""),
+        ("Time", f"{duration(total)} of training in all{reused}" if total else ""),
         ("Machine" if len(machines) == 1 else "Machines", first_of((shortened(name) for name in machines), 4)),
     ]
     return [(word, line) for word, line in rows if line]

@@ -63,24 +63,27 @@ FIELDS = (
     Field("seeds", "seeds", _seeds),
     Field("validation", "validation accuracy", _validation),
     Field("difference", "difference to baseline, points", _difference),
-    Field("gain", "gain on the step before, points", lambda v, _: with_interval(v.gain)),
+    Field("gain", "gain on step before, points", lambda v, _: with_interval(v.gain)),
     Field("test", "test accuracy", _test),
     Field("params", "parameters", lambda v, _: None if v.params is None else short(v.params)),
     Field("train_flops", "training FLOPs", lambda v, _: None if v.train_flops is None else short(v.train_flops)),
     Field("time", "time of a run", lambda v, _: None if v.train_wall_s is None else duration(v.train_wall_s)),
     Field("memory", "memory, GB", lambda v, _: None if v.memory_gb is None else f"{v.memory_gb:.1f}"),
 )
+COSTS = {"params": "parameters", "train_flops": "training FLOPs", "time": "time of a run", "memory": "GB of memory"}
 ALWAYS = ("variant", "seeds", "validation")
 SAYS = Field("says", "what the numbers say", lambda v, _: v.difference.words if v.difference else None, left=True)
 
 
 def answer_table(result: StudyResult, says: bool = True) -> Table:
-    """A row for each variant, for people; a column without any value is left out.
+    """A row for each variant, for people; a column without any value is left out, and so is a cost that all share.
 
     With `says` the words of the difference are the last column, without it they are left out, as a paper's table is
     narrow.
     """
+    same = {f.key for f, _ in same_for_all(result)}
     fields = [f for f in (*FIELDS, *([SAYS] if says else [])) if f.key in ALWAYS or _has(f, result)]
+    fields = [f for f in fields if f.key not in same]
     rows = tuple(tuple(f.value(v, result) for f in fields) for v in result.variants)
     columns = tuple(Column(f.key, f.title, left=f.left) for f in fields)
     return Table(columns, rows, caption=caption(result), notes=table_notes(result))
@@ -88,6 +91,16 @@ def answer_table(result: StudyResult, says: bool = True) -> Table:
 
 def _has(f: Field, result: StudyResult) -> bool:
     return any(value not in (None, "baseline") for value in (f.value(v, result) for v in result.variants))
+
+
+def same_for_all(result: StudyResult) -> list[tuple[Field, str]]:
+    """Costs that are the same number for every variant: a sentence tells them, and no column does."""
+    found = []
+    for f in FIELDS:
+        values = {f.value(v, result) for v in result.variants}
+        if f.key in COSTS and len(result.variants) > 1 and len(values) == 1 and None not in values:
+            found.append((f, f"{COSTS[f.key]} {values.pop()}"))
+    return found
 
 
 def caption(result: StudyResult) -> str:
@@ -99,18 +112,24 @@ def caption(result: StudyResult) -> str:
 
 
 def table_notes(result: StudyResult) -> tuple[str, ...]:
-    """What the signs of the table mean, and why a variant has not all seeds."""
-    signs = []
+    """What stands below the table: what its signs mean, and why a variant has not all seeds."""
+    meant = signs(result)
+    return (*([meant] if meant else []), *(f"{v.name}: {v.note}." for v in result.variants if v.note))
+
+
+def signs(result: StudyResult) -> str:
+    """What the signs of the table mean, as far as it has them."""
+    said = []
     if any(v.val_std is not None for v in result.variants):
-        signs.append("± is the sample deviation over seeds.")
+        said.append("± is the sample deviation over seeds.")
     if any(v.difference and v.difference.low is not None for v in result.variants):
-        signs.append("Differences are of equal seeds; in brackets is their 95 % interval (Student's t).")
+        said.append("Differences are of equal seeds; in brackets is their 95 % interval (Student's t).")
     if any(v.test_mean is not None for v in result.variants):
-        all_read = result.test == "all"
-        signs.append(
-            "The test images were read for all variants." if all_read else "Test images: of the chosen variant, once."
-        )
-    return (*([" ".join(signs)] if signs else []), *(f"{v.name}: {v.note}." for v in result.variants if v.note))
+        read = "were read for all variants" if result.test == "all" else "were read once, for the chosen variant"
+        said.append(f"The test images {read}.")
+    if same := same_for_all(result):
+        said.append(f"The same for all variants: {', '.join(words for _, words in same)}.")
+    return " ".join(said)
 
 
 def _of(difference: Difference | None) -> tuple[Value, ...]:
