@@ -11,8 +11,9 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
     "cli": "commands data runs config machine progress paths units errors",
-    "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
+    "commands": "studies reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
+    "studies": "reporting figures runs config machine progress paths units errors",
     "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
