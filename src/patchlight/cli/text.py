@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from patchlight.commands.predict import Answers
     from patchlight.commands.probe import ProbeResult
     from patchlight.commands.push import PushResult
-    from patchlight.runs import EvalResult, ReconstructionResult, Run
+    from patchlight.runs import EvalResult, Run, ValidationResult
+    from patchlight.runs.folder import Result
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), left: int = 1) -> str:
@@ -63,9 +64,12 @@ def trained_json(run: Run) -> dict[str, Any]:
     return {"run": str(run.path), **run.result().to_json()}
 
 
-def result_line(result: EvalResult | ReconstructionResult) -> str:
+def result_line(result: Result) -> str:
     """The result in one line."""
-    from patchlight.runs import ReconstructionResult, tells_more
+    from patchlight.runs import ReconstructionResult, ValidationResult, tells_more
+
+    if isinstance(result, ValidationResult):
+        return validation_line(result)
 
     if isinstance(result, ReconstructionResult):
         if result.val_loss is None:
@@ -85,6 +89,15 @@ def result_line(result: EvalResult | ReconstructionResult) -> str:
         f"{result.split.replace('_', ' ')} accuracy{of} {rate(result.top1)} "
         f"(95 % interval {interval(result.top1_ci95)}, {counted(result.n, 'image')}){more}"
     )
+
+
+def validation_line(result: ValidationResult) -> str:
+    """What a run ended with that read no test image."""
+    unread = "the test images were not read (eval.test = false)"
+    if result.top1 is None or result.top1_ci95 is None or result.n is None:
+        return f"kept epoch {result.epoch}, the last; there are no validation images, and {unread}"
+    bounds = f"95 % interval {interval(result.top1_ci95)}, {counted(result.n, 'image')}"
+    return f"validation accuracy {rate(result.top1)} at epoch {result.epoch}, the one kept ({bounds}); {unread}"
 
 
 def result_table(result: EvalResult) -> str:

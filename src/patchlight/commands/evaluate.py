@@ -61,7 +61,7 @@ def evaluate(
     model, card = load_classifier(checkpoint.path if checkpoint else opened.path, on)
     if checkpoint is not None:
         say(checkpoint.line)
-    elif not opened.has(EvalResult):
+    elif not opened.finished:
         say(f"{opened.path} is not finished; these are its best weights so far")
     images = own_images(opened, data, split)
     copies = None

@@ -15,9 +15,10 @@ from patchlight.config import GIVEN, Config
 from patchlight.data.splits import Splits, given_splits, load_splits
 from patchlight.errors import PatchlightError, Terminated, UsageError
 from patchlight.evaluation import evaluate as evaluation
+from patchlight.evaluation.metrics import wilson_interval
 from patchlight.machine.device import resolve_device
 from patchlight.machine.memory import is_out_of_memory
-from patchlight.machine.process import cpu_threads, tune_process
+from patchlight.machine.process import cpu_threads, forget_peak_memory, peak_memory_gb, tune_process
 from patchlight.models import MODELS, check_model, load_model, own_input, pin_checkpoints, with_own_input
 from patchlight.models.reference import folder_of
 from patchlight.paths import is_folder, user_path
@@ -29,6 +30,7 @@ from patchlight.runs import (
     Run,
     Samples,
     SubsetSamples,
+    ValidationResult,
     kept_epoch,
     recipe_of,
     resources_changed,
@@ -59,6 +61,8 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
     """Train by a recipe (a name, a path or a Config), evaluate once on the test images, and write the report.
+
+    With the setting eval.test = false no test image is read; `resume` with eval.test = true reads them later.
 
     `settings` such as {"train.epochs": 5} are laid over the recipe. The run folder is `out`, or `runs/NAME`. An
     existing one needs `resume` or `overwrite`; a finished one is not trained again.
@@ -95,7 +99,7 @@ def train(
         started = run.config() if resume and run.is_run else None
         config = pin_checkpoints(config, started)
         run.check_free(config, resume=resume, overwrite=overwrite)
-        if resume and run.finished:
+        if resume and run.has_result_of(config):
             say(f"{run.path} is finished; its report is built again")
             return _report(run)
         if overwrite:
@@ -150,11 +154,18 @@ def train_and_test(
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
     with ends("at once; `--resume` goes on from the newest checkpoint"):
+        forget_peak_memory()
         state = fit(setup, run, resume=resume, on_epoch=on_epoch)
+        memory_gb = peak_memory_gb(setup.device)
     with ends("after training, before its result was written; repeat the command with --resume, which trains no more"):
-        run.write(dataclasses.replace(run.read(Environment), time=time_of(run.epochs(), state)))
+        record = run.read(Environment)
+        if record.time is not None and record.time.memory_gb is not None:  # it was trained before, and only tested now
+            memory_gb = max(memory_gb, record.time.memory_gb)
+        run.write(dataclasses.replace(record, time=time_of(run.epochs(), state, memory_gb)))
         if config.train.task == "reconstruct":
             conclude_reconstruction(run, config)
+        elif not config.eval.test:
+            conclude_validation(run, config, sets)
         else:
             with in_memory(setup.stages[-1]):
                 conclude(run, config, sets)
@@ -288,6 +299,15 @@ def explained(what: str, explain: Callable[[], Found], unexplained: list[str]) -
         say(reason)
         unexplained.append(reason)
         return None
+
+
+def conclude_validation(run: Run, config: Config, data: Splits) -> None:
+    """Record the validation of the weights that were kept. No test image is read."""
+    kept, n = kept_epoch(run.epochs(), config), len(data.val or ())
+    assert kept is not None, "it was trained"
+    top1 = kept.val_top1
+    interval = None if top1 is None else wilson_interval(round(top1 * n), n)
+    run.write(ValidationResult(epoch=kept.epoch, n=n or None, top1=top1, top1_ci95=interval, loss=kept.val_loss))
 
 
 def conclude_reconstruction(run: Run, config: Config) -> None:

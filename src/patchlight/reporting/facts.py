@@ -33,6 +33,7 @@ from patchlight.runs import (
     Samples,
     Snapshots,
     SubsetSamples,
+    ValidationResult,
     kept_epoch,
 )
 from patchlight.runs.arrays import Arrays
@@ -74,6 +75,7 @@ class Facts:
     first_batch: BatchFacts | None
     batch_images: FirstBatch | None
     result: EvalResult | None
+    validated: ValidationResult | None  # of a run that was to read no test image and has none read yet
     samples: Samples | None
     subset_samples: SubsetSamples | None
     insight: Insight | None
@@ -221,6 +223,7 @@ def read_facts(path: Path) -> Facts:
         first_batch=batch,
         batch_images=batch_images,
         result=result,
+        validated=run.find(ValidationResult) if result is None else None,
         samples=samples,
         subset_samples=subset_samples,
         insight=insight,

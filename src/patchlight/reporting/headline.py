@@ -38,6 +38,7 @@ class Headline:
 
     score: ScoreWords | None
     reconstruction: str | None  # of masked autoencoding, which has no accuracy
+    untested: str | None  # of a run that was to read no test image
     validation: str | None
     facts: list[tuple[str, str]]  # a word and a line
     # What was odd about the images, as copies of training images among those of the test, and what the page lacks.
@@ -51,6 +52,7 @@ def headline(facts: Facts) -> Headline:
     return Headline(
         score=None if facts.result is None else score_words(facts.result),
         reconstruction=_reconstruction(facts),
+        untested=_untested(facts),
         validation=_validation(facts),
         facts=key_facts(facts),
         notes=[f"{note[0].upper()}{note[1:]}." for note in notes if note],
@@ -90,6 +92,20 @@ def _reconstruction(facts: Facts) -> str | None:
     )
     task = f"by reconstructing the {hidden} of each image's patches that were hidden"
     return f"An encoder that learned without labels, {task}.{error}"
+
+
+def _untested(facts: Facts) -> str | None:
+    if facts.validated is None:
+        return None
+    unread = "The test images were not read (eval.test = false)."
+    result = facts.validated
+    if result.top1 is None or result.top1_ci95 is None or result.n is None:
+        return f"There are no validation images. {unread}"
+    low, high = result.top1_ci95
+    return (
+        f"{percent(result.top1, 1)} validation accuracy on {counted(result.n, 'image')} (95 % interval "
+        f"{100 * low:.1f} {EN} {percent(high, 1)}), which chose the weights. {unread}"
+    )
 
 
 def _validation(facts: Facts) -> str | None:

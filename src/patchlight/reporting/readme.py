@@ -23,6 +23,7 @@ CONTENTS = {
     "first_batch.json": "the first batch that was trained on, in numbers",
     "first_batch.npz": "images of it, with their labels",
     "eval.json": "the test result in numbers",
+    "validation.json": "the validation result of a training that read no test image",
     "reconstruction.json": "the loss of the reconstruction, and the epoch that is kept",
     "samples.npz": "the images, predictions and attention maps that the report shows",
     "subset_samples.npz": "the same of the subset's own test images, without maps",
@@ -53,6 +54,8 @@ def build_readme(run: Path) -> Path:
 def _result(head: Headline) -> str:
     if head.reconstruction:
         return head.reconstruction
+    if head.score is None and head.untested:
+        return head.untested
     if head.score is None:
         return "No test result yet: the run is still training or was interrupted."
     score = head.score

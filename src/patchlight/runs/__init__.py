@@ -23,6 +23,7 @@ from patchlight.runs.records import (
     Skipped,
     SkippedImage,
     TimeFacts,
+    ValidationResult,
     Weights,
 )
 from patchlight.runs.settings import config_differences, resources_changed
@@ -60,6 +61,7 @@ __all__ = [
     "Snapshots",
     "SubsetSamples",
     "TimeFacts",
+    "ValidationResult",
     "Weights",
     "config_differences",
     "images_per_s",

@@ -44,6 +44,7 @@ from patchlight.runs.records import (
     ReconstructionResult,
     RunFile,
     Skipped,
+    ValidationResult,
 )
 from patchlight.runs.settings import config_differences, of_version_0_2, only_saves, word
 from patchlight.runs.writing import PART, sweep, whole_file
@@ -55,6 +56,7 @@ FILES: dict[type, str] = {
     BatchFacts: "first_batch.json",
     FirstBatch: "first_batch.npz",
     EvalResult: "eval.json",
+    ValidationResult: "validation.json",
     ReconstructionResult: "reconstruction.json",
     Faithfulness: "faithfulness.json",
     Samples: "samples.npz",
@@ -66,11 +68,8 @@ FILES: dict[type, str] = {
 }
 METRICS = "metrics.jsonl"
 COPY = "run-"  # before the name of a file of the run, of which a checkpoint has a copy
-# What a finished run has, by its `train.task`.
-RESULT_TYPES: dict[str, type[EvalResult] | type[ReconstructionResult]] = {
-    "classify": EvalResult,
-    "reconstruct": ReconstructionResult,
-}
+Result = EvalResult | ValidationResult | ReconstructionResult
+RESULT_TYPES = (EvalResult, ValidationResult, ReconstructionResult)  # a finished run has one, or the first two
 FileT = TypeVar("FileT", bound="RunFile | Arrays")
 # All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
@@ -187,6 +186,7 @@ class Run:
 
     def _check_same(self, config: Config) -> None:
         changed = config_differences(self.config(), config)
+        changed.pop("eval.test", None)  # the test images may be read later
         for section, name in (("data", "interpolation"), ("model", "img_size")):
             if getattr(getattr(config, section), name) is None:  # the run goes on with what was decided at its start
                 changed.pop(f"{section}.{name}", None)
@@ -210,7 +210,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return any(self.has(kind) for kind in RESULT_TYPES.values())
+        return any(map(self.has, RESULT_TYPES))
+
+    def has_result_of(self, config: Config) -> bool:
+        """Whether the run has ended as a recipe wants it: one that reads the test images has their result."""
+        kinds = RESULT_TYPES if not config.eval.test else (EvalResult, ReconstructionResult)
+        return any(map(self.has, kinds))
 
     @property
     def resume_command(self) -> str:
@@ -287,7 +292,7 @@ class Run:
 
     def _mend(self, kind: type) -> str:
         """What brings a record back. A run with a result is finished, so only without one is it evaluated again."""
-        if kind in (EvalResult, ReconstructionResult):
+        if kind in RESULT_TYPES:
             return f"write it anew with `{self.resume_command}`"
         if kind in (Samples, SubsetSamples):
             return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
@@ -316,12 +321,17 @@ class Run:
     def write_epochs(self, rows: Sequence[Epoch]) -> None:
         self.write_text(METRICS, "".join(json.dumps(row.to_json()) + "\n" for row in rows))
 
-    def result(self) -> EvalResult | ReconstructionResult:
-        """What the run ended with: the test metrics, or for `train.task = "reconstruct"` the validation loss.
+    def result(self) -> Result:
+        """What the run ended with: the test metrics, with `eval.test = false` the validation, or for
+        `train.task = "reconstruct"` the validation loss.
 
         Raises PatchlightError as `read` does.
         """
-        return self.read(RESULT_TYPES[self.config().train.task])
+        if self.config().train.task == "reconstruct":
+            return self.read(ReconstructionResult)
+        if self.has(ValidationResult) and not self.has(EvalResult):
+            return self.read(ValidationResult)
+        return self.read(EvalResult)
 
     def _write_json(self, name: str, data: Mapping[str, JSON]) -> None:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False) + "\n")

@@ -1,8 +1,8 @@
 """What the JSON files of a run folder hold, as types. Rates are in 0..1, times in seconds.
 
 `environment.json` is an Environment, `skipped.json` a Skipped, `first_batch.json` a BatchFacts, a line of
-`metrics.jsonl` an Epoch, `eval.json` an EvalResult, `reconstruction.json` a ReconstructionResult. The arrays are in
-`arrays.py`, and `faithfulness.json` is in `faithfulness.py`.
+`metrics.jsonl` an Epoch, `eval.json` an EvalResult, `validation.json` a ValidationResult, `reconstruction.json` a
+ReconstructionResult. The arrays are in `arrays.py`, and `faithfulness.json` is in `faithfulness.py`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ class TimeFacts(Record):
     train_wall_s: Amount
     train_cpu_s: Amount
     images_per_s: Amount
+    # The greatest of the process or, on a GPU, of its tensors (10^9 bytes); None where it was not measured.
+    memory_gb: Amount | None = field(default=None, metadata={"brief": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,6 +373,21 @@ class EvalResult(RunFile, Metrics):
     def metrics(self) -> Metrics:
         """The metrics alone."""
         return Metrics(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Metrics)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationResult(RunFile):
+    """`validation.json`: what training ended with where no test image is read (`eval.test = false`).
+
+    It is the validation that chose the weights, so it flatters them a little. Without validation images all but the
+    epoch is None.
+    """
+
+    epoch: Count  # whose weights were kept
+    n: Count | None  # validation images
+    top1: Rate | None
+    top1_ci95: tuple[Rate, Rate] | None
+    loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,9 +155,14 @@ def source_path(source: str) -> str | None:
     return None if source in SOURCES or not is_there(path) else printable(path.resolve())
 
 
-def time_of(rows: list[Epoch], state: TrainState) -> TimeFacts:
+def time_of(rows: list[Epoch], state: TrainState, memory_gb: float | None = None) -> TimeFacts:
     """What training took; images/s are those of all epochs together, without validation."""
-    return TimeFacts(train_wall_s=state.wall_s, train_cpu_s=state.cpu_s, images_per_s=images_per_s(rows) or 0.0)
+    return TimeFacts(
+        train_wall_s=state.wall_s,
+        train_cpu_s=state.cpu_s,
+        images_per_s=images_per_s(rows) or 0.0,
+        memory_gb=memory_gb or None,
+    )
 
 
 def summary_line(record: Environment) -> str:

@@ -35,7 +35,7 @@ def bring_back(run: Run) -> Path | None:
     for name, read in READ.items():
         if (wrong := _wrong(run, name, read, checkpoint)) is not None:
             _bring_back(run, name, wrong, checkpoint)
-    for kind in RESULT_TYPES.values():
+    for kind in RESULT_TYPES:
         if run.has(kind):
             try:
                 run.read(kind)

@@ -14,6 +14,9 @@ from patchlight.config.sections.training import Precision
 class EvalConfig(Section):
     """How a trained model is scored."""
 
+    test: Annotated[
+        bool, "read the test images at the end of training; false leaves them unread, as where runs are still compared"
+    ] = True
     batch_size: Annotated[int, "images at a time", COUNT] = 500
     precision: Annotated[
         Precision, "number format of the computation; fp32 gives one score on all machines; auto: the fastest here"
