@@ -82,9 +82,9 @@ VERBS = {
         "try settings of a recipe at random and near good ones, and keep the best",
         "patchlight sweep quickstart optim.lr=1e-4..1e-2:log train.batch_size=32,64,128 model.depth=2..6\n"
         "  patchlight sweep cifar10-cpu augment.mixup_alpha=0..0.4:0.1 optim.name=adamw,muon --time 8h --workers 2\n\n"
-        "a range is LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP, or values with commas between them; the same command goes\n"
-        "on with a sweep, also in further processes and on machines that share the folder or the --storage; the test\n"
-        "images are not read",
+        "a range is LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP, or values with commas between them; the same command\n"
+        "goes on with a sweep, also in further processes and on machines that share the folder or the --storage;\n"
+        "the test images are not read",
         (
             option("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file"),
             option("ranges", nargs="+", metavar="FIELD=RANGE", help="a setting and what to try of it"),

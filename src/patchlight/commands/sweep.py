@@ -23,7 +23,7 @@ from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageErr
 from patchlight.machine.process import import_library
 from patchlight.paths import user_path
 from patchlight.progress import say
-from patchlight.runs import recipe_of
+from patchlight.runs import Run, recipe_of
 from patchlight.runs.sweep import SweepResult
 from patchlight.studies.ranges import Value, read_ranges
 from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuffled_grid, states_in_words
@@ -62,8 +62,8 @@ def sweep(
     how a trial that is clearly behind is ended. time: such as "90s", "10m" or "1h30m", after which no trial begins, and
     those that train stop at their next epoch. workers: processes on this machine.
 
-    Raises UsageError for a range, setting or name that is wrong, before anything is trained, and where `out` has another
-    sweep; PatchlightError where all trials fail alike; Interrupted or KeyboardInterrupt after a signal.
+    Raises UsageError for a range, setting or name that is wrong, before anything is trained, and where `out` has
+    another sweep; PatchlightError where all trials fail alike; Interrupted or KeyboardInterrupt after a signal.
     """
     import_library("optuna", "sweep")
     plan = make_plan(recipe, ranges, settings or {}, trials, time, sampler, pruner, seed, out)
@@ -71,8 +71,7 @@ def sweep(
         raise UsageError(f"--workers must be at least 1, not {workers}")
     until = None if time is None else _now() + Duration(time).seconds
     opened, shown = open_storage(storage, plan.folder)
-    direction = "minimize" if plan.is_lower_better else "maximize"
-    study = join_study(opened, plan.name, plan.to_storage(), direction, shown)
+    study = join_study(opened, plan.name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
 
     def keep(slots: list[Slot]) -> None:
         with written_by_one(plan.folder):
@@ -143,7 +142,7 @@ def _now() -> float:
 
 
 def _train(config: Config, folder: Path, on_epoch: OnEpoch) -> None:
-    train_run(config, out=folder, resume=True, on_epoch=on_epoch)
+    train_run(config, out=folder, resume=Run(folder).is_there, on_epoch=on_epoch)
 
 
 def _digests(config: Config) -> dict[str, str]:

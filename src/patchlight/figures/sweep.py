@@ -126,7 +126,7 @@ def _slice(axes: Axes, axis: SweepAxis, result: SweepResult, trials: Sequence[Sw
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        low, high = axis.low or 0.0, axis.high or 0.0
+        low, high = float(axis.low or 0), float(axis.high or 0)
         axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         whole = low.is_integer() and high.is_integer() and high - low >= 2
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=whole))

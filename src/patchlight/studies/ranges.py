@@ -1,9 +1,9 @@
 """What a sweep may try of a setting: `optim.lr=1e-4..1e-2:log` as typed data, checked by the setting's own range.
 
-    FIELD=LOW..HIGH        any number between the two, both included; whole numbers where the field has whole ones
-    FIELD=LOW..HIGH:log    the same, evenly by order of magnitude
-    FIELD=LOW..HIGH:STEP   LOW, LOW + STEP, and so on
-    FIELD=A,B,C            one of these values
+FIELD=LOW..HIGH        any number between the two, both included; whole numbers where the field has whole ones
+FIELD=LOW..HIGH:log    the same, evenly by order of magnitude
+FIELD=LOW..HIGH:STEP   LOW, LOW + STEP, and so on
+FIELD=A,B,C            one of these values
 """
 
 from __future__ import annotations

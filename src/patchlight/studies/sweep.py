@@ -19,6 +19,7 @@ from patchlight.config import Config, load_recipe
 from patchlight.errors import Interrupted, LibraryMissing, PatchlightError
 from patchlight.progress import say
 from patchlight.runs import Epoch, Run, kept_epoch, measure_of
+from patchlight.runs.codec import JSON
 from patchlight.runs.lock import InUse
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING
 from patchlight.studies.identity import run_key
@@ -340,12 +341,12 @@ def _has_ended(trial: Trial) -> bool:
     return state.is_finished()
 
 
-def in_words(params: Mapping[str, Value]) -> str:
+def in_words(params: Mapping[str, JSON]) -> str:
     """Settings on one line: "optim.lr 0.0031, model.depth 4"."""
     return ", ".join(f"{field} {shown(value)}" for field, value in params.items())
 
 
-def shown(value: Value) -> str:
+def shown(value: JSON) -> str:
     """A value in few digits; the folder's recipe has all of them."""
     if value is None:
         return "none"

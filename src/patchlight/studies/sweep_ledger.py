@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING
@@ -152,8 +153,8 @@ def _is_alive(process: int) -> bool:
 
 def _is_zombie(process: int) -> bool:
     """Whether it has ended and its parent has not asked how, which Linux tells."""
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{process}/stat", encoding="utf-8") as file:
-        return file.read().rpartition(")")[2].split()[0] == "Z"
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     return False
 
 
@@ -193,9 +194,7 @@ def claimed(trial: Trial) -> Iterator[threading.Event]:
 
     def beat() -> None:
         try:
-            trial.set_user_attr(
-                CLAIM, {"host": platform.node(), "process": os.getpid(), "beat": round(time.time(), 1)}
-            )
+            trial.set_user_attr(CLAIM, {"host": platform.node(), "process": os.getpid(), "beat": round(time.time(), 1)})
         except UpdateFinishedTrialError:
             lost.set()
 

@@ -48,7 +48,9 @@ def written_by_one(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def make_result(plan: Plan, study: Study, slots: Sequence[Slot], storage: str, notes: Sequence[str] = ()) -> SweepResult:
+def make_result(
+    plan: Plan, study: Study, slots: Sequence[Slot], storage: str, notes: Sequence[str] = ()
+) -> SweepResult:
     """The record of a sweep as it stands."""
     trials = tuple(_trial(plan, slot) for slot in slots)
     finished = [trial for trial in trials if trial.state == FINISHED and trial.value is not None]
@@ -77,9 +79,15 @@ def make_result(plan: Plan, study: Study, slots: Sequence[Slot], storage: str, n
 
 
 def _axis(axis: Axis, importance: float | None) -> SweepAxis:
-    ends = {} if axis.choices else {"low": axis.low, "high": axis.high}
+    low, high = (None, None) if axis.choices else (float(axis.low), float(axis.high))
     return SweepAxis(
-        field=axis.field, text=axis.text, log=axis.log, choices=axis.choices, importance=importance, **ends
+        field=axis.field,
+        text=axis.text,
+        low=low,
+        high=high,
+        log=axis.log,
+        choices=axis.choices,
+        importance=importance,
     )
 
 
@@ -224,17 +232,21 @@ def readme(plan: Plan, result: SweepResult) -> str:
         lines += ["| setting | best | tried | importance |", "|---|---|---|---|"]
         for axis in sorted(result.axes, key=lambda axis: -(axis.importance or 0)):
             share = "-" if axis.importance is None else f"{axis.importance:.2f}"
-            value = shown(best.params.get(axis.field))  # type: ignore[arg-type]
+            value = shown(best.params.get(axis.field))
             lines.append(f"| {as_text(axis.field)} | {as_text(value)} | {as_text(axis.text)} | {share} |")
         lines += ["", *as_block([f"patchlight train {shlex.quote(str(plan.folder / BEST))}"], "sh"), ""]
     lines += [f"- {as_text(note[:1].upper() + note[1:])}." for note in result.notes] + [""]
     for name, (words, _) in FIGURES_OF_SWEEP.items():
         if (plan.folder / FIGURES / f"{name}.png").is_file():
             lines += [f"![{words}]({FIGURES}/{name}.png)", ""]
-    lines += ["## Trials", "", "| trial | state | " + " | ".join(as_text(a.field) for a in result.axes) + " | value | epoch | run |"]
+    lines += [
+        "## Trials",
+        "",
+        "| trial | state | " + " | ".join(as_text(a.field) for a in result.axes) + " | value | epoch | run |",
+    ]
     lines += ["|" + "---|" * (len(result.axes) + 5)]
     for trial in in_order(result):
-        values = [shown(trial.params[a.field]) if a.field in trial.params else "-" for a in result.axes]  # type: ignore[arg-type]
+        values = [shown(trial.params[a.field]) if a.field in trial.params else "-" for a in result.axes]
         run = f"[{trial.folder}]({trial.folder})" if trial.folder and trial.state != FAILED else "-"
         row = [str(trial.number), trial.state, *map(as_text, values), result.shown(trial.value)]
         lines.append("| " + " | ".join([*row, str(trial.epoch or "-"), run]) + " |")

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
@@ -101,7 +101,9 @@ def _database(url: str) -> tuple[BaseStorage, str]:
     raise AssertionError("the last try returns or raises")
 
 
-def join_study(storage: BaseStorage, name: str, plan: Mapping[str, Any], direction: str, where: str) -> Study:
+def join_study(
+    storage: BaseStorage, name: str, plan: Mapping[str, Any], direction: Literal["minimize", "maximize"], where: str
+) -> Study:
     """The sweep of this name, made where there is none.
 
     Raises UsageError where it was started with another plan, naming what differs.
