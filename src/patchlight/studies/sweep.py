@@ -322,7 +322,9 @@ class Curve:
         for row, value in new:
             self.trial.report(value, row.epoch)
             self.last = row.epoch
-        if new and self.trial.should_prune():
+        epochs = self.worker.plan.epochs
+        is_last = epochs is not None and self.last >= epochs  # nothing is saved by ending it
+        if new and not is_last and self.trial.should_prune():
             from optuna.exceptions import TrialPruned
 
             raise TrialPruned(f"after epoch {self.last} it is behind ({self.worker.plan.words} {new[-1][1]:.4f})")

@@ -170,8 +170,8 @@ def make_pruner(name: str, epochs: float | None) -> BasePruner:
 
     with quiet():
         if name == "median":
-            # No trial is judged in its first quarter, and none by fewer than five.
-            return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, int((epochs or 4) / 4)))
+            # No trial is judged in its first quarter, and none by fewer than five. Epochs count from 1.
+            return MedianPruner(n_startup_trials=5, n_warmup_steps=1 + max(1, int((epochs or 4) / 4)))
         if name == "hyperband":
             # Where the epochs are not known it takes those of the trials that are finished.
             most: int | str = "auto" if epochs is None else max(1, int(-(-epochs // 1)))
