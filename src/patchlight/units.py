@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -45,7 +46,7 @@ def counted(number: float, word: str, plural: str = "") -> str:
 
 def short(value: float, digits: int = 3) -> str:
     """A number in few digits: 912, 2.69 M, 1.2 G; `digits` counts all that are shown."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # Not before 9,995 so that 1,797 images stay readable; and 999,960 is 1 M, not 1000 k.
         if abs(value) >= 0.9995 * size and abs(value) >= 9995:
             return f"{value / size:.{digits}g}{SPACE}{letter}"
@@ -82,3 +83,24 @@ def percent(rate: float, digits: int = 0) -> str:
     if rate < 1 - 1e-9 and float(text) == 100:
         return f">{100 - least:.{digits}f}{SPACE}%"
     return f"{text}{SPACE}%"
+
+
+def mean_deviation(mean: float, deviation: float | None = None) -> str:
+    """The mean of rates in 0..1 with its deviation: "61.2 % ± 0.4", with a second decimal where one would show a
+    deviation as 0.
+    """
+    if deviation is None:
+        return percent(mean, 1)
+    digits = 2 if 0 < deviation < 0.0005 else 1
+    return f"{percent(mean, digits)} \N{PLUS-MINUS SIGN} {100 * deviation:.{digits}f}"
+
+
+def in_points(rates: Sequence[float], sign: bool = True) -> list[str]:
+    """Differences of rates in percentage points, with equally many decimals: 1, or up to 3 so that none but 0 is
+    shown as 0. 0.008 is "+0.8", without `sign` its size alone, "0.8".
+    """
+    points = [100 * rate for rate in rates]
+    seen = [abs(value) for value in points if abs(value) > 1e-7]
+    digits = next((d for d in (1, 2, 3) if all(float(f"{value:.{d}f}") for value in seen)), 3)
+    texts = [f"{value:+.{digits}f}" if sign else f"{abs(value):.{digits}f}" for value in points]
+    return [text if float(text) else f"{0:.{digits}f}" for text in texts]

@@ -232,9 +232,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise PatchlightError(f"cannot read {path}: {error.strerror}") from None
 
 
-def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+def apply_overrides(config: Config, overrides: Mapping[str, Any], origin: str = "command line") -> Config:
     """`{"section.field": value}` laid over `config`, values as words of a command line or as they are in Python; "none"
-    and None unset an optional field. Where they switch train.debug on, the recipe's own epochs no longer count.
+    and None unset an optional field. Where they switch train.debug on, the recipe's own epochs no longer count. Errors
+    name `origin`.
     """
     data = config.to_dict()
     for key, value in overrides.items():
@@ -253,7 +254,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
             holder.setdefault(section, {})[name] = parse(value, kind) if isinstance(value, str) else value
     if data["train"]["debug"] is True and not config.train.debug:
         _shorten(data, given=overrides)
-    return config_from_dict(data, "command line")
+    return config_from_dict(data, origin)
 
 
 def _shorten(data: dict[str, Any], given: Mapping[str, Any]) -> None:

@@ -41,6 +41,12 @@ STYLES: dict[Theme, Style] = {
     "dark": Style("#e8eaed", "#a2aab4", "#3a4149", "#15181c", "#62b8ee", "#f0a13c", "#3fc79a", "magma"),
 }
 
+# Colours of series beside each other, the first three as above: as far apart as six can be, on either paper.
+SERIES: dict[Theme, tuple[str, ...]] = {
+    "light": (STYLES["light"].blue, STYLES["light"].orange, STYLES["light"].green, "#a8378a", "#8a6a00", "#5a4bc2"),
+    "dark": (STYLES["dark"].blue, STYLES["dark"].orange, STYLES["dark"].green, "#ea8fce", "#d9c34d", "#a99ff7"),
+}
+
 LIKENESS = "PuOr_r"  # colours of a cosine, from purple (-1) over white (0) to orange (1)
 
 # Measured with whichever comes first here; a browser shows the SVG's text in the same list's first font that it has.
@@ -75,6 +81,7 @@ def styled(theme: Theme) -> Iterator[Style]:
         "legend.edgecolor": "none",
         "legend.facecolor": s.paper,
         "legend.frameon": False,
+        "pdf.fonttype": 42,  # text stays text, which journals ask for
         "savefig.facecolor": "none",
         "svg.fonttype": "none",
         "svg.hashsalt": "patchlight",  # the same figure gives the same bytes
@@ -175,6 +182,7 @@ def darkened(document: str) -> str:
     """A light chart's SVG in the colours of the dark theme."""
     light, dark = dataclasses.asdict(STYLES["light"]), dataclasses.asdict(STYLES["dark"])
     colours = {light[role]: dark[role] for role in light if light[role].startswith("#")}
+    colours |= dict(zip(SERIES["light"], SERIES["dark"], strict=True))
     anywhere = re.compile("|".join(colours))
     # In tags alone, as a class may be called as a colour is.
     return re.sub("<[^<>]*>", lambda tag: anywhere.sub(lambda match: colours[match[0]], tag[0]), document)
@@ -196,8 +204,23 @@ def png(figure: Figure, theme: Theme, dpi: int = 150, opaque: bool = True, descr
     return out.getvalue()
 
 
+def pdf(figure: Figure, theme: Theme, description: str | None = None) -> bytes:
+    """The figure as PDF, for a paper. Equal figures give equal bytes; `description` is written into the file."""
+    out = io.BytesIO()
+    _write(figure, theme, out, format="pdf", metadata={"CreationDate": None, "Creator": None, "Subject": description})
+    return out.getvalue()
+
+
 def _write(figure: Figure, theme: Theme, out: io.BytesIO, **options: Any) -> None:
-    with styled(theme), warnings.catch_warnings():
-        # A class name in a script that no installed font has: the browser will have one, and a PNG shows a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with styled(theme), any_script():
         figure.savefig(out, **options)
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Drawing without a warning where a name is in a script that no installed font has: the browser will have one, and
+    a PNG shows a box.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield

@@ -1,6 +1,7 @@
 """Frozen dataclasses as JSON and back: checked by their annotations, nothing lost that this version does not know.
 
-A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, and other records. Of
+A record's fields are int, float, bool, str, `X | None`, tuples and dictionaries of such, other records, and JSON, which
+is any value that the file holds. Of
 `New | Old`, two records, the new one is meant where the file has a field that the old one does not have.
 A number's range stands in its annotation, as in Count and Rate below; what a file holds is held against it.
 `field(metadata={"key": "train/loss"})` names the key in the file, `{"brief": True}` leaves a None out of it, and
@@ -142,6 +143,8 @@ def checked(value: object, hint: Any, name: str) -> Any:
     if get_origin(hint) in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return None  # a number that could not be computed is no number
+        if list in map(get_origin, get_args(hint)):  # JSON: no other hint has a list
+            return _anything(value, name)
         return checked(value, _fitting([arg for arg in get_args(hint) if arg is not type(None)], value), name)
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value, name)  # type: ignore[arg-type]
@@ -164,6 +167,17 @@ def checked(value: object, hint: Any, name: str) -> Any:
     if hint is float and not abs(value) <= LARGEST:
         raise RecordError(f"{name} must be a number of at most {LARGEST:g}, not {_short(value)}")
     return value
+
+
+def _anything(value: Any, name: str) -> Any:
+    """A value of JSON as it is, where a file can hold its texts and its whole numbers."""
+    if isinstance(value, Mapping):
+        return {_text(key, name): _anything(item, f"{name}.{_shown_key(key)}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anything(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool | float):
+        return value
+    return checked(value, int if isinstance(value, int) else str, name)
 
 
 def _text(value: object, name: str) -> str:

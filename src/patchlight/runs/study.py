@@ -15,6 +15,15 @@ FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"  #
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunNote(RunFile):
+    """What a study did with a run: `notes/KEY.json` of the study's folder."""
+
+    state: str  # FINISHED: the study has trained it; PRUNED or FAILED
+    reason: str = ""  # of PRUNED and FAILED, a sentence
+    worker: str = ""  # host and process
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPoint(Record):
     """A validation of a run: a point of its curve."""
 
@@ -85,6 +94,7 @@ class StudyVariant(Record):
     memory_gb: Amount | None = None
     difference: Difference | None = None  # to the baseline of the study, or of its place in the grid
     gain: Difference | None = None  # of a ladder: to the step before
+    note: str = ""  # of its runs that are not finished, and why: "seed 1: pruned, stopped at epoch 3 because ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +109,7 @@ class StudyResult(RunFile):
     seeds: tuple[Count, ...]
     size: str | None = None  # of the sizes that a study may have: "cpu"
     budget: str  # in words: "each variant trains for 1,000 steps"
+    budget_by: str = "epochs"  # what is equal for all: "epochs", "steps", "time" or "flops"
     why: str = ""  # why that is the fair measure
     baseline: str  # a variant, or a member of the grid's every point
     grid: dict[str, tuple[JSON, ...]] = field(default_factory=dict)  # {"data.train_per_class": (50, 250)}
@@ -109,6 +120,7 @@ class StudyResult(RunFile):
     chosen: str | None = None  # the variant with the greatest validation mean; None while runs are waiting
     variants: tuple[StudyVariant, ...]
     runs: tuple[StudyRun, ...]
+    answer: tuple[str, ...] = ()  # what the numbers say, in a few sentences
     notes: tuple[str, ...] = ()  # sentences on what was guessed, left out, mixed or not exact
     command: str
     patchlight: str

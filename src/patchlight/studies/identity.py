@@ -1,15 +1,60 @@
-"""STAND-IN until the lead's identity.py is there: the name of a run by its settings and data."""
+"""What makes two runs the same: their settings, their images and labels, and the version of Patchlight."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
+import patchlight
 from patchlight.config import Config
+from patchlight.models.reference import folder_of
+from patchlight.runs.settings import only_saves
+
+# Sections and settings that change nothing of what is trained, or no more than its last digits. The images are known by
+# their digests, wherever they come from.
+APART = ("about.", "eval.", "explain.")
+NOT_TRAINED = (
+    *("data.source", "data.memory_limit_mb", "train.device", "train.threads", "train.checkpoint_every"),
+    *("train.track", "train.track_project"),
+)
+KEY_SIGNS = 16  # hexadecimal ones: 64 bits
 
 
 def run_key(config: Config, digests: Mapping[str, str]) -> str:
-    settings = {key: repr(value) for key, value in config.flat().items() if not key.startswith("about.")}
-    text = json.dumps([settings, dict(digests)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """The name of a run: equal for equal settings, data and version, whatever the machine.
+
+    `digests` are those of the image sets by split, as in `environment.json`. Of weights that a recipe names by a
+    folder their bytes count.
+    """
+    settings = {key: value for key, value in config.flat().items() if _counts(key)}
+    named = {"model.name": config.model.name, "train.teacher": config.train.teacher}
+    weights = {field: _weights(folder) for field, name in named.items() if name and (folder := folder_of(name))}
+    settings |= dict.fromkeys(weights, "")  # a folder's name is none of the weights'
+    whole = {"settings": settings, "weights": weights, "data": dict(digests), "patchlight": patchlight.__version__}
+    text = json.dumps(whole, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_SIGNS]
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith(APART) and key not in NOT_TRAINED and not only_saves(key)
+
+
+def _weights(folder: Path) -> str:
+    """A digest of the weights and descriptions in a folder, or in the `model` folder of a run."""
+    place = folder / "model" if (folder / "model").is_dir() else folder
+    files = [place] if place.is_file() else sorted(path for path in place.iterdir() if path.is_file())
+    stamps = tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return _digest(stamps)
+
+
+@functools.cache
+def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    state = hashlib.sha256()
+    for name, _, _ in stamps:
+        state.update(Path(name).name.encode())
+        with Path(name).open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return state.hexdigest()

@@ -1,0 +1,184 @@
+"""From a study to its runs: each variant with each seed as a whole recipe, its key and its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchlight.config import Config, DataConfig, apply_overrides, load_recipe
+from patchlight.config.study import Settings, Study, StudyBudget, Variant
+from patchlight.data.batches import steps_per_epoch
+from patchlight.data.images import digest
+from patchlight.data.splits import Splits, load_splits
+from patchlight.errors import PatchlightError, UsageError
+from patchlight.models import check_model, load_backbone
+from patchlight.models.summary import count
+from patchlight.studies.identity import run_key
+from patchlight.training.checks import check_data, check_recipe
+
+
+@dataclass(frozen=True)
+class DataKnown:
+    """What a plan needs to know of a recipe's images."""
+
+    train: int
+    val: int
+    class_names: tuple[str, ...]
+    side: int  # pixels
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study, done or not."""
+
+    variant: Variant
+    seed: int
+    settings: Settings  # all that is laid over the variant's recipe, the budget and the seed among them
+    config: Config  # the recipe that they make
+    key: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study and its runs: first all variants with the first seed, then with the next."""
+
+    study: Study
+    runs: tuple[PlannedRun, ...]
+    data: DataKnown  # of the baseline
+    notes: tuple[str, ...] = ()
+
+    @property
+    def distinct(self) -> tuple[PlannedRun, ...]:
+        """One run for each key: variants may turn out to be the same recipe."""
+        return tuple({run.key: run for run in reversed(self.runs)}.values())[::-1]
+
+    def of(self, variant: str) -> list[PlannedRun]:
+        return [run for run in self.runs if run.variant.name == variant]
+
+
+def make_plan(study: Study, pool: Path) -> Plan:
+    """Lay out all runs of a study, whose folders are `pool`/KEY.
+
+    The images are loaded and every variant is checked, so that nothing is trained of a study that cannot end. Raises
+    UsageError or PatchlightError, which names the variant.
+    """
+    known: dict[DataConfig, DataKnown] = {}
+    settings: dict[str, Settings] = {}
+    for variant in study.variants:
+        try:
+            settings[variant.name] = _settings_of(variant, study, known)
+        except PatchlightError as error:
+            raise type(error)(f"variant '{variant.name}': {error}") from None
+    runs = []
+    for seed in study.options.seeds:
+        for variant in study.variants:
+            own = {**settings[variant.name], "train.seed": seed}
+            config = recipe_with(variant.recipe, own)
+            key = run_key(config, known[config.data].digests)
+            runs.append(PlannedRun(variant, seed, own, config, key, pool / key))
+    notes = [*_same_recipes(runs), *_not_counted([run.config for run in runs])]
+    return Plan(study, tuple(runs), known[runs[0].config.data], tuple(notes))
+
+
+def recipe_with(recipe: str, settings: Settings) -> Config:
+    """A recipe with settings laid over it, as a study's file has them."""
+    return apply_overrides(load_recipe(recipe), settings, origin="settings")
+
+
+def _settings_of(variant: Variant, study: Study, known: dict[DataConfig, DataKnown]) -> Settings:
+    """A variant's settings with the study's budget and device, checked as a recipe and with its images."""
+    if "train.seed" in variant.settings:
+        raise UsageError("train.seed is not for a variant to set; study.seeds are the seeds of all")
+    device = study.options.device
+    settings = {**variant.settings, "eval.test": False, **({} if device == "auto" else {"train.device": device})}
+    config = recipe_with(variant.recipe, settings)
+    if config.train.task != "classify":
+        raise UsageError("train.task must be classify: a study compares accuracies")
+    check_model(config.model)
+    check_recipe(config)
+    if config.data not in known:
+        sets = load_splits(config.data, config.model.img_size)
+        if sets.val is None:
+            raise UsageError(
+                "a study chooses by validation images, and there are none; set data.val_fraction or data.val_per_class"
+            )
+        check_data(config, sets)
+        known[config.data] = _known(sets)
+    return {**settings, **of_budget(config, study.budget, known[config.data])}
+
+
+def _known(sets: Splits) -> DataKnown:
+    val = 0 if sets.val is None else len(sets.val)
+    digests = {name: digest(images) for name, images in sets.sets.items()}
+    return DataKnown(len(sets.train), val, sets.train.class_names, sets.train.image_size[0], digests)
+
+
+def of_budget(config: Config, budget: StudyBudget, data: DataKnown) -> Settings:
+    """The settings that give a recipe the budget that all variants have.
+
+    Steps and FLOPs become epochs, of which there may be fractions. Raises UsageError for a recipe with stages, whose
+    parts of a budget nobody has said.
+    """
+    if budget.kind is None:
+        return {}
+    if config.stages:
+        raise UsageError("stages cannot share a budget; leave out [budget], so that each stage has its own")
+    if budget.time is not None:
+        return {"train.budget": str(budget.time)}
+    batch_size = min(config.train.batch_size, data.train)
+    steps = steps_per_epoch(data.train, batch_size, config.train.drop_last)
+    if budget.epochs is not None:
+        epochs = budget.epochs
+    elif budget.steps is not None:
+        epochs = budget.steps / steps
+    else:
+        assert budget.flops is not None
+        a_step = train_flops(_flops(config, data), min(steps * batch_size, data.train) / steps)
+        epochs = max(1, round(budget.flops / a_step)) / steps
+    return {"train.budget": None, "train.epochs": epochs}
+
+
+def train_flops(forward: float, images: float) -> float:
+    """Floating-point operations of training: a backward pass costs two forward passes (Kaplan et al. 2020, 2.1)."""
+    return 3 * forward * images
+
+
+def _flops(config: Config, data: DataKnown) -> int:
+    size = config.model.img_size or data.side
+    names = data.class_names
+    model = load_backbone(config.model, img_size=size, num_classes=len(names), class_names=names).model
+    return count(model, size).flops_per_image
+
+
+def _same_recipes(runs: Sequence[PlannedRun]) -> list[str]:
+    """A sentence on variants that are the same recipe, whose runs are trained once."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(run.key, []).append(run.variant.name)
+    same = {tuple(each) for each in names.values() if len(each) > 1}
+    return [
+        f"{' and '.join(map(repr, each))} are the same recipe, so each of their runs is trained once" for each in same
+    ]
+
+
+def _not_counted(recipes: Sequence[Config]) -> list[str]:
+    """A sentence on what training FLOPs do not tell of these recipes."""
+    stages = [stage for config in recipes for stage in config.of_stages()]
+    parts = {
+        "layers that are frozen, and cost less": any(stage.train.trainable != "all" for stage in stages),
+        "a teacher's passes": any(stage.train.teacher for stage in stages),
+        "patches that are dropped in training": any(stage.model.patch_drop_rate for stage in stages),
+    }
+    left_out = [words for words, there in parts.items() if there]
+    return (
+        [f"training FLOPs are three times the forward pass's; they leave out {' and '.join(left_out)}"]
+        if left_out
+        else []
+    )

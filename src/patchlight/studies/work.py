@@ -1,0 +1,104 @@
+"""What a worker does: it takes the next run that nobody has, trains it, and takes the next one, until none is left.
+
+Any number of workers, on this machine and on others that share the folders, may do so at the same time.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from patchlight.errors import Interrupted, PatchlightError, first_of
+from patchlight.progress import say
+from patchlight.runs import Epoch
+from patchlight.runs.lock import InUse
+from patchlight.runs.study import FAILED, FINISHED, PRUNED, WAITING
+from patchlight.studies.claims import Claim, ClaimLost, Claims
+from patchlight.studies.folder import StudyFolder, is_finished
+from patchlight.studies.plan import Plan, PlannedRun
+from patchlight.studies.prune import Pruned, check_behind
+
+POLL_S = 1.0  # between looks at runs that other workers have
+# Trains a run in its folder, goes on where it was begun, and calls the function after each epoch.
+Train = Callable[[PlannedRun, Callable[[Epoch], None]], object]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that works on a study."""
+
+    plan: Plan
+    folder: StudyFolder
+    train: Train
+    claims: Claims
+
+    @property
+    def prunes(self) -> bool:
+        return self.plan.study.options.prune_after < 1
+
+    def work(self, *, wait: bool) -> list[PlannedRun]:
+        """Train what is left. Returns the runs that are in other hands where `wait` is false; else waits for them and
+        takes over those of workers that die, so that none is left.
+        """
+        told: frozenset[str] = frozenset()
+        while left := [run for run in self.plan.distinct if self.state_of(run) == WAITING]:
+            others = [run for run in left if not self.take(run)]
+            if len(others) < len(left):
+                told = frozenset()
+                continue
+            if not wait:
+                return others
+            if told != (names := frozenset(run.name for run in others)):
+                told = names
+                say(f"other workers have {first_of(sorted(names), 4)}; waiting for them")
+            time.sleep(POLL_S)
+        return []
+
+    def state_of(self, run: PlannedRun) -> str:
+        return self.folder.state_of(run, prunes=self.prunes)
+
+    def take(self, run: PlannedRun) -> bool:
+        """Train a run, if no other worker has it. Whether it was free."""
+        with self.claims.take(run.folder) as claim:
+            if claim is None:
+                return False
+            if self.state_of(run) != WAITING:  # another worker ended it a moment ago
+                return True
+            try:
+                self._train(run, claim)
+            except (InUse, ClaimLost) as error:
+                say(f"{run.name}: {error}")
+                return False
+            return True
+
+    def _train(self, run: PlannedRun, claim: Claim) -> None:
+        """Train a run and note how it ended. What is wrong with one recipe does not end the study."""
+        done = sum(map(is_finished, self.plan.distinct))
+        say(f"study {self.plan.study.name}: {run.name} ({done} of {len(self.plan.distinct)} runs are finished)")
+        rows: list[Epoch] = []
+
+        def on_epoch(row: Epoch) -> None:
+            rows.append(row)
+            claim.check()
+            if self.prunes:
+                check_behind(rows, run, self.plan)
+
+        try:
+            self.train(run, on_epoch)
+            self.folder.write_note(run, FINISHED)
+        except Pruned as reason:
+            say(f"{run.name}: {reason}")
+            self.folder.write_note(run, PRUNED, str(reason))
+        except (InUse, ClaimLost, Interrupted):
+            raise
+        except PatchlightError as error:
+            say(f"{run.name} failed: {error}")
+            self.folder.write_note(run, FAILED, str(error))
+        finally:
+            gc.collect()  # a model of the last run, before the next one is built
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
