@@ -13,7 +13,7 @@ TABLE = {
     "cli": "commands data runs config machine progress paths units errors",
     "commands": "studies reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
-    "studies": "reporting figures runs config machine progress paths units errors",
+    "studies": "reporting training evaluation models data figures runs config machine progress paths units errors",
     "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",

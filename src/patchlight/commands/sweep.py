@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -142,6 +143,9 @@ def _now() -> float:
 
 
 def _train(config: Config, folder: Path, on_epoch: OnEpoch) -> None:
+    gc.collect()  # a model of the last trial, before the next one is built
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     train_run(config, out=folder, resume=Run(folder).is_there, on_epoch=on_epoch)
 
 

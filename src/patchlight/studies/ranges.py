@@ -19,6 +19,7 @@ from decimal import Decimal
 from patchlight.config import SECTIONS, Config, apply_overrides, describe_fields
 from patchlight.config.fields import Kind, kind_of
 from patchlight.errors import UsageError, did_you_mean
+from patchlight.studies.identity import counts
 
 Value = None | bool | int | float | str
 GRAMMAR = "write LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP or A,B,C"
@@ -26,16 +27,10 @@ MOST_POINTS = 10_000  # of a grid
 
 # What a sweep may not choose, and why, by the beginning of the field's name.
 NOT_SWEPT = {
-    "about.": "describes the recipe and changes nothing",
-    "eval.": "does not change what validation measures",
-    "explain.": "does not change what validation measures",
     "train.seed": "is luck and no setting, and the best of many seeds would be the luckiest one",
     "train.task": "decides what is measured, so its trials could not be compared",
     "train.select": "decides what is measured, so its trials could not be compared",
     "train.debug": "is for trying out a recipe",
-    "train.device": "says where to compute, and not what",
-    "train.threads": "says how to compute, and not what",
-    "train.teacher": "names a run",
 }
 # The others of the section decide which images are validated with.
 SWEPT_OF_DATA = ("data.image_size", "data.interpolation", "data.sampler")
@@ -133,7 +128,9 @@ def _kind_of(field: str) -> Kind:
         known = [info.key for info in describe_fields()]
         raise UsageError(f"unknown setting '{field}'; {did_you_mean(name, known)}")
     reason = next((why for begin, why in NOT_SWEPT.items() if name.startswith(begin)), None)
-    if section == "data" and name not in SWEPT_OF_DATA:
+    if not counts(name):
+        reason = "changes nothing that validation measures"
+    elif section == "data" and name not in SWEPT_OF_DATA:
         reason = "decides which images are used, so its trials could not be compared"
     if reason:
         raise UsageError(f"{field} cannot be swept: it {reason}; set it for all trials with --{field}")

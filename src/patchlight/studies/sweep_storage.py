@@ -81,7 +81,7 @@ def _database(url: str) -> tuple[BaseStorage, str]:
 
     try:
         shown = make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the second of a port that is no number
         raise UsageError("--storage is no URL of a database; write postgresql://USER:PASSWORD@HOST/NAME") from None
     wait: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     tries = 5
