@@ -1,4 +1,4 @@
-"""`patchlight compare` and `patchlight report`, which need no model."""
+"""`patchlight compare` and `patchlight report` of trained runs. What `compare` makes of seeds is in test_seeds.py."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ def test_compare_shows_results_and_what_differs(run, tmp_path, capsys, no_charts
     assert result["differences"] == {"optim.lr": [0.002, 0.01]}
     wanted = {"top1", "top1_ci95", "params", "flops_per_image", "images_per_s", "train_wall_s"}
     assert wanted <= set(result["runs"][0])
+    kept = max(row["val/top1"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()))
+    assert result["runs"][0]["val_top1"] == kept
     assert main(["compare", str(run), str(other)]) == 0
     out = capsys.readouterr().out
     assert "optim.lr" in out
     assert "95 % interval" in out
+    assert "validation %" in out
+    assert "one seed each cannot tell" in out.splitlines()[-1]
 
 
 def test_the_report_is_rebuilt_without_the_model(run, tmp_path, capsys):

@@ -66,10 +66,12 @@ def test_it_is_measured_and_compared_as_then(old, capsys, no_charts):
     then = EXPECTED["classify: eval --split test"]
     assert (result["n"], result["top1"]) == (then["n"], then["top1"])
     assert result["loss"] == pytest.approx(then["loss"], abs=1e-4)
-    assert main(["compare", "classify", "stages", "--json"]) == 0
+    assert main(["compare", "classify", "stages", "reconstruct", "--json"]) == 0
     captured = capsys.readouterr()
-    assert [run["run"] for run in json.loads(captured.out)["runs"]] == ["classify"]
-    assert "stages has no test result" in captured.err
+    found = json.loads(captured.out)
+    assert [(run["run"], run["n"]) for run in found["runs"]] == [("classify", then["n"]), ("stages", None)]
+    assert any(note.startswith("stages is not finished") for note in found["notes"])
+    assert "reconstruct is a masked autoencoder" in captured.err
 
 
 def test_it_goes_on_from_its_checkpoint_to_the_same_end(old, capsys, no_charts):

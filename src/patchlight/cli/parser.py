@@ -7,9 +7,11 @@ runs, so that help and usage errors are instant. What a row is made of is in `wo
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import NoReturn
 
 from patchlight.cli.explain_words import MAPS, OF_A_SPLIT, SUBSET
+from patchlight.cli.study_words import SEEDS, STUDY
 from patchlight.cli.words import Option, Verb, option, path
 from patchlight.config import METHOD_NAMES, SPLIT_NAMES, describe_fields
 from patchlight.errors import UsageError, did_you_mean
@@ -70,12 +72,14 @@ VERBS = {
             option("--out", type=path, metavar="DIR", help="the run folder (default: runs/NAME)"),
             option("--resume", action="store_true", help="go on with the run that is in this folder"),
             option("--overwrite", action="store_true", help="replace the run that is in this folder"),
+            SEEDS,
             OFFLINE,
             JSON,
         ),
-        call="patchlight.commands.train:train",
-        text="patchlight.cli.text:trained_text",
-        json="patchlight.cli.text:trained_json",
+        call="patchlight.commands.study:train_or_seeds",
+        text="patchlight.cli.study_output:any_text",
+        json="patchlight.cli.study_output:any_json",
+        failed="patchlight.cli.study_output:some_failed",
         settings="section.field",
     ),
     "sweep": Verb(
@@ -232,12 +236,23 @@ VERBS = {
         text="patchlight.cli.text:push_text",
     ),
     "compare": Verb(
-        "put runs side by side, and list what differs in their settings",
-        "patchlight compare runs/vit-tiny runs/resnet18-cifar10",
-        (option("runs", nargs="+", metavar="RUN", type=path, help="run folders"), JSON),
-        call="patchlight.commands.compare:compare",
-        text="patchlight.cli.text:comparison_table",
+        "put runs side by side by validation accuracy, seeds together, and list what differs in their settings",
+        "patchlight compare runs/vit-tiny runs/resnet18-cifar10\n  patchlight compare runs/* --format md > runs.md",
+        (
+            option("runs", nargs="+", metavar="RUN", type=path, help="run folders"),
+            option("--each", action="store_true", help="a row for each run, also of those that differ only by seed"),
+            option(
+                "--format",
+                metavar="NAME",
+                default="text",
+                help="text, md (Markdown), csv, latex (for pdflatex, with booktabs) or json (default: text)",
+            ),
+            option("--json", dest="format", action="store_const", const="json", help="as --format json"),
+        ),
+        call="patchlight.cli.compare_text:compared",
+        text="patchlight.cli.compare_text:comparison_text",
     ),
+    "study": replace(STUDY, options=(*STUDY.options, OFFLINE, JSON)),
     "recipes": Verb(
         "list the recipes, or print one",
         "patchlight recipes cifar10-cpu",

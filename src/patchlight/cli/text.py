@@ -10,7 +10,6 @@ from patchlight.config import About, FieldInfo
 from patchlight.units import clock, counted, percent, printable, short, shortened
 
 if TYPE_CHECKING:
-    from patchlight.commands.compare import Comparison
     from patchlight.commands.doctor import Checkup, Forecast
     from patchlight.commands.export import ExportResult
     from patchlight.commands.models import ModelDescription
@@ -173,44 +172,14 @@ def push_text(result: PushResult) -> str:
     return result.url
 
 
-def comparison_table(result: Comparison) -> str:
-    """A row for each run, then a row for each setting that differs."""
-    uneven = any(abs(run.balanced_accuracy - run.top1) > 0.005 for run in result.runs)  # else one says it all
-    rows = [
-        (
-            run.run,
-            run.model,
-            f"{100 * run.top1:.2f}",
-            interval(run.top1_ci95, "-"),
-            *([f"{100 * run.balanced_accuracy:.2f}"] if uneven else []),
-            f"{run.n:,}",
-            short(run.params),
-            short(run.flops_per_image),
-            "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",
-            "-" if run.train_wall_s is None else clock(run.train_wall_s),
-        )
-        for run in result.runs
-    ]
-    balanced = ["balanced %"] if uneven else []
-    header = ("run", "model", "accuracy %", "95 % interval", *balanced, "n", "params", "FLOPs", "images/s", "time")
-    text = table(rows, header, left=2)
-    if len({(run.data, run.n) for run in result.runs}) > 1:
-        text += "\n\nthese runs were tested on different images; their accuracies cannot be compared"
-    if result.differences:
-        shown = [(key, *(_setting(value) for value in values)) for key, values in result.differences.items()]
-        names = [run.run for run in result.runs]
-        text += "\n\n" + table(shown, ("setting", *names), left=1)
-    return text
-
-
-def _setting(value: object) -> str:
+def setting_text(value: object) -> str:
     """The value of a setting; a dash where it is not set."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return ", ".join(_setting(item) for item in value)
+        return ", ".join(setting_text(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -234,7 +203,7 @@ def _about(about: About) -> str:
 def _field_table(fields: list[FieldInfo]) -> str:
     rows = []
     for info in fields:
-        default = "unset" if info.default is None else _setting(info.default)
+        default = "unset" if info.default is None else setting_text(info.default)
         allowed = f"{info.kind}, {info.allowed}" if info.allowed else info.kind
         rows.append((info.key, default, f"{info.meaning} ({allowed})"))
     return table(rows, ("setting", "default", "meaning"), left=3)

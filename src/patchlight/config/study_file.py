@@ -38,6 +38,11 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
+def sizes_of(study: str | Path) -> tuple[str, ...]:
+    """The names of a study's sizes, the default first."""
+    return tuple(_read(study)[0].get("sizes", {}))
+
+
 def load_study(
     study: str | Path,
     size: str | None = None,
@@ -50,12 +55,17 @@ def load_study(
     Raises UsageError for an unknown study or size, a file that is no TOML, and a field that is wrong; whether the
     variants are recipes that can be trained is seen by `plan`.
     """
+    data, path = _read(study)
+    return study_of(data, path.stem, path.name, size=size, options=options, settings=settings, folder=path.parent)
+
+
+def _read(study: str | Path) -> tuple[dict[str, Any], Path]:
     path = user_path(study) if str(study) else Path()
     if path.suffix != ".toml":
         if str(study) not in study_names():
             raise UsageError(f"no study '{study}'; {did_you_mean(str(study), study_names())} (or give a TOML file)")
         path = STUDIES / f"{study}.toml"
-    return study_of(read_toml(path), path.stem, path.name, size=size, options=options, settings=settings)
+    return read_toml(path), path
 
 
 def study_of(
@@ -66,8 +76,12 @@ def study_of(
     size: str | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
+    folder: Path | None = None,
 ) -> Study:
-    """The study that plain data (as read from TOML) describe. Raises UsageError, naming `origin` and the field."""
+    """The study that plain data (as read from TOML) describe; recipes are files relative to `folder`.
+
+    Raises UsageError, naming `origin` and the field.
+    """
     _check_parts(data, PARTS, origin)
     sizes = _tables(data.get("sizes", {}), f"{origin}: sizes")
     default = next(iter(sizes), None)
@@ -88,7 +102,7 @@ def study_of(
     base = {**_flat(data.get("base", {}), f"{origin}: base"), **(settings or {})}
     grid = _grid(data.get("grid", {}), f"{origin}: grid")
     variants = _variants(data.get("variants", []), chosen, base, origin)
-    variants = [each for variant in variants for each in _on_grid(variant, grid)]
+    variants = [each for variant in variants for each in _on_grid(_placed(variant, folder), grid)]
     study = Study(
         name,
         _section(StudyAbout, data.get("about", {}), f"{origin}: about"),
@@ -156,6 +170,12 @@ def _variant(table: dict[str, Any], number: int, options: StudyOptions, origin: 
         )
     changes = _flat({key: value for key, value in table.items() if key not in ("name", "recipe")}, where)
     return name.strip(), recipe, changes
+
+
+def _placed(variant: Variant, folder: Path | None) -> Variant:
+    """The variant with the path of its recipe as it is from here, where it is a file beside the study's."""
+    beside = folder / variant.recipe if folder and variant.recipe.endswith(".toml") else None
+    return dataclasses.replace(variant, recipe=str(beside)) if beside and beside.is_file() else variant
 
 
 def _leave_one_out(found: list[tuple[str, str, Settings]], base: Settings, origin: str) -> list[Variant]:

@@ -32,18 +32,17 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': "''",
+    '"': r"\textquotedblright{}",
     "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
     **{sign: f"{{{sign}}}" for sign in "[]*"},
     "\N{NO-BREAK SPACE}": "~",
     "\N{EN DASH}": r"\textendash{}",
     "\N{EM DASH}": r"\textemdash{}",
     "\N{HORIZONTAL ELLIPSIS}": r"\dots{}",
-    "\N{LEFT SINGLE QUOTATION MARK}": "`",
-    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-    "\N{LEFT DOUBLE QUOTATION MARK}": "``",
-    "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
+    "\N{LEFT SINGLE QUOTATION MARK}": r"\textquoteleft{}",
+    "\N{RIGHT SINGLE QUOTATION MARK}": r"\textquoteright{}",
+    "\N{LEFT DOUBLE QUOTATION MARK}": r"\textquotedblleft{}",
+    "\N{RIGHT DOUBLE QUOTATION MARK}": r"\textquotedblright{}",
     "\N{MINUS SIGN}": "$-$",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
@@ -177,9 +176,9 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    """The text on one line, each sign as itself. Two hyphens in a row are kept from becoming a dash."""
+    """The text on one line, each sign as itself. Two hyphens do not become a dash, nor two apostrophes a quote."""
     signs = "".join(map(_latex_sign, " ".join(re.split(r"[ \t\n]+", printable(text)))))
-    return re.sub("-(?=-)", "-{}", signs)
+    return re.sub(r"([-'])(?=\1)", r"\1{}", signs)
 
 
 def _latex_sign(sign: str) -> str:

@@ -1,0 +1,263 @@
+"""`patchlight study`: many runs as one experiment, and its answer."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import patchlight
+from patchlight.commands.train import train
+from patchlight.config.study import Settings, Study
+from patchlight.config.study_file import load_study, sizes_of, study_names, study_of_one
+from patchlight.errors import UsageError
+from patchlight.paths import user_path
+from patchlight.progress import say
+from patchlight.reporting.study_page import write_study
+from patchlight.runs import Epoch, Run
+from patchlight.runs.study import FAILED, FINISHED, WAITING, StudyResult
+from patchlight.studies.answer import answer
+from patchlight.studies.claims import Claims
+from patchlight.studies.collect import collect
+from patchlight.studies.cost import StudyCost, study_cost
+from patchlight.studies.folder import StudyFolder, was_tested
+from patchlight.studies.plan import Plan, PlannedRun, make_plan
+from patchlight.studies.work import Worker
+from patchlight.studies.workers import run_workers
+from patchlight.units import counted, percent
+
+DEFAULT_PLACE = Path("studies")
+POOL = "runs"  # the folder of all runs, beside those of the studies
+LOGS = "workers"
+
+
+def study(
+    file: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    size: str | None = None,
+    seeds: Sequence[int] | str | None = None,
+    test: str | None = None,
+    workers: int | None = None,
+    out: str | Path | None = None,
+    runs: str | Path | None = None,
+    dry_run: bool = False,
+    wait: bool = True,
+) -> StudyResult | StudyCost:
+    """Train the runs of a study (a name, or a TOML file), as far as they are not there, and answer its question.
+
+    `settings` such as {"train.batch_size": 64} are laid over the recipe of all variants; `size` is one of the file's
+    sizes (default: its first); `seeds`, `test` and `workers` are in place of those of its [study]. The study's folder
+    is `out`, or `studies/NAME`; those of its runs are `runs`/KEY, or `runs` beside the study's folder, where other
+    studies find them. A study that was stopped goes on with the same call, and any number of processes and machines
+    that share these folders may work on it. One that finds nothing left to do waits for the others, unless `wait` is
+    false. With `dry_run` nothing is trained: some steps of each variant are timed.
+
+    Raises UsageError or PatchlightError for what is wrong with the file, the recipes or the data, before anything is
+    trained; Interrupted or KeyboardInterrupt after a signal. A run that fails is said and counted.
+    """
+    options = {"seeds": _seeds(seeds), "test": test, "workers": workers}
+    given = {key: value for key, value in options.items() if value is not None}
+    loaded = load_study(file, size, given, dict(settings or {}))
+    named = loaded.name if loaded.size == loaded.default_size else f"{loaded.name}-{loaded.size}"
+    place = user_path(out) if out is not None else DEFAULT_PLACE / named
+    words = _command(file, size, given, settings or {}, out, runs)
+    return run_study(loaded, place, words, pool=runs, dry_run=dry_run, wait=wait, sizes=sizes_of(file))
+
+
+def study_or_list(file: str | None, **options: Any) -> StudyResult | StudyCost | list[Study]:
+    """`patchlight study`: without a name, those that come with Patchlight."""
+    return [load_study(name) for name in study_names()] if file is None else study(file, **options)
+
+
+def train_or_seeds(
+    recipe: str,
+    settings: Mapping[str, Any],
+    *,
+    seeds: str | None,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+) -> Run | StudyResult:
+    """`patchlight train`, of one run or with --seeds of several."""
+    if seeds is None:
+        return train(recipe, settings, out=out, resume=resume, overwrite=overwrite)
+    if overwrite:
+        raise UsageError(
+            "--overwrite is not for --seeds: runs are found by their settings; to train one again, delete its folder"
+        )
+    return train_seeds(recipe, settings, seeds, out=out)
+
+
+def train_seeds(
+    recipe: str, settings: Mapping[str, Any] | None, seeds: Sequence[int] | str, *, out: str | Path | None = None
+) -> StudyResult:
+    """Train a recipe with several seeds, read the test images of each, and give the means: a study of one variant."""
+    numbers = _seeds(seeds)
+    assert numbers is not None
+    loaded = study_of_one(recipe, tuple(numbers), dict(settings or {}))
+    place = user_path(out) if out is not None else DEFAULT_PLACE / loaded.name
+    words = ["patchlight", "train", recipe, *_words_of(settings or {}), "--seeds", ",".join(map(str, numbers))]
+    result = run_study(loaded, place, [*words, *(["--out", str(out)] if out else [])])
+    assert isinstance(result, StudyResult)
+    return result
+
+
+def run_study(
+    study: Study,
+    place: Path,
+    command: Sequence[str],
+    *,
+    pool: str | Path | None = None,
+    dry_run: bool = False,
+    wait: bool = True,
+    sizes: tuple[str, ...] = (),
+) -> StudyResult | StudyCost:
+    """Plan, work and answer."""
+    folder, pool = StudyFolder(place), user_path(pool) if pool is not None else place.parent / POOL
+    folder.check_place()
+    plan = make_plan(study, pool)
+    for note in plan.notes:
+        say(note)
+    if dry_run:
+        return study_cost(plan, folder, pool, sizes)
+    worker = Worker(plan, folder, _train, Claims(study.options.lease.seconds))
+    for run in plan.distinct:  # what failed is tried again
+        if worker.state_of(run) == FAILED:
+            folder.forget(run)
+    say(_beginning(plan, worker))
+    if study.options.workers > 1 and wait:
+        children = [sys.executable, "-m", *command, "--workers", "1", "--no-wait"]
+        run_workers(children, study.options.workers, place / LOGS, _follower(plan, worker), "the runs")
+    others = worker.work(wait=wait)
+    if others:
+        say(
+            f"{counted(len(others), 'run')} in other hands; the same command without --no-wait writes the answer when "
+            "they are finished"
+        )
+        return _answered(plan, folder, command)
+    with folder.answering():
+        result = _tested(plan, folder, command)
+        write_study(folder.path, result)
+    return result
+
+
+def _train(run: PlannedRun, on_epoch: Callable[[Epoch], None] | None) -> None:
+    train(run.variant.recipe, run.settings, out=run.folder, resume=Run(run.folder).is_there, on_epoch=on_epoch)
+
+
+def _tested(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyResult:
+    """The answer, for which the test images of the variant that validation chose are read, or of all, or of none."""
+    result = _answered(plan, folder, command)
+    test = plan.study.options.test
+    finished = {run.key for run in result.runs if run.state == FINISHED}
+    wanted = [run for run in plan.runs if run.key in finished and test != "none"]
+    wanted = [run for run in wanted if test == "all" or run.variant.name == result.chosen]
+    for run in wanted:
+        if not was_tested(run):
+            say(f"study {plan.study.name}: the test images are read for {run.name}")
+            train(run.variant.recipe, {**run.settings, "eval.test": True}, out=run.folder, resume=True)
+    return _answered(plan, folder, command) if wanted else result
+
+
+def _answered(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyResult:
+    """What the runs tell so far."""
+    study, runs = plan.study, collect(plan, folder)
+    options = study.options
+    found = answer(
+        runs,
+        study.variants,
+        seeds=options.seeds,
+        baseline=study.baseline,
+        plan=options.plan,
+        test=options.test,
+        budget_by=study.budget.kind or "recipe",
+    )
+    return StudyResult(
+        name=study.name,
+        title=study.about.title,
+        question=study.about.question,
+        plan=options.plan,
+        recipe=options.recipe,
+        seeds=options.seeds,
+        size=study.size,
+        budget=study.budget.words,
+        budget_by=study.budget.kind or "recipe",
+        why=study.why,
+        baseline=study.baseline,
+        grid=study.grid,
+        data=plan.runs[0].config.data.source,
+        classes=len(plan.data.class_names),
+        test=options.test,
+        chosen=found.chosen,
+        variants=found.variants,
+        runs=runs,
+        answer=found.answer,
+        notes=(*plan.notes, *found.notes),
+        command=shlex.join(command),
+        patchlight=patchlight.__version__,
+    )
+
+
+def _beginning(plan: Plan, worker: Worker) -> str:
+    states = [worker.state_of(run) for run in plan.distinct]
+    waiting, study = states.count(WAITING), plan.study
+    size = f" (size {study.size})" if study.size else ""
+    counts = f"{counted(len(study.variants), 'variant')}, {counted(len(study.options.seeds), 'seed')} each"
+    left = f"{waiting} of {counted(len(states), 'run')} to train"
+    return f"study {study.name}{size}: {counts}; {study.budget.words}; {left}"
+
+
+def _follower(plan: Plan, worker: Worker) -> Callable[[], None]:
+    """Says of each run how it ended, once."""
+    told = {run.key for run in plan.distinct if worker.state_of(run) != WAITING}
+
+    def follow() -> None:
+        for run in plan.distinct:
+            if run.key not in told and (state := worker.state_of(run)) != WAITING:
+                told.add(run.key)
+                note = worker.folder.note(run)
+                reason = f": {note.reason}" if note is not None and note.reason else ""
+                kept = [row.val_top1 for row in Run(run.folder).epochs() if row.val_top1 is not None and row.best]
+                score = f", {percent(kept[-1], 1)} validation" if kept and state == FINISHED else ""
+                say(f"{len(told)} of {counted(len(plan.distinct), 'run')}: {run.name} {state}{score}{reason}")
+
+    return follow
+
+
+def _seeds(seeds: Sequence[int] | str | None) -> list[int] | None:
+    """ "0,1,2" or numbers as a list. Raises UsageError for what is none."""
+    if seeds is None:
+        return None
+    try:
+        return [int(each) for each in (seeds.split(",") if isinstance(seeds, str) else seeds)]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"--seeds must be whole numbers with commas between them, as in 0,1,2, not '{seeds}'"
+        ) from None
+
+
+def _command(
+    study: str | Path,
+    size: str | None,
+    options: Mapping[str, Any],
+    settings: Settings | Mapping[str, Any],
+    out: str | Path | None,
+    runs: str | Path | None,
+) -> list[str]:
+    """What to type to get this study again, or another worker of it."""
+    words = ["patchlight", "study", str(study)]
+    for name, value in {"size": size, **options, "out": out, "runs": runs}.items():
+        if value is not None and name != "workers":
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return [*words, *_words_of(settings)]
+
+
+def _words_of(settings: Mapping[str, Any]) -> list[str]:
+    return [
+        word
+        for key, value in settings.items()
+        for word in (f"--{key}", str(list(value) if isinstance(value, tuple) else value))
+    ]

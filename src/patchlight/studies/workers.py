@@ -1,0 +1,68 @@
+"""Several worker processes on this machine, each with its share of the processor's cores and one of the GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from patchlight.errors import PatchlightError
+from patchlight.progress import say
+from patchlight.units import counted
+
+LOOK_S = 0.5  # between looks at what has become of the work
+
+
+def run_workers(words: Sequence[str], count: int, logs: Path, follow: Callable[[], None], what: str) -> None:
+    """Start `count` processes with the command of `words`, call `follow` now and then, and return when all have ended.
+
+    What they say is in `logs`/N.log. Ctrl-C and SIGTERM are passed on, so that they save their checkpoints. A process
+    that ends early, or is killed, is said: others do `what` it leaves. Raises PatchlightError where all end so.
+    """
+    threads = max(1, (os.cpu_count() or 1) // count)
+    logs.mkdir(parents=True, exist_ok=True)
+    say(f"{counted(count, 'worker')} with {counted(threads, 'thread')} each; what they say is in {logs}")
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(1, count + 1):
+            with (logs / f"{number}.log").open("ab") as log:
+                children.append(_start(words, number, threads, log.fileno()))
+        told: set[int] = set()
+        while any(child.poll() is None for child in children):
+            follow()
+            _say_ends(children, told, logs, what)
+            time.sleep(LOOK_S)
+        follow()
+        _say_ends(children, told, logs, what)
+    except BaseException:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in children:
+            child.wait()
+        raise
+    if all(child.returncode for child in children):
+        last = (logs / "1.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise PatchlightError(f"all workers have ended early; the first said: {last.removeprefix('patchlight: ')}")
+
+
+def _start(words: Sequence[str], number: int, threads: int, log: int) -> subprocess.Popen[bytes]:
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        env["CUDA_VISIBLE_DEVICES"] = str((number - 1) % gpus)
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
+
+
+def _say_ends(children: Sequence[subprocess.Popen[bytes]], told: set[int], logs: Path, what: str) -> None:
+    """Say which processes have ended early since the last time."""
+    for number, child in enumerate(children, 1):
+        if child.returncode and number not in told:
+            told.add(number)
+            how = f"was ended by signal {-child.returncode}" if child.returncode < 0 else "ended early"
+            say(f"worker {number} {how}; see {logs / f'{number}.log'}; the others do {what} it leaves")
