@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_before_anything_is_made(words, sentence, here, ca
 
 def test_a_run_folder_is_no_place_for_a_sweep(tmp_path):
     (tmp_path / "config.toml").write_text("")
-    with pytest.raises(UsageError, match="is no folder of a sweep; choose another one with --out"):
+    with pytest.raises(UsageError, match=r"is no folder of a sweep; choose another one with --out"):
         patchlight.sweep("quickstart", [LR], out=tmp_path)
 
 

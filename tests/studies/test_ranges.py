@@ -83,9 +83,9 @@ def test_one_sentence_names_the_field_and_the_fix(word, sentence):
 
 
 def test_two_ranges_of_a_field():
-    with pytest.raises(UsageError, match="optim.lr has two ranges"):
+    with pytest.raises(UsageError, match=r"optim.lr has two ranges"):
         read_ranges(BASE, ["optim.lr=1e-4..1e-2", "optim.lr=1,2"])
-    with pytest.raises(UsageError, match="a sweep needs a range"):
+    with pytest.raises(UsageError, match=r"a sweep needs a range"):
         read_ranges(BASE, [])
 
 
@@ -97,5 +97,5 @@ def test_a_grid_is_every_combination():
     assert [point["model.depth"] for point in points] == [2] * 4 + [3] * 4
     with pytest.raises(UsageError, match=r"optim.lr=1e-4..1e-2 has no end of values, .* optim.lr=0.0001,0.01, or"):
         grid_of(read_ranges(BASE, ["optim.lr=1e-4..1e-2"]))
-    with pytest.raises(UsageError, match="the grid has 40,000 points"):
+    with pytest.raises(UsageError, match=r"the grid has 40,000 points"):
         grid_of(read_ranges(BASE, ["model.depth=1..200", "model.num_heads=1..200"]))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageErr
 from patchlight.machine.process import import_library
 from patchlight.paths import user_path
 from patchlight.progress import say
+from patchlight.reporting.files import write_file
 from patchlight.runs import Run, recipe_of
 from patchlight.runs.sweep import SweepResult
 from patchlight.studies.ranges import Value, read_ranges
@@ -31,8 +30,10 @@ from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuf
 from patchlight.studies.sweep_ledger import Slot
 from patchlight.studies.sweep_result import make_result, write_pages, write_record, written_by_one
 from patchlight.studies.sweep_storage import check_names, join_study, open_storage
+from patchlight.studies.workers import run_workers
 from patchlight.units import counted
 
+BASE = "recipe.toml"  # what the workers of one command are given
 LOGS = "workers"  # the folder of what the workers say, with --workers
 
 
@@ -88,11 +89,16 @@ def sweep(
         if workers == 1:
             worker.work()
         else:
-            _start_workers(workers, plan, recipe, settings or {}, time, storage, worker)
-    except (Interrupted, KeyboardInterrupt) as stopped:
+            words = _own_command(plan, time, storage)
+            run_workers(words, workers, plan.folder / LOGS, _follower(worker), "the trials")
+    except PatchlightError as error:
+        # A worker's command fails, too, where all trials have: that is an answer, which is written.
+        if isinstance(error, Interrupted):
+            raise _stopped(error, worker) from None
+        if workers == 1 or not worker.are_over(worker.slots()):
+            raise
+    except KeyboardInterrupt as stopped:
         raise _stopped(stopped, worker) from None
-    finally:
-        plan.folder.mkdir(parents=True, exist_ok=True)
     with written_by_one(plan.folder):
         result = make_result(plan, study, worker.slots(), shown)
         write_record(plan, result)
@@ -164,58 +170,9 @@ def _stopped(stopped: BaseException, worker: Worker) -> BaseException:
     return type(stopped)(words)
 
 
-def _start_workers(
-    count: int,
-    plan: Plan,
-    recipe: str | Config,
-    settings: Mapping[str, Any],
-    time_given: str | None,
-    storage: str | None,
-    worker: Worker,
-) -> None:
-    """Work in `count` processes of this machine, each with its share of the processor's cores and one of the GPUs, and
-    say what becomes of the trials. Ctrl-C and SIGTERM are passed on; the processes save their checkpoints then.
-    """
-    words = _own_command(plan, recipe, settings, time_given, storage)
-    threads, gpus = max(1, (os.cpu_count() or 1) // count), torch.cuda.device_count()
-    logs = plan.folder / LOGS
-    logs.mkdir(parents=True, exist_ok=True)
-    say(f"{count} workers with {counted(threads, 'thread')} each; what they say is in {logs}")
-    children: list[subprocess.Popen[bytes]] = []
-    try:
-        for number in range(1, count + 1):
-            env = {"OMP_NUM_THREADS": str(threads), **os.environ}
-            if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
-                env["CUDA_VISIBLE_DEVICES"] = str((number - 1) % gpus)
-            with (logs / f"{number}.log").open("ab") as log:
-                children.append(
-                    subprocess.Popen(
-                        words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
-                    )
-                )
-        _follow(children, worker)
-    except BaseException:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-        for child in children:
-            child.wait()
-        raise
-    failed = [number for number, child in enumerate(children, 1) if child.returncode]
-    if len(failed) == count:
-        last = (logs / f"{failed[0]}.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise PatchlightError(f"all workers have ended early; the first said: {last.removeprefix('patchlight: ')}")
-    if failed:
-        say(f"{counted(len(failed), 'worker')} ended early; see {logs / f'{failed[0]}.log'}; the others did its trials")
-
-
-def _own_command(
-    plan: Plan, recipe: str | Config, settings: Mapping[str, Any], time_given: str | None, storage: str | None
-) -> list[str]:
+def _own_command(plan: Plan, time_given: str | None, storage: str | None) -> list[str]:
     """What a worker of this machine is started with."""
-    path = plan.folder / "recipe.toml"
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(plan.base.to_toml(), encoding="utf-8")
+    path = write_file(plan.folder / BASE, plan.base.to_toml().encode())
     words = [sys.executable, "-m", "patchlight", "sweep", str(path)]
     words += [f"{axis.field}={axis.text}" for axis in plan.axes]
     words += ["--out", str(plan.folder), "--sampler", plan.sampler, "--pruner", plan.pruner, "--seed", str(plan.seed)]
@@ -224,17 +181,16 @@ def _own_command(
     return words + (["--storage", storage] if storage else [])
 
 
-def _follow(children: Sequence[subprocess.Popen[bytes]], worker: Worker) -> None:
-    """Say of each trial how it ended, until all processes have."""
+def _follower(worker: Worker) -> Callable[[], None]:
+    """A function that says of each trial how it ended, once."""
     told = {slot.number for slot in worker.slots() if slot.is_over}
-    while True:
-        are_over = all(child.poll() is not None for child in children)
+
+    def follow() -> None:
         for slot in worker.slots():
             if slot.is_over and slot.number not in told:
                 told.add(slot.number)
                 value = "" if slot.last.value is None else f", {worker.plan.words} {slot.last.value:.4f}"
                 reason = f": {slot.reason}" if slot.reason else ""
                 say(f"trial {slot.number + 1} {slot.state}{value}{reason}")
-        if are_over:
-            return
-        time.sleep(1)
+
+    return follow

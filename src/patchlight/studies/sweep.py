@@ -162,7 +162,7 @@ class Worker:
                 say(f"trial {slot.number + 1}: its worker has ended; it is taken over")
                 slots = self.slots()
             self._check_alike(slots)
-            if self.is_out_of_time or self._are_over(slots):
+            if self.is_out_of_time or self.are_over(slots):
                 return slots
             is_free = self.plan.trials is None or len(slots) < self.plan.trials
             if is_free or any(slot.last.state.name == "WAITING" for slot in slots):
@@ -187,7 +187,8 @@ class Worker:
     def is_out_of_time(self) -> bool:
         return self.until is not None and time.monotonic() >= self.until
 
-    def _are_over(self, slots: list[Slot]) -> bool:
+    def are_over(self, slots: list[Slot]) -> bool:
+        """Whether nothing is left to do."""
         return self.plan.trials is not None and len(slots) == self.plan.trials and all(slot.is_over for slot in slots)
 
     def _check_alike(self, slots: list[Slot]) -> None:
