@@ -77,7 +77,7 @@ def sweep(
 
     def keep(slots: list[Slot]) -> None:
         with written_by_one(plan.folder):
-            write_record(plan, make_result(plan, study, slots, shown))
+            write_record(plan, make_result(plan, study, slots, shown, is_end=False))
 
     worker = Worker(plan, study, _train, _digests, keep, until)
     if retry_failed and (count := worker.try_failed_again()):

@@ -124,7 +124,8 @@ def _slice(axes: Axes, axis: SweepAxis, result: SweepResult, trials: Sequence[Sw
         axes.tick_params(axis="x", length=0)
     elif axis.log:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        if (axis.high or 1) / (axis.low or 1) >= 10:  # else there may be no other labels
+            axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         low, high = float(axis.low or 0), float(axis.high or 0)
         axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -49,15 +49,15 @@ def written_by_one(folder: Path) -> Iterator[None]:
 
 
 def make_result(
-    plan: Plan, study: Study, slots: Sequence[Slot], storage: str, notes: Sequence[str] = ()
+    plan: Plan, study: Study, slots: Sequence[Slot], storage: str, is_end: bool = True
 ) -> SweepResult:
-    """The record of a sweep as it stands."""
+    """The record of a sweep as it stands. What mattered is computed at the end alone, as it takes seconds."""
     trials = tuple(_trial(plan, slot) for slot in slots)
     finished = [trial for trial in trials if trial.state == FINISHED and trial.value is not None]
     sign = -1 if plan.is_lower_better else 1
     # Of equal ones the first.
     best = max(finished, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
-    shares = _importance(study, plan, finished)
+    shares = _importance(study, plan, finished) if is_end else {}
     return SweepResult(
         name=plan.name,
         recipe=plan.base.about.name,
@@ -74,7 +74,7 @@ def make_result(
         trials=trials,
         best=None if best is None else best.number,
         importance_by=IMPORTANCE_BY if shares else None,
-        notes=(*notes, *_notes(plan, trials, finished, bool(shares))),
+        notes=tuple(_notes(plan, trials, finished, bool(shares), is_end)),
     )
 
 
@@ -128,19 +128,21 @@ def _importance(study: Study, plan: Plan, finished: Sequence[SweepTrial]) -> dic
     return {field: min(1.0, max(0.0, float(share))) for field, share in shares.items()}
 
 
-def _notes(plan: Plan, trials: Sequence[SweepTrial], finished: Sequence[SweepTrial], is_told: bool) -> Iterator[str]:
+def _notes(
+    plan: Plan, trials: Sequence[SweepTrial], finished: Sequence[SweepTrial], is_told: bool, is_end: bool
+) -> Iterator[str]:
     if finished:
         ended = sum(trial.state == PRUNED for trial in trials)
         yield (
             f"the best of {counted(len(finished) + ended, 'trial')} was chosen by {plan.words}, so its value is "
             "optimistic; the test images were not read"
         )
-    if finished and not is_told:
+    if finished and not is_told and is_end:
         yield (
             "what mattered is not told: fANOVA needs "
             f"{LEAST_FOR_IMPORTANCE} finished trials of different value, and there are {len(finished)}"
         )
-    elif finished and len(finished) < ROUGH:
+    elif is_told and len(finished) < ROUGH:
         yield f"what mattered is rough, as it is computed from {counted(len(finished), 'finished trial')} alone"
     if plan.pruner != "none" and plan.epochs is None:
         yield (
