@@ -48,9 +48,7 @@ def written_by_one(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def make_result(
-    plan: Plan, study: Study, slots: Sequence[Slot], storage: str, is_end: bool = True
-) -> SweepResult:
+def make_result(plan: Plan, study: Study, slots: Sequence[Slot], storage: str, is_end: bool = True) -> SweepResult:
     """The record of a sweep as it stands. What mattered is computed at the end alone, as it takes seconds."""
     trials = tuple(_trial(plan, slot) for slot in slots)
     finished = [trial for trial in trials if trial.state == FINISHED and trial.value is not None]
