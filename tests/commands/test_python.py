@@ -14,21 +14,9 @@ from patchlight.runs import Environment
 
 # What `import patchlight` offers. A name that comes or goes is a change of the public interface.
 EXPORTED = [
-    *(
-        "sweep",
-        "train",
-        "evaluate",
-        "predict",
-        "explain",
-        "probe",
-        "export",
-        "push",
-        "compare",
-        "audit",
-        "doctor",
-        "report",
-    ),
-    *("report", "Config", "load_recipe", "recipe_names", "recipes", "Run", "PatchlightError", "UsageError"),
+    "sweep",
+    *("train", "evaluate", "predict", "explain", "probe", "export", "push", "compare", "audit", "doctor", "report"),
+    *("Config", "load_recipe", "recipe_names", "recipes", "Run", "PatchlightError", "UsageError"),
     *("ImageSet", "load_source", "load_splits", "MODELS", "METHODS", "VisionTransformer", "create_model"),
     *("load_model", "save_model", "record_attention", "__version__"),
 ]
