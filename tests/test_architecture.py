@@ -10,9 +10,10 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
-    "cli": "commands reporting data runs config machine progress paths units errors",
-    "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
+    "cli": "commands studies reporting data runs config machine progress paths units errors",
+    "commands": "studies reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
+    "studies": "reporting training evaluation models data figures runs config machine progress paths units errors",
     "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
