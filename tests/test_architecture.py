@@ -10,9 +10,10 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
-    "cli": "commands data runs config machine progress paths units errors",
+    "cli": "commands reporting data runs config machine progress paths units errors",
     "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
+    "studies": "evaluation runs units errors",
     "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
@@ -30,7 +31,10 @@ TABLE = {
     "units": "",
 }
 ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
-NO_TORCH = ("cli", "reporting", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")
+NO_TORCH = (
+    *("cli", "studies.answer", "reporting", "figures", "runs", "config", "errors", "units", "progress"),
+    *("evaluation.metrics", "evaluation.paired"),
+)
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "datasets"}
 LONGEST = 400  # lines of a file
 
