@@ -256,7 +256,7 @@ def test_hidden_signs_of_a_name_are_written_out_in_sentences():
     assert "'right\\u202eleft\\u2069 and \\u200bhidden'" in study.answer[0]
 
 
-def test_a_variant_that_alone_has_all_seeds_is_chosen_and_it_is_said():
+def test_only_variants_with_all_seeds_compete_and_it_is_said():
     study = unfinished(waiting=False)
     assert study.chosen == "base"
-    assert study.answer[0].startswith("Of 4 variants only 'base' has finished all seeds: 60.1")
+    assert study.answer[0].startswith("Of 4 variants, 2 have finished all seeds; of these 'base' has the best")
