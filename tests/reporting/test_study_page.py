@@ -119,6 +119,9 @@ def test_all_test_results_are_marked_as_such(undrawn):
     assert "The test images were read once for every variant, which was asked for; they chose nothing." in text
     assert "By data.train_per_class: 'resnet18' is better than the second at 50, 250, 1,000" in text
     assert "vit, 4500 (chosen)" in text
+    assert "data.train_per_class: 50, 250, 1000, 4500" in text
+    assert "vit, at each point of the grid" in text
+    assert "The test images were read for 8 variants and chose none." in text
 
 
 def test_foreign_names_are_text_everywhere(tmp_path, undrawn):

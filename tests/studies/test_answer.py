@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_study import LADDER, STUDIES, Planned, crowd, drawn, grid, ladder, made_run, made_study, one_seed, unfinished
 from scipy import stats
 
@@ -79,6 +81,21 @@ def test_intervals_are_scipys(seeds):
 )
 def test_words_of_a_difference(each, expected):
     assert words(each) == expected
+
+
+@given(st.lists(st.integers(-300, 300), min_size=2, max_size=8))
+def test_a_difference_is_called_better_or_worse_only_where_scipys_interval_leaves_out_zero(counts):
+    """Differences of accuracies of 5,000 images."""
+    each = [count / 5000 for count in counts]
+    said = words(each)
+    if len(set(counts)) == 1:
+        assert "agree exactly" in said or "the same numbers" in said
+        return
+    low, high = stats.ttest_1samp(each, 0).confidence_interval(0.95)
+    if min(abs(low), abs(high)) > 1e-7:
+        assert ("better (" in said) == (low > 0)
+        assert ("worse (" in said) == (high < 0)
+        assert ("no difference seen" in said) == (low < 0 < high)
 
 
 def test_an_interval_that_ends_at_zero_holds_it():
@@ -171,6 +188,17 @@ def test_an_unknown_baseline_names_the_nearest():
     at = [Planned("vit, 1", point={"n": 1}, member="vit"), Planned("cnn, 2", point={"n": 2}, member="cnn")]
     with pytest.raises(UsageError, match="variants at n 2; "):
         answer([], at, seeds=(0,), baseline="vit")
+
+
+def test_test_results_of_others_than_the_chosen_one_are_told():
+    """Of an earlier choice, or of another study's runs."""
+    runs = [made_run(name, 0, val, test_top1=val, test_n=10000) for name, val in (("a", 0.6), ("b", 0.7))]
+    study = made_study(AB, runs, seeds=(0,))
+    assert study.answer[-1].endswith("; the test images were read for 2 variants and chose none.")
+    assert any(
+        note.startswith("The test images were read for 'a', too, which validation has not") for note in study.notes
+    )
+    assert not any("too, which validation" in note for note in grid().notes)
 
 
 def test_one_seed_claims_nothing():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from patchlight.reporting.tables import Column, Table, Value
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FINISHED, Difference, StudyResult, StudyVariant
-from patchlight.units import duration, in_points, mean_deviation, percent, short, shortened
+from patchlight.units import counted, duration, in_points, mean_deviation, percent, short, shortened
 
 LONGEST = 80  # characters of a variant's name in a table for people
 
@@ -127,9 +127,10 @@ def signs(result: StudyResult) -> str:
         said.append("± is the sample deviation over seeds.")
     if any(v.difference and v.difference.low is not None for v in result.variants):
         said.append("Differences are of equal seeds; in brackets is their 95 % interval (Student's t).")
-    if any(v.test_mean is not None for v in result.variants):
-        read = "were read for all variants" if result.test == "all" else "were read once, for the chosen variant"
-        said.append(f"The test images {read}.")
+    if read := [v.name for v in result.variants if v.test_mean is not None]:
+        alone = read == [result.chosen] and result.test != "all"
+        of = "once, for the chosen variant" if alone else f"for {counted(len(read), 'variant')} and chose none"
+        said.append(f"The test images were read {of}.")
     if same := same_for_all(result):
         said.append(f"The same for all variants: {', '.join(words for _, words in same)}.")
     return " ".join(said)
