@@ -197,7 +197,7 @@ def _setting(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return ", ".join(_setting(item) for item in value)
+        return ", ".join(_setting(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
