@@ -50,9 +50,11 @@ class Tracker(ABC):
     before. Each may raise `errors`.
     """
 
-    errors: ClassVar[tuple[type[Exception], ...]]  # what the client raises where its disk, network or server fails
+    # What the client raises where its disk, network or server fails. A training does not end with its tracker, so of a
+    # client that does not keep to its own kinds of errors it is any.
+    errors: ClassVar[tuple[type[Exception], ...]]
     id: str  # of the run in the tracker; empty where a folder is all that there is
-    place: str  # where to find it: a folder or an address
+    place: str  # where to find it: a folder or an address; empty where nothing is kept, and nothing is written down
     words: str  # how to see it, for the console: a command or an address
 
     @abstractmethod

@@ -63,8 +63,8 @@ class Trackers:
         if not self._open:
             return
         rows, result = self._run.epochs(), result_scalars(self._run.result())
-        figures = sorted((self._run.path / "figures").glob("*.png"))
-        report = self._run.path / "report.html"
+        folder = self._run.path.resolve()  # in full, as what is sent later may be sent from elsewhere
+        figures, report = sorted((folder / "figures").glob("*.png")), folder / "report.html"
         self._end = "finished"
         for name in list(self._open):
             self._try(name, lambda tracker: tracker.conclude(rows[-1].step, result, figures, report))
@@ -154,11 +154,16 @@ class Trackers:
     def _write(self, name: str, *, complete: bool = False) -> None:
         """Write down what the run is called in a tracker, for the process that goes on with it."""
         tracker = self._open[name]
+        if not tracker.place:
+            return
         tracked = self._run.shown(Tracked) or Tracked()
         entry = TrackedIn(id=tracker.id, place=tracker.place, complete=complete)
         self._run.write(replace(tracked, trackers={**tracked.trackers, name: entry}))
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error of somebody else's library says, without its line breaks and its last point."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    """What an error says, without its line breaks and its last point; of somebody else's also its kind."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, PatchlightError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -42,7 +42,8 @@ QUIET: dict[str, tuple[str, Setting]] = {
 class WeightsAndBiases(Tracker):
     """A run of a W&B project."""
 
-    errors = (wandb.Error, OSError)  # its TimeoutError is an OSError
+    # Not wandb.Error alone: where its service was killed, other kinds come, which it keeps in private modules.
+    errors = (Exception,)
 
     def __init__(self, subject: Subject) -> None:
         offline = wandb.setup().settings.mode in ("offline", "dryrun")
@@ -65,7 +66,7 @@ class WeightsAndBiases(Tracker):
         if offline:
             self.place, self.words = str(folder), f"offline; `wandb sync {shlex.quote(str(folder))}` sends it"
         else:
-            self.place = self._run.url or "nowhere"
+            self.place = self._run.url or ""
             self.words = "switched off by WANDB_MODE; nothing is kept" if self._run.disabled else self.place
         for before in sorted(folder.parent.glob(f"offline-run-*-{self.id}")):
             if before != folder:
