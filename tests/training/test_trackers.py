@@ -188,6 +188,42 @@ def test_mlflow_whose_store_is_away_is_gone_on_with_later(tmp_path, capsys):
     check_whole("mlflow", run)
 
 
+KILLS_WANDB = """
+import os, signal, sys
+from pathlib import Path
+from test_trackers import recipe
+import patchlight
+
+def kill(row):
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"wandb-core" in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            pass
+
+patchlight.train(recipe("wandb"), out=sys.argv[1], on_epoch=kill)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="it looks for W&B's service in /proc")
+def test_wandb_whose_service_is_killed_is_gone_on_with_later(tmp_path):
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS_WANDB, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert "wandb failed: Connection lost; the run goes on without it" in " ".join(done.stderr.split())
+    run = Run(tmp_path / "run")
+    assert run.read(EvalResult).n == 50
+    patchlight.train(recipe("wandb"), out=run.path, resume=True)
+    check_whole("wandb", run)
+
+
 def test_a_tracker_that_cannot_begin_is_an_error_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from patchlight.runs.codec import Record
 from patchlight.runs.records import RunFile
@@ -23,4 +23,4 @@ class Tracked(RunFile):
     what it is called there.
     """
 
-    trackers: dict[str, TrackedIn] = field(default_factory=dict)
+    trackers: dict[str, TrackedIn]

@@ -43,7 +43,7 @@ class Trackers:
 
         Raises UsageError for one that cannot begin and never did, LibraryMissing where its client is not installed.
         """
-        tracked = (self._run.shown(Tracked) if self._names else None) or Tracked()
+        tracked = (self._run.shown(Tracked) if self._names else None) or Tracked(trackers={})
         for name in self._names:
             before = tracked.trackers.get(name)
             if before is not None and before.complete and self._run.finished:
@@ -156,7 +156,7 @@ class Trackers:
         tracker = self._open[name]
         if not tracker.place:
             return
-        tracked = self._run.shown(Tracked) or Tracked()
+        tracked = self._run.shown(Tracked) or Tracked(trackers={})
         entry = TrackedIn(id=tracker.id, place=tracker.place, complete=complete)
         self._run.write(replace(tracked, trackers={**tracked.trackers, name: entry}))
 

@@ -29,6 +29,8 @@ QUIET: dict[str, tuple[str, Setting]] = {
     "silent": ("WANDB_SILENT", True),  # where the run is found is said by `Trackers`
     "disable_code": ("WANDB_DISABLE_CODE", True),
     "disable_git": ("WANDB_DISABLE_GIT", True),
+    "host": ("WANDB_HOST", ""),
+    "symlink": ("WANDB_SYMLINK", False),  # a run folder that was moved would have links that lead nowhere
     "x_disable_meta": ("WANDB__DISABLE_META", True),
     "x_disable_machine_info": ("WANDB__DISABLE_MACHINE_INFO", True),
     "x_disable_stats": ("WANDB__DISABLE_STATS", True),
