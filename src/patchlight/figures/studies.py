@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from patchlight.figures.labels import Named, name_points
 from patchlight.figures.style import SERIES, Style, Theme, plain, styled
@@ -286,15 +286,21 @@ def _line(v: StudyVariant, key: str) -> str:
 # ---- axes
 
 
+class Rates(Formatter):
+    """Marks in per cent, with as many decimals as they need; what is no rate has none."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return self.format_ticks([x])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        digits = next((d for d in (0, 1, 2) if all(abs(100 * v - round(100 * v, d)) < 1e-6 for v in values)), 3)
+        return [percent(v, digits) if -1e-9 <= v <= 1 + 1e-9 else "" for v in values]
+
+
 def accuracy_axis(axis: Axis) -> None:
-    """Rates in per cent, with as many decimals as its marks need."""
-
-    def words(value: float, _: object) -> str:
-        step = float(np.min(np.diff(axis.get_majorticklocs()))) if len(axis.get_majorticklocs()) > 1 else 1.0
-        return percent(value, 0 if step > 0.0099 else 1) if -1e-9 <= value <= 1 + 1e-9 else ""
-
+    """An axis of rates."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=STEPS))
-    axis.set_major_formatter(words)
+    axis.set_major_formatter(Rates())
 
 
 def number_axis(axes: Axes, values: Sequence[float], at: Sequence[float] | None = None) -> None:

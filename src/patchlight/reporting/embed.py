@@ -43,7 +43,12 @@ def chart(draw: Draw, alt: str) -> Chart:
     figure = draw("light")
     light = svg(figure, "light")
     # Drawing takes longest. Pixels inside may be of a scale of colours, which has one of its own for the dark.
-    dark = svg(draw("dark"), "dark") if "<image" in light else darkened(light)
+    return as_chart(figure, light, alt, svg(draw("dark"), "dark") if "<image" in light else None)
+
+
+def as_chart(figure: Figure, light: str, alt: str, dark: str | None = None) -> Chart:
+    """The chart of a figure whose SVG is `light`; its colours are made `dark` where that is not given."""
+    dark = darkened(light) if dark is None else dark
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Chart(data_uri("svg+xml", light.encode()), data_uri("svg+xml", dark.encode()), alt, width, height)
 

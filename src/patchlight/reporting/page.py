@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from patchlight.figures.style import STYLES, png
 from patchlight.progress import say
@@ -21,9 +17,7 @@ from patchlight.reporting.files import write_file
 from patchlight.reporting.headline import headline
 from patchlight.reporting.section import Content, Section
 from patchlight.reporting.sections import SECTIONS
-from patchlight.units import on_lines
-
-TEMPLATES = Path(__file__).parent / "templates"
+from patchlight.reporting.templating import html_templates
 
 
 def build_report(run: Path) -> Path:
@@ -47,16 +41,7 @@ def build_report(run: Path) -> Path:
 
 def render(facts: Facts, shown: list[tuple[Section, Content]]) -> str:
     """The page as HTML."""
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    macros = jinja.get_template("macros.html").module
-    jinja.globals |= {name: getattr(macros, name) for name in ("chart", "picture", "answer", "scale")}
+    jinja = html_templates()
     parts = [(section, jinja.from_string(section.template).render(content.values)) for section, content in shown]
     return jinja.get_template("page.html").render(
         facts=facts,
@@ -66,11 +51,6 @@ def render(facts: Facts, shown: list[tuple[Section, Content]]) -> str:
         styles="".join(section.style for section, _ in shown),
         parts=parts,
     )
-
-
-def _shown(value: Any) -> Any:
-    """What the page shows of a value, before its markup is escaped: of text no hidden sign turns or hides anything."""
-    return on_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def write_slides(folder: Path, slides: Mapping[str, Draw]) -> None:
