@@ -29,7 +29,7 @@ def run_key(config: Config, digests: Mapping[str, str]) -> str:
     `digests` are those of the image sets by split, as in `environment.json`. Of weights that a recipe names by a
     folder their bytes count.
     """
-    settings = {key: value for key, value in config.flat().items() if _counts(key)}
+    settings = {key: value for key, value in config.flat().items() if counts(key)}
     named = {"model.name": config.model.name, "train.teacher": config.train.teacher}
     weights = {field: _weights(folder) for field, name in named.items() if name and (folder := folder_of(name))}
     settings |= dict.fromkeys(weights, "")  # a folder's name is none of the weights'
@@ -38,7 +38,8 @@ def run_key(config: Config, digests: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_SIGNS]
 
 
-def _counts(key: str) -> bool:
+def counts(key: str) -> bool:
+    """Whether a setting is part of what a run is known by."""
     return not key.startswith(APART) and key not in NOT_TRAINED and not only_saves(key)
 
 
