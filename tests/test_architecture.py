@@ -13,6 +13,7 @@ TABLE = {
     "cli": "commands reporting data runs config machine progress paths units errors",
     "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
     "progress paths units errors",
+    "studies": "evaluation runs units errors",
     "reporting": "evaluation figures runs config progress paths units errors",
     "training": "analysis evaluation models data runs config machine progress paths units errors",
     "analysis": "explanation evaluation models data runs config machine progress errors",
@@ -30,7 +31,10 @@ TABLE = {
     "units": "",
 }
 ROOMS = {room: set(below.split()) for room, below in TABLE.items()}
-NO_TORCH = ("cli", "reporting", "figures", "runs", "config", "errors", "units", "progress", "evaluation.metrics")
+NO_TORCH = (
+    *("cli", "studies.answer", "reporting", "figures", "runs", "config", "errors", "units", "progress"),
+    *("evaluation.metrics", "evaluation.paired"),
+)
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "datasets"}
 LONGEST = 400  # lines of a file
 

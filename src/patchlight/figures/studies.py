@@ -124,7 +124,7 @@ def _lines(
         for run in runs
     }
     whole = [line for run, line in lines.items() if run.state == FINISHED]
-    thin = {"color": look.colour, "linewidth": 0.8, "alpha": 0.45}
+    thin: dict[str, Any] = {"color": look.colour, "linewidth": 0.8, "alpha": 0.45}
     for run, (x, y) in lines.items():
         if run.state != FINISHED:
             axes.plot(x, y, color=look.colour, linewidth=1.2, linestyle=":")

@@ -21,6 +21,7 @@ from patchlight.reporting.study_tables import (
     runs_table,
     seconds,
     signs,
+    value_words,
 )
 from patchlight.reporting.tables import csv, latex, markdown
 from patchlight.reporting.templating import html_templates
@@ -132,7 +133,8 @@ def facts(result: StudyResult) -> list[tuple[str, str]]:
         ("Recipe", f"{result.recipe}{f', size {result.size}' if result.size else ''}"),
         ("Data", f"{result.data} · {counted(result.classes, 'class', 'classes')}"),
         ("Variants", f"{len(result.variants)} · {PLANS.get(result.plan, result.plan)}"),
-        ("Baseline", result.baseline),
+        ("Grid", "; ".join(f"{key}: {', '.join(map(value_words, values))}" for key, values in result.grid.items())),
+        ("Baseline", f"{result.baseline}{', at each point of the grid' if result.grid else ''}"),
         ("Seeds", ", ".join(map(str, result.seeds))),
         ("Budget", result.budget),
         ("Why", result.why),

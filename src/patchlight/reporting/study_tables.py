@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from patchlight.reporting.tables import Column, Table, Value
 from patchlight.runs.codec import JSON
 from patchlight.runs.study import FINISHED, Difference, StudyResult, StudyVariant
-from patchlight.units import duration, in_points, mean_deviation, percent, short
+from patchlight.units import counted, duration, in_points, mean_deviation, percent, short, shortened
+
+LONGEST = 80  # characters of a variant's name in a table for people
 
 Cell = Callable[[StudyVariant, StudyResult], Value]
 
@@ -55,7 +57,8 @@ def _difference(v: StudyVariant, result: StudyResult) -> Value:
 
 
 def _name(v: StudyVariant, result: StudyResult) -> Value:
-    return f"{v.name} (chosen)" if v.name == result.chosen and len(result.variants) > 1 else v.name
+    name = shortened(v.name, LONGEST)
+    return f"{name} (chosen)" if v.name == result.chosen and len(result.variants) > 1 else name
 
 
 FIELDS = (
@@ -70,7 +73,7 @@ FIELDS = (
     Field("time", "time of a run", lambda v, _: None if v.train_wall_s is None else duration(v.train_wall_s)),
     Field("memory", "memory, GB", lambda v, _: None if v.memory_gb is None else f"{v.memory_gb:.1f}"),
 )
-COSTS = {"params": "parameters", "train_flops": "training FLOPs", "time": "time of a run", "memory": "GB of memory"}
+COSTS = {"params": "parameters", "train_flops": "training FLOPs", "time": "of training a run", "memory": "GB of memory"}
 ALWAYS = ("variant", "seeds", "validation")
 SAYS = Field("says", "what the numbers say", lambda v, _: v.difference.words if v.difference else None, left=True)
 
@@ -99,7 +102,7 @@ def same_for_all(result: StudyResult) -> list[tuple[Field, str]]:
     for f in FIELDS:
         values = {f.value(v, result) for v in result.variants}
         if f.key in COSTS and len(result.variants) > 1 and len(values) == 1 and None not in values:
-            found.append((f, f"{COSTS[f.key]} {values.pop()}"))
+            found.append((f, f"{values.pop()} {COSTS[f.key]}"))
     return found
 
 
@@ -124,9 +127,10 @@ def signs(result: StudyResult) -> str:
         said.append("± is the sample deviation over seeds.")
     if any(v.difference and v.difference.low is not None for v in result.variants):
         said.append("Differences are of equal seeds; in brackets is their 95 % interval (Student's t).")
-    if any(v.test_mean is not None for v in result.variants):
-        read = "were read for all variants" if result.test == "all" else "were read once, for the chosen variant"
-        said.append(f"The test images {read}.")
+    if read := [v.name for v in result.variants if v.test_mean is not None]:
+        alone = read == [result.chosen] and result.test != "all"
+        of = "once, for the chosen variant" if alone else f"for {counted(len(read), 'variant')} and chose none"
+        said.append(f"The test images were read {of}.")
     if same := same_for_all(result):
         said.append(f"The same for all variants: {', '.join(words for _, words in same)}.")
     return " ".join(said)

@@ -143,7 +143,7 @@ def checked(value: object, hint: Any, name: str) -> Any:
     if get_origin(hint) in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return None  # a number that could not be computed is no number
-        if list in map(get_origin, get_args(hint)):  # JSON: no other hint has a list
+        if any(get_origin(kind) is list for kind in get_args(hint)):  # JSON: no other hint has a list
             return _anything(value, name)
         return checked(value, _fitting([arg for arg in get_args(hint) if arg is not type(None)], value), name)
     if dataclasses.is_dataclass(hint):

@@ -97,9 +97,9 @@ def baseline_of(member: Member, members: Sequence[Member], baseline: str) -> str
     there = [other.name for other in members if other.member == baseline and dict(other.point) == dict(member.point)]
     if not (found := whole or there):
         known = {other.name for other in members} | {other.member for other in members if other.member}
+        at = f" at {place_words(dict(member.point))}" if member.point else ""
         raise UsageError(
-            f"the study's baseline '{baseline}' is none of its variants at {dict(member.point) or 'all'}; "
-            f"{did_you_mean(baseline, known)}"
+            f"the study's baseline '{baseline}' is none of its variants{at}; {did_you_mean(baseline, known)}"
         )
     return found[0] if found[0] != member.name else None
 

@@ -57,6 +57,12 @@ def _of_the_choice(
         )
     if test == "all":
         yield "The test images were read for all variants. Whoever chooses by these numbers has no test set left."
+    others = [quoted(v.name) for v in variants if v.test_mean is not None and v.name != chosen]
+    if others and test != "all":
+        yield (
+            f"The test images were read for {first_of(others, 6)}, too, which validation has not chosen: at an earlier "
+            "choice of this study, or by another that its runs are from. They had no part in this choice."
+        )
     if measure != "val/top1":
         yield f"The weights of each run were kept by {shortened(measure)}, and variants are chosen by accuracy."
 

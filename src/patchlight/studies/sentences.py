@@ -43,7 +43,7 @@ def sentences(
         said.append("It is the baseline itself." if not best.point else "It is the baseline of its point of the grid.")
     if second is not None and (best.difference is None or second.to != best.difference.to):
         said.append(f"Against the second best, {quoted(second.to)}: {second.words}.")
-    said.append(_test(best, test))
+    said.append(_test(best, test, sum(v.test_mean is not None for v in variants)))
     said += _over_grid(leads)
     return tuple(said)
 
@@ -67,13 +67,16 @@ def over(seeds: int) -> str:
     return f"(mean and deviation of {seeds} seeds)" if seeds > 1 else "(1 seed)"
 
 
-def _test(best: StudyVariant, test: str) -> str:
+def _test(best: StudyVariant, test: str, read: int) -> str:
+    """The test accuracy of the chosen variant, and of how many variants the test images were `read`."""
     if best.test_mean is None:
         why = ", as this study asks for none" if test == "none" else " yet"
         return f"The test images were not read{why}."
     number = f"{mean_deviation(best.test_mean, best.test_std)} ({counted(best.test_n, 'seed')})"
     if test == "all":
         return f"Its test accuracy is {number}; the test images were read for all variants and chose none."
+    if read > 1:
+        return f"Its test accuracy is {number}; the test images were read for {read} variants and chose none."
     return f"Its test accuracy is {number}: the test images were read once, after the choice."
 
 
