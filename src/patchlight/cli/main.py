@@ -27,7 +27,8 @@ from patchlight.units import SPACE
 
 if TYPE_CHECKING:
     from patchlight.commands.explain import RunExplanation
-    from patchlight.runs import Faithfulness
+    from patchlight.runs import Faithfulness, Run
+    from patchlight.runs.study import StudyResult
 
 OK, FAILED, USAGE, SIGNALLED = 0, 1, 2, 128
 
@@ -211,6 +212,29 @@ def print_traceback(error: BaseException) -> None:
         inner.__suppress_context__ = False
         inner = inner.__cause__ or inner.__context__
     traceback.print_exception(error)
+
+
+def train_or_seeds(
+    recipe: str,
+    *,
+    settings: dict[str, str],
+    seeds: str | None,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+) -> Run | StudyResult:
+    """`patchlight train`, which with --seeds trains several runs."""
+    if seeds is None:
+        from patchlight.commands.train import train
+
+        return train(recipe, settings, out=out, resume=resume, overwrite=overwrite)
+    if overwrite:
+        raise UsageError(
+            "--overwrite is not for --seeds: runs are found by their settings; to train one again, delete its folder"
+        )
+    from patchlight.commands.study import train_seeds
+
+    return train_seeds(recipe, settings, seeds, out=out)
 
 
 def explain_or_measure(

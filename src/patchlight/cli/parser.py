@@ -76,7 +76,7 @@ VERBS = {
             OFFLINE,
             JSON,
         ),
-        call="patchlight.commands.study:train_or_seeds",
+        call="patchlight.cli.main:train_or_seeds",
         text="patchlight.cli.study_output:any_text",
         json="patchlight.cli.study_output:any_json",
         failed="patchlight.cli.study_output:some_failed",

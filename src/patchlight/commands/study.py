@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import patchlight
 from patchlight.commands.train import train
 from patchlight.config.study import Settings, Study
 from patchlight.config.study_file import load_study, sizes_of, study_names, study_of_one
-from patchlight.errors import UsageError
+from patchlight.errors import Interrupted, Terminated, UsageError
 from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.reporting.study_page import write_study
@@ -77,25 +78,6 @@ def study_or_list(file: str | None, **options: Any) -> StudyResult | StudyCost |
     return [load_study(name) for name in study_names()] if file is None else study(file, **options)
 
 
-def train_or_seeds(
-    recipe: str,
-    settings: Mapping[str, Any],
-    *,
-    seeds: str | None,
-    out: Path | None,
-    resume: bool,
-    overwrite: bool,
-) -> Run | StudyResult:
-    """`patchlight train`, of one run or with --seeds of several."""
-    if seeds is None:
-        return train(recipe, settings, out=out, resume=resume, overwrite=overwrite)
-    if overwrite:
-        raise UsageError(
-            "--overwrite is not for --seeds: runs are found by their settings; to train one again, delete its folder"
-        )
-    return train_seeds(recipe, settings, seeds, out=out)
-
-
 def train_seeds(
     recipe: str, settings: Mapping[str, Any] | None, seeds: Sequence[int] | str, *, out: str | Path | None = None
 ) -> StudyResult:
@@ -124,21 +106,24 @@ def run_study(
     folder, pool = StudyFolder(place), user_path(pool) if pool is not None else place.parent / POOL
     if folder.path.resolve() == pool.resolve():
         raise UsageError(f"{place} is where the runs are kept; choose another place for the study with --out")
-    folder.check_place()
+    folder.check_place(study.name)
     plan = make_plan(study, pool)
     for note in plan.notes:
         say(note)
     if dry_run:
         return study_cost(plan, folder, pool, sizes)
     worker = Worker(plan, folder, _train, Claims(study.options.lease.seconds))
-    for run in plan.distinct:  # what failed is tried again
+    for run in plan.distinct if wait else ():  # what failed is tried again, but not by each of many workers
         if worker.state_of(run) == FAILED:
             folder.forget(run)
     say(_beginning(plan, worker))
-    if study.options.workers > 1:
-        children = [sys.executable, "-m", *command, "--workers", "1", "--no-wait"]
-        run_workers(children, study.options.workers, place / LOGS, _follower(plan, worker), "the runs")
-    others = worker.work(wait=wait)
+    try:
+        if study.options.workers > 1:
+            children = [sys.executable, "-m", *command, "--workers", "1", "--no-wait"]
+            run_workers(children, study.options.workers, place / LOGS, _follower(plan, worker), "the runs")
+        others = worker.work(wait=wait)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        raise _stopped(stopped, worker) from None
     if others:
         say(
             f"{counted(len(others), 'run')} in other hands; the same command without --no-wait writes the answer when "
@@ -246,6 +231,18 @@ def _beginning(plan: Plan, worker: Worker) -> str:
     counts = f"{counted(len(study.variants), 'variant')}, {counted(len(study.options.seeds), 'seed')} each"
     left = f"{waiting} of {counted(len(states), 'run')} to train"
     return f"study {study.name}{size}: {counts}; {study.budget.words}; {left}"
+
+
+def _stopped(stopped: BaseException, worker: Worker) -> BaseException:
+    """The same end in the words of a study."""
+    is_term = isinstance(stopped, Terminated) or getattr(stopped, "number", None) == signal.SIGTERM
+    number = signal.SIGTERM if is_term else signal.SIGINT
+    done = sum(worker.state_of(run) != WAITING for run in worker.plan.distinct)
+    words = (
+        f"the study was stopped by {number.name}; {done} of {counted(len(worker.plan.distinct), 'run')} are done, and "
+        "the same command goes on"
+    )
+    return Interrupted(words, number) if isinstance(stopped, Interrupted) else type(stopped)(words)
 
 
 def _follower(plan: Plan, worker: Worker) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from patchlight.runs import Environment, Epoch, EvalResult, Run, kept_epoch
 from patchlight.runs.study import FAILED, FINISHED, StudyPoint, StudyRun
 from patchlight.studies.folder import StudyFolder
 from patchlight.studies.plan import Plan, PlannedRun, train_flops
+from patchlight.units import counted
 
 
 def collect(plan: Plan, folder: StudyFolder) -> tuple[StudyRun, ...]:
@@ -77,5 +78,5 @@ def _images(rows: Sequence[Epoch]) -> list[int]:
 def _machine(environment: Environment) -> str:
     now = environment.current
     where = now.hardware.gpu or now.hardware.cpu or now.hardware.device
-    threads = f", {now.threads} threads" if now.hardware.device == "cpu" else ""
+    threads = f", {counted(now.threads, 'thread')}" if now.hardware.device == "cpu" else ""
     return f"{where}, {now.precision}{threads}"

@@ -31,8 +31,8 @@ class StudyFolder:
 
     path: Path
 
-    def check_place(self) -> None:
-        """Raises UsageError where something else than a study is in the way. Touches nothing."""
+    def check_place(self, name: str) -> None:
+        """Raises UsageError where something else than this study is in the way. Touches nothing."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -40,6 +40,11 @@ class StudyFolder:
         inside = [path.name for path in self.path.iterdir() if not path.name.startswith(".")]
         if inside and not {*inside} & {RESULT, NOTES, "workers"}:
             raise UsageError(f"{self.path} exists and is not a study's folder; choose another place with --out")
+        there = self.result()
+        if there is not None and there.name != name:
+            raise UsageError(
+                f"{self.path} holds the study '{there.name}'; choose another place for '{name}' with --out"
+            )
 
     def note(self, run: PlannedRun) -> RunNote | None:
         """What the study did with a run; None where nothing is known. A damaged note is taken for none."""
