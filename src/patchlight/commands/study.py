@@ -120,7 +120,10 @@ def run_study(
     try:
         if study.options.workers > 1:
             children = [sys.executable, "-m", *command, "--workers", "1", "--no-wait"]
-            run_workers(children, study.options.workers, place / LOGS, _follower(plan, worker), "the runs")
+            follow = _follower(plan, worker)
+            run_workers(
+                children, study.options.workers, place / LOGS, follow, "the runs", is_left=lambda: is_left(plan, worker)
+            )
         others = worker.work(wait=wait)
     except (Interrupted, KeyboardInterrupt) as stopped:
         raise _stopped(stopped, worker) from None
@@ -222,6 +225,11 @@ def _answered(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyR
         command=shlex.join(command),
         patchlight=patchlight.__version__,
     )
+
+
+def is_left(plan: Plan, worker: Worker) -> bool:
+    """Whether a run is still to be trained."""
+    return any(worker.state_of(run) == WAITING for run in plan.distinct)
 
 
 def _beginning(plan: Plan, worker: Worker) -> str:

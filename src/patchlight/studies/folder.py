@@ -40,7 +40,11 @@ class StudyFolder:
         inside = [path.name for path in self.path.iterdir() if not path.name.startswith(".")]
         if inside and not {*inside} & {RESULT, NOTES, "workers"}:
             raise UsageError(f"{self.path} exists and is not a study's folder; choose another place with --out")
-        there = self.result()
+        try:
+            there = self.result()
+        except PatchlightError as error:  # the study writes it again
+            say(str(error))
+            there = None
         if there is not None and there.name != name:
             raise UsageError(
                 f"{self.path} holds the study '{there.name}'; choose another place for '{name}' with --out"
