@@ -24,6 +24,7 @@ _EXPORTS = {
     "probe": "patchlight.commands.probe",
     "export": "patchlight.commands.export",
     "push": "patchlight.commands.push",
+    "study": "patchlight.commands.study",
     "compare": "patchlight.commands.compare",
     "audit": "patchlight.commands.audit",
     "doctor": "patchlight.commands.doctor",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patchlight.cli.text import table, trained_json, trained_text
 from patchlight.config.study import Study
 from patchlight.runs import Run
-from patchlight.runs.study import FAILED, StudyResult
+from patchlight.runs.study import FAILED, WAITING, StudyResult
 from patchlight.units import clock, counted, printable, short
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def any_json(result: Run | StudyResult | StudyCost | list[Study]) -> dict[str, A
 
 
 def some_failed(result: Run | StudyResult | StudyCost | list[Study]) -> bool:
-    """Whether a run of a study failed."""
-    return isinstance(result, StudyResult) and any(run.state == FAILED for run in result.runs)
+    """Whether a run of a study failed, once none is left to do: a worker that others outlast has done its part."""
+    states = {run.state for run in result.runs} if isinstance(result, StudyResult) else set()
+    return FAILED in states and WAITING not in states
 
 
 def list_text(studies: list[Study]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,17 @@ from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.reporting.study_page import write_study
 from patchlight.runs import Epoch, Run
+from patchlight.runs.lock import InUse
+from patchlight.runs.settings import word
 from patchlight.runs.study import FAILED, FINISHED, WAITING, StudyResult
 from patchlight.studies.answer import answer
 from patchlight.studies.claims import Claims
 from patchlight.studies.collect import collect
 from patchlight.studies.cost import StudyCost, study_cost
 from patchlight.studies.folder import StudyFolder, was_tested
+from patchlight.studies.identity import counts
 from patchlight.studies.plan import Plan, PlannedRun, make_plan
-from patchlight.studies.work import Worker
+from patchlight.studies.work import POLL_S, Worker
 from patchlight.studies.workers import run_workers
 from patchlight.units import counted, percent
 
@@ -99,6 +104,8 @@ def run_study(
 ) -> StudyResult | StudyCost:
     """Plan, work and answer."""
     folder, pool = StudyFolder(place), user_path(pool) if pool is not None else place.parent / POOL
+    if folder.path.resolve() == pool.resolve():
+        raise UsageError(f"{place} is where the runs are kept; choose another place for the study with --out")
     folder.check_place(study.name)
     plan = make_plan(study, pool)
     for note in plan.notes:
@@ -111,9 +118,12 @@ def run_study(
             folder.forget(run)
     say(_beginning(plan, worker))
     try:
-        if study.options.workers > 1 and wait:
+        if study.options.workers > 1:
             children = [sys.executable, "-m", *command, "--workers", "1", "--no-wait"]
-            run_workers(children, study.options.workers, place / LOGS, _follower(plan, worker), "the runs")
+            follow = _follower(plan, worker)
+            run_workers(
+                children, study.options.workers, place / LOGS, follow, "the runs", is_left=lambda: is_left(plan, worker)
+            )
         others = worker.work(wait=wait)
     except (Interrupted, KeyboardInterrupt) as stopped:
         raise _stopped(stopped, worker) from None
@@ -129,8 +139,39 @@ def run_study(
     return result
 
 
-def _train(run: PlannedRun, on_epoch: Callable[[Epoch], None] | None) -> None:
-    train(run.variant.recipe, run.settings, out=run.folder, resume=Run(run.folder).is_there, on_epoch=on_epoch)
+def _train(run: PlannedRun, on_epoch: Callable[[Epoch], None] | None, *, test: bool = False) -> None:
+    """Train a run in its folder, or go on with it; with `test` its test images are read, too."""
+    there = Run(run.folder)
+    settings = {**run.settings, **_as_begun(run, there), "eval.test": test}
+    train(run.variant.recipe, settings, out=run.folder, resume=there.is_there, on_epoch=on_epoch)
+
+
+def _as_begun(run: PlannedRun, there: Run) -> Settings:
+    """The settings that a run was begun with by another study, or on another machine, as far as they are others than
+    planned. They are of those that do not count for `run_key`, such as train.threads.
+    """
+    if not there.is_run:
+        return {}
+    begun, planned = there.config().flat(), run.config.flat()
+    own = {key: begun.get(key) for key in {*begun, *planned} if not (counts(key) or key.startswith("about."))}
+    own = {key: value for key, value in sorted(own.items()) if value != planned.get(key) and key != "eval.test"}
+    if own:
+        words = ", ".join(f"{key} = {word(value)}" for key, value in own.items())
+        say(f"{run.name}: it was begun with {words}, and so goes on with that")
+    return own
+
+
+def _read_test_images(run: PlannedRun) -> None:
+    """Read the test images of a finished run, once; one that another study reads at this moment is waited for."""
+    told = False
+    while not was_tested(run):
+        try:
+            _train(run, None, test=True)
+        except InUse as error:
+            if not told:
+                say(f"{run.name}: {error}; it is waited for")
+            told = True
+            time.sleep(POLL_S)
 
 
 def _tested(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyResult:
@@ -143,7 +184,7 @@ def _tested(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyRes
     for run in wanted:
         if not was_tested(run):
             say(f"study {plan.study.name}: the test images are read for {run.name}")
-            train(run.variant.recipe, {**run.settings, "eval.test": True}, out=run.folder, resume=True)
+            _read_test_images(run)
     return _answered(plan, folder, command) if wanted else result
 
 
@@ -184,6 +225,11 @@ def _answered(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyR
         command=shlex.join(command),
         patchlight=patchlight.__version__,
     )
+
+
+def is_left(plan: Plan, worker: Worker) -> bool:
+    """Whether a run is still to be trained."""
+    return any(worker.state_of(run) == WAITING for run in plan.distinct)
 
 
 def _beginning(plan: Plan, worker: Worker) -> str:
@@ -229,7 +275,7 @@ def _seeds(seeds: Sequence[int] | str | None) -> list[int] | None:
     if seeds is None:
         return None
     try:
-        return [int(each) for each in (seeds.split(",") if isinstance(seeds, str) else seeds)]
+        return [int(each) for each in seeds.split(",")] if isinstance(seeds, str) else [*map(operator.index, seeds)]
     except (TypeError, ValueError):
         raise UsageError(
             f"--seeds must be whole numbers with commas between them, as in 0,1,2, not '{seeds}'"
@@ -253,8 +299,11 @@ def _command(
 
 
 def _words_of(settings: Mapping[str, Any]) -> list[str]:
-    return [
-        word
-        for key, value in settings.items()
-        for word in (f"--{key}", str(list(value) if isinstance(value, tuple) else value))
-    ]
+    return [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
+
+
+def _word(value: Any) -> str:
+    """A value as a command line has it: true, not Python's True."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value) if isinstance(value, tuple) else value)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,8 @@ def study_of(
     base = {**_flat(data.get("base", {}), f"{origin}: base"), **(settings or {})}
     grid = _grid(data.get("grid", {}), f"{origin}: grid")
     variants = _variants(data.get("variants", []), chosen, base, origin)
-    variants = [each for variant in variants for each in _on_grid(_placed(variant, folder), grid)]
+    _check_runs(len(variants) * math.prod(map(len, grid.values())) * len(chosen.seeds), origin)
+    variants = [each for variant in variants for each in _on_grid(_placed(variant, folder), grid, name)]
     study = Study(
         name,
         _section(StudyAbout, data.get("about", {}), f"{origin}: about"),
@@ -124,6 +126,13 @@ def study_of_one(recipe: str, seeds: tuple[int, ...], settings: Settings, device
     return study_of(data, name, "--seeds", settings=settings)
 
 
+def _check_runs(runs: int, origin: str) -> None:
+    if runs > MOST_RUNS:
+        raise UsageError(
+            f"{origin} has {runs:,} runs, and the most are {MOST_RUNS:,}; make its grid smaller, or name fewer seeds"
+        )
+
+
 def _check_variants(study: Study, origin: str) -> None:
     names = [variant.name for variant in study.variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -134,8 +143,6 @@ def _check_variants(study: Study, origin: str) -> None:
         raise UsageError(
             f"{origin}: study.baseline: no variant '{study.baseline}'; {did_you_mean(study.baseline, known)}"
         )
-    if (runs := len(names) * len(study.options.seeds)) > MOST_RUNS:
-        raise UsageError(f"{origin} has {runs:,} runs, and the most are {MOST_RUNS:,}; make its grid smaller")
 
 
 def _variants(tables: Any, options: StudyOptions, base: Settings, origin: str) -> list[Variant]:
@@ -194,10 +201,10 @@ def _leave_one_out(found: list[tuple[str, str, Settings]], base: Settings, origi
     return variants
 
 
-def _on_grid(variant: Variant, grid: dict[str, tuple[Any, ...]]) -> list[Variant]:
-    """The variant at each point of the grid; without one, itself."""
+def _on_grid(variant: Variant, grid: dict[str, tuple[Any, ...]], study: str) -> list[Variant]:
+    """The variant at each point of the grid; without one, itself. The only one of a study has the study's name."""
     if not grid:
-        return [variant]
+        return [variant if variant.name else dataclasses.replace(variant, name=study)]
     placed = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
@@ -247,13 +254,32 @@ def _flat(table: Any, origin: str) -> Settings:
         raise UsageError(f"{origin} must be a table of settings, as in optim.lr = 0.001")
     for section, values in table.items():
         if "." in section:
-            flat[section] = values
+            found = {section: values}
+        elif section == "stages":
+            found = _of_stages(values, origin)
+        elif section not in SECTIONS and isinstance(values, dict):
+            raise UsageError(f"{origin}: unknown section '{section}'; {did_you_mean(section, SECTIONS)}")
         elif not isinstance(values, dict):
             raise UsageError(f"{origin}: '{section}' is no setting; write its section before it, as in train.{section}")
-        elif section not in SECTIONS and section != "stages":
-            raise UsageError(f"{origin}: unknown section '{section}'; {did_you_mean(section, SECTIONS)}")
         else:
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
+            found = {f"{section}.{key}": value for key, value in values.items()}
+        if twice := sorted(flat.keys() & found.keys()):
+            raise UsageError(f"{origin}: {twice[0]} is set twice, with and without quotes; leave one out")
+        flat |= found
+    return flat
+
+
+def _of_stages(stages: Any, origin: str) -> Settings:
+    """{"2": {"optim": {"lr": 0.1}}} as {"stages.2.optim.lr": 0.1}: a setting of the recipe's second stage."""
+    parts = stages.items() if isinstance(stages, dict) else [("", None)]
+    flat: Settings = {}
+    for number, sections in parts:
+        for section, values in sections.items() if isinstance(sections, dict) else [("", None)]:
+            if not isinstance(values, dict):
+                raise UsageError(
+                    f"{origin}: a stage's setting is written with the stage's number, as in stages.1.optim.lr = 0.001"
+                )
+            flat |= {f"stages.{number}.{section}.{key}": value for key, value in values.items()}
     return flat
 
 

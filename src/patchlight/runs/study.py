@@ -18,7 +18,7 @@ FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"  #
 class RunNote(RunFile):
     """What a study did with a run: `notes/KEY.json` of the study's folder."""
 
-    state: str  # FINISHED: the study has trained it; PRUNED or FAILED
+    state: str  # FINISHED: the study has trained it; WAITING: it has begun to; PRUNED or FAILED
     reason: str = ""  # of PRUNED and FAILED, a sentence
     worker: str = ""  # host and process
 

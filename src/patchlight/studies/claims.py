@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import PatchlightError, UsageError
 
 SUFFIX = ".lease"
 
@@ -54,6 +54,12 @@ class Claims:
         except Timeout:
             yield None
             return
+        except LeaseSettingsMismatch:
+            raise UsageError(
+                f"another worker has the run {folder} with a study.lease of another length than {self.lease_s:g} s, so "
+                "neither could tell when the other is dead; give all studies that share the runs the same study.lease, "
+                "or wait until it has ended"
+            ) from None
         except OSError as error:
             raise PatchlightError(
                 f"cannot write in {folder.parent}: {error.strerror or error}; mend that, or choose another place with "

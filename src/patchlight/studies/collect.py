@@ -28,7 +28,7 @@ def _run_of(run: PlannedRun, folder: StudyFolder, prunes: bool) -> StudyRun:
         folder=str(run.folder),
         state=state,
         reason=None if note is None or state == FINISHED else note.reason or None,
-        reused=state == FINISHED and (note is None or note.state != FINISHED),
+        reused=state == FINISHED and note is None,
     )
     try:
         return _with_numbers(bare, run)

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from patchlight.errors import PatchlightError, UsageError
+from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run
 from patchlight.runs.codec import RecordError, read_json
 from patchlight.runs.records import FORMAT
@@ -39,7 +40,11 @@ class StudyFolder:
         inside = [path.name for path in self.path.iterdir() if not path.name.startswith(".")]
         if inside and not {*inside} & {RESULT, NOTES, "workers"}:
             raise UsageError(f"{self.path} exists and is not a study's folder; choose another place with --out")
-        there = self.result()
+        try:
+            there = self.result()
+        except PatchlightError as error:  # the study writes it again
+            say(str(error))
+            there = None
         if there is not None and there.name != name:
             raise UsageError(
                 f"{self.path} holds the study '{there.name}'; choose another place for '{name}' with --out"
@@ -68,7 +73,7 @@ class StudyFolder:
         if is_finished(run):
             return FINISHED
         note = self.note(run)
-        if note is None or note.state == FINISHED or (note.state == PRUNED and not prunes):
+        if note is None or note.state in (FINISHED, WAITING) or (note.state == PRUNED and not prunes):
             return WAITING
         return PRUNED if note.state == PRUNED else FAILED
 
@@ -76,8 +81,17 @@ class StudyFolder:
     def answering(self) -> Iterator[None]:
         """Inside, no other worker of this machine or of a shared folder writes the answer."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / LOCK):
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, PermissionError) or not os.access(self.path, os.W_OK):
+                raise
+            say(f"the file system of {self.path} has no locks ({error}): do not write its answer twice at a time")
+        try:
             yield
+        finally:
+            lock.release()
 
     def result(self) -> StudyResult | None:
         """The answer so far, if there is one. Raises PatchlightError where it is damaged."""

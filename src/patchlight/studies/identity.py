@@ -39,7 +39,7 @@ def run_key(config: Config, digests: Mapping[str, str]) -> str:
 
 
 def counts(key: str) -> bool:
-    """Whether a setting says something of what is trained."""
+    """Whether a setting is part of what a run is known by."""
     return not key.startswith(APART) and key not in NOT_TRAINED and not only_saves(key)
 
 

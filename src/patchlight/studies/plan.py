@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,22 +70,64 @@ def make_plan(study: Study, pool: Path) -> Plan:
     The images are loaded and every variant is checked, so that nothing is trained of a study that cannot end. Raises
     UsageError or PatchlightError, which names the variant.
     """
-    known: dict[DataConfig, DataKnown] = {}
+    known = _data_of(study)
     settings: dict[str, Settings] = {}
     for variant in study.variants:
-        try:
-            settings[variant.name] = _settings_of(variant, study, known)
-        except PatchlightError as error:
-            raise type(error)(f"variant '{variant.name}': {error}") from None
+        with _named(variant):
+            own = _settings_of(variant, study)
+            settings[variant.name] = {
+                **own,
+                **of_budget(recipe_with(variant.recipe, own), study.budget, known[variant.name]),
+            }
+            recipe_with(variant.recipe, settings[variant.name])  # the budget in its range
     runs = []
     for seed in study.options.seeds:
         for variant in study.variants:
             own = {**settings[variant.name], "train.seed": seed}
             config = recipe_with(variant.recipe, own)
-            key = run_key(config, known[config.data].digests)
+            key = run_key(config, known[variant.name].digests)
             runs.append(PlannedRun(variant, seed, own, config, key, pool / key))
     notes = [*_same_recipes(runs), *_not_counted([run.config for run in runs])]
-    return Plan(study, tuple(runs), known[runs[0].config.data], tuple(notes))
+    return Plan(study, tuple(runs), known[study.variants[0].name], tuple(notes))
+
+
+@contextlib.contextmanager
+def _named(variant: Variant) -> Iterator[None]:
+    """An error inside begins with the variant's name."""
+    try:
+        yield
+    except PatchlightError as error:
+        raise type(error)(f"variant '{variant.name}': {error}" if variant.name else str(error)) from None
+
+
+def _data_of(study: Study) -> dict[str, DataKnown]:
+    """What is known of each variant's images, by its name. Every recipe is checked, first without its images, then with
+    them; each data set is loaded once.
+    """
+    loads: dict[tuple[DataConfig, int | None], list[tuple[Variant, Config]]] = {}
+    for variant in study.variants:
+        with _named(variant):
+            config = recipe_with(variant.recipe, _settings_of(variant, study))
+            if config.train.task != "classify":
+                raise UsageError("train.task must be classify: a study compares accuracies")
+            check_model(config.model)
+            check_recipe(config)
+        loads.setdefault((config.data, config.model.img_size), []).append((variant, config))
+    known = {}
+    for (data, size), users in loads.items():
+        with _named(users[0][0]):
+            sets = load_splits(data, size)
+        of_sets = _known(sets)
+        for variant, config in users:
+            with _named(variant):
+                if sets.val is None:
+                    raise UsageError(
+                        "a study chooses by validation images, and there are none; set data.val_fraction or "
+                        "data.val_per_class"
+                    )
+                check_data(config, sets)
+            known[variant.name] = of_sets
+    return known
 
 
 def recipe_with(recipe: str, settings: Settings) -> Config:
@@ -92,26 +135,12 @@ def recipe_with(recipe: str, settings: Settings) -> Config:
     return apply_overrides(load_recipe(recipe), settings, origin="settings")
 
 
-def _settings_of(variant: Variant, study: Study, known: dict[DataConfig, DataKnown]) -> Settings:
-    """A variant's settings with the study's budget and device, checked as a recipe and with its images."""
+def _settings_of(variant: Variant, study: Study) -> Settings:
+    """A variant's settings with the study's device. No run reads its test images: the study does, in the end."""
     if "train.seed" in variant.settings:
         raise UsageError("train.seed is not for a variant to set; study.seeds are the seeds of all")
     device = study.options.device
-    settings = {**variant.settings, "eval.test": False, **({} if device == "auto" else {"train.device": device})}
-    config = recipe_with(variant.recipe, settings)
-    if config.train.task != "classify":
-        raise UsageError("train.task must be classify: a study compares accuracies")
-    check_model(config.model)
-    check_recipe(config)
-    if config.data not in known:
-        sets = load_splits(config.data, config.model.img_size)
-        if sets.val is None:
-            raise UsageError(
-                "a study chooses by validation images, and there are none; set data.val_fraction or data.val_per_class"
-            )
-        check_data(config, sets)
-        known[config.data] = _known(sets)
-    return {**settings, **of_budget(config, study.budget, known[config.data])}
+    return {**variant.settings, "eval.test": False, **({} if device == "auto" else {"train.device": device})}
 
 
 def _known(sets: Splits) -> DataKnown:

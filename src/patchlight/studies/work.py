@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -35,6 +35,7 @@ class Worker:
     folder: StudyFolder
     train: Train
     claims: Claims
+    refused: dict[str, str] = field(default_factory=dict)  # of a run that a training by hand has: what was said of it
 
     @property
     def prunes(self) -> bool:
@@ -71,19 +72,24 @@ class Worker:
             try:
                 self._train(run, claim)
             except (InUse, ClaimLost) as error:
-                say(f"{run.name}: {error}")
+                if self.refused.get(run.key) != str(error):  # it is asked for again and again
+                    self.refused[run.key] = str(error)
+                    say(f"{run.name}: {error}")
                 return False
             return True
 
     def _train(self, run: PlannedRun, claim: Claim) -> None:
         """Train a run and note how it ended. What is wrong with one recipe does not end the study."""
         done = sum(map(is_finished, self.plan.distinct))
-        say(f"study {self.plan.study.name}: {run.name} ({done} of {len(self.plan.distinct)} runs are finished)")
+        if run.key not in self.refused:
+            say(f"study {self.plan.study.name}: {run.name} ({done} of {len(self.plan.distinct)} runs are finished)")
         rows: list[Epoch] = []
 
         def on_epoch(row: Epoch) -> None:
             rows.append(row)
             claim.check()
+            if self.folder.note(run) is None:  # a training that was killed after its last epoch is the study's, too
+                self.folder.write_note(run, WAITING)
             if self.prunes:
                 check_behind(rows, run, self.plan)
 

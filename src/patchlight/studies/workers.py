@@ -18,11 +18,20 @@ from patchlight.units import counted
 LOOK_S = 0.5  # between looks at what has become of the work
 
 
-def run_workers(words: Sequence[str], count: int, logs: Path, follow: Callable[[], None], what: str) -> None:
+def run_workers(
+    words: Sequence[str],
+    count: int,
+    logs: Path,
+    follow: Callable[[], None],
+    what: str,
+    *,
+    is_left: Callable[[], bool] = lambda: True,
+) -> None:
     """Start `count` processes with the command of `words`, call `follow` now and then, and return when all have ended.
 
     What they say is in `logs`/N.log. Ctrl-C and SIGTERM are passed on, so that they save their checkpoints. A process
-    that ends early, or is killed, is said: others do `what` it leaves. Raises PatchlightError where all end so.
+    that ends early, or is killed, is said: others do `what` it leaves. Raises PatchlightError where all end so. With
+    an exit code that is not 0 a process ends early where something `is_left` to do; else some of it has failed.
     """
     threads = max(1, (os.cpu_count() or 1) // count)
     logs.mkdir(parents=True, exist_ok=True)
@@ -35,10 +44,10 @@ def run_workers(words: Sequence[str], count: int, logs: Path, follow: Callable[[
         told: set[int] = set()
         while any(child.poll() is None for child in children):
             follow()
-            _say_ends(children, told, logs, what)
+            _say_ends(children, told, logs, what, is_left)
             time.sleep(LOOK_S)
         follow()
-        _say_ends(children, told, logs, what)
+        _say_ends(children, told, logs, what, is_left)
     except BaseException:
         for child in children:
             if child.poll() is None:
@@ -46,7 +55,7 @@ def run_workers(words: Sequence[str], count: int, logs: Path, follow: Callable[[
         for child in children:
             child.wait()
         raise
-    if all(child.returncode for child in children):
+    if all(child.returncode for child in children) and is_left():
         last = (logs / "1.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise PatchlightError(f"all workers have ended early; the first said: {last.removeprefix('patchlight: ')}")
 
@@ -59,10 +68,14 @@ def _start(words: Sequence[str], number: int, threads: int, log: int) -> subproc
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
 
 
-def _say_ends(children: Sequence[subprocess.Popen[bytes]], told: set[int], logs: Path, what: str) -> None:
+def _say_ends(
+    children: Sequence[subprocess.Popen[bytes]], told: set[int], logs: Path, what: str, is_left: Callable[[], bool]
+) -> None:
     """Say which processes have ended early since the last time."""
     for number, child in enumerate(children, 1):
-        if child.returncode and number not in told:
+        if child.poll() and number not in told:
             told.add(number)
+            if child.returncode > 0 and not is_left():
+                continue
             how = f"was ended by signal {-child.returncode}" if child.returncode < 0 else "ended early"
             say(f"worker {number} {how}; see {logs / f'{number}.log'}; the others do {what} it leaves")
