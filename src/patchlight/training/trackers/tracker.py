@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from patchlight.runs import Epoch, EvalResult, Metrics, ReconstructionResult, Run
+from patchlight.runs import Epoch, EvalResult, Metrics, ReconstructionResult, Run, ValidationResult
 from patchlight.runs.records import Score
 from patchlight.runs.settings import TELLING
 
@@ -103,11 +103,13 @@ def epoch_scalars(row: Epoch) -> Scalars:
     )
 
 
-def result_scalars(result: EvalResult | ReconstructionResult) -> Scalars:
+def result_scalars(result: EvalResult | ValidationResult | ReconstructionResult) -> Scalars:
     """The numbers of a run's result: "test/top1" and so on, "subset_test/...", "test_mirrored/..." and
     "test_without_copies/..." where they were measured. Of masked autoencoding "kept/val_loss" and "kept/epoch", those
-    of the weights that were kept.
+    of the weights that were kept; of a run that reads no test image "kept/val_top1", too.
     """
+    if isinstance(result, ValidationResult):
+        return _numbers({"kept/val_top1": result.top1, "kept/val_loss": result.loss, "kept/epoch": result.epoch})
     if isinstance(result, ReconstructionResult):
         return _numbers({"kept/val_loss": result.val_loss, "kept/epoch": result.epoch})
     scalars = _metrics(result.split, result)
