@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import dataclasses
+import operator
 import shlex
 import signal
 import sys
