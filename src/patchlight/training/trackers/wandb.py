@@ -65,7 +65,7 @@ class WeightsAndBiases(Tracker):
         )
         self.id = str(self._run.id)
         folder = Path(self._run.settings.sync_dir)
-        if offline:
+        if self._run.offline:  # by WANDB_MODE, or by what the user answered to the question for a login
             self.place, self.words = str(folder), f"offline; `wandb sync {shlex.quote(str(folder))}` sends it"
         else:
             self.place = self._run.url or ""
