@@ -49,7 +49,10 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, subject: Subject) -> None:
         offline = wandb.setup().settings.mode in ("offline", "dryrun")
-        quiet: dict[str, Any] = {key: value for key, (name, value) in QUIET.items() if name not in os.environ}
+        known = wandb.Settings.model_fields  # version 0.22 has no finish_timeout
+        quiet: dict[str, Any] = {
+            key: value for key, (name, value) in QUIET.items() if key in known and name not in os.environ
+        }
         own = None if os.environ.get("WANDB_DIR") else subject.folder
         if own is not None:
             (own / "wandb").mkdir(parents=True, exist_ok=True)  # where it is missing, W&B takes a hidden one
