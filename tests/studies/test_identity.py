@@ -44,8 +44,10 @@ def test_what_does_not_change_the_numbers_does_not_count(settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"train.seed": 1}, {"optim.lr": 0.0021}, {"train.epochs": 16}, {"model.depth": 5}, {"data.split_seed": 9}]
-    + [{"augment.mixup_alpha": 0.2}, {"train.select": "last"}, {"train.precision": "fp32"}],
+    [
+        *({"train.seed": 1}, {"optim.lr": 0.0021}, {"train.epochs": 16}, {"model.depth": 5}, {"data.split_seed": 9}),
+        *({"augment.mixup_alpha": 0.2}, {"train.select": "last"}, {"train.precision": "fp32"}),
+    ],
 )
 def test_what_changes_the_numbers_counts(settings):
     assert key_of(settings) != key_of()
