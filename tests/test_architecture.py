@@ -10,23 +10,23 @@ SRC = Path(__file__).parents[1] / "src" / "patchlight"
 # From top to bottom; of each room those below that it imports, at once or later. The last three are files, and
 # `patchlight/__init__.py` only names its exports.
 TABLE = {
-    "cli": "commands reporting data runs config machine progress paths units errors",
-    "commands": "reporting training analysis explanation evaluation models data figures runs config machine "
-    "progress paths units errors",
-    "studies": "evaluation runs units errors",
-    "reporting": "evaluation figures runs config progress paths units errors",
-    "training": "analysis evaluation models data runs config machine progress paths units errors",
+    "cli": "commands studies reporting data runs config machine progress paths errors units",
+    "commands": "studies reporting training analysis explanation evaluation models data figures runs config machine "
+    "progress paths errors units",
+    "studies": "reporting training evaluation models data figures runs config machine progress paths errors units",
+    "reporting": "evaluation figures runs config progress paths errors units",
+    "training": "analysis evaluation models data runs config machine progress paths errors units",
     "analysis": "explanation evaluation models data runs config machine progress errors",
-    "explanation": "models figures config units errors",
+    "explanation": "models figures config errors units",
     "evaluation": "models data runs machine progress errors",
     "models": "runs config machine progress errors",
-    "data": "config machine progress paths units errors",
-    "figures": "runs units errors",
-    "runs": "config machine progress paths units errors",
+    "data": "config machine progress paths errors units",
+    "figures": "runs errors units",
+    "runs": "config machine progress paths errors units",
     "config": "paths errors",
     "machine": "paths errors",
     "progress": "units",
-    "paths": "units errors",
+    "paths": "errors units",
     "errors": "units",
     "units": "",
 }

@@ -7,6 +7,8 @@ of the page (reporting/test_sections.py), a verb (cli/test_verbs.py). CONTRIBUTI
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,12 +19,21 @@ from torch import Tensor, nn
 
 import patchlight
 from patchlight.config import load_recipe, recipe_names
-from patchlight.config.names import METHOD_NAMES, OPTIMIZER_NAMES, SAMPLER_NAMES, SCHEDULE_NAMES, Names
+from patchlight.config.names import (
+    METHOD_NAMES,
+    OPTIMIZER_NAMES,
+    SAMPLER_NAMES,
+    SCHEDULE_NAMES,
+    TRACKER_NAMES,
+    Names,
+)
 from patchlight.data.sampling import SAMPLERS, Draws
 from patchlight.explanation.methods import METHODS, Method
 from patchlight.models import MODELS, create_model
 from patchlight.training.optim import OPTIMIZERS, decay_groups
 from patchlight.training.schedule import SHAPES
+from patchlight.training.trackers import TRACKERS
+from patchlight.training.trackers.tracker import Tracker
 
 
 @contextmanager
@@ -98,6 +109,45 @@ def test_a_method_of_explanation_is_a_function_and_a_row(monkeypatch):
     assert patchlight.explain(model, images, method="corner").maps.argmax() == 0
     with named(METHOD_NAMES, "corner"):
         assert small_config(explain={"method": "corner"}).explain.method == "corner"
+
+
+class Journal(Tracker):
+    """A tracker of somebody else's: a text file with a line for each call."""
+
+    errors = (OSError,)
+
+    def __init__(self, subject):
+        self.id, self.place, self.words = "", str(subject.folder / "journal.txt"), "a journal"
+        self._path = subject.folder / "journal.txt"
+        subject.folder.mkdir(exist_ok=True)
+        self._write(f"lr {subject.settings['optim.lr']}")
+
+    def _write(self, line):
+        with self._path.open("a") as file:
+            file.write(f"{line}\n")
+
+    def last_step(self):
+        return 0
+
+    def log(self, step, scalars):
+        self._write(f"{step} {scalars['epoch']:g}")
+
+    def conclude(self, step, result, figures, report):
+        self._write(f"{step} {result['test/n']:g} {bool(figures)} {report.name}")
+
+    def close(self, end):
+        self._write(end)
+
+
+def test_a_tracker_is_a_file_and_a_row(tmp_path, no_charts, monkeypatch):
+    module = types.ModuleType("a_file_of_somebody")
+    module.Journal = Journal
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(TRACKERS, "journal", "a_file_of_somebody:Journal")
+    with named(TRACKER_NAMES, "journal"):
+        run = patchlight.train(small_config(train={"track": ["journal"]}), out=tmp_path / "run")
+    lines = (run.path / "tracking" / "journal.txt").read_text().splitlines()
+    assert lines == ["lr 0.003", "3 1", "6 2", "6 50 True report.html", "finished"]
 
 
 def test_a_recipe_is_a_file(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 # name: the module that defines it. First the commands, each with its file.
 _EXPORTS = {
     "train": "patchlight.commands.train",
+    "sweep": "patchlight.commands.sweep",
     "evaluate": "patchlight.commands.evaluate",
     "predict": "patchlight.commands.predict",
     "explain": "patchlight.commands.explain",

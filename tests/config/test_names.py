@@ -21,6 +21,7 @@ from patchlight.config.names import (
     SELECT_NAMES,
     SPLIT_NAMES,
     TASK_NAMES,
+    TRACKER_NAMES,
     Names,
 )
 from patchlight.config.sections import Precision
@@ -35,6 +36,7 @@ from patchlight.runs import MEASURES
 from patchlight.training.optim import OPTIMIZERS
 from patchlight.training.schedule import SHAPES
 from patchlight.training.tasks import TASKS
+from patchlight.training.trackers import TRACKERS
 
 TABLES: list[tuple[str, Names, Mapping[str, Any], set[str]]] = [
     ("augment.policy", POLICY_NAMES, POLICIES, {"none"}),
@@ -63,6 +65,8 @@ def test_every_list_of_names_is_held_against_its_table():
     assert (*SPLIT_NAMES, "notes") == tuple(field.name for field in dataclasses.fields(Splits))
     assert get_args(Precision) == ("auto", *DTYPES)
     assert kind_of(Precision).choices == get_args(Precision)
+    assert list(TRACKERS) == TRACKER_NAMES
+    assert listed["train.track"] == f"list of {'|'.join(TRACKERS)}"
 
 
 @pytest.mark.parametrize(("setting", "names"), [table[:2] for table in TABLES], ids=lambda value: str(value)[:20])

@@ -78,6 +78,13 @@ def test_text_of_every_kind_survives_the_round_trip(tmp_path):
             {"train": {"class_weights": "heavy"}},
             "is none, balanced or a list of numbers, and cannot be 'heavy'; known: balanced, none",
         ),
+        ({"train": {"track": ["tensorbord"]}}, "train.track cannot have 'tensorbord'; did you mean 'tensorboard'?"),
+        ({"train": {"track": ["wandb", "wandb"]}}, "train.track has wandb twice; name it once"),
+        (
+            {"train": {"track": "wandb"}},
+            """train.track must be a list of names, such as ["tensorboard"], not 'wandb'""",
+        ),
+        ({"train": {"track": [1]}}, "train.track must be a list of names"),
         ({"train": {"class_weights": 3}}, "train.class_weights must be none or balanced, or a list of numbers, not 3"),
         ({"train": {"class_weights": [1, "x"]}}, "must be none or balanced, or a list of numbers, not [1, 'x']"),
         ({"train": {"class_weights": [1, True]}}, "must be none or balanced, or a list of numbers, not [1, True]"),
@@ -302,3 +309,25 @@ def test_files_that_are_no_recipe_are_one_sentence(tmp_path):
             load_recipe(str(tmp_path / name))
     with pytest.raises(UsageError, match="no recipe ''"):
         load_recipe("")
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("tensorboard", ("tensorboard",)),
+        ("wandb,tensorboard", ("wandb", "tensorboard")),
+        ("wandb, mlflow", ("wandb", "mlflow")),
+        ('["mlflow"]', ("mlflow",)),
+        (["mlflow"], ("mlflow",)),
+        ("none", ()),
+        ("", ()),
+    ],
+)
+def test_a_list_of_names(word, names, tmp_path):
+    config = apply_overrides(Config(), {"train.track": word})
+    assert config.train.track == names
+    (tmp_path / "saved.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "saved.toml")).train.track == names
+    assert apply_overrides(config, {"train.track": "none"}).train.track == ()
+    (info,) = (info for info in describe_fields() if info.key == "train.track")
+    assert (info.kind, info.allowed, info.default) == ("list of tensorboard|wandb|mlflow", "", ())

@@ -35,6 +35,7 @@ OK, FAILED, USAGE, SIGNALLED = 0, 1, 2, 128
 # What takes less memory, by the command: only what it knows.
 LESS_MEMORY = {
     "train": "set a smaller data.memory_limit_mb or data.image_size, or take a smaller model",
+    "sweep": "set a smaller data.memory_limit_mb or data.image_size, or use fewer --workers",
     "eval": "set a smaller data.memory_limit_mb, or compute where there is more memory (--device)",
     "predict": "name fewer images at a time, or compute where there is more memory (--device)",
     "explain": "name fewer images or methods at a time, or compute where there is more memory (--device)",

@@ -82,6 +82,49 @@ VERBS = {
         failed="patchlight.cli.study_output:some_failed",
         settings="section.field",
     ),
+    "sweep": Verb(
+        "try settings of a recipe at random and near good ones, and keep the best",
+        "patchlight sweep quickstart optim.lr=1e-4..1e-2:log train.batch_size=32,64,128 model.depth=2..6\n"
+        "  patchlight sweep cifar10-cpu augment.mixup_alpha=0..0.4:0.1 optim.name=adamw,muon --time 8h --workers 2\n\n"
+        "a range is LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP, or values with commas between them; the same command\n"
+        "goes on with a sweep, also in further processes and on machines that share the folder or the --storage;\n"
+        "the test images are not read",
+        (
+            option("recipe", help="a recipe's name (`patchlight recipes`) or a TOML file"),
+            option("ranges", nargs="+", metavar="FIELD=RANGE", help="a setting and what to try of it"),
+            option("--trials", type=int, metavar="N", help="how many trials (default: 30; of a grid all)"),
+            option("--time", metavar="TIME", help="such as 90s, 10m or 8h: no trial trains any longer than until then"),
+            option(
+                "--sampler",
+                metavar="NAME",
+                default="tpe",
+                help="how settings are chosen: tpe (near good ones, after ten at random), random, or grid (all "
+                "combinations, in a random order) (default: tpe)",
+            ),
+            option(
+                "--pruner",
+                metavar="NAME",
+                default="median",
+                help="how a trial that is clearly behind is ended: median, hyperband or none (default: median)",
+            ),
+            option("--seed", type=int, default=0, metavar="N", help="random seed of the choice (default: 0)"),
+            option("--out", type=path, metavar="DIR", help="the sweep's folder (default: runs/NAME-sweep)"),
+            option(
+                "--storage",
+                metavar="FILE|URL",
+                help="where trials are kept: a file, or a database as postgresql://USER:PASSWORD@HOST/NAME (default: "
+                "DIR/sweep.journal)",
+            ),
+            option("--workers", type=int, default=1, metavar="N", help="processes on this machine (default: 1)"),
+            option("--retry-failed", action="store_true", help="try those trials again that have failed"),
+            OFFLINE,
+            JSON,
+        ),
+        call="patchlight.commands.sweep:sweep",
+        text="patchlight.cli.sweep_text:sweep_text",
+        failed="patchlight.cli.sweep_text:none_is_finished",
+        settings="section.field",
+    ),
     "eval": Verb(
         "measure a finished run on its own data or another source",
         "patchlight eval runs/quickstart --split test --json\n"

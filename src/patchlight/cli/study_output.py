@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchlight.cli.text import table, trained_json, trained_text
@@ -21,7 +22,7 @@ def any_text(result: Run | StudyResult | StudyCost | list[Study]) -> str:
     if isinstance(result, StudyResult):
         from patchlight.cli.study_text import study_text
 
-        return study_text(result)
+        return study_text(result, str(Path(result.folder) / "report.html") if result.folder else None)
     return list_text(result) if isinstance(result, list) else cost_text(result)
 
 

@@ -179,7 +179,7 @@ def setting_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return ", ".join(setting_text(item) for item in value)
+        return ", ".join(setting_text(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

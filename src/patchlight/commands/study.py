@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import shlex
 import signal
@@ -73,9 +74,34 @@ def study(
     return run_study(loaded, place, words, pool=runs, dry_run=dry_run, wait=wait, sizes=sizes_of(file))
 
 
-def study_or_list(file: str | None, **options: Any) -> StudyResult | StudyCost | list[Study]:
+def study_or_list(
+    file: str | None,
+    *,
+    settings: Mapping[str, Any],
+    size: str | None,
+    seeds: str | None,
+    test: str | None,
+    workers: int | None,
+    out: Path | None,
+    runs: Path | None,
+    dry_run: bool,
+    wait: bool,
+) -> StudyResult | StudyCost | list[Study]:
     """`patchlight study`: without a name, those that come with Patchlight."""
-    return [load_study(name) for name in study_names()] if file is None else study(file, **options)
+    if file is None:
+        return [load_study(name) for name in study_names()]
+    return study(
+        file,
+        settings,
+        size=size,
+        seeds=seeds,
+        test=test,
+        workers=workers,
+        out=out,
+        runs=runs,
+        dry_run=dry_run,
+        wait=wait,
+    )
 
 
 def train_seeds(
@@ -134,7 +160,7 @@ def run_study(
         )
         return _answered(plan, folder, command)
     with folder.answering():
-        result = _tested(plan, folder, command)
+        result = dataclasses.replace(_tested(plan, folder, command), folder=str(folder.path))
         write_study(folder.path, result)
     return result
 

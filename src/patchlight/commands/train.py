@@ -37,7 +37,7 @@ from patchlight.runs import (
 )
 from patchlight.runs.checkpoints import FOLDER, find_checkpoint
 from patchlight.runs.codec import RecordError
-from patchlight.training.checkpoint import card_so_far, list_checkpoints
+from patchlight.training.checkpoint import card_so_far, list_checkpoints, read_state
 from patchlight.training.checks import check_recipe
 from patchlight.training.first_batch import first_batch
 from patchlight.training.fit import fit
@@ -46,6 +46,7 @@ from patchlight.training.record import describe_run, describe_skipped, summary_l
 from patchlight.training.resume import bring_back
 from patchlight.training.room import check_disk, in_memory
 from patchlight.training.setup import prepare
+from patchlight.training.trackers.trackers import Trackers
 
 Found = TypeVar("Found")
 
@@ -93,15 +94,19 @@ def train(
         if resume and not run.is_there:  # as of a job that was stopped before its first step
             say(f"there is no run at {run.path} yet; it is started")
             resume = False
-        if resume:
-            bring_back(run)
+        checkpoint = bring_back(run) if resume else None
+        epochs_done = 0 if checkpoint is None else read_state(checkpoint).epochs_done
         config = with_full_paths(recipe_of(recipe, settings))
         started = run.config() if resume and run.is_run else None
         config = pin_checkpoints(config, started)
         run.check_free(config, resume=resume, overwrite=overwrite)
         if resume and run.has_result_of(config):
             say(f"{run.path} is finished; its report is built again")
-            return _report(run)
+            with Trackers(run, config) as trackers:
+                trackers.begin(len(run.epochs()))
+                _report(run)
+                trackers.conclude()
+            return run
         if overwrite:
             check_not_needed(run.path, config)
         check_model(config.model)
@@ -110,9 +115,14 @@ def train(
             say(line)
         command = command_line(recipe, settings or {}, config, out)
         tune_process(resolve_device(config.train.device))
-        with cpu_threads(config.train.threads):
-            train_and_test(run, config, started, data, command, overwrite=overwrite, on_epoch=on_epoch)
-        return _report(run)
+        with Trackers(run, config) as trackers:
+            with cpu_threads(config.train.threads):
+                train_and_test(
+                    run, config, started, data, command, trackers, epochs_done, overwrite=overwrite, on_epoch=on_epoch
+                )
+            _report(run)
+            trackers.conclude()
+        return run
 
 
 def train_and_test(
@@ -121,13 +131,21 @@ def train_and_test(
     started: Config | None,
     data: Any,
     command: str,
+    trackers: Trackers,
+    epochs_done: int,
     *,
     overwrite: bool,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
     """Load the images, set up, train and read the test images. `started` is the recipe of a run that goes on, which
-    keeps what was decided when it was started.
+    keeps what was decided when it was started, after `epochs_done`.
     """
+
+    def each_epoch(row: Epoch) -> None:
+        trackers.epoch(row)
+        if on_epoch is not None:
+            on_epoch(row)
+
     resume = started is not None
     decided = started or with_own_input(config, own_input(config.model))
     model = dataclasses.replace(decided.model, grad_checkpointing=config.model.grad_checkpointing)
@@ -153,9 +171,10 @@ def train_and_test(
                 run.write(record)
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
+        trackers.begin(epochs_done)
     with ends("at once; `--resume` goes on from the newest checkpoint"):
         forget_peak_memory()
-        state = fit(setup, run, resume=resume, on_epoch=on_epoch)
+        state = fit(setup, run, resume=resume, on_epoch=each_epoch)
         memory_gb = peak_memory_gb(setup.device)
     with ends("after training, before its result was written; repeat the command with --resume, which trains no more"):
         record = run.read(Environment)
@@ -171,10 +190,9 @@ def train_and_test(
                 conclude(run, config, sets)
 
 
-def _report(run: Run) -> Run:
+def _report(run: Run) -> None:
     with ends(f"before the report was written; `patchlight report {shlex.quote(str(run.path))}` writes it"):
         report(run.path)
-    return run
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 A field is written `Annotated[type, "its meaning", Range or Names]`; help texts, checks and the command line's parsing
 are made of that. The types are int, float, bool, str, Duration, a Literal, a tuple of numbers, a Literal `|` a tuple of
-numbers (a choice of names, or a list), and `| None` of these. A Range beside a tuple is that of each of its numbers.
+numbers (a choice of names, or a list), a tuple of texts with Names (a list of some of the names), and `| None` of
+these. A Range beside a tuple is that of each of its numbers.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Section:
 class Kind:
     """What an annotation says of a field."""
 
-    type: Any  # without `| None`: int, float, bool, str, Duration, or tuple[int or float, ...]
+    type: Any  # without `| None`: int, float, bool, str, Duration, or tuple[int, float or str, ...]
     meaning: str = ""
     optional: bool = False  # None is a value: the field is unset
     range: Range | None = None
@@ -80,11 +81,20 @@ class Kind:
     @property
     def is_list(self) -> bool:
         """Whether a list of numbers is a value; with `choices`, each of them is one, too."""
-        return get_origin(self.type) is tuple
+        return get_origin(self.type) is tuple and not self.is_names
+
+    @property
+    def is_names(self) -> bool:
+        """Whether the value is a list of some of the `choices`."""
+        return get_origin(self.type) is tuple and get_args(self.type)[0] is str
 
     @property
     def word(self) -> str:
-        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon", "none|numbers"."""
+        """The type in a word for help texts: "int", "numbers", or the choices: "adamw|sgd|muon", "none|numbers",
+        "list of tensorboard|wandb".
+        """
+        if self.is_names:
+            return f"list of {'|'.join(self.choices)}"
         if not self.choices and not self.is_list:
             return str(self.type.__name__).lower()
         return "|".join([*self.choices, *(["numbers"] if self.is_list else [])])
@@ -107,6 +117,8 @@ def parse(text: str, kind: Kind) -> Any:
     """A command-line word as the value that a TOML file would hold; what cannot be read so stays text, and `checked`
     refuses it.
     """
+    if kind.is_names and not text.startswith("["):
+        return [] if text.strip() in ("", "none") else [name.strip() for name in text.split(",")]
     if kind.type in (str, Duration) or text in kind.choices:
         return text
     listed = kind.is_list and not text.startswith("[")
@@ -121,6 +133,8 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     kind = kind_of(hint)
     if value is None and kind.optional:
         return None
+    if kind.is_names:
+        return _names(value, kind, name)
     if kind.choices and isinstance(value, str) and value in kind.choices:
         return value
     if kind.choices and (isinstance(value, str) or not kind.is_list):
@@ -144,6 +158,18 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     if kind.range is not None and value not in kind.range:
         raise UsageError(f"{name} must be {kind.range}, not {_shown(value)}")
     return value
+
+
+def _names(value: Any, kind: Kind, name: str) -> tuple[str, ...]:
+    """A list of some of the kind's choices as a tuple, in the order given. One name twice is taken for a mistake."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise UsageError(f'{name} must be a list of names, such as ["{kind.choices[0]}"], not {_shown(value)}')
+    for place, each in enumerate(value):
+        if each not in kind.choices:
+            raise UsageError(f"{name} cannot have {_shown(each)}; {did_you_mean(each, kind.choices)}")
+        if each in value[:place]:
+            raise UsageError(f"{name} has {each} twice; name it once")
+    return tuple(value)
 
 
 def _numbers(value: Any, kind: Kind, name: str) -> tuple[Any, ...]:

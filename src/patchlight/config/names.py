@@ -17,6 +17,7 @@ OPTIMIZER_NAMES = Names(["adamw", "sgd", "muon"])  # training/optim.py, OPTIMIZE
 SCHEDULE_NAMES = Names(["constant", "linear", "cosine", "cosine_restarts", "onecycle"])  # training/schedule.py, SHAPES
 TASK_NAMES = Names(["classify", "reconstruct"])  # training/tasks.py, TASKS
 SELECT_NAMES = Names(["best", "best_balanced", "best_f1", "last"])  # runs/measures.py, MEASURES; and "last"
+TRACKER_NAMES = Names(["tensorboard", "wandb", "mlflow"])  # training/trackers/__init__.py, TRACKERS
 METHOD_NAMES = Names(  # explanation/methods.py, METHODS
     [
         "attention",

@@ -51,7 +51,8 @@ def differences(result: StudyResult, theme: Theme = "light") -> Figure:
                 _difference(axes, y, v.difference, s)
         _rows(axes, [v.name for v in shown], s)
         _title(figure, f"Validation accuracy, difference to {plain(result.baseline, 32)}")
-        unit = "points, mean and 95 % interval; rings: seeds"
+        several = any(v.difference and v.difference.low is not None for v in shown)
+        unit = "points, mean and 95 % interval; rings: seeds" if several else "points; 1 seed has no interval"
         more = len(compared(result)) - len(shown)
         axes.set_xlabel(unit + (f"\n{more} more variants are in the table" if more else ""))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if abs(value) > EQUAL else "0")

@@ -107,7 +107,7 @@ def _cost(result: StudyResult, by: str) -> StudyFigure:
 
 
 def _curves(result: StudyResult) -> StudyFigure:
-    ends = {}
+    ends: dict[str, list[float]] = {}
     for run in result.runs:
         if points := studies.points_of(run):
             ends.setdefault(run.variant, []).append(points[-1].val_top1 or 0.0)

@@ -173,7 +173,7 @@ def runs_table(result: StudyResult) -> Table:
     runs = sorted(result.runs, key=lambda run: (places.get(run.variant, len(places)), run.seed))
     rows = tuple(
         (
-            run.variant,
+            shortened(run.variant, LONGEST),
             run.seed,
             None if run.val_top1 is None else percent(run.val_top1, 2),
             None if run.test_top1 is None else percent(run.test_top1, 2),

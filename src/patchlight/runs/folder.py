@@ -47,12 +47,14 @@ from patchlight.runs.records import (
     ValidationResult,
 )
 from patchlight.runs.settings import config_differences, of_version_0_2, only_saves, word
+from patchlight.runs.tracking import Tracked
 from patchlight.runs.writing import PART, sweep, whole_file
 
 # Which file holds which record. `metrics.jsonl` is a list of Epochs.
 FILES: dict[type, str] = {
     Environment: "environment.json",
     Skipped: "skipped.json",
+    Tracked: "tracking.json",
     BatchFacts: "first_batch.json",
     FirstBatch: "first_batch.npz",
     EvalResult: "eval.json",
@@ -74,7 +76,7 @@ FileT = TypeVar("FileT", bound="RunFile | Arrays")
 # All that a run is made of; nothing else is deleted with it.
 CONTENTS = (
     *(RECIPE, METRICS, *FILES.values(), "report.html", "README.md"),
-    *("explain", "export", "figures", "model", "checkpoints"),
+    *("explain", "export", "figures", "model", "checkpoints", "tracking"),
 )
 
 
@@ -296,6 +298,8 @@ class Run:
             return f"write it anew with `{self.resume_command}`"
         if kind in (Samples, SubsetSamples):
             return f"write it anew with `{self.resume_command}`, once {self.path / FILES[EvalResult]} is deleted"
+        if kind is Tracked:
+            return "remove it; --resume begins the run anew in its trackers"
         if kind is Environment:
             return f"{self.way_back(FILES[kind])}, or remove it; the report does without"
         return "remove it; the report does without"

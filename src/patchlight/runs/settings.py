@@ -10,6 +10,9 @@ from patchlight.config import Config, load_recipe
 # Settings that may be others when a run goes on: they change no more than the last digits.
 RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
 
+# Settings of what is told to whom: they change nothing of what is trained, and two runs do not differ by them.
+TELLING = ("train.track", "train.track_project")
+
 
 def resources_changed(started: Config, config: Config) -> list[str]:
     """The settings of RESOURCES that a run goes on with in another way, in words."""
@@ -23,12 +26,12 @@ def only_saves(key: str) -> bool:
 
 
 def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, `{"train.epochs": (10, 20)}`; the `about` section describes and does not count."""
+    """Settings that differ, `{"train.epochs": (10, 20)}`; the `about` section and TELLING do not count."""
     left, right = a.flat(), b.flat()
     return {
         key: (left.get(key), right.get(key))
         for key in sorted({*left, *right})
-        if not key.startswith("about.") and left.get(key) != right.get(key)
+        if not key.startswith("about.") and key not in TELLING and left.get(key) != right.get(key)
     }
 
 

@@ -124,3 +124,4 @@ class StudyResult(RunFile):
     notes: tuple[str, ...] = ()  # sentences on what was guessed, left out, mixed or not exact
     command: str
     patchlight: str
+    folder: str = ""  # in which it was written; empty where runs are still in other hands

@@ -12,6 +12,7 @@ from patchlight.machine.device import check_compile, resolve_device
 from patchlight.machine.fastest import resolve_precision
 from patchlight.machine.process import import_library
 from patchlight.training.classes import class_weights
+from patchlight.training.trackers import check_trackers
 
 
 def check_recipe(config: Config) -> None:
@@ -30,6 +31,7 @@ def check_recipe(config: Config) -> None:
         raise UsageError("train.cuda_graphs replays whole batches; leave out train.micro_batch_size")
     if train.engine == "hf":
         check_engine(config, device)
+    check_trackers(train.track)
     if train.task == "reconstruct":
         check_reconstruction(config)
     if config.model.distill_token and not train.teacher:

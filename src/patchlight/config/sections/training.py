@@ -17,7 +17,7 @@ from patchlight.config.fields import (
     Range,
     Section,
 )
-from patchlight.config.names import OPTIMIZER_NAMES, SCHEDULE_NAMES, SELECT_NAMES, TASK_NAMES
+from patchlight.config.names import OPTIMIZER_NAMES, SCHEDULE_NAMES, SELECT_NAMES, TASK_NAMES, TRACKER_NAMES
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -160,4 +160,15 @@ class TrainConfig(Section):
     checkpoint_every: Annotated[
         int, "epochs between checkpoints that stay, beside the best and the last; 0 keeps these two alone", NOT_NEGATIVE
     ] = 0
+    track: Annotated[
+        tuple[str, ...],
+        "trackers that get the settings, each epoch's numbers, the test result, the figures and the report, beside the "
+        "run folder; on the command line tensorboard,wandb or none",
+        TRACKER_NAMES,
+    ] = ()
+    track_project: Annotated[
+        str | None,
+        "the project in Weights & Biases and the experiment in MLflow; unset: $WANDB_PROJECT and "
+        "$MLFLOW_EXPERIMENT_NAME, or patchlight",
+    ] = None
     debug: Annotated[bool, "try out: two steps an epoch, and two epochs unless train.epochs is given with it"] = False

@@ -1,0 +1,214 @@
+"""`patchlight sweep` with real trainings: its folder, its words, its workers and their ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faulty import Nursery
+from small import SMALL, small_config
+
+import patchlight
+from patchlight.cli.main import main
+from patchlight.config import load_recipe
+from patchlight.errors import UsageError
+from patchlight.runs import Run
+from patchlight.studies.sweep_result import read_record
+
+QUICK = [*SMALL, "--model.fused_attn", "true", "--train.budget", "none", "--train.threads", "1"]
+LR = "optim.lr=1e-3..1e-2:log"
+AT = QUICK.index("--model.num_heads")
+GRID = ["optim.lr=1e-3,1e-2", "model.num_heads=2,5", "--sampler", "grid", *QUICK[:AT], *QUICK[AT + 2 :]]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """The folder of a sweep of four trials, two of which cannot be trained."""
+    out = tmp_path_factory.mktemp("sweep") / "it"
+    assert main(["sweep", "quickstart", *GRID, "--out", str(out)]) == 0
+    return out
+
+
+def test_it_ends_in_a_recipe_and_a_record(swept):
+    result = read_record(swept)
+    states = [trial.state for trial in result.trials]
+    assert sorted(states) == ["failed", "failed", "finished", "finished"]  # 24 is no multiple of 5
+    for trial in result.trials:
+        assert (trial.params["model.num_heads"] == 5) == (trial.state == "failed")
+        if trial.state == "finished":
+            run = Run.open(swept / trial.folder)
+            assert trial.value == max(row.val_top1 for row in run.epochs())
+            assert run.config().optim.lr == trial.params["optim.lr"]
+            assert not (run.path / "eval.json").exists()  # the test images were not read
+    failed = next(trial for trial in result.trials if trial.state == "failed")
+    assert "5" in failed.reason
+    best = load_recipe(str(swept / "best.toml"))
+    assert best.optim.lr == result.best_trial.params["optim.lr"]
+    assert best.about.name == "quickstart-best"
+    assert best.eval.test
+    assert json.loads((swept / "sweep.json").read_text())["format"] == result.format
+
+
+def test_it_ends_in_pictures_and_a_page(swept):
+    for name in ("history", "slices"):
+        assert (swept / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (swept / "figures" / f"{name}.svg").read_text()
+    page = (swept / "README.md").read_text()
+    assert "figures/history.png" in page
+    assert "optimistic" in page
+    for trial in read_record(swept).trials:
+        assert trial.state == "failed" or trial.folder in page
+
+
+def test_the_same_command_trains_no_more(swept, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (swept / "runs").rglob("*.safetensors")}
+    assert main(["sweep", "quickstart", *GRID, "--out", str(swept), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["best"] == read_record(swept).best
+    assert "the sweep goes on (" in said.err
+    assert {path: path.stat().st_mtime_ns for path in (swept / "runs").rglob("*.safetensors")} == before
+
+
+def test_in_python(tmp_path, no_charts):
+    base = small_config(train={"epochs": 1})
+    result = patchlight.sweep(
+        base, {"optim.name": ["adamw", "sgd"], "model.depth": [1, 2]}, sampler="grid", trials=2, out=tmp_path / "it"
+    )
+    assert [trial.state for trial in result.trials] == ["finished"] * 2
+    assert any("of the 4 points of the grid 2 are tried" in note for note in result.notes)
+    more = patchlight.sweep(
+        base, {"optim.name": ["adamw", "sgd"], "model.depth": [1, 2]}, sampler="grid", out=tmp_path / "it"
+    )
+    assert [trial.state for trial in more.trials] == ["finished"] * 4
+    assert [trial.params for trial in more.trials[:2]] == [trial.params for trial in result.trials]
+
+
+def test_masked_autoencoding_takes_the_lower_loss(tmp_path, no_charts):
+    base = small_config(train={"epochs": 1, "task": "reconstruct"})
+    result = patchlight.sweep(base, {"optim.lr": "1e-4..1e-2:log"}, trials=2, out=tmp_path / "it")
+    assert result.lower_is_better
+    assert result.best_trial.value == min(trial.value for trial in result.trials)
+    assert result.measure == "val/loss"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["optim.lr=0..1"], "patchlight: optim.lr=0..1: optim.lr must be above 0, not 0.0"),
+        ([LR, "--sampler", "tpa"], "no sampler 'tpa'; did you mean 'tpe'?"),
+        ([LR, "--pruner", "medan"], "no pruner 'medan'; did you mean 'median'?"),
+        ([LR, "--trials", "0"], "--trials must be at least 1, not 0"),
+        ([LR, "--time", "soon"], "--time must be such as 90s, 10m or 1h30m, not 'soon'"),
+        ([LR, "--workers", "0"], "--workers must be at least 1, not 0"),
+        ([LR, "--seed", "-1"], "--seed must be at least 0, not -1"),
+        ([LR, "--optim.lr", "1e-3"], "optim.lr has a range and a value; leave out --optim.lr"),
+        ([LR, "--data.val_fraction", "0", "--data.val_per_class", "none"], "a sweep needs validation images"),
+        ([LR, "--sampler", "grid"], "has no end of values, and a grid tries all"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(words, sentence, here, capsys):
+    assert main(["sweep", "quickstart", *words, "--out", "it"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_a_run_folder_is_no_place_for_a_sweep(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(UsageError, match=r"is no folder of a sweep; choose another one with --out"):
+        patchlight.sweep("quickstart", [LR], out=tmp_path)
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["sweep", "quickstart", LR]) == 2
+    assert capsys.readouterr().err == "patchlight: optuna is not installed; pip install 'patchlight[sweep]'\n"
+
+
+@pytest.mark.slow
+def test_optuna_is_loaded_by_a_sweep_alone():
+    code = "import sys, patchlight.commands.sweep, patchlight.commands.train; sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
+
+
+def sweep_words(out: Path, trials: int, *more: str) -> list[str]:
+    epochs = ["--train.epochs", "6", "--pruner", "none"]
+    return ["sweep", "quickstart", LR, "--trials", str(trials), "--out", str(out), *QUICK, *epochs, *more]
+
+
+@pytest.mark.slow
+def test_four_workers_and_one_is_killed(nursery, tmp_path):
+    out = tmp_path / "it"
+    workers = [nursery.start(*sweep_words(out, 8)) for _ in range(4)]
+    killed = workers[2]
+    killed.wait_for("epoch 2/6")
+    killed.send(signal.SIGKILL)
+    assert killed.finish()[0] == -signal.SIGKILL
+    ends = [worker.finish() for worker in workers if worker is not killed]
+    assert [code for code, _ in ends] == [0] * 3
+    result = read_record(out)
+    assert [trial.state for trial in result.trials] == ["finished"] * 8
+    taken = [trial for trial in result.trials if trial.attempts > 1]
+    assert len(taken) == 1
+    said = "".join(worker.said() for worker in workers)
+    # Each trial was finished once, and the killed worker's went on from its checkpoint.
+    assert sorted(said.count(f"trial {trial.number}: validation accuracy") for trial in result.trials) == [1] * 8
+    assert f"resuming from {out}/runs/" in said
+    assert len(list((out / "runs").iterdir())) == 8
+    epochs = [row.epoch for row in Run.open(out / taken[0].folder).epochs()]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_the_same_command_goes_on(nursery, tmp_path, number):
+    out = tmp_path / "it"
+    first = nursery.start(*sweep_words(out, 2))
+    first.wait_for("epoch 2/6")
+    first.send(number)
+    code, last = first.finish()
+    assert code == 128 + number
+    assert f"the sweep was stopped by {number.name} (1 waiting); repeat the command to go on" in last
+    assert nursery.run(*sweep_words(out, 2))[0] == 0
+    result = read_record(out)
+    assert [trial.state for trial in result.trials] == ["finished"] * 2
+    assert [trial.attempts for trial in result.trials] == [2, 1]
+
+
+@pytest.mark.slow
+def test_workers_of_one_command(tmp_path):
+    out = tmp_path / "it"
+    command = [sys.executable, "-m", "patchlight", *sweep_words(out, 3, "--workers", "2")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [trial.state for trial in read_record(out).trials] == ["finished"] * 3
+    for number in (1, 2, 3):
+        assert done.stderr.count(f"trial {number} finished, validation accuracy") == 1
+    assert sorted(path.name for path in (out / "workers").iterdir()) == ["1.log", "2.log"]
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_workers_of_one_command(tmp_path):
+    out = tmp_path / "it"
+    command = [sys.executable, "-m", "patchlight", *sweep_words(out, 30, "--workers", "2")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    end = time.monotonic() + 60
+    log = out / "workers" / "1.log"
+    while not (log.exists() and "epoch 1/6" in log.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the sweep was stopped by SIGINT (" in said
+    assert "the sweep was stopped by SIGTERM" in log.read_text()
