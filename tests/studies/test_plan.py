@@ -97,7 +97,7 @@ def test_epochs_and_time_are_the_recipes_own_settings(tmp_path):
 
 
 def test_variants_that_are_one_recipe_are_trained_once(tmp_path):
-    plan = tiny_plan(tmp_path, variants=[{"name": "a"}, {"name": "b"}, {"name": "c", "optim": {"lr": 0.1}}])
+    plan = tiny_plan(tmp_path, variants=[{"name": "a"}, {"name": "c", "optim": {"lr": 0.1}}, {"name": "b"}])
     assert [run.name for run in plan.distinct] == ["a, seed 0", "c, seed 0", "a, seed 1", "c, seed 1"]
     assert plan.notes == ("'a' and 'b' are the same recipe, so each of their runs is trained once",)
 
