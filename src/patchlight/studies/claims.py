@@ -50,6 +50,7 @@ class Claims:
         """The run of this folder inside; None where another worker has it."""
         lease, claim = self._lease_of(folder)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             lease.acquire(timeout=0)
         except Timeout:
             yield None
@@ -73,7 +74,6 @@ class Claims:
 
     def _lease_of(self, folder: Path) -> tuple[SoftFileLease, Claim]:
         if folder not in self._leases:
-            folder.parent.mkdir(parents=True, exist_ok=True)
             claim = Claim()
             path = folder.with_name(f"{folder.name}{SUFFIX}")
             lease = SoftFileLease(path, lease_duration=self.lease_s, on_compromise=lambda _: claim.lose())

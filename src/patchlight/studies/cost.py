@@ -111,7 +111,8 @@ def _cost(run: PlannedRun, plan: Plan, left: list[PlannedRun]) -> VariantCost:
     images = sum(stage.images_in(each) for (stage, _), (each, _) in zip(paces, spans, strict=True))
     size = count(setup.model, setup.card.img_size)
     own = plan.of(run.variant.name)
-    waiting = sum(each in left for each in own)
+    keys = {each.key for each in left}
+    waiting = sum(each.key in keys for each in own)
     say(f"timed {run.variant.name}: {images / seconds:,.0f} images/s with validation")
     return VariantCost(
         name=run.variant.name,

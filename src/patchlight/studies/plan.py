@@ -58,7 +58,10 @@ class Plan:
     @property
     def distinct(self) -> tuple[PlannedRun, ...]:
         """One run for each key: variants may turn out to be the same recipe."""
-        return tuple({run.key: run for run in reversed(self.runs)}.values())[::-1]
+        first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            first.setdefault(run.key, run)
+        return tuple(first.values())
 
     def of(self, variant: str) -> list[PlannedRun]:
         return [run for run in self.runs if run.variant.name == variant]
