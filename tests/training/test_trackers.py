@@ -129,6 +129,7 @@ def test_what_a_killed_process_did_not_send_is_sent(name, tmp_path, monkeypatch)
     check_whole(name, run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_sent_to_trackers_that_are_named_later(tmp_path, capsys):
     run = patchlight.train(recipe(), out=tmp_path / "run")
     assert not (run.path / "tracking").exists()
@@ -172,6 +173,7 @@ def test_a_tracker_that_fails_never_ends_a_training(tmp_path, monkeypatch, capsy
     check_whole("tensorboard", run)
 
 
+@pytest.mark.slow
 def test_mlflow_whose_store_is_away_is_gone_on_with_later(tmp_path, capsys):
     store, away = tmp_path / "mlruns", tmp_path / "away"
     run = stopped(recipe("mlflow"), tmp_path / "run", epoch=1)

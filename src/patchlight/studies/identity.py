@@ -11,14 +11,14 @@ from pathlib import Path
 import patchlight
 from patchlight.config import Config
 from patchlight.models.reference import folder_of
-from patchlight.runs.settings import only_saves
+from patchlight.runs.settings import TELLING, only_saves
 
 # Sections and settings that change nothing of what is trained, or no more than its last digits. The images are known by
 # their digests, wherever they come from.
 APART = ("about.", "eval.", "explain.")
 NOT_TRAINED = (
     *("data.source", "data.memory_limit_mb", "train.device", "train.threads", "train.checkpoint_every"),
-    *("train.track", "train.track_project"),
+    *TELLING,
 )
 KEY_SIGNS = 16  # hexadecimal ones: 64 bits
 

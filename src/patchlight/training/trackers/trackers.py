@@ -62,12 +62,13 @@ class Trackers:
         """Send the result, the figures and the page of a run that is finished."""
         if not self._open:
             return
-        rows, result = self._run.epochs(), result_scalars(self._run.result())
+        result = result_scalars(self._run.result())
+        step = max((row.step for row in self._run.epochs()), default=0)  # 0: metrics.jsonl was lost
         folder = self._run.path.resolve()  # in full, as what is sent later may be sent from elsewhere
         figures, report = sorted((folder / "figures").glob("*.png")), folder / "report.html"
         self._end = "finished"
         for name in list(self._open):
-            self._try(name, lambda tracker: tracker.conclude(rows[-1].step, result, figures, report))
+            self._try(name, lambda tracker: tracker.conclude(step, result, figures, report))
         for name in list(self._open):  # closed first: what a client still had to send has arrived
             if self._try(name, lambda tracker: tracker.close("finished")):
                 self._write(name, complete=True)

@@ -49,7 +49,10 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, subject: Subject) -> None:
         offline = wandb.setup().settings.mode in ("offline", "dryrun")
-        quiet: dict[str, Any] = {key: value for key, (name, value) in QUIET.items() if name not in os.environ}
+        known = wandb.Settings.model_fields  # version 0.22 has no finish_timeout
+        quiet: dict[str, Any] = {
+            key: value for key, (name, value) in QUIET.items() if key in known and name not in os.environ
+        }
         own = None if os.environ.get("WANDB_DIR") else subject.folder
         if own is not None:
             (own / "wandb").mkdir(parents=True, exist_ok=True)  # where it is missing, W&B takes a hidden one
@@ -65,7 +68,7 @@ class WeightsAndBiases(Tracker):
         )
         self.id = str(self._run.id)
         folder = Path(self._run.settings.sync_dir)
-        if offline:
+        if self._run.offline:  # by WANDB_MODE, or by what the user answered to the question for a login
             self.place, self.words = str(folder), f"offline; `wandb sync {shlex.quote(str(folder))}` sends it"
         else:
             self.place = self._run.url or ""
