@@ -16,5 +16,8 @@ def undrawn(charts: bool = True) -> Iterator[None]:
             patch.setattr(where, lambda figure, theme, description=None: b"")
         if charts:
             empty = "<svg xmlns='http://www.w3.org/2000/svg'/>"
-            patch.setattr("patchlight.reporting.embed.svg", lambda figure, theme: empty)
+            for where in ("patchlight.reporting.embed.svg", "patchlight.reporting.study_page.svg"):
+                patch.setattr(where, lambda figure, theme: empty)
+            for where in ("patchlight.reporting.study_page.png", "patchlight.reporting.study_page.pdf"):
+                patch.setattr(where, lambda figure, theme, description=None: b"")
         yield

@@ -14,7 +14,7 @@ from patchlight.runs import Environment
 
 # What `import patchlight` offers. A name that comes or goes is a change of the public interface.
 EXPORTED = [
-    "sweep",
+    *("study", "sweep"),
     *("train", "evaluate", "predict", "explain", "probe", "export", "push", "compare", "audit", "doctor", "report"),
     *("Config", "load_recipe", "recipe_names", "recipes", "Run", "PatchlightError", "UsageError"),
     *("ImageSet", "load_source", "load_splits", "MODELS", "METHODS", "VisionTransformer", "create_model"),

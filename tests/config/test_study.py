@@ -159,6 +159,7 @@ def test_options_of_the_caller_are_laid_over_those_of_the_file():
 
 def test_the_budget_in_words():
     assert StudyBudget(steps=1000).words == "each run trains for 1,000 steps"
+    assert StudyBudget(epochs=1).words == "each run trains for 1 epoch"
     assert StudyBudget(epochs=2.5).words == "each run trains for 2.5 epochs"
     assert StudyBudget(time="90s").words == "each run trains for 90s with validation"
     assert StudyBudget(flops=1.5e15).words == "each run trains for 1.5e+15 FLOPs"

@@ -89,6 +89,13 @@ def study_or_list(
 ) -> StudyResult | StudyCost | list[Study]:
     """`patchlight study`: without a name, those that come with Patchlight."""
     if file is None:
+        given = {"size": size, "seeds": seeds, "test": test, "workers": workers, "out": out, "runs": runs}
+        asked = [f"--{name}" for name, value in given.items() if value is not None] + [f"--{key}" for key in settings]
+        asked += [*(["--dry-run"] if dry_run else []), *([] if wait else ["--no-wait"])]
+        if asked:
+            raise UsageError(
+                f"{asked[0]} is for a study; name one before it: {', '.join(study_names())}, or a TOML file"
+            )
         return [load_study(name) for name in study_names()]
     return study(
         file,

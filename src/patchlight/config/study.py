@@ -67,8 +67,8 @@ class StudyBudget(Section):
     def words(self) -> str:
         """ "each run trains for 1,000 steps"."""
         amount = {
-            "epochs": lambda: f"{self.epochs:g} epochs",
-            "steps": lambda: f"{self.steps:,} steps",
+            "epochs": lambda: f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}",
+            "steps": lambda: f"{self.steps:,} step{'' if self.steps == 1 else 's'}",
             "time": lambda: f"{self.time} with validation",
             "flops": lambda: f"{self.flops:.3g} FLOPs",
         }
