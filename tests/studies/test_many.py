@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,10 +60,14 @@ def table_of(result: StudyResult) -> list[tuple]:
     return [runs, curves, variants, result.chosen, result.answer]
 
 
+def runs_in(folder: Path) -> list[Run]:
+    return [Run(path) for path in (folder / "studies" / "runs").iterdir() if path.is_dir()]
+
+
 def check_once(folder: Path, resumed: int = 0) -> None:
     """Every run is there, was trained from its first epoch to its last, and so many processes went on with one."""
     result = answer_of(folder)
-    runs = [Run(path) for path in (folder / "studies" / "runs").iterdir() if path.is_dir()]
+    runs = runs_in(folder)
     assert {run.path.name for run in runs} == {run.key for run in result.runs}
     assert len(runs) == len(result.runs) == 8
     assert {(run.state, run.reused) for run in result.runs} == {(FINISHED, False)}
@@ -106,6 +112,26 @@ def test_workers_are_started_and_followed(alone, tmp_path):
     said = done.stderr.splitlines()
     assert sum(" finished, " in line and " validation" in line for line in said) == 8
     assert "ended early" not in done.stderr
+
+
+def test_a_signal_ends_workers_with_their_checkpoints(nursery, alone, tmp_path):
+    file = study_in(tmp_path)
+    child = nursery.start("study", file, "--workers", "2", cwd=tmp_path)
+    logs = [tmp_path / f"studies/mine/workers/{number}.log" for number in (1, 2)]
+    end = time.monotonic() + 120
+    while not any(log.exists() and "epoch 2/6" in log.read_text() for log in logs):
+        assert time.monotonic() < end, child.said()
+        time.sleep(0.02)
+    child.send(signal.SIGTERM)
+    code, said = child.finish()
+    assert code == 128 + signal.SIGTERM, said
+    assert all("Traceback" not in log.read_text() for log in logs)
+    assert list((tmp_path / "studies/runs").glob("*.lease")) == [], "each has given its run back"
+    assert not (tmp_path / "studies/mine/study.json").exists()
+    assert nursery.run("study", file, cwd=tmp_path)[0] == 0
+    result = answer_of(tmp_path)
+    assert table_of(result) == table_of(alone)
+    assert all([row.epoch for row in run.epochs()] == [1, 2, 3, 4, 5, 6] for run in runs_in(tmp_path))
 
 
 def test_the_script_for_slurm(alone, tmp_path):

@@ -154,6 +154,46 @@ def test_a_variant_that_fails_does_not_end_the_study(tmp_path, capsys):
     assert trained(plan, tmp_path) == ["bad, seed 0"]
 
 
+def test_a_run_that_kills_its_processes_fails_and_the_others_go_on(tmp_path, capsys):
+    """A word is missing of whoever is killed with -9, as by the system where memory is short; here the words of two."""
+    plan = tiny_plan(tmp_path, study={"seeds": [0]}, budget={"epochs": 1})
+    bad, _ = plan.runs
+    worker, deaths = worker_of(plan, tmp_path), list[int]()
+
+    class Killed(BaseException):
+        """What no code has time to see."""
+
+    def train(run: PlannedRun, on_epoch: Callable) -> object:
+        if run is not bad:
+            return worker.train(run, on_epoch)
+        deaths.append(worker.folder.note(run).deaths)
+        raise Killed
+
+    dying = Worker(plan, worker.folder, train, worker.claims)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            dying.work(wait=True)
+    assert deaths == [1, 2]
+    assert dying.work(wait=True) == []
+    assert [worker.state_of(run) for run in plan.runs] == [FAILED, FINISHED]
+    assert "plain, seed 0 failed: 2 processes have ended in it without a word" in capsys.readouterr().err
+    worker.folder.forget(bad)
+    assert worker.work(wait=True) == []
+    assert worker.state_of(bad) == FINISHED
+
+
+def test_an_end_with_a_word_is_no_death(tmp_path):
+    plan = tiny_plan(tmp_path, study={"seeds": [0]}, variants=[TWO[0]])
+    worker = worker_of(plan, tmp_path)
+    for _ in range(3):
+        with stopped_at_save(1):
+            worker.work(wait=True)
+        note = worker.folder.note(plan.runs[0])
+        assert note is not None
+        assert (note.state, note.deaths) == (WAITING, 0)
+        shutil.rmtree(plan.runs[0].folder)
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

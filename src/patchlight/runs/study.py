@@ -21,6 +21,9 @@ class RunNote(RunFile):
     state: str  # FINISHED: the study has trained it; WAITING: it has begun to; PRUNED or FAILED
     reason: str = ""  # of PRUNED and FAILED, a sentence
     worker: str = ""  # host and process
+    deaths: Count = (
+        0  # of WAITING: processes that have ended in it without a word since its last epoch, if this one does
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,10 +57,17 @@ class StudyFolder:
         except (FileNotFoundError, RecordError):
             return None
 
-    def write_note(self, run: PlannedRun, state: str, reason: str = "") -> None:
-        note = RunNote(state=state, reason=reason, worker=f"{platform.node()} {os.getpid()}")
+    def write_note(self, run: PlannedRun, state: str, reason: str = "", *, deaths: int = 0) -> None:
+        note = RunNote(state=state, reason=reason, worker=f"{platform.node()} {os.getpid()}", deaths=deaths)
         self._note(run).parent.mkdir(parents=True, exist_ok=True)
         write_json(self._note(run), replace(note, format=FORMAT))
+
+    def restore(self, run: PlannedRun, note: RunNote | None) -> None:
+        """Write what `note` has told before; None where nothing was known."""
+        if note is None:
+            self.forget(run)
+        else:
+            write_json(self._note(run), note)
 
     def forget(self, run: PlannedRun) -> None:
         self._note(run).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from patchlight.studies.folder import StudyFolder, is_finished
 from patchlight.studies.plan import Plan, PlannedRun
 from patchlight.studies.prune import Pruned, check_behind
 
+MOST_DEATHS = 2  # of processes, one after the other, after which a run is taken for what killed them
 POLL_S = 1.0  # between looks at runs that other workers have
 # Trains a run in its folder, goes on where it was begun, and calls the function after each epoch.
 Train = Callable[[PlannedRun, Callable[[Epoch], None]], object]
@@ -69,6 +70,14 @@ class Worker:
                 return False
             if self.state_of(run) != WAITING:  # another worker ended it a moment ago
                 return True
+            if self._deaths(run) >= MOST_DEATHS:
+                reason = (
+                    f"{MOST_DEATHS} processes have ended in it without a word, as where memory is short; the next "
+                    "call tries it again"
+                )
+                say(f"{run.name} failed: {reason}")
+                self.folder.write_note(run, FAILED, reason)
+                return True
             try:
                 self._train(run, claim)
             except (InUse, ClaimLost) as error:
@@ -78,17 +87,25 @@ class Worker:
                 return False
             return True
 
+    def _deaths(self, run: PlannedRun) -> int:
+        note = self.folder.note(run)
+        return note.deaths if note is not None and note.state == WAITING else 0
+
     def _train(self, run: PlannedRun, claim: Claim) -> None:
-        """Train a run and note how it ended. What is wrong with one recipe does not end the study."""
+        """Train a run and note how it ended. What is wrong with one recipe does not end the study, nor does one whose
+        processes are killed: each notes before its first epoch that it would be one more death.
+        """
         done = sum(map(is_finished, self.plan.distinct))
         if run.key not in self.refused:
             say(f"study {self.plan.study.name}: {run.name} ({done} of {len(self.plan.distinct)} runs are finished)")
         rows: list[Epoch] = []
+        note, deaths = self.folder.note(run), self._deaths(run)
+        self.folder.write_note(run, WAITING, deaths=deaths + 1)
 
         def on_epoch(row: Epoch) -> None:
             rows.append(row)
             claim.check()
-            if self.folder.note(run) is None:  # a training that was killed after its last epoch is the study's, too
+            if len(rows) == 1:
                 self.folder.write_note(run, WAITING)
             if self.prunes:
                 check_behind(rows, run, self.plan)
@@ -96,10 +113,16 @@ class Worker:
         try:
             self.train(run, on_epoch)
             self.folder.write_note(run, FINISHED)
+        except InUse:
+            self.folder.restore(run, note)
+            raise
         except Pruned as reason:
             say(f"{run.name}: {reason}")
             self.folder.write_note(run, PRUNED, str(reason))
-        except (InUse, ClaimLost, Interrupted):
+        except ClaimLost:  # the note is the other worker's
+            raise
+        except (Interrupted, KeyboardInterrupt, OSError):  # it ends with a word
+            self.folder.write_note(run, WAITING, deaths=deaths)
             raise
         except PatchlightError as error:
             say(f"{run.name} failed: {error}")

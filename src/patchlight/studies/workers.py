@@ -33,9 +33,11 @@ def run_workers(
     that ends early, or is killed, is said: others do `what` it leaves. Raises PatchlightError where all end so. With
     an exit code that is not 0 a process ends early where something `is_left` to do; else some of it has failed.
     """
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, _cores() // count)
     logs.mkdir(parents=True, exist_ok=True)
-    say(f"{counted(count, 'worker')} with {counted(threads, 'thread')} each; what they say is in {logs}")
+    given = os.environ.get("OMP_NUM_THREADS")
+    each = f"OMP_NUM_THREADS = {given}" if given else f"{counted(threads, 'thread')} each"
+    say(f"{counted(count, 'worker')} with {each}; what they say is in {logs}")
     children: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(1, count + 1):
@@ -58,6 +60,11 @@ def run_workers(
     if all(child.returncode for child in children) and is_left():
         last = (logs / "1.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise PatchlightError(f"all workers have ended early; the first said: {last.removeprefix('patchlight: ')}")
+
+
+def _cores() -> int:
+    """Those that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(words: Sequence[str], number: int, threads: int, log: int) -> subprocess.Popen[bytes]:
