@@ -17,6 +17,7 @@ from patchlight.models import check_model, load_backbone
 from patchlight.models.summary import count
 from patchlight.studies.identity import run_key
 from patchlight.training.checks import check_data, check_recipe
+from patchlight.training.setup import DEBUG_STEPS
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def make_plan(study: Study, pool: Path) -> Plan:
             config = recipe_with(variant.recipe, own)
             key = run_key(config, known[variant.name].digests)
             runs.append(PlannedRun(variant, seed, own, config, key, pool / key))
-    notes = [*_same_recipes(runs), *_not_counted([run.config for run in runs])]
+    configs = [run.config for run in runs]
+    notes = [*_same_recipes(runs), *_not_counted(configs), *_early_ends(configs)]
     return Plan(study, tuple(runs), known[study.variants[0].name], tuple(notes))
 
 
@@ -166,13 +168,14 @@ def of_budget(config: Config, budget: StudyBudget, data: DataKnown) -> Settings:
         return {"train.budget": str(budget.time)}
     batch_size = min(config.train.batch_size, data.train)
     steps = steps_per_epoch(data.train, batch_size, config.train.drop_last)
+    steps = min(DEBUG_STEPS, steps) if config.train.debug else steps
     if budget.epochs is not None:
         epochs = budget.epochs
     elif budget.steps is not None:
         epochs = budget.steps / steps
     else:
         assert budget.flops is not None
-        a_step = train_flops(_flops(config, data), min(steps * batch_size, data.train) / steps)
+        a_step = train_flops(_flops(config, data), min(batch_size, data.train / steps))
         epochs = max(1, round(budget.flops / a_step)) / steps
     return {"train.budget": None, "train.epochs": epochs}
 
@@ -198,6 +201,13 @@ def _same_recipes(runs: Sequence[PlannedRun]) -> list[str]:
     return [
         f"{' and '.join(map(repr, each))} are the same recipe, so each of their runs is trained once" for each in same
     ]
+
+
+def _early_ends(recipes: Sequence[Config]) -> list[str]:
+    """A sentence where the budget may not be used up."""
+    if any(stage.train.early_stop_epochs for config in recipes for stage in config.of_stages()):
+        return ["runs may end before their budget does, as train.early_stop_epochs is set"]
+    return []
 
 
 def _not_counted(recipes: Sequence[Config]) -> list[str]:
