@@ -35,9 +35,10 @@ def any_json(result: Run | StudyResult | StudyCost | list[Study]) -> dict[str, A
 
 
 def some_failed(result: Run | StudyResult | StudyCost | list[Study]) -> bool:
-    """Whether a run of a study failed, once none is left to do: a worker that others outlast has done its part."""
+    """Whether a run of a study failed, or its test, once none is left to do: a worker that ends early is no failure."""
     states = {run.state for run in result.runs} if isinstance(result, StudyResult) else set()
-    return FAILED in states and WAITING not in states
+    unread = isinstance(result, StudyResult) and bool(result.unread)
+    return (FAILED in states and WAITING not in states) or unread
 
 
 def list_text(studies: list[Study]) -> str:

@@ -12,32 +12,33 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import patchlight
 from patchlight.commands.train import train
 from patchlight.config.study import Settings, Study
 from patchlight.config.study_file import load_study, sizes_of, study_names, study_of_one
-from patchlight.errors import Interrupted, Terminated, UsageError
+from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
 from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.reporting.study_page import write_study
 from patchlight.runs import Epoch, Run
+from patchlight.runs.checkpoints import FOLDER
 from patchlight.runs.lock import InUse
 from patchlight.runs.settings import word
 from patchlight.runs.study import FAILED, FINISHED, WAITING, StudyResult
-from patchlight.studies.answer import answer
 from patchlight.studies.claims import Claims
-from patchlight.studies.collect import collect
 from patchlight.studies.cost import StudyCost, study_cost
 from patchlight.studies.folder import StudyFolder, was_tested
 from patchlight.studies.identity import counts
 from patchlight.studies.plan import Plan, PlannedRun, make_plan
+from patchlight.studies.result import make_result
 from patchlight.studies.work import POLL_S, Worker
 from patchlight.studies.workers import run_workers
+from patchlight.training.checkpoint import list_checkpoints
 from patchlight.units import counted, percent
 
 DEFAULT_PLACE = Path("studies")
 POOL = "runs"  # the folder of all runs, beside those of the studies
 LOGS = "workers"
+NOW = ("eval.test", "data.source")  # settings of a run that count as they are now, not as it was begun with
 
 
 def study(
@@ -117,7 +118,9 @@ def train_seeds(
     """Train a recipe with several seeds, read the test images of each, and give the means: a study of one variant."""
     numbers = _seeds(seeds)
     assert numbers is not None
-    loaded = study_of_one(recipe, tuple(numbers), dict(settings or {}))
+    own = dict(settings or {})
+    untested = str(own.pop("eval.test", True)).lower() == "false"
+    loaded = study_of_one(recipe, tuple(numbers), own, test="none" if untested else "chosen")
     place = user_path(out) if out is not None else DEFAULT_PLACE / loaded.name
     words = ["patchlight", "train", recipe, *_words_of(settings or {}), "--seeds", ",".join(map(str, numbers))]
     result = run_study(loaded, place, [*words, *(["--out", str(out)] if out else [])])
@@ -145,6 +148,7 @@ def run_study(
         say(note)
     if dry_run:
         return study_cost(plan, folder, pool, sizes)
+    _say_what_is_replaced(folder, command)
     worker = Worker(plan, folder, _train, Claims(study.options.lease.seconds))
     for run in plan.distinct if wait else ():  # what failed is tried again, but not by each of many workers
         if worker.state_of(run) == FAILED:
@@ -165,7 +169,7 @@ def run_study(
             f"{counted(len(others), 'run')} in other hands; the same command without --no-wait writes the answer when "
             "they are finished"
         )
-        return _answered(plan, folder, command)
+        return make_result(plan, folder, command)
     with folder.answering():
         result = dataclasses.replace(_tested(plan, folder, command), folder=str(folder.path))
         write_study(folder.path, result)
@@ -187,7 +191,7 @@ def _as_begun(run: PlannedRun, there: Run) -> Settings:
         return {}
     begun, planned = there.config().flat(), run.config.flat()
     own = {key: begun.get(key) for key in {*begun, *planned} if not (counts(key) or key.startswith("about."))}
-    own = {key: value for key, value in sorted(own.items()) if value != planned.get(key) and key != "eval.test"}
+    own = {key: value for key, value in sorted(own.items()) if value != planned.get(key) and key not in NOW}
     if own:
         words = ", ".join(f"{key} = {word(value)}" for key, value in own.items())
         say(f"{run.name}: it was begun with {words}, and so goes on with that")
@@ -195,8 +199,15 @@ def _as_begun(run: PlannedRun, there: Run) -> Settings:
 
 
 def _read_test_images(run: PlannedRun) -> None:
-    """Read the test images of a finished run, once; one that another study reads at this moment is waited for."""
+    """Read the test images of a finished run, once; one that another study reads at this moment is waited for.
+
+    Raises PatchlightError where its checkpoints are gone: it would be trained once more.
+    """
     told = False
+    if not was_tested(run) and not list_checkpoints(run.folder / FOLDER):
+        raise PatchlightError(
+            f"{run.folder} has no checkpoint any more; bring it back, or delete the folder to train the run anew"
+        )
     while not was_tested(run):
         try:
             _train(run, None, test=True)
@@ -209,60 +220,39 @@ def _read_test_images(run: PlannedRun) -> None:
 
 def _tested(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyResult:
     """The answer, for which the test images of the variant that validation chose are read, or of all, or of none."""
-    result = _answered(plan, folder, command)
+    result = make_result(plan, folder, command)
     test = plan.study.options.test
     finished = {run.key for run in result.runs if run.state == FINISHED}
     wanted = [run for run in plan.runs if run.key in finished and test != "none"]
     wanted = [run for run in wanted if test == "all" or run.variant.name == result.chosen]
+    unread: list[str] = []
     for run in wanted:
         if not was_tested(run):
             say(f"study {plan.study.name}: the test images are read for {run.name}")
-            _read_test_images(run)
-    return _answered(plan, folder, command) if wanted else result
-
-
-def _answered(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyResult:
-    """What the runs tell so far."""
-    study, runs = plan.study, collect(plan, folder)
-    options = study.options
-    found = answer(
-        runs,
-        study.variants,
-        seeds=options.seeds,
-        baseline=study.baseline,
-        plan=options.plan,
-        test=options.test,
-        budget_by=study.budget.kind or "recipe",
-    )
-    return StudyResult(
-        name=study.name,
-        title=study.about.title,
-        question=study.about.question,
-        plan=options.plan,
-        recipe=options.recipe,
-        seeds=options.seeds,
-        size=study.size,
-        budget=study.budget.words,
-        budget_by=study.budget.kind or "recipe",
-        why=study.why,
-        baseline=study.baseline,
-        grid=study.grid,
-        data=plan.runs[0].config.data.source,
-        classes=len(plan.data.class_names),
-        test=options.test,
-        chosen=found.chosen,
-        variants=found.variants,
-        runs=runs,
-        answer=found.answer,
-        notes=(*plan.notes, *found.notes),
-        command=shlex.join(command),
-        patchlight=patchlight.__version__,
-    )
+            try:
+                _read_test_images(run)
+                folder.write_note(run, FINISHED, tested=True)
+            except Interrupted:
+                raise
+            except PatchlightError as error:
+                unread.append(f"the test images could not be read for {run.name}: {error}")
+                say(unread[-1])
+    return make_result(plan, folder, command, unread) if wanted else result
 
 
 def is_left(plan: Plan, worker: Worker) -> bool:
     """Whether a run is still to be trained."""
     return any(worker.state_of(run) == WAITING for run in plan.distinct)
+
+
+def _say_what_is_replaced(folder: StudyFolder, command: Sequence[str]) -> None:
+    """Where the folder has the answer of another command."""
+    try:
+        before = folder.result()
+    except PatchlightError:  # which was said
+        return
+    if before is not None and before.command != shlex.join(command):
+        say(f"{folder.path} has the answer of `{before.command}`, which this one replaces; --out would keep both")
 
 
 def _beginning(plan: Plan, worker: Worker) -> str:

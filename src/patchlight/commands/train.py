@@ -149,7 +149,8 @@ def train_and_test(
     resume = started is not None
     decided = started or with_own_input(config, own_input(config.model))
     model = dataclasses.replace(decided.model, grad_checkpointing=config.model.grad_checkpointing)
-    config = dataclasses.replace(config, data=decided.data, model=model)
+    data_now = dataclasses.replace(decided.data, source=config.data.source)  # they may have moved since
+    config = dataclasses.replace(config, data=data_now, model=model)
     size = config.model.img_size
     sets = load_splits(config.data, size) if data is None else given_splits(data, config.data, size)
     for note in sets.notes:

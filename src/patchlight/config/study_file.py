@@ -119,10 +119,10 @@ def study_of(
     return study
 
 
-def study_of_one(recipe: str, seeds: tuple[int, ...], settings: Settings, device: str = "auto") -> Study:
+def study_of_one(recipe: str, seeds: tuple[int, ...], settings: Settings, test: str = "chosen") -> Study:
     """A recipe with several seeds and nothing to compare with."""
     name = user_path(recipe).stem if recipe.endswith(".toml") else recipe
-    data = {"study": {"recipe": recipe, "seeds": list(seeds), "device": device}}
+    data = {"study": {"recipe": recipe, "seeds": list(seeds), "test": test}}
     return study_of(data, name, "--seeds", settings=settings)
 
 

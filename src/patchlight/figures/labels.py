@@ -65,7 +65,8 @@ def name_points(figure: Figure, axes: Axes, points: Sequence[Named], s: Style, s
         text = axes.annotate(
             p.text, (p.x, p.y), (0, 0), textcoords="offset points", fontsize=size, color=s.ink, ha="center", va="center"
         )
-        extent = text.get_window_extent()
+        with any_script():
+            extent = text.get_window_extent()
         width, height = scale * extent.width, scale * extent.height
         box, distance = min(
             ((box, distance) for box, distance in _around(x, y, width, height)),

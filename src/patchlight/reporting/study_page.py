@@ -163,8 +163,10 @@ def states(result: StudyResult) -> str:
 
 def computed(result: StudyResult) -> list[str]:
     """How the numbers came about, in sentences."""
+    kept = "the weights of its last epoch" if result.measure == "last" else "the weights that validation chose"
+    before = sum(run.test_before for run in result.runs)
     sentences = [
-        "Each run keeps the weights that validation chose; its validation accuracy is that of these weights. A "
+        f"Each run keeps {kept}; its validation accuracy is that of these weights. A "
         "variant's accuracy is the mean over its finished seeds, and the number behind ± their sample deviation "
         "(with n - 1).",
         "A difference is taken seed by seed, over the seeds that both variants have finished. Its interval is the mean "
@@ -177,7 +179,10 @@ def computed(result: StudyResult) -> list[str]:
     elif result.test == "chosen":
         sentences.append("The test images are read once, for the chosen variant alone, after it is chosen.")
     else:
-        sentences.append("The test images are not read.")
+        sentences.append("This study reads no test images.")
+    if before:
+        had = "had its" if before == 1 else "had their"
+        sentences.append(f"{counted(before, 'run')} {had} test images read before, by another study or training.")
     return sentences
 
 

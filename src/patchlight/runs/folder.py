@@ -189,6 +189,8 @@ class Run:
     def _check_same(self, config: Config) -> None:
         changed = config_differences(self.config(), config)
         changed.pop("eval.test", None)  # the test images may be read later
+        if self.has(Environment):  # which knows the images by their digests, wherever they lie now
+            changed.pop("data.source", None)
         for section, name in (("data", "interpolation"), ("model", "img_size")):
             if getattr(getattr(config, section), name) is None:  # the run goes on with what was decided at its start
                 changed.pop(f"{section}.{name}", None)

@@ -24,6 +24,7 @@ class RunNote(RunFile):
     deaths: Count = (
         0  # of WAITING: processes that have ended in it without a word since its last epoch, if this one does
     )
+    tested: bool = False  # the study has read the run's test images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class StudyRun(Record):
     val_n: Count | None = None  # validation images
     test_top1: Rate | None = None  # where the test images were read
     test_n: Count | None = None
+    test_before: bool = False  # they were read by another study, or at another time, and not for this choice
+    val_digest: str | None = field(default=None, metadata={"brief": True})  # of the validation images
     curve: tuple[StudyPoint, ...] = ()
     params: Count | None = None
     train_flops: Amount | None = None  # of forward and backward passes over all images seen: 3 x forward
@@ -124,6 +127,7 @@ class StudyResult(RunFile):
     variants: tuple[StudyVariant, ...]
     runs: tuple[StudyRun, ...]
     answer: tuple[str, ...] = ()  # what the numbers say, in a few sentences
+    unread: tuple[str, ...] = ()  # sentences on test images that were to be read and could not be
     notes: tuple[str, ...] = ()  # sentences on what was guessed, left out, mixed or not exact
     command: str
     patchlight: str

@@ -18,7 +18,9 @@ from patchlight.runs.codec import JSON
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, Difference, StudyRun, StudyVariant
 from patchlight.studies.notes import notes_of
 from patchlight.studies.sentences import PointLead, place_words, sentences
-from patchlight.studies.wording import EQUAL, difference_words, unfinished
+from patchlight.studies.wording import difference_words, unfinished
+
+DIGITS = 9  # means this close are the same share of images, added up in another order
 
 
 class Member(Protocol):
@@ -116,9 +118,13 @@ def choose(
     whole = [v for v in variants if v.n == len(seeds) and v.val_mean is not None]
     if ended < len(variants) * len(seeds) or not whole:
         return None, ()
-    best = max(v.val_mean or 0.0 for v in whole)
-    tied = [v for v in whole if v.val_mean is not None and best - v.val_mean < EQUAL]
-    return min(tied, key=_cost).name, tuple(v.name for v in tied)
+    best = min(whole, key=_rank)
+    return best.name, tuple(v.name for v in whole if _rank(v)[0] == _rank(best)[0])
+
+
+def _rank(variant: StudyVariant) -> tuple[float, ...]:
+    """The order of variants, the best first: by validation mean, and where that is the same by cost."""
+    return (-round(variant.val_mean or 0.0, DIGITS), *_cost(variant))
 
 
 def _cost(variant: StudyVariant) -> tuple[float, ...]:
@@ -133,7 +139,7 @@ def _lead(
     whole = [v for v in variants if v.n == len(seeds) and v.val_mean is not None]
     if len(whole) < 2:
         return None
-    best, second = sorted(whole, key=lambda v: (-(v.val_mean or 0.0), _cost(v)))[:2]
+    best, second = sorted(whole, key=_rank)[:2]
     return _difference(of_variant, best.name, second.name, seeds)
 
 
@@ -149,7 +155,7 @@ def _leads(
     for own in points.values():
         lead = _lead(of_variant, own, seeds) if all(v.n == len(seeds) for v in own) else None
         if lead is not None:
-            best = max(own, key=lambda v: (v.val_mean or 0.0, [-cost for cost in _cost(v)]))
+            best = min(own, key=_rank)
             leads.append(PointLead(best.point, best.member, lead))
     return leads
 
@@ -226,7 +232,7 @@ def _variant(
         changes=dict(member.changes),
         point=dict(member.point),
         member=member.member,
-        n=len(finished),
+        n=len(val),
         pruned=sum(run.state == PRUNED for run in open_runs),
         failed=sum(run.state == FAILED for run in open_runs),
         val_mean=_mean(val),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from patchlight.errors import PatchlightError
 from patchlight.runs import Environment, Epoch, EvalResult, Run, kept_epoch
+from patchlight.runs.folder import FILES, METRICS
 from patchlight.runs.study import FAILED, FINISHED, StudyPoint, StudyRun
 from patchlight.studies.folder import StudyFolder
 from patchlight.studies.plan import Plan, PlannedRun, train_flops
@@ -31,20 +32,24 @@ def _run_of(run: PlannedRun, folder: StudyFolder, prunes: bool) -> StudyRun:
         reused=state == FINISHED and note is None,
     )
     try:
-        return _with_numbers(bare, run)
+        return _with_numbers(bare, run, tested=note is not None and note.tested)
     except PatchlightError as error:  # a file of the run is damaged
         return replace(bare, state=FAILED, reason=str(error))
 
 
-def _with_numbers(bare: StudyRun, run: PlannedRun) -> StudyRun:
+def _with_numbers(bare: StudyRun, run: PlannedRun, tested: bool) -> StudyRun:
+    """`tested`: the study itself has read the run's test images."""
     there = Run(run.folder)
     if not there.is_there:
         return bare
     rows, environment = there.epochs(), there.find(Environment)
     kept = kept_epoch(rows, run.config)
-    result = there.find(EvalResult)
     if environment is None or kept is None:
-        return bare
+        if bare.state != FINISHED:
+            return bare
+        name = FILES[Environment] if environment is None else METRICS
+        raise PatchlightError(f"{run.folder / name} is missing or empty; {there.way_back(name)}")
+    result, damaged = _test_result(there)
     images = _images(rows)
     return replace(
         bare,
@@ -53,6 +58,9 @@ def _with_numbers(bare: StudyRun, run: PlannedRun) -> StudyRun:
         val_n=environment.data.val,
         test_top1=None if result is None else result.top1,
         test_n=None if result is None else result.n,
+        test_before=result is not None and not tested,
+        val_digest=environment.data.digests.get("val"),
+        reason=damaged or bare.reason,
         curve=tuple(
             StudyPoint(epoch=row.epoch, step=row.step, images=seen, wall_s=row.wall_s, val_top1=row.val_top1)
             for row, seen in zip(rows, images, strict=True)
@@ -64,6 +72,14 @@ def _with_numbers(bare: StudyRun, run: PlannedRun) -> StudyRun:
         machine=_machine(environment),
         git_commit=environment.current.git_commit,
     )
+
+
+def _test_result(run: Run) -> tuple[EvalResult | None, str | None]:
+    """The test result, or what is wrong with it. It says nothing of the run's validation, by which is chosen."""
+    try:
+        return run.find(EvalResult), None
+    except PatchlightError as error:
+        return None, f"its test result cannot be read: {error}"
 
 
 def _images(rows: Sequence[Epoch]) -> list[int]:

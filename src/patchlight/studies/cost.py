@@ -15,8 +15,8 @@ from patchlight.models.summary import count
 from patchlight.progress import say
 from patchlight.runs import Run
 from patchlight.runs.codec import Record
-from patchlight.runs.study import WAITING
-from patchlight.studies.folder import StudyFolder
+from patchlight.runs.study import FAILED, WAITING
+from patchlight.studies.folder import StudyFolder, is_finished
 from patchlight.studies.plan import Plan, PlannedRun, train_flops
 from patchlight.training.budget import Pace, finish_s, plan_steps
 from patchlight.training.loop import Trainer
@@ -69,7 +69,8 @@ class StudyCost(Record):
 def study_cost(plan: Plan, folder: StudyFolder, pool: Path, sizes: tuple[str, ...]) -> StudyCost:
     """Time some steps of each variant that has runs left."""
     prunes = plan.study.options.prune_after < 1
-    left = [run for run in plan.distinct if folder.state_of(run, prunes=prunes) == WAITING]
+    # What failed is tried again by the command that trains.
+    left = [run for run in plan.distinct if folder.state_of(run, prunes=prunes) in (WAITING, FAILED)]
     costs = {run.variant.name: _cost(run, plan, left) for run in plan.runs[: len(plan.study.variants)]}
     seconds = sum(costs[run.variant.name].run_s for run in left)
     now = datetime.datetime.now().astimezone()
@@ -116,7 +117,7 @@ def _cost(run: PlannedRun, plan: Plan, left: list[PlannedRun]) -> VariantCost:
     say(f"timed {run.variant.name}: {images / seconds:,.0f} images/s with validation")
     return VariantCost(
         name=run.variant.name,
-        done=len(own) - waiting,
+        done=sum(map(is_finished, own)),
         left=waiting,
         epochs=sum(each / stage.steps_per_epoch for (stage, _), (each, _) in zip(paces, spans, strict=True)),
         steps=steps,

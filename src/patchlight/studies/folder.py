@@ -57,8 +57,11 @@ class StudyFolder:
         except (FileNotFoundError, RecordError):
             return None
 
-    def write_note(self, run: PlannedRun, state: str, reason: str = "", *, deaths: int = 0) -> None:
-        note = RunNote(state=state, reason=reason, worker=f"{platform.node()} {os.getpid()}", deaths=deaths)
+    def write_note(
+        self, run: PlannedRun, state: str, reason: str = "", *, deaths: int = 0, tested: bool = False
+    ) -> None:
+        worker = f"{platform.node()} {os.getpid()}"
+        note = RunNote(state=state, reason=reason, worker=worker, deaths=deaths, tested=tested)
         self._note(run).parent.mkdir(parents=True, exist_ok=True)
         write_json(self._note(run), replace(note, format=FORMAT))
 
@@ -118,7 +121,11 @@ def is_finished(run: PlannedRun) -> bool:
 
 
 def was_tested(run: PlannedRun) -> bool:
-    return Run(run.folder).has(EvalResult)
+    """Whether the run's folder holds a test result that can be read."""
+    try:
+        return Run(run.folder).find(EvalResult) is not None
+    except PatchlightError:
+        return False
 
 
 def environment_of(run: PlannedRun) -> Environment | None:

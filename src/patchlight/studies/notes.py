@@ -63,7 +63,9 @@ def _of_the_choice(
             f"The test images were read for {first_of(others, 6)}, too, which validation has not chosen: at an earlier "
             "choice of this study, or by another that its runs are from. They had no part in this choice."
         )
-    if measure != "val/top1":
+    if measure == "last":
+        yield "The weights of each run are those of its last epoch, not those that validation chose."
+    elif measure != "val/top1":
         yield f"The weights of each run were kept by {shortened(measure)}, and variants are chosen by accuracy."
 
 
@@ -105,13 +107,20 @@ def _of_images(finished: Sequence[StudyRun]) -> Iterator[str]:
             f"The runs were validated on different numbers of images ({first_of(map(str, sizes), 4)}), so a part of "
             "their differences comes from the images."
         )
+    digests = {run.val_digest for run in scored if run.val_digest}
+    if len(digests) > 1:
+        yield (
+            "The runs were not all validated on the same images (as data.split_seed, sizes or sources differ), so a "
+            "difference between such variants holds the luck of their images, too, and no interval shows it."
+        )
     best = max(scored, key=lambda run: run.val_top1 or 0.0)
     rate, n = min(max(best.val_top1 or 0.0, 0.0), 1.0), min(sizes)
     error = Z95 * math.sqrt(rate * (1 - rate) / n)
     yield (
         f"{counted(n, 'validation image')} have a sampling error of their own, about {100 * error:.1f} points to both "
         f"sides (95 %) of an accuracy of {percent(rate, 1)}. All seeds share these images, so neither a deviation nor "
-        "an interval over seeds holds it; on the same images it is smaller for a difference than for an accuracy."
+        "an interval over seeds holds it"
+        + ("." if len(digests) > 1 else "; on the same images it is smaller for a difference than for an accuracy.")
     )
 
 

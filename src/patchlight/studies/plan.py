@@ -142,10 +142,21 @@ def recipe_with(recipe: str, settings: Settings) -> Config:
 
 def _settings_of(variant: Variant, study: Study) -> Settings:
     """A variant's settings with the study's device. No run reads its test images: the study does, in the end."""
-    if "train.seed" in variant.settings:
-        raise UsageError("train.seed is not for a variant to set; study.seeds are the seeds of all")
+    _check_decided(variant, study)
     device = study.options.device
     return {**variant.settings, "eval.test": False, **({} if device == "auto" else {"train.device": device})}
+
+
+def _check_decided(variant: Variant, study: Study) -> None:
+    """Raises UsageError for a setting that would be replaced by what the study decides for all."""
+    decided = {"train.seed": "study.seeds are the seeds of all", "eval.test": "study.test says whose are read"}
+    if study.options.device != "auto":
+        decided["train.device"] = f"study.device is {study.options.device}"
+    if kind := study.budget.kind:
+        decided |= dict.fromkeys(("train.epochs", "train.budget"), f"budget.{kind} says how long all train")
+    for key in variant.settings:
+        if key in decided:
+            raise UsageError(f"{key} is not for a variant to set: {decided[key]}; leave out one of the two")
 
 
 def _known(sets: Splits) -> DataKnown:

@@ -67,7 +67,7 @@ def check_behind(rows: Sequence[Epoch], run: PlannedRun, plan: Plan) -> None:
         return
     best = leader(plan, run)
     there = best.at(share) if best else None
-    if best is not None and there is not None and row.val_top1 < there - options.prune_behind:
+    if best is not None and there is not None and row.val_top1 < there - options.prune_behind - 1e-9:
         points = f"{100 * options.prune_behind:g} points"
         raise Pruned(
             f"stopped after epoch {row.epoch}, {percent(share)} of training, with {percent(row.val_top1, 1)} "

@@ -43,7 +43,8 @@ def sentences(
         said.append("It is the baseline itself." if not best.point else "It is the baseline of its point of the grid.")
     if second is not None and (best.difference is None or second.to != best.difference.to):
         said.append(f"Against the second best, {quoted(second.to)}: {second.words}.")
-    said.append(_test(best, test, sum(v.test_mean is not None for v in variants)))
+    before = any(run.test_before for run in runs if run.variant == chosen)
+    said.append(_test(best, test, sum(v.test_mean is not None for v in variants), before))
     said += _over_grid(leads)
     return tuple(said)
 
@@ -67,12 +68,16 @@ def over(seeds: int) -> str:
     return f"(mean and deviation of {seeds} seeds)" if seeds > 1 else "(1 seed)"
 
 
-def _test(best: StudyVariant, test: str, read: int) -> str:
-    """The test accuracy of the chosen variant, and of how many variants the test images were `read`."""
+def _test(best: StudyVariant, test: str, read: int, before: bool) -> str:
+    """The test accuracy of the chosen variant, of how many variants the test images were `read`, and whether that was
+    `before` this study.
+    """
     if best.test_mean is None:
         why = ", as this study asks for none" if test == "none" else " yet"
         return f"The test images were not read{why}."
     number = f"{mean_deviation(best.test_mean, best.test_std)} ({counted(best.test_n, 'seed')})"
+    if before:
+        return f"Its test accuracy is {number}: the test images had been read before this study chose."
     if test == "all":
         return f"Its test accuracy is {number}; the test images were read for all variants and chose none."
     if read > 1:
@@ -90,10 +95,9 @@ def _no_answer(variants: Sequence[StudyVariant], runs: Sequence[StudyRun], seeds
         return (f"Not all seeds are finished ({of}{ended}), so there is no answer yet.",)
     if finished and all(v.val_mean is None for v in variants):
         return ("There are no validation images, so no variant can be chosen.",)
-    return (
-        f"No variant has finished all of its {counted(len(seeds), 'seed')} ({finished} of {counted(planned, 'run')} "
-        f"finished{ended}), so none is chosen.",
-    )
+    all_seeds = "its 1 seed" if len(seeds) == 1 else f"all of its {len(seeds)} seeds"
+    of = f"{finished} of {counted(planned, 'run')} finished{ended}"
+    return (f"No variant has finished {all_seeds} ({of}), so none is chosen.",)
 
 
 def _over_grid(leads: Sequence[PointLead]) -> list[str]:

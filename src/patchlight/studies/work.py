@@ -21,6 +21,7 @@ from patchlight.studies.claims import Claim, ClaimLost, Claims
 from patchlight.studies.folder import StudyFolder, is_finished
 from patchlight.studies.plan import Plan, PlannedRun
 from patchlight.studies.prune import Pruned, check_behind
+from patchlight.studies.workers import check_parent
 
 MOST_DEATHS = 2  # of processes, one after the other, after which a run is taken for what killed them
 POLL_S = 1.0  # between looks at runs that other workers have
@@ -65,6 +66,7 @@ class Worker:
 
     def take(self, run: PlannedRun) -> bool:
         """Train a run, if no other worker has it. Whether it was free."""
+        check_parent()
         with self.claims.take(run.folder) as claim:
             if claim is None:
                 return False
@@ -105,6 +107,7 @@ class Worker:
         def on_epoch(row: Epoch) -> None:
             rows.append(row)
             claim.check()
+            check_parent()
             if len(rows) == 1:
                 self.folder.write_note(run, WAITING)
             if self.prunes:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import torch
 
-from patchlight.errors import PatchlightError
+from patchlight.errors import Interrupted, PatchlightError, Terminated
 from patchlight.progress import say
 from patchlight.units import counted
 
+PARENT = "PATCHLIGHT_PARENT"  # the process that started a worker, in the worker's environment
 LOOK_S = 0.5  # between looks at what has become of the work
 
 
@@ -40,6 +44,7 @@ def run_workers(
     say(f"{counted(count, 'worker')} with {each}; what they say is in {logs}")
     children: list[subprocess.Popen[bytes]] = []
     try:
+        _end_by_hangup()
         for number in range(1, count + 1):
             with (logs / f"{number}.log").open("ab") as log:
                 children.append(_start(words, number, threads, log.fileno()))
@@ -62,13 +67,33 @@ def run_workers(
         raise PatchlightError(f"all workers have ended early; the first said: {last.removeprefix('patchlight: ')}")
 
 
+def _end_by_hangup() -> None:
+    """From here on, a terminal that is closed ends the command as SIGTERM does, where nobody has it ignored (nohup)."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def check_parent() -> None:
+    """Raises Interrupted in a process of `run_workers` whose parent is gone (kill -9): nobody would hear of its work,
+    and the same command begins as many workers again.
+    """
+    parent = os.environ.get(PARENT)
+    if parent is not None and os.name != "nt" and parent != str(os.getppid()):
+        raise Interrupted("the process that started this worker has ended; the study goes on with its command")
+
+
 def _cores() -> int:
     """Those that this process may use, which on a cluster are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(words: Sequence[str], number: int, threads: int, log: int) -> subprocess.Popen[bytes]:
-    env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())}
     gpus = torch.cuda.device_count()
     if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
         env["CUDA_VISIBLE_DEVICES"] = str((number - 1) % gpus)
