@@ -134,6 +134,27 @@ def test_a_signal_ends_workers_with_their_checkpoints(nursery, alone, tmp_path):
     assert all([row.epoch for row in run.epochs()] == [1, 2, 3, 4, 5, 6] for run in runs_in(tmp_path))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGHUP, and a process keeps the number of a parent that ended")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_workers_do_not_outlive_who_started_them(number, nursery, tmp_path):
+    file = tiny_file(tmp_path, study={"seeds": SEEDS}, budget={"epochs": 400})
+    child = nursery.start("study", file, "--workers", "2", cwd=tmp_path)
+    logs = [tmp_path / f"studies/mine/workers/{worker}.log" for worker in (1, 2)]
+    end = time.monotonic() + 120
+    while not all(log.exists() and "epoch 2/400" in log.read_text() for log in logs):
+        assert time.monotonic() < end, child.said()
+        time.sleep(0.02)
+    child.send(number)
+    code, said = child.finish()
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM), said
+    end = time.monotonic() + 60
+    while list((tmp_path / "studies/runs").glob("*.lease")):
+        assert time.monotonic() < end, "a worker goes on"
+        time.sleep(0.1)
+    reason = "the process that started this worker has ended" if number == signal.SIGKILL else "SIGTERM"
+    assert all(reason in log.read_text() for log in logs), [log.read_text()[-300:] for log in logs]
+
+
 def test_the_script_for_slurm(alone, tmp_path):
     """As Slurm runs it: bash, the number of the task in the environment, all at the same time; then the last job."""
     command = tmp_path / "bin" / "patchlight"

@@ -31,7 +31,7 @@ from patchlight.studies.identity import counts
 from patchlight.studies.plan import Plan, PlannedRun, make_plan
 from patchlight.studies.result import make_result
 from patchlight.studies.work import POLL_S, Worker
-from patchlight.studies.workers import run_workers
+from patchlight.studies.workers import ParentEnded, run_workers
 from patchlight.training.checkpoint import list_checkpoints
 from patchlight.units import counted, percent
 
@@ -266,6 +266,8 @@ def _beginning(plan: Plan, worker: Worker) -> str:
 
 def _stopped(stopped: BaseException, worker: Worker) -> BaseException:
     """The same end in the words of a study."""
+    if isinstance(stopped, ParentEnded):
+        return stopped
     is_term = isinstance(stopped, Terminated) or getattr(stopped, "number", None) == signal.SIGTERM
     number = signal.SIGTERM if is_term else signal.SIGINT
     done = sum(worker.state_of(run) != WAITING for run in worker.plan.distinct)

@@ -22,6 +22,10 @@ PARENT = "PATCHLIGHT_PARENT"  # the process that started a worker, in the worker
 LOOK_S = 0.5  # between looks at what has become of the work
 
 
+class ParentEnded(Interrupted):
+    """A worker's parent is gone."""
+
+
 def run_workers(
     words: Sequence[str],
     count: int,
@@ -79,12 +83,12 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def check_parent() -> None:
-    """Raises Interrupted in a process of `run_workers` whose parent is gone (kill -9): nobody would hear of its work,
+    """Raises ParentEnded in a process of `run_workers` whose parent is gone (kill -9): nobody would hear of its work,
     and the same command begins as many workers again.
     """
     parent = os.environ.get(PARENT)
     if parent is not None and os.name != "nt" and parent != str(os.getppid()):
-        raise Interrupted("the process that started this worker has ended; the study goes on with its command")
+        raise ParentEnded("the process that started this worker has ended; its command, given again, goes on")
 
 
 def _cores() -> int:
