@@ -7,6 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
+# Modules take the names of `figures.style` when they are imported, which must not be while these are others.
+import patchlight.reporting.embed
+import patchlight.reporting.page
+import patchlight.reporting.study_page
+import patchlight.studies.sweep_result  # noqa: F401
+
 
 @contextmanager
 def undrawn(charts: bool = True) -> Iterator[None]:

@@ -32,13 +32,15 @@ PIXEL = base64.b64decode(
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch, no_charts):
     """Pictures of one pixel, no network, and no file of a client outside of the test's folder."""
-    for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
-        monkeypatch.setattr(where, lambda figure, theme, description=None: PIXEL)
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_DIR", "WANDB_PROJECT", "WANDB_NAME"):
         monkeypatch.delenv(name, raising=False)
+    with pytest.MonkeyPatch.context() as drawn:  # taken back before what no_charts has put there is
+        for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
+            drawn.setattr(where, lambda figure, theme, description=None: PIXEL)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
