@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 EQUAL = 1e-9  # rates this close are the same share of images, added up in another order
 
 
@@ -39,7 +38,8 @@ def paired_difference(each: Sequence[float], confidence: float = 0.95) -> Paired
     mean +- t * s / sqrt(n), where s is the sample deviation and t the quantile of Student's distribution with n - 1
     degrees of freedom (Student 1908, "The Probable Error of a Mean"): that of scipy's `ttest_rel`. It takes the
     differences to be independent and about normal, so that of three seeds it is wide. Where all differences are equal,
-    up to EQUAL, it has no width. Raises ValueError where there is no difference, one is not finite, or `confidence` is not in 0..1.
+    up to EQUAL, it has no width. Raises ValueError where there is no difference, one is not finite, or `confidence` is
+    not in 0..1.
     """
     values = np.asarray(each, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
