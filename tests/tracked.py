@@ -4,6 +4,7 @@ its own messages: these are taken apart here.
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import zlib
@@ -11,12 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+import wandb
 from mlflow import MlflowClient
+from small import small_config
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from wandb.proto.wandb_internal_pb2 import Record
 
-from patchlight.runs import Run
+from patchlight.runs import Epoch, Run
 from patchlight.runs.tracking import Tracked
 
 RESULT = ("test", "kept/")  # what the names of a result's numbers begin with
@@ -121,3 +125,40 @@ def records(file: Path) -> Iterator[Record]:
             yield Record.FromString(message)
         else:
             assert kind in (first, middle)
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch, no_charts):
+    """Pictures of one pixel, no network, and no file of a client outside of the test's folder."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_DIR", "WANDB_PROJECT", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.MonkeyPatch.context() as drawn:  # taken back before what no_charts has put there is
+        for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
+            drawn.setattr(where, lambda figure, theme, description=None: PIXEL)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_service_is_left():
+    yield
+    wandb.teardown()
+
+
+def recipe(*names: str, **train: object):
+    return small_config(train={"epochs": 3, "track": names, **train}, explain={"faithfulness": 0, "snapshots_every": 0})
+
+
+def stop_after(epoch: int):
+    def stop(row: Epoch) -> None:
+        if row.epoch == epoch:
+            raise RuntimeError("stopped on purpose")
+
+    return stop

@@ -118,9 +118,20 @@ def test_one_seed_each_cannot_tell(here, capsys):
 def test_equal_differences_give_no_interval(here):
     groups_of(here, a=[(0.75, 0.5), (0.5, 0.5)], b=[(0.5, 0.5), (0.25, 0.5)], c=[(0.75, 0.5), (0.5, 0.5)])
     words = patchlight.compare(["a-s0", "a-s1", "b-s0", "b-s1"]).lead.words
-    assert words.endswith("25.00 points ahead of b-s{0,1} with each of 2 seeds; equal differences give no interval")
+    agree = "they agree exactly, so the interval has no width, which is no certainty"
+    assert words.endswith(f"25.00 points ahead of b-s{{0,1}} with each of 2 seeds; {agree}")
     words = patchlight.compare(["a-s0", "a-s1", "c-s0", "c-s1"]).lead.words
     assert words == "no difference seen with 2 seeds: by validation a-s{0,1} and c-s{0,1} are equal with each"
+
+
+def test_the_last_digits_of_rates_are_no_spread(here):
+    """0.85 - 0.80 and 0.90 - 0.85 are not equal in floating point, and are the same number of images."""
+    assert 0.85 - 0.80 != 0.90 - 0.85
+    groups_of(here, a=[(0.85, 0.5), (0.90, 0.5)], b=[(0.80, 0.5), (0.85, 0.5)])
+    lead = patchlight.compare(["a-s0", "a-s1", "b-s0", "b-s1"]).lead
+    assert lead.low == lead.high == lead.mean == pytest.approx(0.05)
+    assert not lead.seen
+    assert lead.words.endswith("they agree exactly, so the interval has no width, which is no certainty")
 
 
 def test_what_is_not_finished_not_tested_or_not_validated_is_shown_and_said(here, capsys):

@@ -36,6 +36,10 @@ def test_one_difference_has_no_interval_and_equal_ones_no_width():
     assert not paired_difference([0.02]).is_seen
     assert paired_difference([0.25, 0.25, 0.25]) == Paired(0.25, 0.25, 0.25, 3)
     assert not paired_difference([0.0, 0.0]).is_seen
+    assert not paired_difference([0.25, 0.25]).is_seen
+    dust = paired_difference([0.85 - 0.80, 0.90 - 0.85])
+    assert dust.low == dust.high == dust.mean
+    assert paired_difference([0.05, 0.0501]).low < 0.0501
 
 
 @pytest.mark.parametrize(

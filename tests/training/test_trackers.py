@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import subprocess
@@ -10,9 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import wandb
 from small import small_config
-from tracked import held, in_tensorboard, records, wandb_files
+from tracked import (
+    _no_service_is_left,  # noqa: F401 (a fixture)
+    held,
+    in_tensorboard,
+    quick,  # noqa: F401 (a fixture)
+    recipe,
+    records,
+    stop_after,
+    wandb_files,
+)
 
 import patchlight
 from patchlight.config import load_recipe
@@ -23,42 +30,6 @@ from patchlight.training.trackers import TRACKERS, check_trackers
 from patchlight.training.trackers.tensorboard import TensorBoard
 from patchlight.training.trackers.tracker import epoch_scalars, result_scalars
 from patchlight.training.trackers.trackers import Trackers
-
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch, no_charts):
-    """Pictures of one pixel, no network, and no file of a client outside of the test's folder."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_DIR", "WANDB_PROJECT", "WANDB_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.MonkeyPatch.context() as drawn:  # taken back before what no_charts has put there is
-        for where in ("patchlight.reporting.page.png", "patchlight.figures.style.png"):
-            drawn.setattr(where, lambda figure, theme, description=None: PIXEL)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_service_is_left():
-    yield
-    wandb.teardown()
-
-
-def recipe(*names: str, **train: object):
-    return small_config(train={"epochs": 3, "track": names, **train}, explain={"faithfulness": 0, "snapshots_every": 0})
-
-
-def stop_after(epoch: int):
-    def stop(row: Epoch) -> None:
-        if row.epoch == epoch:
-            raise RuntimeError("stopped on purpose")
-
-    return stop
 
 
 def stopped(config, out, epoch: int = 2) -> Run:
@@ -231,9 +202,9 @@ def test_wandb_whose_service_is_killed_is_gone_on_with_later(tmp_path):
 def test_a_tracker_that_cannot_begin_is_an_error_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UsageError, match=r"train\.track: mlflow cannot begin: .*127\.0\.0\.1.*repeat the command with"):
+    with pytest.raises(UsageError, match=r"train\.track: mlflow cannot begin: .*127\.0\.0\.1.*repeat the command"):
         patchlight.train(recipe("mlflow"), out=tmp_path / "run")
-    assert not Run(tmp_path / "run").epochs()
+    assert not Run(tmp_path / "run").is_there
     patchlight.train(recipe(), out=tmp_path / "run", resume=True)
     assert len(Run(tmp_path / "run").epochs()) == 3
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMS = ("text", *FORMATS, "json")  # of --format
 SEED = "train.seed"
+WIDEST = 7  # columns of the settings' table that a page of LaTeX has room for
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,12 @@ def comparison_text(asked: Asked) -> str:
             say(sentence)
         return FORMATS["csv"](_numbers(result, rows)).removesuffix("\n")
     below = [] if asked.format == "text" else answer
-    parts = [_recipes(rows, (*result.notes, *below)), _singles(result, rows), _settings(result, rows)]
+    settings = _settings(result, rows)
+    notes = (*result.notes, *below)
+    if asked.format == "latex" and settings is not None and len(settings.columns) > WIDEST:
+        settings, left_out = _turned(settings)
+        notes = (*notes, *left_out)
+    parts = [_recipes(rows, notes), _singles(result, rows), settings]
     write = FORMATS.get(asked.format, _plain)
     written = [write(part) for part in parts if part is not None]
     return "\n\n".join(written if below else [*written, *answer])  # a terminal shows the answer last
@@ -147,17 +153,19 @@ def _singles(result: Comparison, rows: Sequence[RunGroup]) -> Table | None:
 
 
 def _settings(result: Comparison, rows: Sequence[RunGroup]) -> Table | None:
-    """A row for each setting that differs between the rows above."""
-    places = [[run.run for run in result.runs].index(row.runs[0]) for row in rows]
+    """A row for each setting that differs between the rows above, or between the runs of one of them."""
+    places = _places(result, rows)
     shown: list[tuple[str, ...]] = []
     for key, values in result.differences.items():
         if key == SEED:
-            own = [", ".join(map(str, row.seeds)) for row in rows]
+            of_runs = [[str(seed) for seed in row.seeds] for row in rows]
         elif key in result.in_stages:
-            own = [_in_stage(values[place], result.in_stages[key][place]) for place in places]
+            counts = result.in_stages[key]
+            of_runs = [[_in_stage(values[place], counts[place]) for place in each] for each in places]
         else:
-            own = [setting_text(values[place]) for place in places]
-        if len({*own}) > 1:
+            of_runs = [[setting_text(values[place]) for place in each] for each in places]
+        own = [", ".join(dict.fromkeys(each)) for each in of_runs]
+        if len({*own}) > 1 or (key != SEED and any(len({*each}) > 1 for each in of_runs)):
             shown.append((key, *own))
     if not shown:
         return None
@@ -167,6 +175,26 @@ def _settings(result: Comparison, rows: Sequence[RunGroup]) -> Table | None:
     return Table(columns, tuple(shown), "Settings that differ", (note,) if taken else ())
 
 
+def _places(result: Comparison, rows: Sequence[RunGroup]) -> list[list[int]]:
+    """Where the runs of each row stand among all."""
+    place = {run.run: number for number, run in enumerate(result.runs)}
+    return [[place[run] for run in row.runs] for row in rows]
+
+
+def _turned(settings: Table) -> tuple[Table | None, tuple[str, ...]]:
+    """The settings' table with a row for each run, or, where it would be as wide so, none and a sentence
+    that says it.
+    """
+    if len(settings.rows) >= WIDEST:
+        left_out = f"{counted(len(settings.rows), 'setting')} differ, too many for a page; --format csv lists them"
+        return None, (left_out,)
+    columns = (Column("run", "run", left=True), *(Column(str(row[0]), str(row[0])) for row in settings.rows))
+    rows = tuple(
+        (column.title, *(row[number] for row in settings.rows)) for number, column in enumerate(settings.columns[1:], 1)
+    )
+    return Table(columns, rows, settings.caption, settings.notes), ()
+
+
 def _in_stage(own: JSON, counts: JSON) -> str:
     """The value that a stage sets; in brackets the one that counts where it sets none."""
     return f"({setting_text(counts)})" if own is None and counts is not None else setting_text(own)
@@ -174,7 +202,7 @@ def _in_stage(own: JSON, counts: JSON) -> str:
 
 def _numbers(result: Comparison, rows: Sequence[RunGroup]) -> Table:
     """All numbers of the rows in one table, and behind them the settings that differ."""
-    places = [[run.run for run in result.runs].index(row.runs[0]) for row in rows]
+    places = _places(result, rows)
     settings = {key: values for key, values in result.differences.items() if key != SEED}
     own = (
         *("name", "model", "data", "seeds", "finished", "val_n", "val_mean", "val_std", "val_low", "val_high"),
@@ -182,7 +210,7 @@ def _numbers(result: Comparison, rows: Sequence[RunGroup]) -> Table:
         *("params", "flops_per_image", "images_per_s", "epoch_s", "train_wall_s"),
     )
     cells: list[tuple[Value, ...]] = []
-    for row, place in zip(rows, places, strict=True):
+    for row, each in zip(rows, places, strict=True):
         val_low, val_high = row.val_ci95 or (None, None)
         test_low, test_high = row.test_ci95 or (None, None)
         cells.append(
@@ -192,10 +220,16 @@ def _numbers(result: Comparison, rows: Sequence[RunGroup]) -> Table:
                 *(row.test_n, row.test_seeds, row.test_mean, row.test_std, test_low, test_high),
                 *(row.balanced_accuracy, row.params, row.flops_per_image),
                 *(row.images_per_s, row.epoch_s, row.train_wall_s),
-                *(_cell(values[place]) for values in settings.values()),
+                *(_cells([values[place] for place in each]) for values in settings.values()),
             )
         )
     return Table(tuple(Column(key, key) for key in (*own, *settings)), tuple(cells))
+
+
+def _cells(values: Sequence[JSON]) -> Value:
+    """The setting of a row's runs: one value, or several with spaces between them."""
+    shown = list(dict.fromkeys(setting_text(value) for value in values))
+    return _cell(values[0]) if len(shown) == 1 else " ".join(shown)
 
 
 def _cell(value: JSON) -> Value:

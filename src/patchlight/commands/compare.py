@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from patchlight.commands.compare_lead import Lead, lead
 from patchlight.config import Config
 from patchlight.errors import PatchlightError, UsageError, first_of
 from patchlight.evaluation.metrics import balanced_accuracy, wilson_interval
-from patchlight.paths import printable
+from patchlight.paths import is_there, printable, user_path
 from patchlight.progress import say
 from patchlight.runs import Environment, Epoch, EvalResult, Run, config_differences, images_per_s, kept_epoch
 from patchlight.runs.codec import JSON, Record
+from patchlight.runs.overwrite import RECIPE
+from patchlight.studies.identity import counts
 
 # Settings that change the pixels of images, and not which images they are.
 PIXELS = ("data.image_size", "data.interpolation", "data.pixel_max")
@@ -52,12 +54,13 @@ class _Member:
 
     @property
     def key(self) -> str:
-        """Equal for runs that differ only by their seed. One that is not finished is like no other."""
-        settings = {
-            key: value for key, value in self.config.flat().items() if key != SEED and not key.startswith("about.")
-        }
+        """Equal for runs that differ only by their seed, and by what changes nothing of what is trained. One that is
+        not finished is like no other.
+        """
+        settings = {key: value for key, value in self.config.flat().items() if key != SEED and counts(key)}
+        digests, source = self.environment.data.digests, self.config.data.source
         stands_alone = None if self.summary.finished else self.summary.run
-        return json.dumps([settings, self.environment.data.digests, stands_alone], sort_keys=True, default=str)
+        return json.dumps([settings, digests or source, stands_alone], sort_keys=True, default=str)
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:
@@ -65,14 +68,15 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
 
     Accuracies are of the weights that each run kept. The groups are sorted by validation accuracy, the best first.
     A run without a test result is compared by its validation; one without an epoch is named on standard error and
-    left out, and so is a masked autoencoder, which has no accuracy.
+    left out, and so are a masked autoencoder, which has no accuracy, and among several paths what is there and no run
+    folder, as a study, a sweep or the store of a tracker.
 
-    Raises UsageError where `runs` is no list, PatchlightError where one is not a run folder or is damaged, and where
-    none is left.
+    Raises UsageError where `runs` is no list, PatchlightError where one is not there or is damaged, where a single one
+    is not a run folder, and where none is left.
     """
     if isinstance(runs, str | Path | Run):
         raise UsageError("compare takes a list of runs, as compare(['runs/a', 'runs/b'])")
-    members = [member for run in _once(map(Run.open, runs)) if (member := _read(run)) is not None]
+    members = [member for run in _once(_opened(runs)) if (member := _read(run)) is not None]
     if not members:
         raise PatchlightError(
             "none of these runs has an accuracy to compare; finish one with `patchlight train ... --resume`"
@@ -85,6 +89,7 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
     like = _same_images(validated, "val", notes)
     if not like:
         notes.append("these runs were validated on different images; their order means nothing")
+    notes += _notes_of_measuring(tested)
     if not _same_images(tested, "test", notes):
         notes.append("these runs were tested on different images; their accuracies cannot be compared")
     ahead = lead(groups, {run.run: run for run in summaries}) if like else None
@@ -101,7 +106,23 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
     )
 
 
-def _once(runs: Sequence[Run] | map[Run]) -> list[Run]:
+def _opened(runs: Sequence[str | Path | Run]) -> list[Run]:
+    """The runs of the paths that are some. What else is there, as with runs/*, is said and left out."""
+    if len(runs) == 1:
+        return [Run.open(runs[0])]
+    found: list[Run] = []
+    for path in runs:
+        folder = path.path if isinstance(path, Run) else user_path(path)
+        if is_there(folder) and not (folder / RECIPE).is_file() and not Run(folder).is_there:
+            say(f"{printable(folder)} is not a run folder (it has no {RECIPE}), and is left out")
+        else:
+            found.append(Run.open(path))
+    if runs and not found:
+        raise PatchlightError("none of these is a run folder; name folders that `patchlight train` made")
+    return found
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
     """Each folder once. One that is named again is said, and left out."""
     found: dict[Path, Run] = {}
     for run in runs:
@@ -120,6 +141,8 @@ def _read(run: Run) -> _Member | None:
     if not run.has(EvalResult) and not rows:
         say(f"{printable(run.path)} has no test result and no epoch, and is left out")
         return None
+    if run.has(EvalResult) and not config.eval.test:  # its test images were read later than it was trained
+        config = replace(config, eval=replace(config.eval, test=True))
     environment = run.read(Environment)
     return _Member(summarize(run, config, environment, rows), config, environment)
 
@@ -178,6 +201,14 @@ def _notes_of_runs(groups: Sequence[RunGroup], runs: Sequence[ComparedRun]) -> l
                 f"{'does' if len(again) == 1 else 'do'} not"
             )
     return notes
+
+
+def _notes_of_measuring(tested: Sequence[_Member]) -> Iterator[str]:
+    """What differs in how test images were read, in sentences."""
+    if len(words := {member.config.eval.precision for member in tested}) > 1:
+        yield f"test accuracies were measured in several precisions (eval.precision): {', '.join(sorted(words))}"
+    if len({member.config.eval.mirror for member in tested}) > 1:
+        yield "eval.mirror differs between these runs; the test accuracies here are those of images as they are"
 
 
 def _same_images(members: Sequence[_Member], split: str, notes: list[str]) -> bool:

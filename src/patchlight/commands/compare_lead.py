@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from patchlight.commands.compare_groups import ComparedRun, RunGroup
-from patchlight.evaluation.paired import Paired, paired_difference
+from patchlight.evaluation.paired import EQUAL, Paired, paired_difference
 from patchlight.runs.codec import Record
 from patchlight.units import counted
 
@@ -69,11 +69,11 @@ def _paired_words(first: RunGroup, second: RunGroup, found: Paired) -> str:
     assert found.low is not None, "two differences have an interval"
     assert found.high is not None, "two differences have an interval"
     if found.low == found.high:  # all differences are equal
-        if not found.mean:
+        if abs(found.mean) < EQUAL:
             return f"no difference seen with {seeds}: by validation {first.name} and {second.name} are equal with each"
         return (
             f"winner by validation: {first.name}, {_points(found.mean)} ahead of {second.name} with each of {seeds}; "
-            "equal differences give no interval"
+            "they agree exactly, so the interval has no width, which is no certainty"
         )
     if len(first.seeds) > found.n or len(second.seeds) > found.n:
         seeds += " that both have"
@@ -105,7 +105,7 @@ def _untold(first: RunGroup, second: RunGroup, common: tuple[int, ...]) -> Lead:
             f"they have {counted(len(common), 'seed')} in common, and from two on it can be told whether that is chance"
         )
     head = f"winner by validation: {first.name}, {_points(mean)} ahead of {second.name}"
-    if mean == 0:
+    if abs(mean) < EQUAL:
         head = f"no winner by validation: {first.name} and {second.name} are equal"
     return Lead(
         ahead=first.name,

@@ -103,7 +103,8 @@ def train(
         if resume and run.has_result_of(config):
             say(f"{run.path} is finished; its report is built again")
             with Trackers(run, config) as trackers:
-                trackers.begin(len(run.epochs()))
+                trackers.begin(run.config())
+                trackers.go_on(len(run.epochs()))
                 _report(run)
                 trackers.conclude()
             return run
@@ -144,7 +145,12 @@ def train_and_test(
     def each_epoch(row: Epoch) -> None:
         trackers.epoch(row)
         if on_epoch is not None:
-            on_epoch(row)
+            with trackers.stopping():
+                on_epoch(row)
+
+    def begin_trackers() -> None:
+        with ends("before training began; nothing is lost: repeat the command"):
+            trackers.begin(run.config() if resume else config)
 
     resume = started is not None
     decided = started or with_own_input(config, own_input(config.model))
@@ -166,13 +172,13 @@ def train_and_test(
         raise PatchlightError(batch.errors[0])
     check_disk(run, setup, overwrite=overwrite)
     with ends("before the first step; repeat the command with --resume"):
-        Run.create(run.path, config, resume=resume, overwrite=overwrite)
+        Run.create(run.path, config, resume=resume, overwrite=overwrite, begin=begin_trackers)
         for record in (environment, batch, shown, describe_skipped(sets)):
             if record is not None:
                 run.write(record)
         for line in (summary_line(environment), batch_line(batch), *batch.warnings):
             say(line)
-        trackers.begin(epochs_done)
+        trackers.go_on(epochs_done)
     with ends("at once; `--resume` goes on from the newest checkpoint"):
         forget_peak_memory()
         state = fit(setup, run, resume=resume, on_epoch=each_epoch)

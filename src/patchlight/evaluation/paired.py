@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+EQUAL = 1e-9  # rates this close are the same share of images, added up in another order
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -22,8 +24,12 @@ class Paired:
 
     @property
     def is_seen(self) -> bool:
-        """Whether the interval leaves out zero: the differences are not explained by their own variation."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Whether the interval leaves out zero: the differences are not explained by their own variation. One without
+        width tells nothing of chance.
+        """
+        if self.low is None or self.high is None or self.low == self.high:
+            return False
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(each: Sequence[float], confidence: float = 0.95) -> Paired:
@@ -31,8 +37,9 @@ def paired_difference(each: Sequence[float], confidence: float = 0.95) -> Paired
 
     mean +- t * s / sqrt(n), where s is the sample deviation and t the quantile of Student's distribution with n - 1
     degrees of freedom (Student 1908, "The Probable Error of a Mean"): that of scipy's `ttest_rel`. It takes the
-    differences to be independent and about normal, so that of three seeds it is wide. Where all differences are equal
-    it has no width. Raises ValueError where there is no difference, one is not finite, or `confidence` is not in 0..1.
+    differences to be independent and about normal, so that of three seeds it is wide. Where all differences are equal,
+    up to EQUAL, it has no width. Raises ValueError where there is no difference, one is not finite, or `confidence` is
+    not in 0..1.
     """
     values = np.asarray(each, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
@@ -42,6 +49,8 @@ def paired_difference(each: Sequence[float], confidence: float = 0.95) -> Paired
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return Paired(mean, None, None, n)
+    if values.max() - values.min() < EQUAL:
+        return Paired(mean, mean, mean, n)
     from scipy.stats import t  # slow to import
 
     half = float(t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / n**0.5)

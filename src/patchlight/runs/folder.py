@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,8 +87,17 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> Run:
-        """Make the folder and write `config.toml`.
+    def create(
+        cls,
+        path: Path,
+        config: Config,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        begin: Callable[[], None] | None = None,
+    ) -> Run:
+        """Make the folder and write `config.toml`. `begin` is called before, and may refuse: by what it raises nothing
+        is lost of a run that was to be overwritten.
 
         Raises UsageError where it exists and neither `resume` nor `overwrite` is given, where it is no run folder,
         where a run to resume was started with other settings, and for a path or setting that is no UTF-8.
@@ -96,12 +105,14 @@ class Run:
         run = cls(path)
         run.check_free(config, resume=resume, overwrite=overwrite)
         if resume:
+            if begin is not None:
+                begin()
             return run
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PatchlightError(f"cannot make {path}: {error.strerror}; choose another place with --out") from None
-        replace_contents(path, CONTENTS, config.to_toml().encode())
+        replace_contents(path, CONTENTS, config.to_toml().encode(), begin)
         return run
 
     @contextlib.contextmanager

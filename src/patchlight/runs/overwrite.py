@@ -2,13 +2,15 @@
 
 The folder itself stays, with its lock and with what somebody else put into it. What the old run is made of goes into
 `.replaced/`, but for its config.toml, which that of the new run, made aside in `.replacing/`, takes the place of in one
-step. Before that step the old run is brought back, after it the old run is deleted.
+step. Before that step the old run is brought back, after it the old run is deleted. What may refuse to begin, as a
+tracker does whose server is away, begins just before that step, and what it left is deleted where the old run comes
+back.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from patchlight.runs.manifest import MANIFEST, Seal, add_to_manifest
@@ -16,11 +18,17 @@ from patchlight.runs.writing import flush, move, remove, tidy, whole_file
 
 REPLACED, REPLACING = ".replaced", ".replacing"
 RECIPE = "config.toml"
+ASIDE = "aside"  # in .replacing/: all of the old run is set aside, and what lies in its place is of the new one
+BEGINS = "tracking"  # the folder that the new run may have before it takes the old one's place
 
 
-def replace_contents(folder: Path, contents: Iterable[str], recipe: bytes) -> None:
+def replace_contents(
+    folder: Path, contents: Iterable[str], recipe: bytes, begin: Callable[[], None] | None = None
+) -> None:
     """Begin a new run with the text of its `recipe` in `folder`, without the `contents` of the one that is there, and
     without what of them was set aside as damaged. A link to a folder stays; what it leads to is emptied.
+
+    `begin` is called when all is ready, and may make the folder BEGINS; where it raises, the old run is back as it was.
     """
     roll_back(folder)
     contents = set(contents)
@@ -34,6 +42,13 @@ def replace_contents(folder: Path, contents: Iterable[str], recipe: bytes) -> No
             move(path, old / path.name)
     flush(old)
     flush(folder)
+    if begin is not None:
+        (new / ASIDE).touch()
+        try:
+            begin()
+        except BaseException:
+            roll_back(folder)
+            raise
     add_to_manifest(folder, [(RECIPE, Seal.of_bytes(recipe))])
     (new / RECIPE).replace(folder / RECIPE)  # from here on it is the new run
     flush(folder)
@@ -50,6 +65,8 @@ def is_cut_off(folder: Path) -> bool:
 def roll_back(folder: Path) -> bool:
     """Finish what was cut off; whether an old run was brought back."""
     old, new = folder / REPLACED, folder / REPLACING
+    if (new / RECIPE).is_file() and (new / ASIDE).is_file() and os.path.lexists(folder / BEGINS):
+        remove(folder / BEGINS)
     moved = sorted(old.glob("[!.]*")) if (new / RECIPE).is_file() and old.is_dir() else []
     for path in moved:
         if os.path.lexists(folder / path.name):

@@ -15,6 +15,7 @@ class TrackedIn(Record):
     id: str  # of the run there; empty where its folder is all that there is
     place: str  # where it is: a folder or an address
     complete: bool = False  # it has all: every epoch, the result, the figures and the report
+    result: str = ""  # whose: "eval.json", or another file with a run's result; empty until it is complete
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def check_recipe(config: Config) -> None:
         raise UsageError("train.cuda_graphs replays whole batches; leave out train.micro_batch_size")
     if train.engine == "hf":
         check_engine(config, device)
-    check_trackers(train.track)
+    check_trackers(train.track, train.track_project)
     if train.task == "reconstruct":
         check_reconstruction(config)
     if config.model.distill_token and not train.teacher:

@@ -40,7 +40,9 @@ def tracker_class(name: str) -> type[Tracker]:
     return found
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Raises LibraryMissing for a tracker of `names` whose client is not installed."""
+def check_trackers(names: Sequence[str], project: str | None = None) -> None:
+    """Raises LibraryMissing for a tracker of `names` whose client is not installed, and UsageError for a project, given
+    or of the client's environment variable, that cannot be the name of one there.
+    """
     for name in names:
-        tracker_class(name)
+        tracker_class(name).check_project(project)

@@ -8,13 +8,17 @@ command, as `mlflow.start_run` does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 
 from patchlight.errors import PatchlightError
 from patchlight.training.trackers.tracker import MARK, PROJECT, End, Scalars, Subject, Tracker
@@ -33,7 +37,11 @@ class MLflow(Tracker):
         uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_store(subject)
         self._client = MlflowClient(tracking_uri=uri)
         experiment = subject.project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-        self.id = subject.id or self._new_run(experiment, os.environ.get("MLFLOW_RUN_NAME") or subject.name)
+        if subject.id:
+            self.id = subject.id
+        else:
+            with _alone(uri):
+                self.id = self._new_run(experiment, os.environ.get("MLFLOW_RUN_NAME") or subject.name)
         there = self._client.get_run(self.id)
         if there.info.lifecycle_stage != "active":
             raise PatchlightError(f"its run {self.id} was deleted; restore it there (`mlflow runs restore`)")
@@ -44,15 +52,24 @@ class MLflow(Tracker):
             self._client.log_batch(self.id, params=new[first : first + MOST_PARAMS])
         self.place = uri
         self.words = f"run {self.id} of experiment {experiment} in {uri}"
-        if "://" not in uri and uri != "databricks":  # a folder
+        if _is_folder(uri):
             self.words += f"; `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(uri)}` shows it"
 
     def _new_run(self, experiment: str, name: str) -> str:
         found = self._client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage != "active":
             raise PatchlightError(f"its experiment {experiment} was deleted; restore it, or set train.track_project")
-        number = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        number = self._new_experiment(experiment) if found is None else found.experiment_id
         return str(self._client.create_run(number, run_name=name).info.run_id)
+
+    def _new_experiment(self, name: str) -> str:
+        """Make an experiment, or take the one that another process has made in the meantime."""
+        try:
+            return str(self._client.create_experiment(name))
+        except MlflowException:
+            if (found := self._client.get_experiment_by_name(name)) is None:
+                raise
+            return str(found.experiment_id)
 
     def last_step(self) -> int:
         return max((point.step for point in self._client.get_metric_history(self.id, MARK)), default=0)
@@ -70,6 +87,24 @@ class MLflow(Tracker):
 
     def close(self, end: End) -> None:
         self._client.set_terminated(self.id, STATES[end])
+
+
+def _is_folder(uri: str) -> bool:
+    """Whether a store is a folder, by its path."""
+    return "://" not in uri and not uri.startswith("databricks")
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Inside, no other run of Patchlight makes something in the store, if it is a folder: MLflow's store of files has
+    no lock, and of two processes that begin in it at a time each would make an experiment of one and the same name.
+    """
+    with contextlib.ExitStack() as held:
+        if _is_folder(uri):
+            store = Path(uri).resolve()
+            with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks, or no folder there
+                held.enter_context(FileLock(store.with_name(f".{store.name}.lock")))
+        yield
 
 
 def _own_store(subject: Subject) -> str:

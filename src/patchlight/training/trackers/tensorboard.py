@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -34,7 +35,7 @@ class TensorBoard(Tracker):
         self.id, self.place = "", str(self._folder)
         self.words = f"`tensorboard --logdir {shlex.quote(str(subject.run.path.parent))}` shows it"
         self._there = read(self._folder)
-        self._writer = SummaryWriter(str(self._folder))
+        self._writer = self._next_file()
         if "config/text_summary" not in self._there.Tags()[TENSORS]:
             self._writer.add_text("config", f"```toml\n{subject.recipe}\n```", 0)
             began, settings, _ = hparams(dict(subject.settings), {"val/top1": 0, "val/loss": 0, "test/top1": 0})
@@ -48,7 +49,7 @@ class TensorBoard(Tracker):
 
     def take_back(self, step: int) -> bool:
         self._writer.close()
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._writer = self._next_file(purge_step=step + 1)
         self._writer.flush()
         return True
 
@@ -68,6 +69,16 @@ class TensorBoard(Tracker):
             _, _, ended = hparams({}, {})
             self._add(ended, step)
         self._writer.flush()
+
+    def _next_file(self, purge_step: int | None = None) -> SummaryWriter:
+        """A file that readers take after those that are there: they sort files by name, in which the second of its
+        beginning comes first, so a file that begins within the second of another one waits for the next.
+        """
+        began = [path.name.split(".")[3] for path in self._folder.glob("events.out.tfevents.*")]
+        newest = max((int(second) for second in began if second.isdecimal()), default=0)
+        if 0 <= newest - time.time() + 1 <= 1:
+            time.sleep(newest - time.time() + 1)
+        return SummaryWriter(str(self._folder), purge_step=purge_step)
 
     def _add(self, summary: Summary, step: int) -> None:
         cast(FileWriter, self._writer.file_writer).add_summary(summary, step)

@@ -57,6 +57,11 @@ class Tracker(ABC):
     place: str  # where to find it: a folder or an address; empty where nothing is kept, and nothing is written down
     words: str  # how to see it, for the console: a command or an address
 
+    @classmethod
+    def check_project(cls, project: str | None) -> None:
+        """Raises UsageError for a name, train.track_project, that no project in the tracker can have. Asks nobody."""
+        return  # a tracker that takes any name has nothing to say
+
     @abstractmethod
     def __init__(self, subject: Subject) -> None: ...
 

@@ -1,13 +1,15 @@
 """The trackers of a run from its set-up to its page: what is sent when, and what happens where one fails.
 
-A tracker that cannot begin is an error before the first step. One that began once and fails later never ends a
-training: it is said once, noted in `environment.json`, and the next `--resume` sends what is missing.
+A tracker that cannot begin is an error before the run's folder is made, or another run replaced. One that began once
+and fails later never ends a training: it is said once, noted in `environment.json`, and the next `--resume` sends what
+is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
@@ -15,6 +17,7 @@ from patchlight.config import Config
 from patchlight.errors import Interrupted, PatchlightError, UsageError
 from patchlight.progress import say
 from patchlight.runs import Epoch, Run
+from patchlight.runs.folder import FILES
 from patchlight.runs.tracking import Tracked, TrackedIn
 from patchlight.training.record import note
 from patchlight.training.trackers import tracker_class
@@ -32,26 +35,50 @@ class Trackers:
     """The trackers of `train.track`. As a context it lets go of all of them at its end, however that comes."""
 
     def __init__(self, run: Run, config: Config) -> None:
-        """Nothing is loaded or asked yet; `config` says which trackers, the run's own recipe what they are told."""
-        self._run, self._names, self._project = run, config.train.track, config.train.track_project
+        """Nothing is loaded or asked yet; `config` says which trackers."""
+        self._run, self._wanted = run, config
         self._open: dict[str, Tracker] = {}
         self._last: dict[str, int] = {}  # the step of the last epoch that each has
         self._end: End = "failed"
 
-    def begin(self, epochs_done: int) -> None:
-        """Begin the run in each tracker, or go on with it after so many epochs, and send what it lacks of these.
+    def begin(self, config: Config) -> None:
+        """Begin the run in each tracker, or go on with it. They are told the recipe that it was started with: what is
+        trained is one run, though a resource may be another now. No file of the run is written but of a tracker's own.
 
-        Raises UsageError for one that cannot begin and never did, LibraryMissing where its client is not installed.
+        Raises UsageError for one that cannot begin and never did, LibraryMissing where its client is not installed;
+        those that began before it are closed then.
         """
-        tracked = (self._run.shown(Tracked) if self._names else None) or Tracked(trackers={})
-        for name in self._names:
-            before = tracked.trackers.get(name)
-            if before is not None and before.complete and self._run.finished:
-                say(f"{name} has all of this run: {before.place}")
-                continue
-            self._begin(name, before)
-            if name in self._open:
-                self._try(name, functools.partial(self._go_on, name, epochs_done))
+        names = self._wanted.train.track
+        tracked = (self._run.shown(Tracked) if names else None) or Tracked(trackers={})
+        try:
+            for name in names:
+                before = tracked.trackers.get(name)
+                if before is not None and before.complete and self._has(before):
+                    say(f"{name} has all of this run: {before.place}")
+                else:
+                    self._begin(name, before, config)
+        except BaseException:
+            for tracker in self._open.values():
+                with contextlib.suppress(PatchlightError, *tracker.errors):  # the first error is the one to tell
+                    tracker.close("failed")
+            self._open.clear()
+            raise
+
+    def go_on(self, epochs_done: int) -> None:
+        """Write down what the run is called in each, and send what they lack of so many epochs."""
+        for name in list(self._open):
+            self._write(name)
+            say(f"{name}: {self._open[name].words}")
+            self._try(name, functools.partial(self._go_on, name, epochs_done))
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[None]:
+        """What is raised inside stops the run on purpose, and is no failure of it."""
+        try:
+            yield
+        except BaseException:
+            self._end = "stopped"
+            raise
 
     def epoch(self, row: Epoch) -> None:
         """Send an epoch, after those before it that a tracker lacks."""
@@ -62,7 +89,8 @@ class Trackers:
         """Send the result, the figures and the page of a run that is finished."""
         if not self._open:
             return
-        result = result_scalars(self._run.result())
+        ended = self._run.result()
+        result = result_scalars(ended)
         step = max((row.step for row in self._run.epochs()), default=0)  # 0: metrics.jsonl was lost
         folder = self._run.path.resolve()  # in full, as what is sent later may be sent from elsewhere
         figures, report = sorted((folder / "figures").glob("*.png")), folder / "report.html"
@@ -71,7 +99,7 @@ class Trackers:
             self._try(name, lambda tracker: tracker.conclude(step, result, figures, report))
         for name in list(self._open):  # closed first: what a client still had to send has arrived
             if self._try(name, lambda tracker: tracker.close("finished")):
-                self._write(name, complete=True)
+                self._write(name, result=FILES[type(ended)])
                 del self._open[name]
 
     def __enter__(self) -> Trackers:
@@ -84,13 +112,15 @@ class Trackers:
             if self._try(name, lambda tracker: tracker.close(self._end)):
                 del self._open[name]
 
-    def _begin(self, name: str, before: TrackedIn | None) -> None:
+    def _has(self, there: TrackedIn) -> bool:
+        """Whether a tracker has the result with which the run ends: that of the test images may come later."""
+        return self._run.has_result_of(self._wanted) and there.result == FILES[type(self._run.result())]
+
+    def _begin(self, name: str, before: TrackedIn | None, config: Config) -> None:
         kind = tracker_class(name)
-        # What is trained is told as the run began with it, though a resource may be another now: it is one run.
-        config = self._run.config()
         subject = Subject(
             run=self._run,
-            project=self._project,
+            project=self._wanted.train.track_project,
             settings=settings_of(config.flat()),
             recipe=config.to_toml(),
             id=None if before is None else before.id or None,
@@ -102,13 +132,11 @@ class Trackers:
             reason = f"train.track: {name} cannot {'begin' if before is None else 'go on'}: {in_a_line(error)}"
             if before is None:
                 raise UsageError(
-                    f"{reason}; mend that, or leave {name} out of train.track, and repeat the command with --resume"
+                    f"{reason}; nothing is lost: mend that, or leave {name} out of train.track, and repeat the command"
                 ) from None
             note(self._run, [f"{reason}; training goes on without it, and the next --resume sends what is missing"])
             return
         self._open[name] = tracker
-        self._write(name)
-        say(f"{name}: {tracker.words}")
 
     def _go_on(self, name: str, epochs_done: int, tracker: Tracker) -> None:
         """Bring a tracker to where training goes on."""
@@ -152,13 +180,13 @@ class Trackers:
             return False
         return True
 
-    def _write(self, name: str, *, complete: bool = False) -> None:
+    def _write(self, name: str, *, result: str = "") -> None:
         """Write down what the run is called in a tracker, for the process that goes on with it."""
         tracker = self._open[name]
         if not tracker.place:
             return
         tracked = self._run.shown(Tracked) or Tracked(trackers={})
-        entry = TrackedIn(id=tracker.id, place=tracker.place, complete=complete)
+        entry = TrackedIn(id=tracker.id, place=tracker.place, complete=bool(result), result=result)
         self._run.write(replace(tracked, trackers={**tracked.trackers, name: entry}))
 
 

@@ -20,8 +20,11 @@ from typing import Any
 
 import wandb
 
+from patchlight.errors import UsageError
 from patchlight.progress import say
 from patchlight.training.trackers.tracker import PROJECT, End, Scalars, Setting, Subject, Tracker
+
+FORBIDDEN, LONGEST = "/\\#?%:", 128  # signs that no name of a project has, and how long it may be
 
 # Settings of the client, each with the environment variable by which a user sets it.
 QUIET: dict[str, tuple[str, Setting]] = {
@@ -46,6 +49,19 @@ class WeightsAndBiases(Tracker):
 
     # Not wandb.Error alone: where its service was killed, other kinds come, which it keeps in private modules.
     errors = (Exception,)
+
+    @classmethod
+    def check_project(cls, project: str | None) -> None:
+        field, name = "train.track_project", project
+        if name is None:
+            field, name = "WANDB_PROJECT", os.environ.get("WANDB_PROJECT") or PROJECT
+        if found := [sign for sign in FORBIDDEN if sign in name]:
+            raise UsageError(
+                f"{field} is {name!r}, and no name of a project in W&B may have {' '.join(found)}; leave that out "
+                "(WANDB_ENTITY names the team)"
+            )
+        if len(name) > LONGEST:
+            raise UsageError(f"{field} has {len(name)} characters, and a project in W&B has {LONGEST} at most")
 
     def __init__(self, subject: Subject) -> None:
         offline = wandb.setup().settings.mode in ("offline", "dryrun")
