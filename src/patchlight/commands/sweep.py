@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import signal
 import sys
@@ -17,14 +18,19 @@ from patchlight.commands.train import with_full_paths
 from patchlight.config import GIVEN, Config
 from patchlight.config.fields import Duration
 from patchlight.data.images import digest
+from patchlight.data.sources import SOURCES
 from patchlight.data.splits import load_splits
 from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
 from patchlight.machine.process import import_library
-from patchlight.paths import user_path
+from patchlight.models.loading import pin_checkpoints
+from patchlight.models.reference import folder_of
+from patchlight.paths import is_there, user_path
 from patchlight.progress import say
 from patchlight.reporting.files import write_file
 from patchlight.runs import Run, recipe_of
+from patchlight.runs.settings import word
 from patchlight.runs.sweep import SweepResult
+from patchlight.studies.identity import as_begun
 from patchlight.studies.ranges import Value, read_ranges
 from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuffled_grid, states_in_words
 from patchlight.studies.sweep_ledger import Slot
@@ -125,7 +131,7 @@ def make_plan(
         raise UsageError(f"--time must be such as 90s, 10m or 1h30m, not '{time}'")
     if seed < 0:
         raise UsageError(f"--seed must be at least 0, not {seed}")
-    base = with_full_paths(recipe_of(recipe, settings))
+    base = in_full(recipe_of(recipe, settings))
     if base.data.source == GIVEN:
         raise UsageError("a sweep reads its images itself; write them into a file (.npz) and name it in data.source")
     axes = read_ranges(base, ranges)
@@ -141,7 +147,30 @@ def make_plan(
     folder = user_path(out) if out is not None else Path("runs") / f"{base.about.name}-sweep"
     if (folder / "config.toml").exists() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is no folder of a sweep; choose another one with --out")
-    return Plan(folder.resolve().name, base, axes, folder, sampler, pruner, seed, trials, grid)
+    return Plan(folder.resolve().name, base, axes, folder, sampler, pruner, seed, trials, grid, _digests(base))
+
+
+def in_full(config: Config) -> Config:
+    """The recipe with all of its paths in full, and a run's `checkpoints/last` as the one that is the newest now:
+    `best.toml` is to mean the same images and weights wherever it is trained, and all trials begin with the same.
+    """
+    config = pin_checkpoints(with_full_paths(config))
+    source = config.data.source
+    if source not in SOURCES and not source.startswith("hf:") and is_there(user_path(source)):
+        source = str(user_path(source).resolve())
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source=source),
+        model=dataclasses.replace(config.model, name=_name_in_full(config.model.name)),
+        train=dataclasses.replace(config.train, teacher=config.train.teacher and _name_in_full(config.train.teacher)),
+    )
+
+
+def _name_in_full(name: str) -> str:
+    """A model's name, with the whole path where it is a folder."""
+    folder = folder_of(name)
+    begin = name[: len("local-dir:")] if name.startswith("local-dir:") else ""
+    return name if folder is None else f"{begin}{folder.resolve()}"
 
 
 def _now() -> float:
@@ -152,7 +181,11 @@ def _train(config: Config, folder: Path, on_epoch: OnEpoch) -> None:
     gc.collect()  # a model of the last trial, before the next one is built
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    train_run(config, out=folder, resume=Run(folder).is_there, on_epoch=on_epoch)
+    run = Run(folder)
+    own = as_begun(config, run.config()) if run.is_run else {}
+    if own:
+        say(f"{folder} goes on as it was begun, with {', '.join(f'{key} {word(value)}' for key, value in own.items())}")
+    train_run(config, own, out=folder, resume=run.is_there, on_epoch=on_epoch)
 
 
 def _digests(config: Config) -> dict[str, str]:
