@@ -18,7 +18,7 @@ from small import SMALL, make_images, small_config
 import patchlight
 from patchlight.cli.main import main
 from patchlight.commands.sweep import _train as train_trial
-from patchlight.commands.sweep import in_full
+from patchlight.commands.sweep import in_full, make_plan
 from patchlight.config import load_recipe
 from patchlight.errors import Interrupted, UsageError
 from patchlight.runs import Run
@@ -188,10 +188,34 @@ def test_a_trial_that_was_stopped_goes_on_as_it_was_begun(tmp_path, no_charts, c
     assert len(Run.open(tmp_path / "run").epochs()) == 2
 
 
-def test_a_run_folder_is_no_place_for_a_sweep(tmp_path):
-    (tmp_path / "config.toml").write_text("")
-    with pytest.raises(UsageError, match=r"is no folder of a sweep; choose another one with --out"):
-        patchlight.sweep("quickstart", [LR], out=tmp_path)
+@pytest.mark.parametrize("name", ["config.toml", "README.md", "best.toml", "recipe.toml", "figures", "sweep.journal"])
+def test_a_folder_with_other_files_is_no_place_for_a_sweep(tmp_path, name):
+    path = tmp_path / name
+    if name == "figures":
+        path.mkdir()
+    else:
+        path.write_text("[train]\nepochs = 1\n")
+    before = sorted(tmp_path.rglob("*"))
+    recipe = str(path) if name == "recipe.toml" else "quickstart"
+    with pytest.raises(UsageError, match=rf"has files that are no sweep's \({name}\), .*; choose a new or an empty"):
+        patchlight.sweep(recipe, [LR], out=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file is a file; choose a folder"):
+        patchlight.sweep("quickstart", [LR], out=tmp_path / "file")
+
+
+def test_a_sweep_with_a_storage_elsewhere_knows_its_folder(tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    words = {"ranges": [LR], "out": tmp_path / "it", "storage": f"sqlite:///{tmp_path}/trials.db", "trials": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("patchlight.commands.sweep._train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            patchlight.sweep(small_config(), **words)
+    (tmp_path / "it" / "runs").mkdir()  # of the trial that was stopped
+    make_plan(small_config(), [LR], {}, 1, None, "tpe", "median", 0, tmp_path / "it")
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch, capsys):

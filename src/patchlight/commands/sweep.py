@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
+import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +36,14 @@ from patchlight.runs.sweep import SweepResult
 from patchlight.studies.identity import as_begun
 from patchlight.studies.ranges import Value, read_ranges
 from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuffled_grid, states_in_words
+from patchlight.studies.sweep_journal import is_journal
 from patchlight.studies.sweep_ledger import Slot
-from patchlight.studies.sweep_result import make_result, write_pages, write_record, written_by_one
-from patchlight.studies.sweep_storage import check_names, join_study, open_storage
+from patchlight.studies.sweep_result import RECORD, make_result, write_pages, write_record, written_by_one
+from patchlight.studies.sweep_storage import JOURNAL, check_names, join_study, open_storage
 from patchlight.studies.workers import run_workers
 from patchlight.units import counted
 
-BASE = "recipe.toml"  # what the workers of one command are given
+BASE = ".sweep-recipe.toml"  # the recipe that the sweep began with, by which its folder is known from the beginning
 LOGS = "workers"  # the folder of what the workers say, with --workers
 
 
@@ -78,6 +82,8 @@ def sweep(
     if workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}")
     until = None if time is None else _now() + Duration(time).seconds
+    if not (plan.folder / BASE).exists():
+        write_file(plan.folder / BASE, plan.base.to_toml().encode())
     opened, shown = open_storage(storage, plan.folder)
     study = join_study(opened, plan.name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
 
@@ -95,8 +101,9 @@ def sweep(
         if workers == 1:
             worker.work()
         else:
-            words = _own_command(plan, time, storage)
-            run_workers(words, workers, plan.folder / LOGS, _follower(worker), "the trials")
+            with _given_to_workers(plan) as path:
+                words = _own_command(plan, path, time, storage)
+                run_workers(words, workers, plan.folder / LOGS, _follower(worker), "the trials")
     except PatchlightError as error:
         # A worker's command fails, too, where all trials have: that is an answer, which is written.
         if isinstance(error, Interrupted):
@@ -145,9 +152,23 @@ def make_plan(
     elif trials is None and time is None:
         trials = DEFAULT_TRIALS
     folder = user_path(out) if out is not None else Path("runs") / f"{base.about.name}-sweep"
-    if (folder / "config.toml").exists() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no folder of a sweep; choose another one with --out")
+    check_place(folder)
     return Plan(folder.resolve().name, base, axes, folder, sampler, pruner, seed, trials, grid, _digests(base))
+
+
+def check_place(folder: Path) -> None:
+    """Raises UsageError where the folder holds something else than a sweep, whose files would be replaced."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose a folder for the sweep with --out")
+    if any((folder / name).is_file() for name in (RECORD, BASE)) or is_journal(folder / JOURNAL):
+        return
+    if inside := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise UsageError(
+            f"{folder} has files that are no sweep's ({inside[0]}), which would be replaced; choose a new or an empty "
+            "folder with --out"
+        )
 
 
 def in_full(config: Config) -> Config:
@@ -203,9 +224,21 @@ def _stopped(stopped: BaseException, worker: Worker) -> BaseException:
     return type(stopped)(words)
 
 
-def _own_command(plan: Plan, time_given: str | None, storage: str | None) -> list[str]:
-    """What a worker of this machine is started with."""
-    path = write_file(plan.folder / BASE, plan.base.to_toml().encode())
+@contextlib.contextmanager
+def _given_to_workers(plan: Plan) -> Iterator[Path]:
+    """The file of the recipe for the workers of this command alone: those of another one may have other settings of
+    those that do not count, as train.device.
+    """
+    path = plan.folder / LOGS / f"{platform.node()}-{os.getpid()}.toml"
+    write_file(path, plan.base.to_toml().encode())
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _own_command(plan: Plan, path: Path, time_given: str | None, storage: str | None) -> list[str]:
+    """What a worker of this machine is started with; `path` is that of its recipe."""
     words = [sys.executable, "-m", "patchlight", "sweep", str(path)]
     words += [f"{axis.field}={axis.text}" for axis in plan.axes]
     words += ["--out", str(plan.folder), "--sampler", plan.sampler, "--pruner", plan.pruner, "--seed", str(plan.seed)]

@@ -108,8 +108,8 @@ class Plan:
         return load_recipe(self.base, dict(params) | {"eval.test": False})
 
     def to_storage(self) -> dict[str, Any]:
-        """What must be the same of all workers: the recipe as far as it counts, the bytes of its images and weights, the
-        ranges, how they are searched, and the version.
+        """What must be the same of all workers: the recipe as far as it counts, its images and weights by their bytes,
+        the ranges, how they are searched, and the version.
         """
         settings, weights = known_by(self.base)
         recipe = {key: _plain(value) for key, value in settings.items()}
