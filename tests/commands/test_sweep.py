@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faulty import Nursery
-from small import SMALL, small_config
+from small import SMALL, make_images, small_config
 
 import patchlight
 from patchlight.cli.main import main
+from patchlight.commands.sweep import _train as train_trial
+from patchlight.commands.sweep import in_full, make_plan
 from patchlight.config import load_recipe
-from patchlight.errors import UsageError
+from patchlight.errors import Interrupted, UsageError
 from patchlight.runs import Run
 from patchlight.studies.sweep_result import read_record
 
@@ -117,10 +121,101 @@ def test_what_is_wrong_is_said_before_anything_is_made(words, sentence, here, ca
     assert not list(here.iterdir())
 
 
-def test_a_run_folder_is_no_place_for_a_sweep(tmp_path):
-    (tmp_path / "config.toml").write_text("")
-    with pytest.raises(UsageError, match=r"is no folder of a sweep; choose another one with --out"):
-        patchlight.sweep("quickstart", [LR], out=tmp_path)
+def write_images(path: Path, seed: int = 0) -> None:
+    images = make_images(n=72, seed=seed)
+    np.savez(path, images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
+
+
+OWN = {"data": {"source": "mine.npz", "train_per_class": None, "val_per_class": 4, "test_per_class": None}}
+
+
+def test_a_sweep_goes_on_with_its_own_images_alone(here, no_charts, monkeypatch):
+    base = small_config(**OWN, train={"epochs": 1})
+    write_images(here / "mine.npz")
+    out = here / "it"
+    patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2]}, trials=1, out=out)
+    assert load_recipe(str(out / "best.toml")).data.source == str(here / "mine.npz")
+    # The same words from another folder, where they mean other images.
+    (here / "other").mkdir()
+    write_images(here / "other" / "mine.npz", seed=1)
+    monkeypatch.chdir(here / "other")
+    with pytest.raises(UsageError, match=r"its images have changed \(train, val\)"):
+        patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2]}, trials=2, out=out)
+    # The same images by another name are the same, and others in the same place are not.
+    shutil.copy(here / "mine.npz", here / "other" / "moved.npz")
+    moved = load_recipe(base, {"data.source": "moved.npz"})
+    assert len(patchlight.sweep(moved, {"optim.lr": [1e-3, 1e-2]}, trials=2, out=out).trials) == 2
+    write_images(here / "mine.npz", seed=2)
+    monkeypatch.chdir(here)
+    with pytest.raises(UsageError, match=r"its images have changed"):
+        patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2]}, trials=3, out=out)
+
+
+def test_paths_are_in_full(here):
+    (here / "weights").mkdir()
+    (here / "teacher").mkdir()
+    write_images(here / "mine.npz")
+    config = load_recipe(small_config(**OWN), {"model.name": "local-dir:weights", "train.teacher": "teacher"})
+    full = in_full(config)
+    assert full.data.source == str(here / "mine.npz")
+    assert (full.model.name, full.train.teacher) == (f"local-dir:{here / 'weights'}", str(here / "teacher"))
+    assert in_full(small_config()) == small_config()
+
+
+def test_settings_that_change_nothing_measured_may_be_others(tmp_path, no_charts, capsys):
+    base = small_config(train={"epochs": 2})
+    out = tmp_path / "it"
+    ranges = {"optim.lr": [1e-3, 1e-2]}
+    first = patchlight.sweep(base, ranges, trials=1, out=out)
+    other = {"train.threads": 1, "eval.gallery": 2, "train.checkpoint_every": 2}
+    again = patchlight.sweep(base, ranges, other, trials=2, out=out)
+    assert [trial.state for trial in again.trials] == ["finished"] * 2
+    assert again.trials[0] == first.trials[0]
+    with pytest.raises(UsageError, match=r"was started with train.epochs 2.0, not 3"):
+        patchlight.sweep(base, ranges, {"train.epochs": 3}, trials=2, out=out)
+
+
+def test_a_trial_that_was_stopped_goes_on_as_it_was_begun(tmp_path, no_charts, capsys):
+    base = small_config(train={"epochs": 2})
+
+    def stop(row):
+        raise Interrupted("stopped", signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train_trial(base, tmp_path / "run", stop)
+    train_trial(load_recipe(base, {"train.threads": 1, "eval.gallery": 2}), tmp_path / "run", lambda row: None)
+    assert "goes on as it was begun, with eval.gallery 4, train.threads " in capsys.readouterr().err
+    assert len(Run.open(tmp_path / "run").epochs()) == 2
+
+
+@pytest.mark.parametrize("name", ["config.toml", "README.md", "best.toml", "recipe.toml", "figures", "sweep.journal"])
+def test_a_folder_with_other_files_is_no_place_for_a_sweep(tmp_path, name):
+    path = tmp_path / name
+    if name == "figures":
+        path.mkdir()
+    else:
+        path.write_text("[train]\nepochs = 1\n")
+    before = sorted(tmp_path.rglob("*"))
+    recipe = str(path) if name == "recipe.toml" else "quickstart"
+    with pytest.raises(UsageError, match=rf"has files that are no sweep's \({name}\), .*; choose a new or an empty"):
+        patchlight.sweep(recipe, [LR], out=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file is a file; choose a folder"):
+        patchlight.sweep("quickstart", [LR], out=tmp_path / "file")
+
+
+def test_a_sweep_with_a_storage_elsewhere_knows_its_folder(tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    words = {"ranges": [LR], "out": tmp_path / "it", "storage": f"sqlite:///{tmp_path}/trials.db", "trials": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("patchlight.commands.sweep._train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            patchlight.sweep(small_config(), **words)
+    (tmp_path / "it" / "runs").mkdir()  # of the trial that was stopped
+    make_plan(small_config(), [LR], {}, 1, None, "tpe", "median", 0, tmp_path / "it")
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch, capsys):

@@ -149,6 +149,23 @@ def test_another_command_for_the_same_folder_is_refused(tmp_path):
         a_worker(a_plan(tmp_path, pruner="median"), slope)
 
 
+def test_what_an_older_plan_does_not_say_is_said(tmp_path, capsys):
+    plan = a_plan(tmp_path, pruner="none").to_storage()
+    old = {key: value for key, value in plan.items() if key not in ("images", "Patchlight")}
+    old["recipe"] = {**old["recipe"], "data.source": "digits", "train.device": "auto"}
+    storage, shown = open_storage(None, tmp_path)
+    join_study(storage, "it", old, "maximize", shown)
+    join_study(storage, "it", plan, "maximize", shown)
+    assert "did not note its images and version of Patchlight when it began" in capsys.readouterr().err
+
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    a_worker(a_plan(tmp_path), slope)
+    monkeypatch.setattr("patchlight.__version__", "99.0")
+    with pytest.raises(UsageError, match=r"was started with Patchlight .*, not 99.0"):
+        a_worker(a_plan(tmp_path), slope)
+
+
 def test_a_journal_that_is_none_is_named(tmp_path):
     path = tmp_path / "sweep.journal"
     path.write_text("not a journal\nnor this\n")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import gc
+import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +21,29 @@ from patchlight.commands.train import with_full_paths
 from patchlight.config import GIVEN, Config
 from patchlight.config.fields import Duration
 from patchlight.data.images import digest
+from patchlight.data.sources import SOURCES
 from patchlight.data.splits import load_splits
 from patchlight.errors import Interrupted, PatchlightError, Terminated, UsageError
 from patchlight.machine.process import import_library
-from patchlight.paths import user_path
+from patchlight.models.loading import pin_checkpoints
+from patchlight.models.reference import folder_of
+from patchlight.paths import is_there, user_path
 from patchlight.progress import say
 from patchlight.reporting.files import write_file
 from patchlight.runs import Run, recipe_of
+from patchlight.runs.settings import word
 from patchlight.runs.sweep import SweepResult
+from patchlight.studies.identity import as_begun
 from patchlight.studies.ranges import Value, read_ranges
 from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuffled_grid, states_in_words
+from patchlight.studies.sweep_journal import is_journal
 from patchlight.studies.sweep_ledger import Slot
-from patchlight.studies.sweep_result import make_result, write_pages, write_record, written_by_one
-from patchlight.studies.sweep_storage import check_names, join_study, open_storage
+from patchlight.studies.sweep_result import RECORD, make_result, write_pages, write_record, written_by_one
+from patchlight.studies.sweep_storage import JOURNAL, check_names, join_study, open_storage
 from patchlight.studies.workers import run_workers
 from patchlight.units import counted
 
-BASE = "recipe.toml"  # what the workers of one command are given
+BASE = ".sweep-recipe.toml"  # the recipe that the sweep began with, by which its folder is known from the beginning
 LOGS = "workers"  # the folder of what the workers say, with --workers
 
 
@@ -72,6 +82,8 @@ def sweep(
     if workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}")
     until = None if time is None else _now() + Duration(time).seconds
+    if not (plan.folder / BASE).exists():
+        write_file(plan.folder / BASE, plan.base.to_toml().encode())
     opened, shown = open_storage(storage, plan.folder)
     study = join_study(opened, plan.name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
 
@@ -89,8 +101,9 @@ def sweep(
         if workers == 1:
             worker.work()
         else:
-            words = _own_command(plan, time, storage)
-            run_workers(words, workers, plan.folder / LOGS, _follower(worker), "the trials")
+            with _given_to_workers(plan) as path:
+                words = _own_command(plan, path, time, storage)
+                run_workers(words, workers, plan.folder / LOGS, _follower(worker), "the trials")
     except PatchlightError as error:
         # A worker's command fails, too, where all trials have: that is an answer, which is written.
         if isinstance(error, Interrupted):
@@ -125,7 +138,7 @@ def make_plan(
         raise UsageError(f"--time must be such as 90s, 10m or 1h30m, not '{time}'")
     if seed < 0:
         raise UsageError(f"--seed must be at least 0, not {seed}")
-    base = with_full_paths(recipe_of(recipe, settings))
+    base = in_full(recipe_of(recipe, settings))
     if base.data.source == GIVEN:
         raise UsageError("a sweep reads its images itself; write them into a file (.npz) and name it in data.source")
     axes = read_ranges(base, ranges)
@@ -139,9 +152,46 @@ def make_plan(
     elif trials is None and time is None:
         trials = DEFAULT_TRIALS
     folder = user_path(out) if out is not None else Path("runs") / f"{base.about.name}-sweep"
-    if (folder / "config.toml").exists() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no folder of a sweep; choose another one with --out")
-    return Plan(folder.resolve().name, base, axes, folder, sampler, pruner, seed, trials, grid)
+    check_place(folder)
+    return Plan(folder.resolve().name, base, axes, folder, sampler, pruner, seed, trials, grid, _digests(base))
+
+
+def check_place(folder: Path) -> None:
+    """Raises UsageError where the folder holds something else than a sweep, whose files would be replaced."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose a folder for the sweep with --out")
+    if any((folder / name).is_file() for name in (RECORD, BASE)) or is_journal(folder / JOURNAL):
+        return
+    if inside := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise UsageError(
+            f"{folder} has files that are no sweep's ({inside[0]}), which would be replaced; choose a new or an empty "
+            "folder with --out"
+        )
+
+
+def in_full(config: Config) -> Config:
+    """The recipe with all of its paths in full, and a run's `checkpoints/last` as the one that is the newest now:
+    `best.toml` is to mean the same images and weights wherever it is trained, and all trials begin with the same.
+    """
+    config = pin_checkpoints(with_full_paths(config))
+    source = config.data.source
+    if source not in SOURCES and not source.startswith("hf:") and is_there(user_path(source)):
+        source = str(user_path(source).resolve())
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source=source),
+        model=dataclasses.replace(config.model, name=_name_in_full(config.model.name)),
+        train=dataclasses.replace(config.train, teacher=config.train.teacher and _name_in_full(config.train.teacher)),
+    )
+
+
+def _name_in_full(name: str) -> str:
+    """A model's name, with the whole path where it is a folder."""
+    folder = folder_of(name)
+    begin = name[: len("local-dir:")] if name.startswith("local-dir:") else ""
+    return name if folder is None else f"{begin}{folder.resolve()}"
 
 
 def _now() -> float:
@@ -152,7 +202,11 @@ def _train(config: Config, folder: Path, on_epoch: OnEpoch) -> None:
     gc.collect()  # a model of the last trial, before the next one is built
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    train_run(config, out=folder, resume=Run(folder).is_there, on_epoch=on_epoch)
+    run = Run(folder)
+    own = as_begun(config, run.config()) if run.is_run else {}
+    if own:
+        say(f"{folder} goes on as it was begun, with {', '.join(f'{key} {word(value)}' for key, value in own.items())}")
+    train_run(config, own, out=folder, resume=run.is_there, on_epoch=on_epoch)
 
 
 def _digests(config: Config) -> dict[str, str]:
@@ -170,9 +224,21 @@ def _stopped(stopped: BaseException, worker: Worker) -> BaseException:
     return type(stopped)(words)
 
 
-def _own_command(plan: Plan, time_given: str | None, storage: str | None) -> list[str]:
-    """What a worker of this machine is started with."""
-    path = write_file(plan.folder / BASE, plan.base.to_toml().encode())
+@contextlib.contextmanager
+def _given_to_workers(plan: Plan) -> Iterator[Path]:
+    """The file of the recipe for the workers of this command alone: those of another one may have other settings of
+    those that do not count, as train.device.
+    """
+    path = plan.folder / LOGS / f"{platform.node()}-{os.getpid()}.toml"
+    write_file(path, plan.base.to_toml().encode())
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _own_command(plan: Plan, path: Path, time_given: str | None, storage: str | None) -> list[str]:
+    """What a worker of this machine is started with; `path` is that of its recipe."""
     words = [sys.executable, "-m", "patchlight", "sweep", str(path)]
     words += [f"{axis.field}={axis.text}" for axis in plan.axes]
     words += ["--out", str(plan.folder), "--sampler", plan.sampler, "--pruner", plan.pruner, "--seed", str(plan.seed)]

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import patchlight
 from patchlight.config import Config
@@ -29,13 +30,29 @@ def run_key(config: Config, digests: Mapping[str, str]) -> str:
     `digests` are those of the image sets by split, as in `environment.json`. Of weights that a recipe names by a
     folder their bytes count.
     """
-    settings = {key: value for key, value in config.flat().items() if counts(key)}
-    named = {"model.name": config.model.name, "train.teacher": config.train.teacher}
-    weights = {field: _weights(folder) for field, name in named.items() if name and (folder := folder_of(name))}
-    settings |= dict.fromkeys(weights, "")  # a folder's name is none of the weights'
+    settings, weights = known_by(config)
     whole = {"settings": settings, "weights": weights, "data": dict(digests), "patchlight": patchlight.__version__}
     text = json.dumps(whole, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_SIGNS]
+
+
+def known_by(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a recipe is known by beside its images: the settings that count, and by field the digests of weights that
+    are in folders, whose names are "" among the settings.
+    """
+    settings = {key: value for key, value in config.flat().items() if counts(key)}
+    named = {"model.name": config.model.name, "train.teacher": config.train.teacher}
+    weights = {field: _weights(folder) for field, name in named.items() if name and (folder := folder_of(name))}
+    return settings | dict.fromkeys(weights, ""), weights  # a folder's name is none of the weights'
+
+
+def as_begun(planned: Config, begun: Config) -> dict[str, Any]:
+    """The settings that do not count and that a run was begun with in another way than planned, as train.threads: it
+    goes on with its own. Whether the test images are read is not among them.
+    """
+    before, now = begun.flat(), planned.flat()
+    own = {key: before.get(key) for key in sorted({*before, *now}) if not (counts(key) or key.startswith("about."))}
+    return {key: value for key, value in own.items() if value != now.get(key) and key != "eval.test"}
 
 
 def counts(key: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import patchlight
 from patchlight.config import Config, load_recipe
 from patchlight.errors import Interrupted, LibraryMissing, PatchlightError
 from patchlight.progress import say
@@ -22,7 +23,7 @@ from patchlight.runs import Epoch, Run, kept_epoch, measure_of
 from patchlight.runs.codec import JSON
 from patchlight.runs.lock import InUse
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING
-from patchlight.studies.identity import run_key
+from patchlight.studies.identity import known_by, run_key
 from patchlight.studies.ranges import Axis, Value, grid_of
 from patchlight.studies.sweep_ledger import (
     REASON,
@@ -36,7 +37,7 @@ from patchlight.studies.sweep_ledger import (
     slots_of,
     take_over,
 )
-from patchlight.studies.sweep_storage import make_pruner, make_sampler, quiet, suggest
+from patchlight.studies.sweep_storage import IMAGES, VERSION, make_pruner, make_sampler, quiet, suggest
 from patchlight.units import counted
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Plan:
     seed: int = 0
     trials: int | None = DEFAULT_TRIALS  # in all; None: as many as the time allows
     grid: tuple[dict[str, Value], ...] | None = None  # in the order in which it is tried
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the base's images, by split
 
     @property
     def is_lower_better(self) -> bool:
@@ -106,8 +108,12 @@ class Plan:
         return load_recipe(self.base, dict(params) | {"eval.test": False})
 
     def to_storage(self) -> dict[str, Any]:
-        """What must be the same of all workers: the recipe, the ranges and how they are searched."""
-        recipe = {key: _plain(value) for key, value in self.base.flat().items() if not key.startswith("about.")}
+        """What must be the same of all workers: the recipe as far as it counts, its images and weights by their bytes,
+        the ranges, how they are searched, and the version.
+        """
+        settings, weights = known_by(self.base)
+        recipe = {key: _plain(value) for key, value in settings.items()}
+        recipe |= {field: f"the weights {digest[:12]}" for field, digest in weights.items()}
         ranges = {f"the range of {axis.field}": axis.text for axis in self.axes}
         return {
             "recipe": recipe,
@@ -115,6 +121,8 @@ class Plan:
             "--sampler": self.sampler,
             "--pruner": self.pruner,
             "--seed": self.seed,
+            IMAGES: {name: digest for name, digest in self.digests.items() if name in ("train", "val")},
+            VERSION: patchlight.__version__,
         }
 
 
@@ -268,7 +276,9 @@ class Worker:
             say(f"trial {number}: another worker took it over, as this one gave no sign of life for too long")
 
     def _digests(self, config: Config) -> Mapping[str, str]:
-        key = repr((config.data, config.model.img_size))
+        if self.plan.digests and _images_of(config) == _images_of(self.plan.base):
+            return self.plan.digests
+        key = _images_of(config)
         if key not in self._known:
             self._known[key] = self.digests(config)
         return self._known[key]
@@ -301,6 +311,11 @@ class Worker:
                 f"its training has no {self.plan.words} to be compared by; set data.val_fraction above 0"
             )
         return value, kept.epoch
+
+
+def _images_of(config: Config) -> str:
+    """Equal for recipes that read the same images in the same way."""
+    return repr((config.data, config.model.img_size))
 
 
 @dataclass

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
 from patchlight.paths import user_path
+from patchlight.progress import say
+from patchlight.studies.identity import counts
 from patchlight.studies.ranges import Axis, Value
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "sweep.journal"  # the file in the sweep's folder, if no other storage is given
 PLAN = "patchlight"  # the study's attribute with what the sweep was started with
+IMAGES, VERSION = "images", "Patchlight"  # what a plan says beside its settings
 PLAN_WAIT_S = 10.0  # for the worker that has made the study, to write its plan
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -130,6 +133,16 @@ def join_study(
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    if unknown := [key for key in (IMAGES, VERSION) if key not in before]:
+        words = " and ".join({IMAGES: "images", VERSION: "version of Patchlight"}[key] for key in unknown)
+        say(f"the sweep at {where} did not note its {words} when it began, so whether these are the same is not known")
+        before, now = ({key: value for key, value in plan.items() if key not in unknown} for plan in (before, now))
+    images, others = before.get(IMAGES, {}), now.get(IMAGES, {})
+    if changed := [name for name in sorted({*images, *others}) if images.get(name) != others.get(name)]:
+        raise UsageError(
+            f"the sweep at {where} was started with other images: its images have changed ({', '.join(changed)}), so "
+            "its trials could not be compared; bring back those that it was started with, or choose another --out"
+        )
     old, new = _flat(before), _flat(now)
     differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if differing:
@@ -141,9 +154,13 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -
 
 
 def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's settings by their names, of the recipe's those that count."""
     flat: dict[str, Any] = {}
     for key, value in plan.items():
-        flat |= dict(value) if isinstance(value, Mapping) else {key: value}
+        if isinstance(value, Mapping):
+            flat |= {name: each for name, each in value.items() if key != "recipe" or counts(name)}
+        else:
+            flat[key] = value
     return flat
 
 
