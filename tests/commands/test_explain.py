@@ -416,7 +416,6 @@ def test_a_mark_on_several_patches_is_not_pointed_at(tmp_path, capsys, no_charts
         (["--faithfulness", "--ways", "mean,colour"], "patches are not taken away by 'colour'"),
         (["--faithfulness", "--ways", ""], "patches are not taken away by ''"),
         (["--ways", "mean"], "--ways is for --faithfulness"),
-        (["--faithfulness", "--split", "val"], "leave out --split"),
         (["--faithfulness", "--versus", "3"], "leave out --versus"),
         (["--faithfulness", "--layers", "1"], "leave out --layers"),
         (["--faithfulness", "--pair", ""], "leave out --pair"),

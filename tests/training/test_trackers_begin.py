@@ -103,6 +103,20 @@ def test_the_test_result_reaches_a_tracker_that_has_the_validation(name, tmp_pat
     assert f"{name} has all of this run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("project", "said"),
+    [
+        ("", r"^train\.track_project is empty; name a project, or leave it out$"),
+        ("a\nb", r"^train\.track_project is a\\nb, with a line break or another sign .* write it without$"),
+        ("a\udce9", r"^train\.track_project is a\\udce9, of bytes that are no UTF-8"),
+    ],
+)
+def test_a_project_that_is_no_name_is_refused(project, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        patchlight.train(recipe("tensorboard", track_project=project), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_processes_make_one_experiment(tmp_path, monkeypatch):
     """Each finds that there is none long before it makes it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "store"))

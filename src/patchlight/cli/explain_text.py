@@ -63,7 +63,8 @@ def faithfulness_table(result: Faithfulness, *, chosen: bool = False, kind: str 
     of target, as `RunExplanation.target_kind`.
     """
     title, strength = STRENGTHS.get(kind or "", ANSWER)
-    about = f"{counted(result.n, 'image')}, for {result.target or 'the predicted class'}"
+    whose = f" of '{result.split}'" if result.split else ""
+    about = f"{counted(result.n, 'image')}{whose}, for {result.target or 'the predicted class'}"
     if chosen:
         about += ", chosen to be looked at, with the quick measures: explain --faithfulness has all of them, on images "
         about += "drawn at random"

@@ -10,11 +10,12 @@ OF_CLASS = (
     "images of this class, by name or index, and their mean map; again for more, all is every class that has some"
 )
 AT_INDEX = "the images with these indices in the split, counted from 0"
+USUAL = "default: test, or val of a run with eval.test = false"
 HOW_MANY = "how many images of the run, 200 at most (default: 12, or 4 of each --class; with --faithfulness 500)"
 OF_A_SPLIT = (  # which images of a run are explained
     option("--class", dest="classes", action="append", metavar="CLASS", help=OF_CLASS),
     option("--index", dest="indices", action="extend", nargs="+", type=int, metavar="N", help=AT_INDEX),
-    option("--split", choices=SPLIT_NAMES, help=f"whose images are taken; {SUBSET} (default: test)"),
+    option("--split", choices=SPLIT_NAMES, help=f"whose images are taken; {SUBSET} ({USUAL})"),
     option("--count", type=int, metavar="N", help=HOW_MANY),
 )
 
@@ -85,7 +86,8 @@ MAPS = (
     option(
         "--faithfulness",
         action="store_true",
-        help="compare the methods on the run's test images, write faithfulness.json and build the report again",
+        help="compare the methods on the run's test images or those of --split, write faithfulness.json and build the "
+        "report again",
     ),
     option(
         "--ways",

@@ -267,9 +267,9 @@ def explain_or_measure(
         left_out: dict[str, Any] = {"the image files": images, "--versus": versus, "--like": like}
         left_out |= {"--layers": layers, "--percentile": percentile, "--masks": masks, "--tolerance": tolerance}
         left_out |= {"--mass": mass, "--token": token, "--pair": pair}
-        for what, given in (left_out | {"--class": classes, "--index": indices, "--split": split}).items():
+        for what, given in (left_out | {"--class": classes, "--index": indices}).items():
             if given not in (None, []):
-                raise UsageError(f"--faithfulness measures maps of a class on the run's test images; leave out {what}")
+                raise UsageError(f"--faithfulness measures maps of a class on images that it draws; leave out {what}")
     elif ways is not None:
         raise UsageError("--ways is for --faithfulness; leave it out, or add --faithfulness")
     numbers = layer_numbers(layers)
@@ -282,6 +282,7 @@ def explain_or_measure(
             run,
             method=method or "all",
             target="predicted" if target is None else target,
+            split=split,
             device=device,
             out=out,
             **chosen,

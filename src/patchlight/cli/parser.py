@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from typing import NoReturn
 
-from patchlight.cli.explain_words import MAPS, OF_A_SPLIT, SUBSET
+from patchlight.cli.explain_words import MAPS, OF_A_SPLIT, SUBSET, USUAL
 from patchlight.cli.study_words import SEEDS, STUDY
 from patchlight.cli.words import Option, Verb, option, path
 from patchlight.config import METHOD_NAMES, SPLIT_NAMES, describe_fields
@@ -136,7 +136,7 @@ VERBS = {
                 metavar="SOURCE",
                 help="another source with the same classes (one without splits is taken whole)",
             ),
-            option("--split", choices=SPLIT_NAMES, default="test", help=f"which images; {SUBSET} (default: test)"),
+            option("--split", choices=SPLIT_NAMES, help=f"which images; {SUBSET} ({USUAL})"),
             precision(None, "that of the recipe"),
             DEVICE,
             OFFLINE,

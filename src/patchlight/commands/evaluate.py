@@ -19,7 +19,7 @@ from patchlight.machine.process import tune_process
 from patchlight.models import ModelCard, load_classifier
 from patchlight.paths import is_there, printable, user_path
 from patchlight.progress import say
-from patchlight.runs import Environment, EvalResult, Run
+from patchlight.runs import Environment, EvalResult, Run, ValidationResult
 from patchlight.runs.checkpoints import open_weights
 from patchlight.training.record import source_path
 
@@ -31,7 +31,7 @@ def evaluate(
     *,
     data: Any = None,
     settings: Mapping[str, Any] | None = None,
-    split: str = "test",
+    split: str | None = None,
     device: str = "auto",
     precision: str | None = None,
 ) -> EvalResult:
@@ -39,7 +39,8 @@ def evaluate(
 
     `data` is a source as data.source takes it, or images as `train` takes them, with {"data.label_column": "breed"} and
     the like as `settings` of how another source is read. A run whose own images were given in Python gets them again.
-    `split` is "train", "val", "test" or "subset_test"; a source without splits is taken whole. `device` is as
+    `split` is "train", "val", "test" or "subset_test"; None is "test", but "val" of the own images of a run that kept
+    its test images unread (eval.test = false), which is said. A source without splits is taken whole. `device` is as
     train.device, `precision` as eval.precision, None for that of the run's recipe. A run that is not finished is
     measured with its best weights so far; a checkpoint, RUN/checkpoints/epoch-050 or RUN/checkpoints/last, with its
     own. Raises PatchlightError where there are no such images, where the run's own images have changed since it was
@@ -52,7 +53,7 @@ def evaluate(
             raise UsageError(f"{key} is the model's own, as it was trained, and cannot be another; leave it out")
         if data is None:
             raise UsageError(f"{key} is about another source; name one with --data, or leave it out")
-    if split not in SPLIT_NAMES:
+    if split is not None and split not in SPLIT_NAMES:
         raise UsageError(f"there is no split '{split}'; {did_you_mean(split, SPLIT_NAMES)}")
     opened, checkpoint = open_weights(run)
     config = opened.config()
@@ -63,14 +64,20 @@ def evaluate(
         say(checkpoint.line)
     elif not opened.finished:
         say(f"{opened.path} is not finished; these are its best weights so far")
-    images = own_images(opened, data, split)
+    own_name, words = split_of(opened, split)
+    images = own_images(opened, data, own_name)
     copies = None
     if images is None:
+        split = split or "test"
         reading = apply_overrides(Config(data=DataConfig(on_bad=config.data.on_bad)), settings or {}).data
         images, split = other_split(data, split, card, reading)
         copies = copies_of_training(opened, images)
     elif settings:
         raise UsageError(f"{next(iter(settings))} is about another source, and {data} is the run's own; leave it out")
+    else:
+        split = own_name
+        if words:
+            say(words)
     result, _ = evaluation.evaluate(
         model,
         card,
@@ -83,6 +90,18 @@ def evaluate(
     )
     weights = None if checkpoint is None else checkpoint.weights
     return dataclasses.replace(result, weights=weights, copies_of_training=copies)
+
+
+def split_of(run: Run, asked: str | None) -> tuple[str, str | None]:
+    """Which of a run's own images are meant, and a sentence to say where its test images were kept unread: without a
+    split that is `asked` for they stay so, and its validation images are meant.
+    """
+    if run.has(EvalResult) or (run.config().eval.test and not run.has(ValidationResult)):
+        return asked or "test", None
+    kept = "this run kept its test images unread (eval.test = false)"
+    if asked is None:
+        return "val", f"{kept}, so its validation images are taken; --split test takes its test images"
+    return asked, f"{kept}; they are read now, as --split {asked} asks" if "test" in asked else None
 
 
 def own_images(run: Run, data: Any, split: str) -> ImageSet | None:

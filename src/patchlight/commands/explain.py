@@ -15,7 +15,7 @@ from patchlight.analysis.classes import ClassMaps, class_maps
 from patchlight.analysis.embeddings import embedding_maps
 from patchlight.analysis.faithfulness import QUICK, assess, measure_faithfulness
 from patchlight.analysis.subject import Subject
-from patchlight.commands.evaluate import own_split
+from patchlight.commands.evaluate import own_split, split_of
 from patchlight.commands.explain_attention import Looks, draw_attention
 from patchlight.commands.explain_figures import draw, draw_classes, draw_embedding, png_files
 from patchlight.commands.explain_images import Wanted, check_positive, given_files, load_chosen, load_subject
@@ -90,7 +90,8 @@ def explain(model: Any, images: Any = (), **options: Any) -> Explanation | RunEx
 
     `explain(run, images=(), ...)` takes a run and writes figures, `maps.npz` and `explanation.json` into `out`,
     RUN/explain where it is not given. The images are files; or those of the run's own `split` ("test" where it is not
-    given, "train", "val" or "subset_test") of `classes` (names or indices), or with `indices` in the split, counted
+    given, or "val" of a run that kept its test images unread; "train" or "subset_test")
+    of `classes` (names or indices), or with `indices` in the split, counted
     from 0; or without any of these, `count` (12) of the split. Right and wrong predictions are taken in turn, and what
     is drawn is drawn by a fixed seed. `method` is a row of METHODS, with options as in "rollout:heads=max,discard=0.9",
     several of them, or "all"; `target` is "predicted", "true" (of images whose class is known) or a class; with
@@ -259,6 +260,7 @@ def faithfulness(
     method: str | Sequence[str] = "all",
     target: str | int = "predicted",
     ways: str | Sequence[str] = (),
+    split: str | None = None,
     count: int = 500,
     device: str = "auto",
     out: str | Path | None = None,
@@ -266,6 +268,8 @@ def faithfulness(
     """Measure how true the maps of a method (or of "all") are, on `count` test images of a run, drawn by a fixed seed,
     for the predicted class or a `target`, a class's name or index. `ways` are those of
     `explanation.removal.WAYS` in which patches are taken away ("mean,tokens"); none is all that the network has.
+    `split` is another of the run's splits; a run that kept its test images unread (eval.test = false) is measured on
+    its validation images where none is named, which is said.
 
     Written to `faithfulness.json` in `out`, or in the run folder, whose report is then made again; of a checkpoint in
     RUN/explain/epoch-050. Raises UsageError for an unknown method or no images, PatchlightError where no
@@ -285,10 +289,14 @@ def faithfulness(
     of_class = None if target == PREDICTED else class_index(target, card.class_names, PREDICTED)
     if note := also_a_class("--target", target, card.class_names, PREDICTED):
         say(note)
+    name, words_of_split = split_of(opened, split)
+    images = own_split(opened, name)
+    if words_of_split:
+        say(words_of_split)
     table = measure_faithfulness(
         model,
         card,
-        own_split(opened, "test"),
+        images,
         opened.config().data.source,
         methods=calls,
         count=count,
@@ -300,7 +308,9 @@ def faithfulness(
         raise PatchlightError(
             f"the model sees images of {card.img_size} pixels as one patch, so no maps can be compared"
         )
-    table = replace(table, run=str(checkpoint.path if checkpoint else opened.path))
+    table = replace(
+        table, split=None if name == "test" else name, run=str(checkpoint.path if checkpoint else opened.path)
+    )
     folder.write(table)
     if folder == opened:
         report(opened.path)

@@ -13,7 +13,7 @@ from patchlight.analysis import choice
 from patchlight.analysis.choice import Chosen
 from patchlight.analysis.classes import MOST_CLASSES
 from patchlight.analysis.subject import Subject
-from patchlight.commands.evaluate import own_split
+from patchlight.commands.evaluate import own_split, split_of
 from patchlight.config import SPLIT_NAMES
 from patchlight.data.files import ImageFiles, each_once, find_images, read_images
 from patchlight.data.masks import masks_among
@@ -125,7 +125,9 @@ def own_images(run: Run, model: nn.Module, card: ModelCard, wanted: Wanted) -> C
     classes = [choice.class_index(word, card.class_names) for word in words]
     if not every:
         check_classes(len(set(classes)), "classes are")
-    split = wanted.split or "test"
+    split, unread = split_of(run, wanted.split)
+    if unread:
+        say(unread)
     try:
         images = own_split(run, split)
     except PatchlightError as error:

@@ -75,9 +75,12 @@ def _commands(facts: Facts) -> list[str]:
             f"# patchlight.evaluate({run!r}, data=...); patchlight.train(..., out={run!r}, data=..., resume=True)",
         ]
     first = [f"{facts.run.resume_command}    # go on with the training"] if facts.result is None else []
+    again = "measure it again, or on other data: --data SOURCE"
+    if facts.validated is not None:
+        again = "measure it on its validation images; --split test reads the test images"
     return [
         *first,
-        f"patchlight eval {run}                # measure it again, or on other data: --data SOURCE",
+        f"patchlight eval {run}                # {again}",
         f"patchlight predict {run} IMAGE...    # what is on images of your own",
         f"patchlight report {run}              # report.html, figures/ and this file again",
         f"patchlight train {facts.recipe_file} --out NEW  # the same training once more",

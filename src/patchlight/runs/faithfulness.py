@@ -64,6 +64,8 @@ class Faithfulness(RunFile):
     """`faithfulness.json`: the methods, and the controls beside them, on the same images."""
 
     n: Count
+    # Whose images of the run; None: its test images, or those that were chosen.
+    split: str | None = field(default=None, metadata={"brief": True})
     target: str | None = field(default=None, metadata={"brief": True})  # what the maps are for: "the predicted class"
     tested: str | None = field(default=None, metadata={"brief": True})  # against the controls, in a sentence
     forward_ms: Amount | None = None  # per image

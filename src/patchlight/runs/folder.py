@@ -16,7 +16,7 @@ import numpy as np
 
 from patchlight.config import Config, load_recipe
 from patchlight.errors import PatchlightError, UsageError, first_of
-from patchlight.paths import printable, user_path
+from patchlight.paths import user_path
 from patchlight.progress import say
 from patchlight.runs.arrays import (
     Arrays,
@@ -46,7 +46,7 @@ from patchlight.runs.records import (
     Skipped,
     ValidationResult,
 )
-from patchlight.runs.settings import config_differences, of_version_0_2, only_saves, word
+from patchlight.runs.settings import check_texts, config_differences, of_version_0_2, only_saves, word
 from patchlight.runs.tracking import Tracked
 from patchlight.runs.writing import PART, sweep, whole_file
 
@@ -156,12 +156,7 @@ class Run:
     def check_free(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
         """Raises what `create` raises, and touches nothing."""
         path = self.path
-        for field, text in {"--out": str(path), **config.flat()}.items():
-            if isinstance(text, str) and printable(text) != text:
-                raise UsageError(
-                    f"{field} is {printable(text)}, of bytes that are no UTF-8, which no recipe and no file of weights "
-                    "can name; rename that file or folder"
-                )
+        check_texts({"--out": str(path), **config.flat()})
         if path.exists() and (not path.is_dir() or any(map(_is_content, path.iterdir()))):
             self.check_place()
             if resume:

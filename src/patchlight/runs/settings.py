@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from patchlight.config import Config, load_recipe
+from patchlight.errors import UsageError
+from patchlight.paths import printable
 
 # Settings that may be others when a run goes on: they change no more than the last digits.
 RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
 
 # Settings of what is told to whom: they change nothing of what is trained, and two runs do not differ by them.
 TELLING = ("train.track", "train.track_project")
+
+
+def check_texts(settings: Mapping[str, object]) -> None:
+    """Raises UsageError for a text that is no UTF-8, or not one line of signs that can be shown."""
+    for field, text in settings.items():
+        if not isinstance(text, str) or (shown := printable(text)) == text:
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{field} is {shown}, of bytes that are no UTF-8, which no recipe and no file of weights can name; "
+                "rename that file or folder"
+            ) from None
+        raise UsageError(
+            f"{field} is {shown}, with a line break or another sign that cannot be shown on a line, for which \\n and "
+            "the like stand here; write it without"
+        )
 
 
 def resources_changed(started: Config, config: Config) -> list[str]:

@@ -41,7 +41,7 @@ STYLE = """
 """
 TEMPLATE = """
 {% if tables %}
-<p>On {{ n }} test images, for {{ target }}: means{% if intervals %} and 95 % intervals{% endif %}. Deletion:
+<p>On {{ n }} {{ split }} images, for {{ target }}: means{% if intervals %} and 95 % intervals{% endif %}. Deletion:
 probability that is left on average while the best patches of a map go first; insertion: while the worst go first. An
 arrow says which way is better.
 {% if older %}No cell has a cross, because an older version measured these, which made no test:
@@ -122,6 +122,7 @@ def content(facts: Facts) -> Content | None:
     return Content(
         {
             "n": f"{measured.n:,}",
+            "split": {None: "test", "val": "validation", "train": "training"}.get(measured.split, "the subset's test"),
             "least": MIN_IMAGES,
             "target": measured.target or "the predicted class",
             "intervals": measured.has_intervals,

@@ -10,7 +10,7 @@ import importlib
 import os
 from collections.abc import Sequence
 
-from patchlight.errors import LibraryMissing
+from patchlight.errors import LibraryMissing, UsageError
 from patchlight.training.trackers.tracker import Tracker
 
 # `train.track`: "module:class" of each. The extra of the package that installs its client has the same name.
@@ -44,5 +44,7 @@ def check_trackers(names: Sequence[str], project: str | None = None) -> None:
     """Raises LibraryMissing for a tracker of `names` whose client is not installed, and UsageError for a project, given
     or of the client's environment variable, that cannot be the name of one there.
     """
+    if project is not None and not project.strip():
+        raise UsageError("train.track_project is empty; name a project, or leave it out")
     for name in names:
         tracker_class(name).check_project(project)
