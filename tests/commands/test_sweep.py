@@ -218,6 +218,36 @@ def test_a_sweep_with_a_storage_elsewhere_knows_its_folder(tmp_path):
     make_plan(small_config(), [LR], {}, 1, None, "tpe", "median", 0, tmp_path / "it")
 
 
+def test_trials_that_are_done_are_not_forgotten(tmp_path, no_charts):
+    base, out = small_config(train={"epochs": 1}), tmp_path / "it"
+    patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2, 1e-1]}, trials=2, out=out, sampler="random")
+    before = {path: path.read_bytes() for path in (out / "sweep.json", out / "best.toml")}
+    with pytest.raises(UsageError, match=r"2 trials are done; --trials must be at least 2"):
+        patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2, 1e-1]}, trials=1, out=out, sampler="random")
+    # Nor where another storage is named, or the sweep's own is lost.
+    (out / "sweep.journal").rename(tmp_path / "elsewhere")
+    words = r"sweep.json tells of 2 trials and .*sweep.journal of 0; give the --storage"
+    with pytest.raises(UsageError, match=words):
+        patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2, 1e-1]}, trials=2, out=out, sampler="random")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_folder_that_was_renamed_goes_on(tmp_path, no_charts):
+    base, ranges = small_config(train={"epochs": 1}), {"optim.lr": [1e-3, 1e-2, 1e-1]}
+    patchlight.sweep(base, ranges, trials=2, out=tmp_path / "it")
+    (tmp_path / "it").rename(tmp_path / "moved")
+    again = patchlight.sweep(base, ranges, trials=2, out=tmp_path / "moved")
+    assert [trial.attempts for trial in again.trials] == [1, 1]
+    assert not (tmp_path / "it").exists()
+    assert str(tmp_path / "moved") in load_recipe(str(tmp_path / "moved" / "best.toml")).about.command
+
+
+def test_the_best_recipe_reads_the_test_images(tmp_path, no_charts):
+    base = small_config(train={"epochs": 1}, eval={"gallery": 4, "test": False})
+    patchlight.sweep(base, {"optim.lr": [1e-3, 1e-2]}, trials=1, out=tmp_path / "it")
+    assert load_recipe(str(tmp_path / "it" / "best.toml")).eval.test
+
+
 def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["sweep", "quickstart", LR]) == 2

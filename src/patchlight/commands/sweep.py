@@ -32,14 +32,14 @@ from patchlight.progress import say
 from patchlight.reporting.files import write_file
 from patchlight.runs import Run, recipe_of
 from patchlight.runs.settings import word
-from patchlight.runs.sweep import SweepResult
+from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, SweepResult
 from patchlight.studies.identity import as_begun
 from patchlight.studies.ranges import Value, read_ranges
 from patchlight.studies.sweep import DEFAULT_TRIALS, OnEpoch, Plan, Worker, shuffled_grid, states_in_words
 from patchlight.studies.sweep_journal import is_journal
-from patchlight.studies.sweep_ledger import Slot
-from patchlight.studies.sweep_result import RECORD, make_result, write_pages, write_record, written_by_one
-from patchlight.studies.sweep_storage import JOURNAL, check_names, join_study, open_storage
+from patchlight.studies.sweep_ledger import Slot, slots_of
+from patchlight.studies.sweep_result import RECORD, make_result, read_record, write_pages, write_record, written_by_one
+from patchlight.studies.sweep_storage import JOURNAL, check_names, join_study, open_storage, study_name
 from patchlight.studies.workers import run_workers
 from patchlight.units import counted
 
@@ -85,7 +85,9 @@ def sweep(
     if not (plan.folder / BASE).exists():
         write_file(plan.folder / BASE, plan.base.to_toml().encode())
     opened, shown = open_storage(storage, plan.folder)
-    study = join_study(opened, plan.name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
+    name = study_name(opened, storage, plan.name, shown)
+    study = join_study(opened, name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
+    check_not_fewer(plan, slots_of(study.get_trials(deepcopy=False), None), shown)
 
     def keep(slots: list[Slot]) -> None:
         with written_by_one(plan.folder):
@@ -169,6 +171,24 @@ def check_place(folder: Path) -> None:
             f"{folder} has files that are no sweep's ({inside[0]}), which would be replaced; choose a new or an empty "
             "folder with --out"
         )
+
+
+def check_not_fewer(plan: Plan, slots: list[Slot], where: str) -> None:
+    """Raises UsageError where trials that are done would be forgotten: by fewer `--trials`, or by a storage that does
+    not have them.
+    """
+    recorded = 0
+    with contextlib.suppress(PatchlightError):  # there is no record, or it is damaged and is written anew
+        recorded = sum(trial.state in (FINISHED, PRUNED, FAILED) for trial in read_record(plan.folder).trials)
+    if recorded > len(slots):
+        raise UsageError(
+            f"{plan.folder / RECORD} tells of {counted(recorded, 'trial')} and {where} of {len(slots)}; give the "
+            "--storage that the sweep was started with, or choose another --out"
+        )
+    done = [slot.number + 1 for slot in slots if slot.is_over]
+    if plan.trials is not None and done and done[-1] > plan.trials:
+        words = f"{counted(len(done), 'trial')} are done" if len(done) == done[-1] else f"trial {done[-1]} is done"
+        raise UsageError(f"{words}; --trials must be at least {done[-1]}")
 
 
 def in_full(config: Config) -> Config:

@@ -20,7 +20,7 @@ from patchlight.reporting.markdown import as_block, as_text
 from patchlight.runs.codec import RecordError, read_json
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING, SweepAxis, SweepResult, SweepTrial
 from patchlight.studies.ranges import Axis
-from patchlight.studies.sweep import RUNS, Plan, in_words, shown
+from patchlight.studies.sweep import RUNS, Plan, in_words, seed_of, shown
 from patchlight.studies.sweep_ledger import Slot
 from patchlight.units import SPACE, counted
 
@@ -119,7 +119,7 @@ def _importance(study: Study, plan: Plan, finished: Sequence[SweepTrial]) -> dic
         warnings.simplefilter("ignore")  # of a setting that had one value in all trials
         shares = get_param_importances(
             study,
-            evaluator=FanovaImportanceEvaluator(seed=plan.seed),
+            evaluator=FanovaImportanceEvaluator(seed=seed_of(plan.seed, "importance")),
             params=[axis.field for axis in plan.axes],
             normalize=False,
         )
@@ -162,11 +162,13 @@ def _notes(
 
 
 def best_recipe(plan: Plan, result: SweepResult) -> Config | None:
-    """The recipe with the best trial's settings laid over it; None while no trial is finished."""
+    """The recipe with the best trial's settings laid over it, which reads the test images when it is trained; None
+    while no trial is finished.
+    """
     best = result.best_trial
     if best is None:
         return None
-    config = load_recipe(plan.base, best.params)
+    config = load_recipe(plan.base, best.params | {"eval.test": True})
     tried = len(result.of(FINISHED)) + len(result.of(PRUNED))
     path = plan.folder / BEST
     about = About(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchlight.errors import PatchlightError, UsageError, did_you_mean
 from patchlight.machine.process import import_library
-from patchlight.paths import user_path
+from patchlight.paths import is_there, user_path
 from patchlight.progress import say
 from patchlight.studies.identity import counts
 from patchlight.studies.ranges import Axis, Value
+from patchlight.studies.sweep_journal import is_journal, mend
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 JOURNAL = "sweep.journal"  # the file in the sweep's folder, if no other storage is given
+STUDY = "sweep"  # the study's name in it, whatever the folder is called
 PLAN = "patchlight"  # the study's attribute with what the sweep was started with
 IMAGES, VERSION = "images", "Patchlight"  # what a plan says beside its settings
 PLAN_WAIT_S = 10.0  # for the worker that has made the study, to write its plan
@@ -63,13 +65,34 @@ def open_storage(place: str | None, folder: Path) -> tuple[BaseStorage, str]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    try:
+    with _journal_errors(path):
+        if is_there(path) and not is_journal(path):
+            raise UsageError(
+                f"{path} is no journal of a sweep, or is damaged, and nothing was written into it; restore it, or "
+                "choose another --storage or --out"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = JournalFileOpenLock(str(path))
+        if is_there(path):
+            with quiet():
+                lock.acquire()
+            try:
+                mend(path)
+            finally:
+                lock.release()
         with quiet():
-            backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
-            return JournalStorage(backend), str(path)
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), str(path)
+
+
+@contextlib.contextmanager
+def _journal_errors(path: str | Path) -> Iterator[None]:
+    """What goes wrong inside with a journal as one sentence that names it."""
+    try:
+        yield
     except OSError as error:
         raise PatchlightError(f"cannot write {path}: {error.strerror}; choose another --out or --storage") from None
+    except PatchlightError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise PatchlightError(
             f"{path} is no journal of a sweep, or is damaged ({error}); restore it, or begin anew with another --out"
@@ -104,6 +127,33 @@ def _database(url: str) -> tuple[BaseStorage, str]:
     raise AssertionError("the last try returns or raises")
 
 
+def _reading(storage: BaseStorage, where: str) -> contextlib.AbstractContextManager[None]:
+    """Inside, what is wrong with a journal is a sentence; a database has its own words."""
+    from optuna.storages import JournalStorage
+
+    return _journal_errors(where) if isinstance(storage, JournalStorage) else contextlib.nullcontext()
+
+
+def study_name(storage: BaseStorage, place: str | None, name: str, where: str) -> str:
+    """The study of a sweep in a storage: in one that sweeps share its own `name`; in the journal of its folder always
+    the same, so that the folder may be renamed, or that of before, which was the folder's name then.
+
+    Raises UsageError where it is not known which one is meant.
+    """
+    if place is not None:
+        return name
+    with quiet(), _reading(storage, where):
+        names = [study.study_name for study in storage.get_all_studies()]
+    if STUDY in names or not names:
+        return STUDY
+    if len(names) > 1 and name not in names:
+        raise UsageError(
+            f"{where} holds {len(names)} sweeps, and none of them is '{name}'; give the folder the name of the one "
+            f"that is to go on ({', '.join(sorted(names))}), or choose another --out"
+        )
+    return names[0] if len(names) == 1 else name
+
+
 def join_study(
     storage: BaseStorage, name: str, plan: Mapping[str, Any], direction: Literal["minimize", "maximize"], where: str
 ) -> Study:
@@ -114,7 +164,7 @@ def join_study(
     from optuna import create_study, load_study
     from optuna.exceptions import DuplicatedStudyError
 
-    with quiet():
+    with quiet(), _reading(storage, where):
         try:
             study = create_study(storage=storage, study_name=name, direction=direction)
             study.set_user_attr(PLAN, dict(plan))
