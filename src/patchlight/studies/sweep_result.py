@@ -146,8 +146,9 @@ def _notes(
     if repeats:
         of = "" if there_are is None else f"{distinct(begun):,} of {counted(there_are, 'combination')} were tried; "
         yield f"{of}{counted(repeats, 'trial')} repeated one"
-    is_whole = is_end and plan.grid is None and there_are is not None and distinct(begun) >= there_are
-    if there_are is not None and is_whole and plan.trials != len(trials):
+    is_over = is_end and all(trial.state in (FINISHED, PRUNED, FAILED) for trial in trials)
+    is_short = plan.grid is None and plan.trials != len(trials)
+    if there_are is not None and is_over and is_short and distinct(begun) >= there_are:
         asked = "" if plan.trials is None else f" of {plan.trials}"
         yield (
             f"all {counted(there_are, 'combination')} were tried, so the sweep ended after {len(trials)}{asked} "
