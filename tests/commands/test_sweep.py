@@ -205,6 +205,13 @@ def test_a_folder_with_other_files_is_no_place_for_a_sweep(tmp_path, name):
         patchlight.sweep("quickstart", [LR], out=tmp_path / "file")
 
 
+def test_a_storage_that_is_refused_leaves_no_folder(here):
+    (here / "notes.txt").write_text("hello")
+    with pytest.raises(UsageError, match=r"notes.txt is no journal of a sweep"):
+        patchlight.sweep(small_config(), [LR], out=here / "it", storage="notes.txt")
+    assert [path.name for path in here.iterdir()] == ["notes.txt"]
+
+
 def test_a_sweep_with_a_storage_elsewhere_knows_its_folder(tmp_path):
     def stop(*_):
         raise KeyboardInterrupt

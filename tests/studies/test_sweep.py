@@ -351,7 +351,7 @@ def test_the_reasons_to_doubt_are_notes(tmp_path):
     worker = a_worker(plan, lambda config, folder, on_epoch: curve(config, folder, on_epoch, 0.1 * config.train.epochs))
     result = make_result(plan, worker.study, worker.work(), "here")
     assert any("compared at the same epoch" in note for note in result.notes)
-    assert any("fANOVA needs 5 finished trials" in note for note in result.notes)
+    assert any("fANOVA needs 5 finished trials of different settings" in note for note in result.notes)
     assert any("optimistic" in note for note in result.notes)
 
 
@@ -363,6 +363,36 @@ def test_importance_is_that_of_the_setting_that_matters(tmp_path):
     assert shares["optim.lr"] > 0.8
     assert shares["model.depth"] < 0.1
     assert result.importance_by.startswith("fANOVA")
+
+
+def test_settings_that_are_tried_again_count_once(tmp_path):
+    plan = a_plan(tmp_path, "optim.lr=1e-3,1e-2,3e-3", "model.depth=2,3,4", sampler="random", trials=7)
+    worker = a_worker(plan, slope)
+    slots = worker.work()
+    tried = len({repr(slot.params) for slot in slots})
+    assert tried < 7
+    result = make_result(plan, worker.study, slots, "here")
+    assert f"{tried} of 9 combinations were tried; {7 - tried} trials repeated one" in result.notes
+    words = f"the best of {tried} combinations of settings (in 7 trials)"
+    assert any(note.startswith(f"{words} was chosen") for note in result.notes)
+    assert words in best_recipe(plan, result).about.source
+
+
+@pytest.mark.parametrize("range_", ["optim.lr=1e-3,1e-2", "model.depth=2..3", "augment.mixup_alpha=0..0.4:0.4"])
+@pytest.mark.parametrize("trials", [None, 30])
+def test_where_all_combinations_are_tried_it_ends(tmp_path, range_, trials):
+    plan = a_plan(tmp_path, range_, trials=trials)
+    worker = a_worker(plan, slope)
+    slots = worker.work()
+    assert len({repr(slot.params) for slot in slots}) == 2
+    assert repr(slots[-1].params) not in {
+        repr(slot.params) for slot in slots[:-1]
+    }  # it ends with the first of the last
+    assert worker.are_over(slots)
+    notes = make_result(plan, worker.study, slots, "here").notes
+    of = "" if trials is None else " of 30"
+    assert any(f"all 2 combinations were tried, so the sweep ended after {len(slots)}{of} trials" in n for n in notes)
+    assert len(a_worker(plan, slope).work()) == len(slots)
 
 
 def test_samplers_do_not_warn():

@@ -82,9 +82,9 @@ def sweep(
     if workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}")
     until = None if time is None else _now() + Duration(time).seconds
+    opened, shown = open_storage(storage, plan.folder)
     if not (plan.folder / BASE).exists():
         write_file(plan.folder / BASE, plan.base.to_toml().encode())
-    opened, shown = open_storage(storage, plan.folder)
     name = study_name(opened, storage, plan.name, shown)
     study = join_study(opened, name, plan.to_storage(), "minimize" if plan.is_lower_better else "maximize", shown)
     check_not_fewer(plan, slots_of(study.get_trials(deepcopy=False), None), shown)

@@ -49,6 +49,15 @@ class Axis:
     log: bool = False
     choices: tuple[Value, ...] = ()
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are; None where they have no end."""
+        if self.choices:
+            return len(self.choices)
+        if self.step is None and not self.is_whole:
+            return None
+        return round((self.high - self.low) / (self.step or 1)) + 1
+
     def points(self) -> tuple[Value, ...]:
         """All of its values, for a grid. Raises UsageError where there are too many to count."""
         if self.choices:
@@ -102,6 +111,13 @@ def grid_of(axes: Sequence[Axis]) -> list[dict[str, Value]]:
         )
     fields = [axis.field for axis in axes]
     return [dict(zip(fields, values, strict=True)) for values in itertools.product(*points)]
+
+
+def combinations(axes: Sequence[Axis]) -> int | None:
+    """How many different settings the axes have together; None where they have no end."""
+    counts_of = [axis.count for axis in axes]
+    known = [count for count in counts_of if count is not None]
+    return math.prod(known) if len(known) == len(counts_of) else None
 
 
 def _axis(base: Config, field: str, given: str | Sequence[Value]) -> Axis:

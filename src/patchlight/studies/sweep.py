@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from patchlight.runs.codec import JSON
 from patchlight.runs.lock import InUse
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING
 from patchlight.studies.identity import known_by, run_key
-from patchlight.studies.ranges import Axis, Value, grid_of
+from patchlight.studies.ranges import Axis, Value, combinations, grid_of
 from patchlight.studies.sweep_ledger import (
     REASON,
     STOPPED,
@@ -103,6 +103,11 @@ class Plan:
         """What an epoch is worth."""
         return row.val_loss if self.is_lower_better else measure_of(self.base.train.select).of(row)
 
+    def is_exhausted(self, slots: Sequence[Slot]) -> bool:
+        """Whether all combinations of settings there are have been begun, so that a further trial would repeat one."""
+        count = combinations(self.axes)
+        return count is not None and len({key_of(slot.params) for slot in slots if slot.params}) >= count
+
     def of_trial(self, params: Mapping[str, Value]) -> Config:
         """The recipe of a trial."""
         return load_recipe(self.base, dict(params) | {"eval.test": False})
@@ -124,6 +129,11 @@ class Plan:
             IMAGES: {name: digest for name, digest in self.digests.items() if name in ("train", "val")},
             VERSION: patchlight.__version__,
         }
+
+
+def key_of(params: Mapping[str, Any]) -> str:
+    """Equal for equal settings."""
+    return repr(sorted(params.items()))
 
 
 def _plain(value: Any) -> Any:
@@ -172,7 +182,7 @@ class Worker:
             self._check_alike(slots)
             if self.is_out_of_time or self.are_over(slots):
                 return slots
-            is_free = self.plan.trials is None or len(slots) < self.plan.trials
+            is_free = (self.plan.trials is None or len(slots) < self.plan.trials) and not self.plan.is_exhausted(slots)
             if is_free or any(slot.last.state.name == "WAITING" for slot in slots):
                 with contextlib.suppress(OutOfTime):  # it goes on when the command is repeated
                     self._next_trial(slots)
@@ -197,7 +207,8 @@ class Worker:
 
     def are_over(self, slots: list[Slot]) -> bool:
         """Whether nothing is left to do."""
-        return self.plan.trials is not None and len(slots) == self.plan.trials and all(slot.is_over for slot in slots)
+        is_full = self.plan.trials is not None and len(slots) == self.plan.trials
+        return (is_full or self.plan.is_exhausted(slots)) and all(slot.is_over for slot in slots)
 
     def _check_alike(self, slots: list[Slot]) -> None:
         """Raises PatchlightError where it is clear that no trial will do, which one sentence explains."""

@@ -19,8 +19,8 @@ from patchlight.reporting.files import write_file
 from patchlight.reporting.markdown import as_block, as_text
 from patchlight.runs.codec import RecordError, read_json
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING, SweepAxis, SweepResult, SweepTrial
-from patchlight.studies.ranges import Axis
-from patchlight.studies.sweep import RUNS, Plan, in_words, seed_of, shown
+from patchlight.studies.ranges import Axis, combinations
+from patchlight.studies.sweep import RUNS, Plan, in_words, key_of, seed_of, shown
 from patchlight.studies.sweep_ledger import Slot
 from patchlight.units import SPACE, counted
 
@@ -111,7 +111,7 @@ def _importance(study: Study, plan: Plan, finished: Sequence[SweepTrial]) -> dic
     """Of each setting the share of the finished trials' variance that comes from it alone; nothing where that cannot
     be computed.
     """
-    if len(finished) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in finished}) < 2:
+    if distinct(finished) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in finished}) < 2:
         return {}
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
@@ -130,18 +130,30 @@ def _notes(
     plan: Plan, trials: Sequence[SweepTrial], finished: Sequence[SweepTrial], is_told: bool, is_end: bool
 ) -> Iterator[str]:
     if finished:
-        ended = sum(trial.state == PRUNED for trial in trials)
         yield (
-            f"the best of {counted(len(finished) + ended, 'trial')} was chosen by {plan.words}, so its value is "
+            f"the best of {tried_in_words(trials)} was chosen by {plan.words}, so its value is "
             "optimistic; the test images were not read"
         )
     if finished and not is_told and is_end:
         yield (
-            "what mattered is not told: fANOVA needs "
-            f"{LEAST_FOR_IMPORTANCE} finished trials of different value, and there are {len(finished)}"
+            f"what mattered is not told: fANOVA needs {LEAST_FOR_IMPORTANCE} finished trials of different settings and "
+            f"value, and there are {distinct(finished)}"
         )
-    elif is_told and len(finished) < ROUGH:
-        yield f"what mattered is rough, as it is computed from {counted(len(finished), 'finished trial')} alone"
+    elif is_told and distinct(finished) < ROUGH:
+        yield f"what mattered is rough, as it is computed from {counted(distinct(finished), 'finished trial')} alone"
+    begun = [trial for trial in trials if trial.params]
+    repeats, there_are = len(begun) - distinct(begun), combinations(plan.axes)
+    if repeats:
+        of = "" if there_are is None else f"{distinct(begun):,} of {counted(there_are, 'combination')} were tried; "
+        yield f"{of}{counted(repeats, 'trial')} repeated one"
+    is_over = is_end and all(trial.state in (FINISHED, PRUNED, FAILED) for trial in trials)
+    is_short = plan.grid is None and plan.trials != len(trials)
+    if there_are is not None and is_over and is_short and distinct(begun) >= there_are:
+        asked = "" if plan.trials is None else f" of {plan.trials}"
+        yield (
+            f"all {counted(there_are, 'combination')} were tried, so the sweep ended after {len(trials)}{asked} "
+            "trials: a further one would repeat one"
+        )
     if plan.pruner != "none" and plan.epochs is None:
         yield (
             "trials were compared at the same epoch, at which trainings of other lengths or speeds stand elsewhere in "
@@ -161,6 +173,19 @@ def _notes(
         yield f"begun more than once, as a worker was stopped or ended: {counted(len(again), 'trial')}"
 
 
+def distinct(trials: Sequence[SweepTrial]) -> int:
+    """How many different settings trials have."""
+    return len({key_of(trial.params) for trial in trials})
+
+
+def tried_in_words(trials: Sequence[SweepTrial]) -> str:
+    """What the best was chosen of: "9 trials", or "2 combinations of settings (in 6 trials)"."""
+    ended = [trial for trial in trials if trial.state in (FINISHED, PRUNED)]
+    count = distinct(ended)
+    words = counted(len(ended), "trial")
+    return words if count == len(ended) else f"{counted(count, 'combination')} of settings (in {words})"
+
+
 def best_recipe(plan: Plan, result: SweepResult) -> Config | None:
     """The recipe with the best trial's settings laid over it, which reads the test images when it is trained; None
     while no trial is finished.
@@ -169,13 +194,12 @@ def best_recipe(plan: Plan, result: SweepResult) -> Config | None:
     if best is None:
         return None
     config = load_recipe(plan.base, best.params | {"eval.test": True})
-    tried = len(result.of(FINISHED)) + len(result.of(PRUNED))
     path = plan.folder / BEST
     about = About(
         name=f"{plan.base.about.name}-best",
         title=plan.base.about.title,
-        source=f"trial {best.number} of a sweep over {plan.base.about.name}, the best of {counted(tried, 'trial')}: "
-        f"{in_words(best.params)}",
+        source=f"trial {best.number} of a sweep over {plan.base.about.name}, the best of "
+        f"{tried_in_words(result.trials)}: {in_words(best.params)}",
         command=f"patchlight train {shlex.quote(str(path))}",
         expect=f"{plan.words} {result.shown(best.value)} in epoch {best.epoch}; as it was chosen for that it is "
         "optimistic, and the test images were not read".replace(SPACE, " "),
