@@ -27,7 +27,7 @@ from patchlight.runs.study import FAILED, FINISHED, WAITING, StudyResult
 from patchlight.studies.claims import Claims
 from patchlight.studies.cost import StudyCost, study_cost
 from patchlight.studies.folder import StudyFolder, was_tested
-from patchlight.studies.identity import counts
+from patchlight.studies.identity import as_begun
 from patchlight.studies.plan import Plan, PlannedRun, make_plan
 from patchlight.studies.result import make_result
 from patchlight.studies.work import POLL_S, Worker
@@ -38,7 +38,6 @@ from patchlight.units import counted, percent
 DEFAULT_PLACE = Path("studies")
 POOL = "runs"  # the folder of all runs, beside those of the studies
 LOGS = "workers"
-NOW = ("eval.test", "data.source")  # settings of a run that count as they are now, not as it was begun with
 
 
 def study(
@@ -184,14 +183,8 @@ def _train(run: PlannedRun, on_epoch: Callable[[Epoch], None] | None, *, test: b
 
 
 def _as_begun(run: PlannedRun, there: Run) -> Settings:
-    """The settings that a run was begun with by another study, or on another machine, as far as they are others than
-    planned. They are of those that do not count for `run_key`, such as train.threads.
-    """
-    if not there.is_run:
-        return {}
-    begun, planned = there.config().flat(), run.config.flat()
-    own = {key: begun.get(key) for key in {*begun, *planned} if not (counts(key) or key.startswith("about."))}
-    own = {key: value for key, value in sorted(own.items()) if value != planned.get(key) and key not in NOW}
+    """The settings that a run was begun with by another study, or on another machine, which is said."""
+    own = as_begun(run.config, there.config()) if there.is_run else {}
     if own:
         words = ", ".join(f"{key} = {word(value)}" for key, value in own.items())
         say(f"{run.name}: it was begun with {words}, and so goes on with that")

@@ -21,6 +21,7 @@ NOT_TRAINED = (
     *("data.source", "data.memory_limit_mb", "train.device", "train.threads", "train.checkpoint_every"),
     *TELLING,
 )
+NOW = ("eval.test", "data.source")  # they count as they are now, not as a run was begun with
 KEY_SIGNS = 16  # hexadecimal ones: 64 bits
 
 
@@ -48,11 +49,11 @@ def known_by(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 def as_begun(planned: Config, begun: Config) -> dict[str, Any]:
     """The settings that do not count and that a run was begun with in another way than planned, as train.threads: it
-    goes on with its own. Whether the test images are read is not among them.
+    goes on with its own, but for those of NOW.
     """
     before, now = begun.flat(), planned.flat()
     own = {key: before.get(key) for key in sorted({*before, *now}) if not (counts(key) or key.startswith("about."))}
-    return {key: value for key, value in own.items() if value != now.get(key) and key != "eval.test"}
+    return {key: value for key, value in own.items() if value != now.get(key) and key not in NOW}
 
 
 def counts(key: str) -> bool:
