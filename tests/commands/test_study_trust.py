@@ -180,3 +180,11 @@ def test_images_that_have_moved_are_the_same_images(here, capsys):
     capsys.readouterr()
     assert main([*WORDS, "--dry-run"]) == 0
     assert "2 of 2 runs left" in capsys.readouterr().out
+
+
+def test_a_run_of_another_study_stays_one_when_its_test_images_are_read(again):
+    tiny_file(again, "second", budget={"epochs": 1}, study={"test": "all"})
+    assert main(["study", "second.toml"]) == 0
+    result = result_in(Path("studies/second"))
+    assert [run.reused for run in result.runs] == [True] * 4
+    assert {run.variant for run in result.runs if run.test_before} == {result.chosen}

@@ -23,7 +23,7 @@ from patchlight.runs import Epoch, Run
 from patchlight.runs.checkpoints import FOLDER
 from patchlight.runs.lock import InUse
 from patchlight.runs.settings import word
-from patchlight.runs.study import FAILED, FINISHED, WAITING, StudyResult
+from patchlight.runs.study import FAILED, FINISHED, REUSED, WAITING, StudyResult
 from patchlight.studies.claims import Claims
 from patchlight.studies.cost import StudyCost, study_cost
 from patchlight.studies.folder import StudyFolder, was_tested
@@ -224,7 +224,8 @@ def _tested(plan: Plan, folder: StudyFolder, command: Sequence[str]) -> StudyRes
             say(f"study {plan.study.name}: the test images are read for {run.name}")
             try:
                 _read_test_images(run)
-                folder.write_note(run, FINISHED, tested=True)
+                note = folder.note(run)
+                folder.write_note(run, REUSED if note is None else note.state, tested=True)
             except Interrupted:
                 raise
             except PatchlightError as error:

@@ -12,13 +12,14 @@ from patchlight.runs.codec import JSON, Amount, Count, Place, Rate, Record
 from patchlight.runs.records import RunFile
 
 FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"  # the states of a run of a study
+REUSED = "reused"  # of a note: another study has trained the run
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunNote(RunFile):
     """What a study did with a run: `notes/KEY.json` of the study's folder."""
 
-    state: str  # FINISHED: the study has trained it; WAITING: it has begun to; PRUNED or FAILED
+    state: str  # FINISHED: the study has trained it; WAITING: it has begun to; REUSED, PRUNED or FAILED
     reason: str = ""  # of PRUNED and FAILED, a sentence
     worker: str = ""  # host and process
     deaths: Count = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from patchlight.errors import PatchlightError
 from patchlight.runs import Environment, Epoch, EvalResult, Run, kept_epoch
 from patchlight.runs.folder import FILES, METRICS
-from patchlight.runs.study import FAILED, FINISHED, StudyPoint, StudyRun
+from patchlight.runs.study import FAILED, FINISHED, REUSED, StudyPoint, StudyRun
 from patchlight.studies.folder import StudyFolder
 from patchlight.studies.plan import Plan, PlannedRun, train_flops
 from patchlight.units import counted
@@ -29,7 +29,7 @@ def _run_of(run: PlannedRun, folder: StudyFolder, prunes: bool) -> StudyRun:
         folder=str(run.folder),
         state=state,
         reason=None if note is None or state == FINISHED else note.reason or None,
-        reused=state == FINISHED and note is None,
+        reused=state == FINISHED and (note is None or note.state == REUSED),
     )
     try:
         return _with_numbers(bare, run, tested=note is not None and note.tested)

@@ -17,7 +17,7 @@ from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run
 from patchlight.runs.codec import RecordError, read_json
 from patchlight.runs.records import FORMAT
-from patchlight.runs.study import FAILED, FINISHED, PRUNED, WAITING, RunNote, StudyResult
+from patchlight.runs.study import FAILED, FINISHED, PRUNED, REUSED, WAITING, RunNote, StudyResult
 from patchlight.runs.writing import whole_file
 from patchlight.studies.plan import PlannedRun
 
@@ -83,7 +83,7 @@ class StudyFolder:
         if is_finished(run):
             return FINISHED
         note = self.note(run)
-        if note is None or note.state in (FINISHED, WAITING) or (note.state == PRUNED and not prunes):
+        if note is None or note.state in (FINISHED, REUSED, WAITING) or (note.state == PRUNED and not prunes):
             return WAITING
         return PRUNED if note.state == PRUNED else FAILED
 
