@@ -30,6 +30,7 @@ PARAMETERS = {
     "vit-small": 6_031_018,
     "vit-base": 25_284_106,
     "deit-tiny": 5_362_762,
+    "resnet-micro": 307_274,
     "resnet18": 11_173_962,
 }
 

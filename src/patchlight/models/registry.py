@@ -45,6 +45,7 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
             "global_pool": "avg",
         },
     ),
+    "resnet-micro": (ResNet, {"layers": (1, 1)}),  # as many parameters as vit-micro
     "resnet18": (ResNet, {"layers": (2, 2, 2, 2)}),
 }
 

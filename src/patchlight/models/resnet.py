@@ -1,4 +1,4 @@
-"""ResNet-18 for 32x32 images, the convolutional baseline (He et al. 2016, section 4.2's stem with table 1's 18 layers).
+"""ResNets for small images, the convolutional baselines (He et al. 2016: section 4.2's stem, table 1's 18 layers).
 
 torchvision's names, but a 3x3 first convolution of stride 1 and no max-pool, so that small images keep their size.
 Shapes: B batch, C channels, H W pixels, K classes.
