@@ -21,7 +21,7 @@ demo: .venv/.installed
 	$(BIN)/patchlight train quickstart --overwrite
 
 # A process for each core, at most four; a file's tests stay together, for they share what they trained.
-PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 30
 test: .venv/.installed-dev
 	$(BIN)/python tools/install.py --versions dev
 	$(BIN)/$(PYTEST)

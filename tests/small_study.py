@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
+from undrawn import undrawn
 
+from patchlight.cli.main import main
 from patchlight.commands.study import _train
 from patchlight.config.study import Study
 from patchlight.config.study_file import study_of
+from patchlight.runs.study import StudyResult
 from patchlight.studies.claims import Claims
 from patchlight.studies.folder import StudyFolder
 from patchlight.studies.plan import Plan, make_plan
@@ -55,3 +60,16 @@ def tiny_plan(place: Path, name: str = "mine", **parts: Any) -> Plan:
 def worker_of(plan: Plan, place: Path, lease_s: float = 60) -> Worker:
     """A worker that trains as `patchlight study` does; the study's folder is `place`/NAME."""
     return Worker(plan, StudyFolder(place / plan.study.name), _train, Claims(lease_s))
+
+
+def finish(folder: Path, **parts: Any) -> Path:
+    """Write mine.toml into a folder, and train its study there with no figures drawn."""
+    tiny_file(folder, **parts)
+    with undrawn(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["study", "mine.toml"]) == 0
+    return folder
+
+
+def result_in(folder: Path = Path("studies/mine")) -> StudyResult:
+    return StudyResult.from_json(json.loads((folder / "study.json").read_text()))

@@ -74,4 +74,4 @@ def first_of(words: Iterable[str], count: int) -> str:
 
 def diverged(what: str) -> str:
     """The message of a training that diverged."""
-    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or use train.precision = 'fp32'"
+    return f"{what}; lower optim.lr, set optim.grad_clip = 1 or, unless it is that, use train.precision = 'fp32'"

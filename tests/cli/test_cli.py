@@ -21,6 +21,8 @@ from patchlight.cli.parser import VERBS, split_settings
         (["train", "quickstart", "--epochs", "3"], 2, "unknown argument '--epochs'; did you mean '--train.epochs'?"),
         (["train", "quickstart", "--train.epoch", "3"], 2, "unknown field 'train.epoch'; did you mean 'train.epochs'?"),
         (["train", "quickstart", "--resume", "--overwrite"], 2, "give one of them"),
+        (["train", "quickstart", "--seeds", "-1,2"], 2, "(one that begins with '-' is written --seeds=VALUE)"),
+        (["train", "quickstart", "--seeds=-1,2"], 2, "-1"),
         (["train", "quickstart", "--overwrit"], 2, "unknown argument '--overwrit'; did you mean '--overwrite'?"),
         (["train", "quickstart", "--model.name", "vit-tinny"], 2, "no model 'vit-tinny'; did you mean 'vit-tiny'?"),
         (["train", "quickstart", "--model.patch_size", "5"], 2, "patch_size 5 does not divide the image size 32"),

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from small import SMALL, stopped_at_save
-from small_study import TWO, tiny_file
-from undrawn import undrawn
+from small_study import TWO, finish, result_in, tiny_file
 
 import patchlight
 from patchlight.cli.main import main
@@ -34,12 +33,7 @@ def small(folder: Path, **parts) -> Path:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     """A folder with mine.toml, of two variants and two seeds, and its finished study. Tests change copies."""
-    folder = tmp_path_factory.mktemp("study")
-    small(folder)
-    with undrawn(), pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["study", "mine.toml"]) == 0
-    return folder
+    return finish(tmp_path_factory.mktemp("study"), budget={"epochs": 1})
 
 
 @pytest.fixture
@@ -48,10 +42,6 @@ def again(done, tmp_path, monkeypatch) -> Path:
     shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def result_in(folder: Path = Path("studies/mine")) -> StudyResult:
-    return StudyResult.from_json(json.loads((folder / "study.json").read_text()))
 
 
 def read_of(result: StudyResult) -> set[tuple[str, int]]:

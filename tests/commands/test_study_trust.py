@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_study import tiny_file
-from undrawn import undrawn
+from small_study import finish, result_in, tiny_file
 
 from patchlight.cli.main import main
 from patchlight.runs import Run
@@ -26,12 +25,7 @@ WORDS = ["study", "mine.toml"]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     """A folder with mine.toml and its finished study, whose chosen variant is tested. Tests change copies."""
-    folder = tmp_path_factory.mktemp("study")
-    tiny_file(folder, budget={"epochs": 1}, study={"test": "chosen"})
-    with undrawn(), pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(WORDS) == 0
-    return folder
+    return finish(tmp_path_factory.mktemp("study"), budget={"epochs": 1}, study={"test": "chosen"})
 
 
 @pytest.fixture
@@ -39,10 +33,6 @@ def again(done, tmp_path, monkeypatch) -> Path:
     shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def result_in(folder: Path = Path("studies/mine")) -> StudyResult:
-    return StudyResult.from_json(json.loads((folder / "study.json").read_text()))
 
 
 def read_of(result: StudyResult) -> set[str]:

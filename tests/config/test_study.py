@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchlight.config.study import StudyBudget, StudyOptions
@@ -352,7 +352,13 @@ TABLES = st.dictionaries(KEYS, VALUES, max_size=5)
     study=TABLES,
     variants=st.lists(st.dictionaries(KEYS, VALUES, max_size=3).map(lambda table: {"name": "a", **table}), max_size=3),
 )
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # of a machine that is busy
+)
 def test_whatever_stands_in_a_file_it_is_a_study_or_a_sentence(data, study, variants):
     refused = []
     for parts in (data, {**data, "study": {**study, "recipe": "quickstart"}, "variants": variants}):

@@ -58,7 +58,13 @@ def test_every_setting_counts_but_those_that_are_named():
     assert {key.partition(".")[0] for key in apart} == {"about", "eval", "explain", "data", "train", "model"}
     assert {key for key in apart if key.partition(".")[0] in ("data", "train", "model")} <= {
         *("data.source", "data.memory_limit_mb", "train.device", "train.threads", "train.checkpoint_every"),
-        *("train.track", "train.track_project", "train.micro_batch_size", "model.grad_checkpointing"),
+        *(
+            "train.track",
+            "train.track_project",
+            "train.track_name",
+            "train.micro_batch_size",
+            "model.grad_checkpointing",
+        ),
     }
     assert counts("stages.2.optim.lr")
     assert not counts("stages.2.train.micro_batch_size")

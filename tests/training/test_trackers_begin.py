@@ -132,7 +132,9 @@ def test_two_processes_make_one_experiment(tmp_path, monkeypatch):
     begun: list[str] = []
 
     def begin(number: int) -> None:
-        subject = Subject(run=Run(tmp_path / f"run-{number}"), project=None, settings={}, recipe="", id=None)
+        subject = Subject(
+            run=Run(tmp_path / f"run-{number}"), project=None, named=None, settings={}, recipe="", id=None
+        )
         begun.append(MLflow(subject).id)
 
     threads = [threading.Thread(target=begin, args=(number,)) for number in range(2)]
@@ -155,7 +157,7 @@ def test_an_experiment_that_another_process_makes_first_is_taken(tmp_path, monke
         return make(self, name)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", make_second)
-    run = MLflow(Subject(run=Run(tmp_path / "run"), project=None, settings={}, recipe="", id=None)).id
+    run = MLflow(Subject(run=Run(tmp_path / "run"), project=None, named=None, settings={}, recipe="", id=None)).id
     client = MlflowClient(tracking_uri=str(tmp_path / "store"))
     assert [client.get_run(run).info.experiment_id] == made
 

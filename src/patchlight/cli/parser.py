@@ -7,6 +7,7 @@ runs, so that help and usage errors are instant. What a row is made of is in `wo
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import replace
 from typing import NoReturn
 
@@ -331,6 +332,8 @@ class Parser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence."""
 
     def error(self, message: str) -> NoReturn:
+        if missing := re.fullmatch(r"argument (--[\w-]+): expected one argument", message):
+            message += f" (one that begins with '-' is written {missing[1]}=VALUE)"
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
 

@@ -111,7 +111,8 @@ def _slice(axes: Axes, axis: SweepAxis, result: SweepResult, trials: Sequence[Sw
         (PRUNED, "v", s.quiet, "pruned, at its last epoch"),
         (FINISHED, "o", s.blue, "finished"),
     ):
-        own = [trial for trial in trials if trial.state == state]
+        if not (own := [trial for trial in trials if trial.state == state]):
+            continue
         x, y = [place(trial) for trial in own], [trial.value for trial in own]
         fill = "none" if state == PRUNED else "full"
         axes.plot(x, y, marker, color=colour, markersize=4.5, alpha=0.75, fillstyle=fill, label=label)  # type: ignore[arg-type]

@@ -108,10 +108,11 @@ def same_for_all(result: StudyResult) -> list[tuple[Field, str]]:
 
 def caption(result: StudyResult) -> str:
     """What a reader of the table alone must know."""
-    title = f"{result.title or result.name}. "
+    title = result.title or result.name
+    title += "" if title.endswith(("?", "!", ".")) else "."
     trained = f"{result.recipe} on {result.data}; {result.budget}. "
     seeds = f"seeds {', '.join(map(str, result.seeds))}" if len(result.seeds) > 1 else f"seed {result.seeds[0]}"
-    return f"{title}{trained}Validation chose weights and variants; {seeds}."
+    return f"{title} {trained}Validation chose weights and variants; {seeds}."
 
 
 def table_notes(result: StudyResult) -> tuple[str, ...]:

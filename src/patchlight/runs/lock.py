@@ -1,9 +1,12 @@
-"""One training in a run folder at a time: a lock that the system gives back when its process ends, however it ends."""
+"""One training in a run folder, and one writer of an answer, at a time: locks that the system gives back when their
+process ends, however it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import platform
@@ -54,18 +57,47 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _taken(lock: FileLock, folder: Path) -> Iterator[bool]:
-    """The lock, given back after an error inside; whether there is one, which not all file systems have."""
-    is_sure = True
+def one_writer(file: Path, what: str, wait_s: float = -1) -> Iterator[None]:
+    """Inside, no other process has the lock `file`, which is waited for: as long as it takes, or at most `wait_s`
+    seconds. On a file system without locks the body runs without one, and it is said that nobody is to do `what` twice.
+
+    Raises OSError where nothing can be written there.
+    """
+    lock = FileLock(file, timeout=wait_s)
+    with contextlib.suppress(Timeout):
+        _acquire(lock, file.parent, what)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path, what: str) -> bool:
+    """Take the lock; False where the file system has none, which is said. Raises Timeout and OSError."""
     try:
         lock.acquire()
     except Timeout:
-        raise InUse(f"{folder} is in use: {_holder(folder)}; wait for it or stop it, or use --out") from None
+        raise
     except (OSError, NotImplementedError) as error:
         if isinstance(error, PermissionError) or not os.access(folder, os.W_OK):
             raise
-        is_sure = False
-        say(f"the file system of {folder} has no locks ({error}): do not train in it twice at a time")
+        _say_once(f"the file system of {folder} has no locks ({error}): do not {what} twice at a time")
+        return False
+    return True
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)
+
+
+@contextlib.contextmanager
+def _taken(lock: FileLock, folder: Path) -> Iterator[bool]:
+    """The lock, given back after an error inside; whether there is one, which not all file systems have."""
+    try:
+        is_sure = _acquire(lock, folder, "train in it")
+    except Timeout:
+        raise InUse(f"{folder} is in use: {_holder(folder)}; wait for it or stop it, or use --out") from None
     try:
         yield is_sure
     except BaseException:

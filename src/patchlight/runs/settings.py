@@ -14,7 +14,7 @@ from patchlight.paths import printable
 RESOURCES = ("train.micro_batch_size", "model.grad_checkpointing", "eval.batch_size")
 
 # Settings of what is told to whom: they change nothing of what is trained, and two runs do not differ by them.
-TELLING = ("train.track", "train.track_project")
+TELLING = ("train.track", "train.track_project", "train.track_name")
 
 
 def check_texts(settings: Mapping[str, object]) -> None:

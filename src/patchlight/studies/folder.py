@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from patchlight.errors import PatchlightError, UsageError
 from patchlight.progress import say
 from patchlight.runs import Environment, EvalResult, Run
 from patchlight.runs.codec import RecordError, read_json
+from patchlight.runs.lock import one_writer
 from patchlight.runs.records import FORMAT
 from patchlight.runs.study import FAILED, FINISHED, PRUNED, REUSED, WAITING, RunNote, StudyResult
 from patchlight.runs.writing import whole_file
@@ -91,17 +90,8 @@ class StudyFolder:
     def answering(self) -> Iterator[None]:
         """Inside, no other worker of this machine or of a shared folder writes the answer."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire()
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, PermissionError) or not os.access(self.path, os.W_OK):
-                raise
-            say(f"the file system of {self.path} has no locks ({error}): do not write its answer twice at a time")
-        try:
+        with one_writer(self.path / LOCK, "write its answer"):
             yield
-        finally:
-            lock.release()
 
     def result(self) -> StudyResult | None:
         """The answer so far, if there is one. Raises PatchlightError where it is damaged."""

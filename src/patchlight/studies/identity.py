@@ -21,7 +21,7 @@ NOT_TRAINED = (
     *("data.source", "data.memory_limit_mb", "train.device", "train.threads", "train.checkpoint_every"),
     *TELLING,
 )
-NOW = ("eval.test", "data.source")  # they count as they are now, not as a run was begun with
+NOW = ("eval.test", "data.source", "train.track_name")  # they count as they are now, not as a run was begun with
 KEY_SIGNS = 16  # hexadecimal ones: 64 bits
 
 

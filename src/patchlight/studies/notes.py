@@ -118,8 +118,8 @@ def _of_images(finished: Sequence[StudyRun]) -> Iterator[str]:
     error = Z95 * math.sqrt(rate * (1 - rate) / n)
     yield (
         f"{counted(n, 'validation image')} have a sampling error of their own, about {100 * error:.1f} points to both "
-        f"sides (95 %) of an accuracy of {percent(rate, 1)}. All seeds share these images, so neither a deviation nor "
-        "an interval over seeds holds it"
+        f"sides (95 %) of an accuracy of {percent(rate, 1)}, which the best run has. All seeds share these images, so "
+        "neither a deviation nor an interval over seeds holds it"
         + ("." if len(digests) > 1 else "; on the same images it is smaller for a difference than for an accuracy.")
     )
 

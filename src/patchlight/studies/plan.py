@@ -89,6 +89,10 @@ def make_plan(study: Study, pool: Path) -> Plan:
         for variant in study.variants:
             own = {**settings[variant.name], "train.seed": seed}
             config = recipe_with(variant.recipe, own)
+            if config.train.track and config.train.track_name is None:
+                of_study = "" if variant.name == study.name else f"{study.name}: "
+                own["train.track_name"] = f"{of_study}{variant.name}, seed {seed}"
+                config = recipe_with(variant.recipe, own)
             key = run_key(config, known[variant.name].digests)
             runs.append(PlannedRun(variant, seed, own, config, key, pool / key))
     configs = [run.config for run in runs]

@@ -108,9 +108,11 @@ class Plan:
         count = combinations(self.axes)
         return count is not None and len({key_of(slot.params) for slot in slots if slot.params}) >= count
 
-    def of_trial(self, params: Mapping[str, Value]) -> Config:
-        """The recipe of a trial."""
-        return load_recipe(self.base, dict(params) | {"eval.test": False})
+    def of_trial(self, params: Mapping[str, Value], number: int) -> Config:
+        """The recipe of a trial, the `number`th."""
+        train = self.base.train
+        name = train.track_name or (f"{self.name}, trial {number}" if train.track else None)
+        return load_recipe(self.base, dict(params) | {"eval.test": False, "train.track_name": name})
 
     def to_storage(self) -> dict[str, Any]:
         """What must be the same of all workers: the recipe as far as it counts, its images and weights by their bytes,
@@ -262,7 +264,7 @@ class Worker:
         number = slot.number + 1
         try:
             try:
-                config = self.plan.of_trial(params)
+                config = self.plan.of_trial(params, number)
                 folder = self.plan.folder / RUNS / run_key(config, self._digests(config))
                 trial.set_user_attr("folder", folder.name)
                 value, epoch = self._train(trial, config, folder, is_lost)

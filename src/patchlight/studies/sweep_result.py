@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock
 
 from patchlight.config import About, Config, load_recipe
 from patchlight.errors import PatchlightError
 from patchlight.reporting.files import write_file
 from patchlight.reporting.markdown import as_block, as_text
 from patchlight.runs.codec import RecordError, read_json
+from patchlight.runs.lock import one_writer
 from patchlight.runs.sweep import FAILED, FINISHED, PRUNED, RUNNING, WAITING, SweepAxis, SweepResult, SweepTrial
 from patchlight.studies.ranges import Axis, combinations
 from patchlight.studies.sweep import RUNS, Plan, in_words, key_of, seed_of, shown
@@ -28,24 +27,17 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 RECORD, BEST, README, FIGURES, LOCK = "sweep.json", "best.toml", "README.md", "figures", ".sweep.lock"
+WAIT_S = 60  # for another worker that writes the result
 LEAST_FOR_IMPORTANCE = 5  # finished trials
 ROUGH = 30  # with fewer the importance is said to be rough
 IMPORTANCE_BY = "fANOVA (Hutter, Hoos and Leyton-Brown 2014)"
 
 
-@contextlib.contextmanager
-def written_by_one(folder: Path) -> Iterator[None]:
-    """Inside, no other worker writes the result, so that the last one to write has looked last."""
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=60)
-    except (OSError, NotImplementedError):  # a file system without locks, or a worker that was stopped while it wrote
-        yield  # each file is whole anyway, and the next trial's end writes them again
-        return
-    try:
-        yield
-    finally:
-        lock.release()
+def written_by_one(folder: Path) -> AbstractContextManager[None]:
+    """Inside, no other worker writes the result, so that the last one to write has looked last. A worker that was
+    stopped while it wrote is not waited for: each file is whole anyway, and the next trial's end writes them again.
+    """
+    return one_writer(folder / LOCK, "write its result", WAIT_S)
 
 
 def make_result(plan: Plan, study: Study, slots: Sequence[Slot], storage: str, is_end: bool = True) -> SweepResult:

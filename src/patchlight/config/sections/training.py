@@ -171,4 +171,9 @@ class TrainConfig(Section):
         "the project in Weights & Biases and the experiment in MLflow; unset: $WANDB_PROJECT and "
         "$MLFLOW_EXPERIMENT_NAME, or patchlight",
     ] = None
+    track_name: Annotated[
+        str | None,
+        "the run's name in Weights & Biases and MLflow; unset: in a study or sweep which run it is of it, else "
+        "$WANDB_NAME and $MLFLOW_RUN_NAME, or the folder's name",
+    ] = None
     debug: Annotated[bool, "try out: two steps an epoch, and two epochs unless train.epochs is given with it"] = False

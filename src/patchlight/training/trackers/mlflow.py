@@ -41,7 +41,7 @@ class MLflow(Tracker):
             self.id = subject.id
         else:
             with _alone(uri):
-                self.id = self._new_run(experiment, os.environ.get("MLFLOW_RUN_NAME") or subject.name)
+                self.id = self._new_run(experiment, _run_name(subject))
         there = self._client.get_run(self.id)
         if there.info.lifecycle_stage != "active":
             raise PatchlightError(f"its run {self.id} was deleted; restore it there (`mlflow runs restore`)")
@@ -105,6 +105,10 @@ def _alone(uri: str) -> Iterator[None]:
             with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks, or no folder there
                 held.enter_context(FileLock(store.with_name(f".{store.name}.lock")))
         yield
+
+
+def _run_name(subject: Subject) -> str:
+    return subject.named or os.environ.get("MLFLOW_RUN_NAME") or subject.folder_name
 
 
 def _own_store(subject: Subject) -> str:

@@ -28,13 +28,13 @@ class Subject:
 
     run: Run
     project: str | None  # train.track_project
+    named: str | None  # train.track_name
     settings: Mapping[str, Setting]  # as `settings_of`
     recipe: str  # the same as the text of config.toml
     id: str | None  # what an earlier process wrote down as the run's id in the tracker; None: the run is new there
 
     @property
-    def name(self) -> str:
-        """The name of the run's folder."""
+    def folder_name(self) -> str:
         return self.run.path.resolve().name
 
     @property

@@ -121,6 +121,7 @@ class Trackers:
         subject = Subject(
             run=self._run,
             project=self._wanted.train.track_project,
+            named=self._wanted.train.track_name,
             settings=settings_of(config.flat()),
             recipe=config.to_toml(),
             id=None if before is None else before.id or None,

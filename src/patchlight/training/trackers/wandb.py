@@ -75,7 +75,7 @@ class WeightsAndBiases(Tracker):
         self._run = wandb.init(
             project=subject.project or os.environ.get("WANDB_PROJECT") or PROJECT,
             id=subject.id or uuid.uuid4().hex[:12],
-            name=os.environ.get("WANDB_NAME") or subject.name,
+            name=subject.named or os.environ.get("WANDB_NAME") or subject.folder_name,
             dir=own,
             config=nested(subject.settings),
             resume=None if offline else "allow",
