@@ -39,6 +39,7 @@ def said(capsys) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_spread_of_test_images_with_every_method(run, tmp_path, capsys):
     out = tmp_path / "all"
     assert main(["explain", str(run), "--method", "all", "--target", "true", "--out", str(out), "--json"]) == 0

@@ -224,7 +224,12 @@ def test_a_saved_config_is_a_recipe(run, tmp_path, no_charts):
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+LARGE = ("vit-base", "vit-small", "cifar10-gpu-best", "cifar10-gpu-fast")  # recipes whose steps take long on two cores
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in recipe_names()]
+)
 def test_every_recipe_trains_two_steps(name, tmp_path, no_charts):
     """On digits in place of CIFAR-10, which has the same shape; the models and all other settings are the recipe's,
     but for weights of a hub, in whose place stand small ones of the same format.

@@ -13,6 +13,7 @@ import timm
 from hub_server import COMMIT, hub
 from saved import save_hugging_face, save_timm
 
+pytestmark = pytest.mark.slow
 ASKED = {
     "hugging face": {"name": "owner/theirs"},
     "a revision": {"name": "owner/theirs", "revision": "v1"},

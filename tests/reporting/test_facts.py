@@ -190,7 +190,15 @@ def test_the_last_epoch_where_the_recipe_says_so(tmp_path):
     assert read_facts(run).kept.epoch == 3
 
 
-@pytest.mark.parametrize(("pixels", "share"), [(32, 1.0), (34, 32 / 34), (30, 32 / 30), (48, 1.0)])
+@pytest.mark.parametrize(
+    ("pixels", "share"),
+    [
+        (34, 32 / 34),
+        (30, 32 / 30),
+        pytest.param(32, 1.0, marks=pytest.mark.slow),
+        pytest.param(48, 1.0, marks=pytest.mark.slow),
+    ],
+)
 def test_maps_of_the_page_lie_where_patches_are(tmp_path, monkeypatch, pixels, share):
     """8 patches of 4 pixels cover 32: fewer than 34, and more than 30. Of 48 pixels the grid is another one."""
     run, told = make_run(tmp_path / "run", epochs=1), []

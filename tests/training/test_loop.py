@@ -245,6 +245,7 @@ def watch_gradient(trainer: Trainer) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compile_gives_the_same_step(tmp_path):
     """Also of a smaller last batch."""
