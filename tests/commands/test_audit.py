@@ -41,6 +41,7 @@ def test_data_shows_a_folder_with_its_faults(here, capsys):
     assert main(["data", "pets", "--overwrite"]) == 1
 
 
+@pytest.mark.slow
 def test_data_shows_what_a_recipe_makes_of_it(here, capsys):
     """The splits of `vit-small8-two-stage`, the subset's own test among them, and its first batch, which is mixed."""
     sizes = ["--data.train_per_class", "20", "--data.val_per_class", "5", "--data.subset_test_per_class", "6"]

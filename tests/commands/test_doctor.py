@@ -91,6 +91,7 @@ def test_a_forecast_is_what_the_pace_says(monkeypatch):
     assert row.own_s == pytest.approx(recipe.epochs * epoch_s)
 
 
+@pytest.mark.slow
 def test_a_recipe_without_labels_is_tried_too(monkeypatch):
     monkeypatch.setattr(module, "recipe_names", lambda: ["mae-cifar10"])
     result = doctor("1m", device="cpu")

@@ -206,6 +206,7 @@ def test_the_table_is_about_what_the_maps_are_about(run, words, about, tmp_path,
     assert said(capsys)["faithfulness"]["target"] == about
 
 
+@pytest.mark.slow
 def test_the_table_on_test_images(run, tmp_path, capsys, no_slides):
     assert main(["explain", str(run), "--faithfulness", "--count", "8", "--out", str(tmp_path), "--json"]) == 0
     result = said(capsys)
@@ -321,6 +322,7 @@ def test_maps_against_peoples_masks(run, tmp_path, capsys, no_slides):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_masks_of_heads_paths_and_pairs(run, tmp_path, capsys):
     call = ["explain", str(run), "--index", "5", "6", "--method", "rollout", "--out", str(tmp_path)]
     assert main([*call, "--layers", "1", "--mass", "0.9", "--token", "1,2", "--pair", "1,2:0,3", "--json"]) == 0
@@ -440,6 +442,7 @@ def test_files_and_runs_that_cannot_be_explained(run, tmp_path, capsys, no_slide
     assert "the true classes of image files are not known" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_of_a_convolutional_network(tmp_path, capsys, no_slides):
     """It has no attention: gradcam is shown, what reads attention is left out or refused, and all of that is said."""
     path, out = tmp_path / "resnet", tmp_path / "out"

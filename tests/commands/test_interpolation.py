@@ -136,6 +136,7 @@ def test_both_steps_are_the_same_and_the_setting_overrules(asked, here, capsys):
     assert f"from 16 to {size} by {expected} interpolation{'' if expected == 'bicubic' else like}\n" in said
 
 
+@pytest.mark.slow
 def test_images_have_the_size_that_the_weights_were_made_for(here, capsys):
     """Files too, where nothing else says their size; it is recorded, and another run takes it over."""
     root, folder = photos(here / "photos"), vit(here / "vit", 2)

@@ -110,6 +110,7 @@ def test_a_run_on_given_images_goes_on_with_the_same_alone(tmp_path, no_charts):
     assert cut.result().loss == whole.result().loss
 
 
+@pytest.mark.slow
 def test_data_of_torchvision_and_datasets_train_alike(tmp_path, no_charts):
     import datasets
     import torchvision

@@ -93,6 +93,7 @@ def test_the_test_images_are_read_of_those_that_it_says(again):
         assert [row.epoch for row in Run(Path(run.folder)).epochs()] == [1], "nothing was trained for it"
 
 
+@pytest.mark.slow
 def test_a_run_of_other_resources_is_tested_as_it_was_begun(again, capsys):
     """What does not count for a run's key may differ between studies."""
     words = ["--train.threads", "2", "--eval.gallery", "2", "--seeds", "1", "--test", "all"]

@@ -85,6 +85,7 @@ loop.Trainer.end_step = end_step
     assert nursery.run(*TRAIN, "--out", folder, "--resume")[0] == 0
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_or_version_is_said_recorded_and_shown(
     nursery: Nursery, whole: Path, tmp_path: Path
 ) -> None:

@@ -418,6 +418,7 @@ def test_a_perfect_model_with_a_class_that_has_no_images(tmp_path, no_charts):
     assert "Most frequent mistakes" not in page.text
 
 
+@pytest.mark.slow
 def test_many_classes_and_large_images(tmp_path, no_slides):
     run = make_run(tmp_path / "run", names=[f"class {i}" for i in range(100)], side=160)
     page = report(run)
