@@ -18,7 +18,7 @@ from patchlight.runs import Run
 from patchlight.runs.study import FAILED, FINISHED, StudyResult
 from patchlight.studies import cost
 
-pytestmark = pytest.mark.usefixtures("no_charts")
+pytestmark = [pytest.mark.usefixtures("no_charts"), pytest.mark.slow]
 WORDS = ["study", "mine.toml"]
 
 
@@ -113,7 +113,6 @@ def test_the_answer_of_another_command_is_not_replaced_in_silence(again, capsys)
     assert "which this one replaces" not in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_what_weights_were_kept_by_is_told(here, capsys):
     tiny_file(here, budget={"epochs": 1}, base={"train": {"select": "last"}}, variants=[{"name": "one"}])
     assert main(WORDS) == 0
@@ -121,7 +120,6 @@ def test_what_weights_were_kept_by_is_told(here, capsys):
     assert any("its last epoch" in note for note in result_in().notes)
 
 
-@pytest.mark.slow
 def test_variants_with_other_validation_images_are_told(here):
     variants = [{"name": "one"}, {"name": "other", "data": {"split_seed": 1}}]
     tiny_file(here, budget={"epochs": 1}, variants=variants)
@@ -154,7 +152,6 @@ def write_images(folder: Path) -> None:
             )
 
 
-@pytest.mark.slow
 def test_images_that_have_moved_are_the_same_images(here, capsys):
     write_images(here / "imgs")
     parts = {"budget": {"epochs": 1}, "study": {"seeds": [0]}}

@@ -224,7 +224,13 @@ def test_a_saved_config_is_a_recipe(run, tmp_path, no_charts):
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
 
 
-LARGE = ("vit-base", "vit-small", "cifar10-gpu-best", "cifar10-gpu-fast")  # recipes whose steps take long on two cores
+LARGE = (
+    "vit-base",
+    "vit-small",
+    "cifar10-gpu-best",
+    "cifar10-gpu-fast",
+    "deit-tiny-300",
+)  # recipes whose steps take long on two cores
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_what_the_trainer_cannot_do_is_told_before_training(sections, what):
         prepare(config, small_splits())
 
 
+@pytest.mark.slow
 def test_its_run_ends_in_the_same_report(tmp_path, capsys, no_charts):
     words = ["train", "finetune", "--data.source", "digits", "--train.debug", "--data.train_per_class", "10"]
     words += ["--data.val_per_class", "4", "--data.test_per_class", "4", "--model.img_size", "32"]
